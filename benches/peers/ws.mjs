@@ -1,0 +1,40 @@
+// npm ws, as its documentation has it: an echo, a broadcast to `wss.clients`, permessage-deflate without takeover.
+import { WebSocket, WebSocketServer } from 'ws';
+
+const port = Number(process.argv[2]);
+const grace = Number(process.env.BENCH_CLOSE_TIMEOUT_MS ?? 2000);
+const wss = new WebSocketServer({
+  host: '127.0.0.1',
+  port,
+  backlog: 4096,
+  maxPayload: 64 << 20,
+  perMessageDeflate:
+    process.env.BENCH_DEFLATE === '1' &&
+    { serverNoContextTakeover: true, clientNoContextTakeover: true, threshold: 0 },
+});
+
+const receivers = new Set();
+
+wss.on('connection', (ws, request) => {
+  ws.on('error', () => {});
+  if (request.url !== '/broadcast') {
+    ws.on('message', (data, binary) => ws.send(data, { binary }));
+    return;
+  }
+  receivers.add(ws);
+  ws.on('close', () => receivers.delete(ws));
+  ws.on('message', (data, binary) => {
+    for (const other of receivers) {
+      if (other !== ws && other.readyState === WebSocket.OPEN) other.send(data, { binary });
+    }
+  });
+});
+
+process.on('SIGTERM', () => {
+  for (const ws of wss.clients) ws.close(1001);
+  wss.close(() => process.exit(0));
+  setTimeout(() => {
+    for (const ws of wss.clients) ws.terminate();
+    process.exit(0);
+  }, grace);
+});

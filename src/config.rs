@@ -1,0 +1,189 @@
+//! Every number a user may set, its default, and why that default.
+
+use std::time::Duration;
+
+/// The settings of a server. Change what matters and keep the rest:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut config = adjourn::Config::default();
+/// config.close_timeout = Duration::from_secs(3);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Bytes of one message, over all its fragments; more is failed with 1009 at the header that announces it.
+    /// 16 MiB: what most peers default to or below, and small enough that a message fits in memory many times.
+    pub max_payload: usize,
+    /// Fragments of one message; more is failed with 1009. 1 Mi: fragments cost no memory here, so the limit only
+    /// bounds the work behind one message; 16 MiB in fragments of 16 bytes still pass.
+    pub max_fragments: u32,
+    /// Bytes that may be queued for one connection. 64 MiB: four of the largest messages.
+    pub max_backlog: usize,
+    /// What becomes of a connection whose next message would exceed `max_backlog`. Refuse: the caller learns it
+    /// and decides.
+    pub on_overflow: OnOverflow,
+    /// From accept to the last byte of the upgrade request, however it trickles. 10 s: a slow mobile link's worst.
+    pub handshake_timeout: Duration,
+    /// When to ask a silent peer for a sign of life, and how long to wait for it.
+    pub heartbeat: Heartbeat,
+    /// How long the kernel may take nothing while something is queued. 30 s: several TCP retransmissions.
+    pub stall_timeout: Option<Duration>,
+    /// From `close`, the peer's Close or a failure to the end, whatever happens. 10 s: a slow reader's chance to
+    /// read what is queued, and a third of what users complain about in others.
+    pub close_timeout: Duration,
+    /// The part of `close_timeout` that queued data may use before it is dropped in favour of the Close frame.
+    /// `None` is half of `close_timeout`.
+    pub flush_budget: Option<Duration>,
+    /// How long a connection may wait for the peer's FIN after its end was reported. 2 s: a few round trips.
+    pub linger_timeout: Duration,
+    /// Bytes that are read and discarded meanwhile. 16 MiB: one message of the largest size in flight.
+    pub linger_bytes: u64,
+    /// How timeouts and the hard sweep end a TCP connection. Auto: FIN if all our bytes are in the kernel.
+    pub abort: Abort,
+    /// How `terminate` ends a TCP connection. Reset: the caller asked for no ceremony.
+    pub terminate: Abort,
+    /// What becomes of queued messages when the peer closes. Flush: the peer may still be reading.
+    pub on_peer_close: OnPeerClose,
+    /// Who answers the peer's Close. Auto: this crate.
+    pub answer: Answer,
+    /// What becomes of messages that arrive after `close`. Deliver: the peer sent them in good faith.
+    pub closing_data: ClosingData,
+    /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
+    pub closing_bytes: u64,
+    /// Bytes of an upgrade request's head; more is refused with 431. 16 KiB: cookies and tokens are long.
+    pub max_head: usize,
+    /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
+    pub max_headers: usize,
+    /// Connections of one loop in any state; more are closed at accept. The most a loop can number.
+    pub max_connections: usize,
+    /// What `Retry-After` says, in whole seconds, when a shutdown refuses a handshake. 5 s.
+    pub retry_after: Duration,
+    /// Bytes of the loop's one receive buffer, and so of one read. 64 KiB: past that a read saves no time.
+    pub read_buffer: usize,
+    /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
+    pub reads_per_turn: u32,
+    /// Connections that a sweep touches per turn. 1,024: well below a millisecond.
+    pub sweep_slice: usize,
+    /// Bytes not yet sent that the kernel may hold per socket (`TCP_NOTSENT_LOWAT`, Linux). What the kernel holds
+    /// cannot be overtaken by a Close frame. `None` leaves it to the kernel.
+    pub notsent_lowat: Option<u32>,
+    /// Connections that may wait in the kernel for `accept`. 4,096: what Linux caps it at by default.
+    pub listen_backlog: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_payload: 16 << 20,
+            max_fragments: 1 << 20,
+            max_backlog: 64 << 20,
+            on_overflow: OnOverflow::Refuse,
+            handshake_timeout: Duration::from_secs(10),
+            heartbeat: Heartbeat { interval: Some(Duration::from_secs(30)), timeout: Duration::from_secs(20) },
+            stall_timeout: Some(Duration::from_secs(30)),
+            close_timeout: Duration::from_secs(10),
+            flush_budget: None,
+            linger_timeout: Duration::from_secs(2),
+            linger_bytes: 16 << 20,
+            abort: Abort::Auto,
+            terminate: Abort::Reset,
+            on_peer_close: OnPeerClose::FlushQueued,
+            answer: Answer::Auto,
+            closing_data: ClosingData::Deliver,
+            closing_bytes: 16 << 20,
+            max_head: 16 << 10,
+            max_headers: 100,
+            max_connections: crate::id::MAX_SLOTS,
+            retry_after: Duration::from_secs(5),
+            read_buffer: 64 << 10,
+            reads_per_turn: 4,
+            sweep_slice: 1024,
+            notsent_lowat: Some(128 << 10),
+            listen_backlog: 4096,
+        }
+    }
+}
+
+/// When a silent peer is asked for a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Silence after which a Ping is sent; `None` switches heartbeats off. 30 s: below the idle timeout of common
+    /// proxies (60 s).
+    pub interval: Option<Duration>,
+    /// Silence after that Ping which ends the connection with 1011. 20 s.
+    pub timeout: Duration,
+}
+
+/// What becomes of a connection whose next message would exceed `max_backlog`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOverflow {
+    /// `send` says no, and nothing else happens.
+    Refuse,
+    /// `send` says no, and the connection is failed with 1013: a slow consumer.
+    Fail,
+}
+
+/// What becomes of queued messages when the peer closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnPeerClose {
+    /// They are sent, for `flush_budget` at most, and then the answer.
+    FlushQueued,
+    /// What has not begun is dropped and counted, and the answer is sent.
+    DropQueued,
+}
+
+/// Who answers the peer's Close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// This crate, at once, with the peer's code.
+    Auto,
+    /// The application, by `answer_close`; it may still send until then. When `flush_budget` is used up, the
+    /// automatic answer goes out.
+    Manual,
+}
+
+/// What becomes of messages that arrive after `close`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosingData {
+    /// They are delivered, marked `closing`.
+    Deliver,
+    /// They are counted as lost.
+    Discard,
+}
+
+/// How a TCP connection is ended that has no orderly end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Abort {
+    /// RST, by `SO_LINGER` 0. What the kernel still holds is gone, on both sides.
+    Reset,
+    /// FIN, after the input that waits was read and discarded.
+    Fin,
+    /// FIN if all our bytes are in the kernel, else RST: FIN behind a cut frame would look like an orderly end.
+    Auto,
+}
+
+/// Settings of one connection that differ from the server's. `None` keeps the server's.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Overrides {
+    /// See [`Config::close_timeout`].
+    pub close_timeout: Option<Duration>,
+    /// See [`Config::flush_budget`].
+    pub flush_budget: Option<Duration>,
+    /// See [`Config::heartbeat`].
+    pub heartbeat: Option<Heartbeat>,
+    /// See [`Config::stall_timeout`].
+    pub stall_timeout: Option<Option<Duration>>,
+    /// See [`Config::max_payload`].
+    pub max_payload: Option<usize>,
+    /// See [`Config::max_backlog`].
+    pub max_backlog: Option<usize>,
+    /// See [`Config::abort`].
+    pub abort: Option<Abort>,
+    /// See [`Config::answer`].
+    pub answer: Option<Answer>,
+    /// See [`Config::on_peer_close`].
+    pub on_peer_close: Option<OnPeerClose>,
+}

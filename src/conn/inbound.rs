@@ -1,0 +1,367 @@
+//! Frames -> messages: fragments, limits, control frames in between (§5.4, §5.5).
+//!
+//! A message that lies whole in the loop's buffer is lent from there. Only what the buffer's end or fragmentation
+//! cuts is copied, into `Inbound::message`, which lives in the connection's [`Work`](super::Work) and goes when the
+//! message is done.
+
+use std::{mem, str};
+
+use super::Work;
+use crate::{
+    error::{ProtocolError, Violation},
+    event::Kind,
+    wire::{
+        header::{self, Header, Opcode},
+        mask,
+        utf8::Utf8,
+    },
+};
+
+/// The longest control frame: a header with a mask and 125 bytes (§5.5).
+const MAX_CONTROL: usize = 2 + 4 + 125;
+
+/// A buffer of up to this many bytes is not worth giving back.
+const SMALL_BUFFER: u64 = 16 << 10;
+
+/// What is still unread of the loop's buffer, and where a joined message is lent from.
+///
+/// Pieces are split off the front, so that an event borrows the buffer and not the connection.
+#[derive(Debug)]
+pub struct Cursor<'b> {
+    rest: &'b mut [u8],
+    scratch: &'b mut Vec<u8>,
+}
+
+impl<'b> Cursor<'b> {
+    /// A cursor over `bytes` as read from the socket. `scratch` is the loop's: messages that had to be joined are
+    /// lent from it until the next one.
+    pub fn new(bytes: &'b mut [u8], scratch: &'b mut Vec<u8>) -> Self {
+        Self { rest: bytes, scratch }
+    }
+
+    /// Bytes not consumed yet.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.rest
+    }
+
+    /// Takes `n` bytes off the front, or what there is.
+    pub(crate) fn take(&mut self, n: usize) -> &'b mut [u8] {
+        let rest = mem::take(&mut self.rest);
+        let (piece, rest) = rest.split_at_mut(n.min(rest.len()));
+        self.rest = rest;
+        piece
+    }
+
+    pub(crate) fn take_all(&mut self) -> &'b mut [u8] {
+        mem::take(&mut self.rest)
+    }
+
+    /// Lends `joined` as if it had been read whole: swaps it with the scratch buffer.
+    pub(crate) fn lend(&mut self, joined: &mut Vec<u8>) {
+        self.scratch.clear();
+        mem::swap(self.scratch, joined);
+    }
+
+    pub(crate) fn scratch(&mut self) -> &mut Vec<u8> {
+        self.scratch
+    }
+}
+
+/// The limits of one connection that parsing enforces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_payload: u64,
+    pub(crate) max_fragments: u32,
+    /// A server wants masks, a client refuses them (§5.1).
+    pub(crate) expect_mask: bool,
+}
+
+/// A frame or message that is complete. `Joined` ones lie in the cursor's scratch buffer.
+#[derive(Debug)]
+pub(crate) enum Item<'b> {
+    Message(Kind, &'b mut [u8]),
+    JoinedMessage(Kind),
+    Control(Opcode, &'b mut [u8]),
+    /// The payload begins at this offset of the scratch buffer.
+    JoinedControl(Opcode, usize),
+}
+
+/// What a connection keeps between two reads when one of them cut something. Default = nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Inbound {
+    /// The beginning of a header, or of a whole control frame, that the buffer's end cut.
+    spill: Vec<u8>,
+    /// The data frame under way.
+    frame: Option<Frame>,
+    /// The message under way: its kind, set by its first frame.
+    kind: Option<Kind>,
+    /// Its payload so far, unmasked, of all fragments.
+    message: Vec<u8>,
+    utf8: Utf8,
+    fragments: u32,
+}
+
+/// A data frame whose payload is not all here.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    fin: bool,
+    mask: Option<[u8; 4]>,
+    /// How much of it has arrived, for the mask's phase.
+    done: u64,
+    left: u64,
+}
+
+impl Inbound {
+    /// Nothing is cut: the connection needs none of this.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.spill.is_empty() && self.frame.is_none() && self.kind.is_none()
+    }
+
+    /// Payload received of a message that is not finished.
+    pub(crate) fn partial_bytes(&self) -> u64 {
+        self.message.len() as u64
+    }
+
+    /// If at least `worth` bytes of a frame are still to come: the buffer to read them into, and how many. The
+    /// caller appends what it reads and calls [`Inbound::appended`].
+    pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+        let left = self.frame?.left;
+        (left >= worth).then_some((&mut self.message, left))
+    }
+
+    /// Takes in what was appended to the buffer of [`Inbound::direct`] from `from` on, masked as it came. Returns
+    /// the message's kind if that completed it; it then lies in `scratch`.
+    pub(crate) fn appended(&mut self, from: usize, scratch: &mut Vec<u8>) -> Result<Option<Kind>, Violation> {
+        let (Some(frame), Some(fresh)) = (&mut self.frame, self.message.get_mut(from..)) else { return Ok(None) };
+        frame.absorb(fresh);
+        if self.kind == Some(Kind::Text) {
+            self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
+        }
+        let complete = self.end_frame()?;
+        if complete.is_some() {
+            scratch.clear();
+            mem::swap(scratch, &mut self.message);
+        }
+        Ok(complete)
+    }
+
+    /// The next item off the cursor; `None` when it is used up. `work` is made when something is cut.
+    ///
+    /// # Errors
+    /// The first violation. Nothing may be parsed behind it.
+    pub(crate) fn next<'b>(
+        work: &mut Option<Box<Work>>,
+        cursor: &mut Cursor<'b>,
+        limits: Limits,
+    ) -> Result<Option<Item<'b>>, Violation> {
+        let cut = work.as_deref_mut().map(|work| &mut work.inbound).filter(|inbound| !inbound.is_idle());
+        match cut {
+            None => match Self::whole(cursor, limits)? {
+                Whole::Item(item) => Ok(Some(item)),
+                Whole::Empty => Ok(None),
+                Whole::Cut => work.get_or_insert_default().inbound.resume(cursor, limits),
+            },
+            Some(inbound) => inbound.resume(cursor, limits),
+        }
+    }
+
+    /// The common case: nothing is kept, and a whole message or control frame lies at the front.
+    fn whole<'b>(cursor: &mut Cursor<'b>, limits: Limits) -> Result<Whole<'b>, Violation> {
+        if cursor.rest.is_empty() {
+            return Ok(Whole::Empty);
+        }
+        let Some(header) = header::parse(cursor.rest)? else { return Ok(Whole::Cut) };
+        limits.check(&header)?;
+        let kind = match header.opcode {
+            Opcode::Text => Some(Kind::Text),
+            Opcode::Binary => Some(Kind::Binary),
+            Opcode::Continuation => return Err(ProtocolError::UnexpectedContinuation.into()),
+            Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+        };
+        if kind.is_some() {
+            limits.check_size(0, header.length)?;
+        }
+        let here = (cursor.rest.len() - header.header_length) as u64;
+        if header.length > here || !header.fin {
+            return Ok(Whole::Cut);
+        }
+        cursor.take(header.header_length);
+        let payload = cursor.take(usize::try_from(header.length).unwrap_or(usize::MAX));
+        if let Some(key) = header.mask {
+            mask::apply(payload, key, 0);
+        }
+        match kind {
+            None => Ok(Whole::Item(Item::Control(header.opcode, payload))),
+            Some(Kind::Text) if str::from_utf8(payload).is_err() => Err(Violation::InvalidUtf8),
+            Some(kind) => Ok(Whole::Item(Item::Message(kind, payload))),
+        }
+    }
+
+    /// The general case: something is kept, or must be.
+    fn resume<'b>(&mut self, cursor: &mut Cursor<'b>, limits: Limits) -> Result<Option<Item<'b>>, Violation> {
+        loop {
+            if self.frame.is_some() {
+                if let Some(kind) = self.absorb(cursor)? {
+                    cursor.lend(&mut self.message);
+                    return Ok(Some(Item::JoinedMessage(kind)));
+                }
+                if self.frame.is_some() {
+                    return Ok(None);
+                }
+            }
+            let (header, spilled) = if self.spill.is_empty() {
+                (header::parse(cursor.rest)?, false)
+            } else {
+                (self.complete_header(cursor)?, true)
+            };
+            let Some(header) = header else {
+                if !spilled {
+                    self.spill.extend_from_slice(cursor.take_all());
+                }
+                return Ok(None);
+            };
+            limits.check(&header)?;
+            if header.opcode.is_control() {
+                return Ok(self.control(cursor, &header, spilled));
+            }
+            self.begin_frame(&header, limits)?;
+            if !spilled {
+                cursor.take(header.header_length);
+            }
+            self.spill = Vec::new();
+        }
+    }
+
+    /// Moves bytes from the cursor to the spilled beginning of a header until that is whole.
+    fn complete_header(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Header>, Violation> {
+        loop {
+            if let Some(header) = header::parse(&self.spill)? {
+                return Ok(Some(header));
+            }
+            match cursor.take(1) {
+                [] => return Ok(None),
+                byte => self.spill.extend_from_slice(byte),
+            }
+        }
+    }
+
+    /// A control frame: lent if it lies whole in the buffer, else collected in `spill`.
+    fn control<'b>(&mut self, cursor: &mut Cursor<'b>, header: &Header, spilled: bool) -> Option<Item<'b>> {
+        let whole = header.header_length + usize::try_from(header.length).unwrap_or(MAX_CONTROL);
+        if !spilled && cursor.rest.len() >= whole {
+            cursor.take(header.header_length);
+            let payload = cursor.take(whole - header.header_length);
+            if let Some(key) = header.mask {
+                mask::apply(payload, key, 0);
+            }
+            return Some(Item::Control(header.opcode, payload));
+        }
+        let missing = whole.saturating_sub(self.spill.len());
+        self.spill.extend_from_slice(cursor.take(missing));
+        if self.spill.len() < whole {
+            return None;
+        }
+        if let (Some(key), Some(payload)) = (header.mask, self.spill.get_mut(header.header_length..)) {
+            mask::apply(payload, key, 0);
+        }
+        cursor.scratch.clear();
+        cursor.scratch.extend_from_slice(&self.spill);
+        self.spill = Vec::new();
+        Some(Item::JoinedControl(header.opcode, header.header_length))
+    }
+
+    /// §5.4: a data frame begins; the message's kind and limits are known from here on.
+    fn begin_frame(&mut self, header: &Header, limits: Limits) -> Result<(), Violation> {
+        let kind = match (header.opcode, self.kind) {
+            (Opcode::Text, None) => Kind::Text,
+            (Opcode::Binary, None) => Kind::Binary,
+            (Opcode::Continuation, Some(kind)) => kind,
+            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
+            _ => return Err(ProtocolError::ExpectedContinuation.into()),
+        };
+        limits.check_size(self.message.len() as u64, header.length)?;
+        if self.kind.is_none() {
+            self.fragments = 0;
+            self.utf8 = Utf8::default();
+            // A buffer left over from a large message is not for a small one that may stay for long.
+            if self.message.capacity() as u64 > header.length.saturating_mul(4).max(SMALL_BUFFER) {
+                self.message = Vec::new();
+            }
+        }
+        self.fragments += 1;
+        if self.fragments > limits.max_fragments {
+            return Err(Violation::TooBig { limit: u64::from(limits.max_fragments) });
+        }
+        self.kind = Some(kind);
+        self.frame = Some(Frame { fin: header.fin, mask: header.mask, done: 0, left: header.length });
+        Ok(())
+    }
+
+    /// Takes what the cursor has of the frame's payload. Returns the kind if that completed the message.
+    fn absorb(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Kind>, Violation> {
+        let Some(frame) = &mut self.frame else { return Ok(None) };
+        let piece = cursor.take(usize::try_from(frame.left).unwrap_or(usize::MAX));
+        frame.absorb(piece);
+        if self.kind == Some(Kind::Text) {
+            self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
+        }
+        self.message.extend_from_slice(piece);
+        self.end_frame()
+    }
+
+    /// If the frame is complete, ends it, and with the last one the message.
+    fn end_frame(&mut self) -> Result<Option<Kind>, Violation> {
+        let Some(Frame { fin, left: 0, .. }) = self.frame else { return Ok(None) };
+        self.frame = None;
+        if !fin {
+            return Ok(None);
+        }
+        if self.kind == Some(Kind::Text) {
+            self.utf8.finish().map_err(|_| Violation::InvalidUtf8)?;
+        }
+        Ok(self.kind.take())
+    }
+}
+
+/// What [`Inbound::whole`] found.
+enum Whole<'b> {
+    Item(Item<'b>),
+    Empty,
+    /// Not whole, or a fragment: the general case must take it.
+    Cut,
+}
+
+impl Frame {
+    /// Unmasks the next piece of the payload.
+    fn absorb(&mut self, piece: &mut [u8]) {
+        if let Some(key) = self.mask {
+            mask::apply(piece, key, (self.done & 3) as usize);
+        }
+        self.done += piece.len() as u64;
+        self.left = self.left.saturating_sub(piece.len() as u64);
+    }
+}
+
+impl Limits {
+    /// What is true of every frame: masks as the role has it (§5.1), no reserved bit (§5.2).
+    fn check(self, header: &Header) -> Result<(), Violation> {
+        match (self.expect_mask, header.mask) {
+            (true, None) => Err(ProtocolError::Unmasked.into()),
+            (false, Some(_)) => Err(ProtocolError::Masked.into()),
+            _ if header.rsv1 => Err(ProtocolError::ReservedBits.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The whole message so far and announced, against `max_payload`.
+    fn check_size(self, so_far: u64, announced: u64) -> Result<(), Violation> {
+        if so_far.saturating_add(announced) > self.max_payload {
+            return Err(Violation::TooBig { limit: self.max_payload });
+        }
+        Ok(())
+    }
+}

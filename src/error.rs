@@ -1,0 +1,145 @@
+//! What can go wrong, whose fault it is, and what to do next. One small enum per moment.
+
+use thiserror::Error;
+
+/// How a peer broke RFC 6455 in its frames. The answer is a Close frame with code 1002.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A reserved bit is set and no negotiated extension gives it a meaning (§5.2).
+    #[error("reserved bit set without an extension that uses it")]
+    ReservedBits,
+    /// An opcode that RFC 6455 does not define (§5.2).
+    #[error("reserved opcode {0:#x}")]
+    ReservedOpcode(u8),
+    /// A length that a shorter form could carry (§5.2).
+    #[error("payload length is not in its shortest form")]
+    NonMinimalLength,
+    /// A 64-bit length whose top bit is set (§5.2).
+    #[error("payload length has its top bit set")]
+    LengthTopBit,
+    /// A control frame without FIN (§5.5).
+    #[error("fragmented control frame")]
+    FragmentedControl,
+    /// A control frame of more than 125 bytes (§5.5).
+    #[error("control frame of more than 125 bytes")]
+    ControlTooLong,
+    /// A client's frame without a mask (§5.1).
+    #[error("client frame is not masked")]
+    Unmasked,
+    /// A server's frame with a mask (§5.1).
+    #[error("server frame is masked")]
+    Masked,
+    /// A continuation frame with no message to continue (§5.4).
+    #[error("continuation frame without a message to continue")]
+    UnexpectedContinuation,
+    /// A new data frame inside an unfinished message (§5.4).
+    #[error("new message before the last fragment of the one before")]
+    ExpectedContinuation,
+    /// A Close payload of one byte (§5.5.1).
+    #[error("Close payload of one byte")]
+    CloseLength,
+    /// A Close code that must not be on the wire (§7.4).
+    #[error("Close code {0} must not be sent")]
+    CloseCode(u16),
+}
+
+/// Why an opening handshake ended without a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HandshakeCause {
+    /// `handshake_timeout` ran out.
+    Timeout,
+    /// Not a request that RFC 6455 §4.2.1 allows.
+    BadRequest,
+    /// The request head is over `max_head` bytes or `max_headers` lines.
+    HeadTooLarge,
+    /// A `Sec-WebSocket-Version` other than 13.
+    BadVersion,
+    /// The application's `on_upgrade` said no.
+    Rejected,
+    /// The peer sent FIN first.
+    PeerFin,
+    /// The peer reset the TCP connection.
+    PeerReset,
+    /// The socket failed otherwise.
+    Io(std::io::ErrorKind),
+    /// The server is shutting down.
+    ShuttingDown,
+    /// A limit on connections was reached.
+    TooManyConnections,
+}
+
+/// Why a connection is failed (§7.1.7) because of what the peer sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// A rule of RFC 6455 was broken: 1002.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// A message or the number of its fragments is over the limit: 1009.
+    #[error("message exceeds the limit of {limit}")]
+    TooBig {
+        /// `max_payload` in bytes or `max_fragments`.
+        limit: u64,
+    },
+    /// Text or a Close reason is not UTF-8: 1007.
+    #[error("text is not UTF-8")]
+    InvalidUtf8,
+}
+
+/// Why a message was not queued. Nothing of it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// No connection has this id any more.
+    #[error("no such connection")]
+    NotFound,
+    /// The closing handshake has begun, or the connection has ended.
+    #[error("the connection is closing")]
+    Closing,
+    /// The peer reads too slowly: the message would take the backlog over its limit.
+    #[error("{queued} bytes are queued and {message} more exceed max_backlog ({limit})")]
+    Overflow {
+        /// Bytes queued already.
+        queued: usize,
+        /// Bytes of the message with its header.
+        message: usize,
+        /// `max_backlog`.
+        limit: usize,
+    },
+    /// A Ping or Pong of more than 125 bytes (§5.5).
+    #[error("a control frame carries at most 125 bytes, not {0}")]
+    ControlTooLong(usize),
+}
+
+/// Why a handle could not pass a command on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The loop has ended.
+    #[error("the server has stopped")]
+    Stopped,
+}
+
+/// Why a server could not be made, or could not listen.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The address could not be resolved.
+    #[error("cannot resolve the address: {0}")]
+    Resolve(#[source] std::io::Error),
+    /// It resolved to nothing.
+    #[error("the address resolves to nothing")]
+    NoAddress,
+    /// None of the addresses could be bound; this is why the last one could not.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The system denied a poll, or to watch the listener.
+    #[error("cannot poll: {0}")]
+    Poll(#[source] std::io::Error),
+}

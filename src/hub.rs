@@ -1,0 +1,583 @@
+//! ROOM: many connections. A slab of them, their deadlines, sweeps, and the user's view. No clock and no socket enters:
+//! a driver reads, writes and waits; the hub says what to read, what to write and how long to wait.
+//!
+//! A driver's turn:
+//!
+//! ```text
+//! begin_turn(now)
+//! for each ready socket:   handle_writable, then read and
+//!                            while next(slot, cursor, handler) gives an event: the handler gets it
+//!                            (before each: while poll_event gives one, the handler gets it)
+//!                          handle_eof / handle_reset
+//! handle_timeout()
+//! while poll_event or poll_action give something: the handler gets it / do it
+//! wait until poll_timeout() at most
+//! ```
+//!
+//! Nothing is re-entrant: a callback only ever leaves notes and things to do behind, which the loop above takes up when
+//! the callback has returned. A slot is freed by the last action of its connection, when all its events are delivered.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use slab::Slab;
+
+mod clients;
+mod deadlines;
+mod sweep;
+
+pub use self::clients::{Broadcast, Client, Clients, ReadyState};
+use self::{deadlines::Deadlines, sweep::Sweeps};
+use crate::{
+    config::{Abort, Config},
+    conn::{Conn, Context, Cork, Cursor, Item, Note, State, Todo},
+    error::HandshakeCause,
+    event::{Data, Event, Message, Stats},
+    handler::{Handler, Upgrade, UpgradeRequest},
+    id::{ConnectionId, MAX_SLOTS},
+    shutdown::{LameDuckPolicy, Phase, ShutdownReport},
+    time::Time,
+    wire::{
+        header::Opcode,
+        upgrade::{HeadLimits, HeaderStorage, Request, Response, write_switching_protocols},
+    },
+};
+
+/// All connections of one loop. `D` is what the application keeps for each.
+pub struct Hub<D> {
+    config: Config,
+    worker: u8,
+    now: Time,
+    slots: Slab<Slot<D>>,
+    /// One past the highest slot that was ever in use.
+    slots_high: usize,
+    generation: u32,
+    deadlines: Deadlines,
+    cork: Cork,
+    notes: VecDeque<Note>,
+    /// Slots with something for the driver to do.
+    listed: VecDeque<u32>,
+    /// The connection whose `Close` was delivered last: its data goes when the callback has returned.
+    farewell: Option<usize>,
+    stats: Stats,
+    sweeps: Sweeps<D>,
+    rng: fastrand::Rng,
+}
+
+struct Slot<D> {
+    conn: Conn,
+    data: Option<D>,
+}
+
+/// What a driver has to do next for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Call [`Hub::transmit`] with a writer for this slot's socket.
+    Write(usize),
+    /// Read from this slot's socket although it has not become readable anew. First comes what
+    /// [`Hub::take_held`] gives.
+    Read(usize),
+    /// Shut down the sending side.
+    Fin(usize),
+    /// End it in this style, never [`Abort::Auto`]; then call [`Hub::handle_aborted`].
+    Abort(usize, Abort),
+    /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
+    Release(usize, bool),
+}
+
+impl<D> std::fmt::Debug for Hub<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("now", &self.now).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+impl<D> Hub<D> {
+    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep.
+    pub fn new(config: Config, worker: u8, seed: u64) -> Self {
+        Self {
+            config,
+            worker,
+            now: Time::ZERO,
+            slots: Slab::new(),
+            slots_high: 0,
+            generation: 0,
+            deadlines: Deadlines::default(),
+            cork: Cork::default(),
+            notes: VecDeque::new(),
+            listed: VecDeque::new(),
+            farewell: None,
+            stats: Stats::default(),
+            sweeps: Sweeps::default(),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The settings.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many connections there are, by state. O(1).
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The application's view of the connections.
+    pub const fn clients(&mut self) -> Clients<'_, D> {
+        Clients { hub: self }
+    }
+
+    /// The phase of the shutdown.
+    pub fn phase(&self) -> Phase {
+        self.sweeps.phase()
+    }
+
+    /// False once a shutdown has begun.
+    pub fn is_ready(&self) -> bool {
+        self.phase() == Phase::Serving
+    }
+
+    /// Whether the listeners are to stay open.
+    pub fn is_listening(&self) -> bool {
+        match self.phase() {
+            Phase::Serving => true,
+            Phase::LameDuck => self.sweeps.listener_policy() != LameDuckPolicy::Close,
+            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => false,
+        }
+    }
+
+    /// The report, once the phase is [`Phase::Done`].
+    pub fn shutdown_report(&self) -> Option<&ShutdownReport> {
+        self.sweeps.report()
+    }
+
+    /// Tells the report of a running shutdown about a callback: how long it took, and whose event it was.
+    pub fn note_callback(&mut self, took: Duration, id: Option<ConnectionId>) {
+        self.sweeps.note_callback(took, id);
+    }
+
+    /// The id of the established connection in a slot.
+    pub fn id_at(&self, slot: usize) -> Option<ConnectionId> {
+        self.client_at(slot).map(|client| client.id())
+    }
+
+    // What the driver puts in.
+
+    /// A turn begins: everything until the next call happens at `now`.
+    pub fn begin_turn(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    /// A TCP connection was accepted. Returns its slot, or `None` if there are too many: close it.
+    pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
+        if self.slots.len() >= self.config.max_connections.min(MAX_SLOTS) {
+            self.notes.push_back(Note::Failed(peer, HandshakeCause::TooManyConnections));
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let conn = Conn::new(peer, self.generation, self.now);
+        let slot = self.slots.insert(Slot { conn, data: None });
+        self.slots_high = self.slots_high.max(slot + 1);
+        self.stats.connecting += 1;
+        self.set_alarm(slot);
+        Some(slot)
+    }
+
+    /// Whether reading from this slot's socket makes sense now. If not, an [`Action::Read`] will say when.
+    pub fn wants_read(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.wants_read())
+    }
+
+    /// Bytes of this slot were read and are about to be handed in by [`Hub::next`].
+    pub fn handle_readable(&mut self, slot: usize) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.touch(self.now);
+        }
+    }
+
+    /// Takes what was read earlier and could not be parsed, because the connection was paused.
+    pub fn take_held(&mut self, slot: usize) -> Vec<u8> {
+        match self.slots.get_mut(slot) {
+            Some(entry) if entry.conn.wants_read() && entry.conn.state() != State::Connecting => {
+                entry.conn.take_held()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to
+    /// `handler` at once. Deliver what [`Hub::poll_event`] has before each call.
+    pub fn next<'c, H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        cursor: &'c mut Cursor<'_>,
+        handler: &mut H,
+    ) -> Option<Event<'c>> {
+        if self.slots.get(slot)?.conn.state() == State::Connecting {
+            self.next_head(slot, cursor, handler);
+            if !self.notes.is_empty() {
+                return self.poll_event();
+            }
+        }
+        let (item, id, closing) = self.with(slot, |conn, cx| {
+            let item = conn.next(cursor, cx);
+            (item, cx.id, conn.state() != State::Open)
+        })?;
+        Some(to_event(item?, id, closing, cursor))
+    }
+
+    /// If the rest of a large message is due on this slot: the buffer to append it to as it comes from the socket,
+    /// and how many bytes are due. Then call [`Hub::handle_direct`].
+    pub fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+        self.slots.get_mut(slot)?.conn.direct(worth)
+    }
+
+    /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
+    pub fn handle_direct<'c>(&mut self, slot: usize, from: usize, cursor: &'c mut Cursor<'_>) -> Option<Event<'c>> {
+        let (item, id, closing) = self.with(slot, |conn, cx| {
+            let item = conn.handle_direct(from, cursor, cx);
+            (item, cx.id, conn.state() != State::Open)
+        })?;
+        Some(to_event(item?, id, closing, cursor))
+    }
+
+    /// The peer's FIN was read.
+    pub fn handle_eof(&mut self, slot: usize) {
+        self.with(slot, Conn::handle_eof);
+    }
+
+    /// The socket failed.
+    pub fn handle_reset(&mut self, slot: usize, kind: io::ErrorKind) {
+        self.with(slot, |conn, cx| conn.handle_reset(kind, cx));
+    }
+
+    /// The kernel takes more from this slot again.
+    pub fn handle_writable(&mut self, slot: usize) {
+        self.with(slot, |conn, _| conn.handle_writable());
+    }
+
+    /// Offers what is queued for this slot to `writer`, which returns how much it took.
+    ///
+    /// # Errors
+    /// The writer's, other than `WouldBlock`. Read what the peer may have sent before, then call
+    /// [`Hub::handle_reset`].
+    pub fn transmit(
+        &mut self,
+        slot: usize,
+        writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        self.with(slot, |conn, cx| {
+            conn.todo.take(Todo::WRITE);
+            conn.transmit(cx, writer)
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// Whether [`Action::Write`] is due for this slot: to write at once what an echo left there.
+    pub fn wants_write(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.todo.has(Todo::WRITE))
+    }
+
+    /// [`Action::Abort`] was carried out; the kernel held so many bytes that it had not got acknowledged.
+    pub fn handle_aborted(&mut self, slot: usize, kernel_unsent: Option<u32>) {
+        self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, cx));
+    }
+
+    /// When [`Hub::handle_timeout`] has something to do next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        match (self.deadlines.next(), self.poll_sweeps()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Carries out what is due: deadlines, then one slice of each sweep and the next step of a shutdown.
+    pub fn handle_timeout(&mut self) {
+        while let Some(slot) = self.deadlines.first_due(self.now) {
+            let key = slot as usize;
+            let due = self.with(key, |conn, cx| {
+                conn.handle_timeout(cx);
+                conn.todo.take(Todo::ALARM);
+                conn.deadline(cx.config)
+            });
+            match due.flatten() {
+                // What is due again at once is due in the next turn, when there has been a chance to write.
+                Some(at) => self.deadlines.set(slot, at.max(self.now.after(Duration::from_micros(1)))),
+                None => self.deadlines.remove(slot),
+            }
+        }
+        self.advance_sweeps();
+    }
+
+    // What the driver takes out.
+
+    /// The next event that waits. The data of a connection whose `Close` this returned is dropped by the next call.
+    pub fn poll_event(&mut self) -> Option<Event<'static>> {
+        self.say_farewell();
+        let note = self.notes.pop_front()?;
+        Some(match note {
+            Note::Open(id) => Event::Open { id },
+            Note::Drain(id) => Event::Drain { id },
+            Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
+            Note::Failed(peer, cause) => Event::HandshakeFailed { peer, cause },
+            Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
+            Note::Phase(phase, stats) => Event::Phase { phase, stats },
+            Note::Close(id, ended) => {
+                self.farewell = Some(id.slot());
+                self.book(id, &ended);
+                Event::Close { id, closed: ended.closed }
+            }
+        })
+    }
+
+    /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.say_farewell();
+        while let Some(&slot) = self.listed.front() {
+            let key = slot as usize;
+            if let Some(action) = self.action(key) {
+                return Some(action);
+            }
+            self.listed.pop_front();
+            if let Some(entry) = self.slots.get_mut(key) {
+                entry.conn.listed = false;
+            }
+        }
+        None
+    }
+
+    fn action(&mut self, key: usize) -> Option<Action> {
+        let entry = self.slots.get_mut(key)?;
+        let todo = &mut entry.conn.todo;
+        if todo.take(Todo::ABORT) {
+            Some(Action::Abort(key, entry.conn.abort_due()))
+        } else if todo.take(Todo::WRITE) {
+            Some(Action::Write(key))
+        } else if todo.take(Todo::FIN) {
+            Some(Action::Fin(key))
+        } else if todo.take(Todo::READ) {
+            Some(Action::Read(key))
+        } else if todo.take(Todo::RELEASE) {
+            let reset = entry.conn.exceeded_linger(&self.config);
+            self.listed.pop_front();
+            self.deadlines.remove(u32::try_from(key).unwrap_or(u32::MAX));
+            self.slots.remove(key);
+            self.sweeps.closed -= 1;
+            if self.slots.is_empty() {
+                (self.slots, self.slots_high) = (Slab::new(), 0);
+            }
+            Some(Action::Release(key, reset))
+        } else {
+            None
+        }
+    }
+
+    fn say_farewell(&mut self) {
+        if let Some(entry) = self.farewell.take().and_then(|slot| self.slots.get_mut(slot)) {
+            entry.data = None;
+        }
+    }
+
+    // Inside.
+
+    /// Lets something happen to a connection, and keeps the books about it.
+    fn with<R>(&mut self, slot: usize, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
+        let conn = &mut self.slots.get_mut(slot)?.conn;
+        let before = conn.state();
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let mut cx = Context {
+            config: &self.config,
+            cork: &mut self.cork,
+            now: self.now,
+            notes: &mut self.notes,
+            id: ConnectionId::new(self.worker, key, conn.generation),
+        };
+        let result = happen(conn, &mut cx);
+        let after = conn.state();
+        if !conn.todo.is_idle() && !conn.listed {
+            conn.listed = true;
+            self.listed.push_back(key);
+        }
+        let alarm = conn.todo.take(Todo::ALARM);
+        if before != after {
+            *self.counter(before) -= 1;
+            *self.counter(after) += 1;
+        }
+        if alarm {
+            self.set_alarm(slot);
+        }
+        Some(result)
+    }
+
+    /// The same for a connection that an application names. `None` if the id is stale.
+    fn with_id<R>(&mut self, id: ConnectionId, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
+        self.find(id)?;
+        self.with(id.slot(), happen)
+    }
+
+    fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {
+        let entry = self.slots.get(id.slot())?;
+        let same = entry.conn.generation == id.generation() && self.worker == id.worker();
+        (same && entry.data.is_some()).then_some(entry)
+    }
+
+    fn counter(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Connecting | State::Refusing => &mut self.stats.connecting,
+            State::Open => &mut self.stats.open,
+            State::LocalClosing | State::RemoteClosing | State::Failing => &mut self.stats.closing,
+            State::Lingering => &mut self.stats.lingering,
+            State::Closed => &mut self.sweeps.closed,
+        }
+    }
+
+    /// Moves the deadline to an earlier moment; a later one is found out when the present one fires.
+    fn set_alarm(&mut self, slot: usize) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let Some(at) = entry.conn.deadline(&self.config) else { return };
+        if self.deadlines.due(key).is_none_or(|due| at < due) {
+            self.deadlines.set(key, at);
+        }
+    }
+
+    /// A connection that has no request yet: looks for the end of its head, and answers it.
+    fn next_head<H: Handler<Data = D>>(&mut self, slot: usize, cursor: &mut Cursor<'_>, handler: &mut H) {
+        let limits = HeadLimits { max_head: self.config.max_head, max_headers: self.config.max_headers };
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let peer = entry.conn.peer();
+        let (held, scanner) = entry.conn.head();
+        let fresh = cursor.remaining();
+        let mut held = std::mem::take(held);
+        let before = held.len();
+        if before > 0 {
+            held.extend_from_slice(cursor.rest());
+        }
+        let bytes = if before > 0 { held.as_slice() } else { cursor.rest() };
+        let (answer, consumed) = match scanner.scan(bytes, &limits) {
+            Ok(None) => {
+                if before == 0 {
+                    held.extend_from_slice(cursor.rest());
+                }
+                cursor.take(fresh);
+                *entry.conn.head().0 = held;
+                return;
+            }
+            Ok(Some(head)) => {
+                let consumed = head.len().saturating_sub(before);
+                let mut storage = HeaderStorage::new();
+                let answer = match Request::parse(head, &mut storage) {
+                    Ok(request) => self.decide(peer, request, handler),
+                    Err(refusal) => Answered::refusal(refusal, false),
+                };
+                (answer, consumed)
+            }
+            Err(refusal) => (Answered::refusal(refusal, false), fresh),
+        };
+        cursor.take(consumed);
+        self.answer(slot, answer);
+    }
+
+    /// Who answers a request, and how: we if it is invalid, the application if it is not.
+    fn decide<H: Handler<Data = D>>(&self, peer: SocketAddr, request: Request<'_>, handler: &mut H) -> Answered<D> {
+        let accepted = request.accept();
+        let upgrade = request.is_upgrade();
+        if let (true, Err(refusal)) = (upgrade, &accepted) {
+            return Answered::refusal(*refusal, request.is_head());
+        }
+        if upgrade && self.refuses_handshakes() {
+            let mut response = Vec::new();
+            Response::unavailable(self.config.retry_after).write(&mut response);
+            return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
+        }
+        let request = UpgradeRequest { request, peer, ready: self.is_ready() };
+        match (handler.on_upgrade(&request), accepted) {
+            (Upgrade::Accept(accept), Ok(accepted)) => {
+                let mut response = Vec::with_capacity(192);
+                write_switching_protocols(&mut response, &accepted, accept.subprotocol, None, &accept.headers);
+                Answered::Open {
+                    response,
+                    path: request.path().into(),
+                    subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
+                    overrides: accept.overrides,
+                    data: accept.data,
+                }
+            }
+            (Upgrade::Accept(_), Err(refusal)) => Answered::refusal(refusal, request.is_head()),
+            (Upgrade::Reject(response), _) => {
+                Answered::response(&response, request.is_head(), Some(HandshakeCause::Rejected))
+            }
+            (Upgrade::Answer(response), _) => Answered::response(&response, request.is_head(), None),
+        }
+    }
+
+    fn refuses_handshakes(&self) -> bool {
+        match self.phase() {
+            Phase::Serving => false,
+            Phase::LameDuck => self.sweeps.listener_policy() == LameDuckPolicy::Refuse,
+            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
+        }
+    }
+
+    fn answer(&mut self, slot: usize, answer: Answered<D>) {
+        match answer {
+            Answered::Open { response, path, subprotocol, overrides, data } => {
+                if let Some(entry) = self.slots.get_mut(slot) {
+                    entry.data = Some(data);
+                }
+                self.with(slot, |conn, cx| {
+                    conn.establish(response, &path, subprotocol.as_deref(), overrides, cx);
+                });
+            }
+            Answered::Refuse { response, cause } => {
+                if cause == Some(HandshakeCause::ShuttingDown) {
+                    self.sweeps.note_refused();
+                }
+                self.with(slot, |conn, cx| conn.refuse(response, cause, cx));
+            }
+        }
+    }
+}
+
+/// How a request was answered.
+enum Answered<D> {
+    Open { response: Vec<u8>, path: Box<str>, subprotocol: Option<Box<str>>, overrides: Option<crate::config::Overrides>, data: D },
+    Refuse { response: Vec<u8>, cause: Option<HandshakeCause> },
+}
+
+impl<D> Answered<D> {
+    fn refusal(refusal: crate::wire::upgrade::Refusal, head_only: bool) -> Self {
+        let mut response = Vec::new();
+        if head_only { refusal.write_head(&mut response) } else { refusal.write(&mut response) }
+        Self::Refuse { response, cause: Some(refusal.cause()) }
+    }
+
+    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeCause>) -> Self {
+        let mut response = Vec::new();
+        if head_only { answer.write_head(&mut response) } else { answer.write(&mut response) }
+        Self::Refuse { response, cause }
+    }
+}
+
+fn to_event<'c>(item: Item<'c>, id: ConnectionId, closing: bool, cursor: &'c mut Cursor<'_>) -> Event<'c> {
+    match item {
+        Item::Message(kind, payload) => {
+            Event::Message { id, message: Message { kind, data: Data::Borrowed(payload) }, closing }
+        }
+        Item::JoinedMessage(kind) => {
+            Event::Message { id, message: Message { kind, data: Data::Scratch(cursor.scratch()) }, closing }
+        }
+        Item::Control(opcode, payload) => control_event(opcode, id, payload),
+        Item::JoinedControl(opcode, at) => {
+            control_event(opcode, id, cursor.scratch().get(at..).unwrap_or_default())
+        }
+    }
+}
+
+fn control_event(opcode: Opcode, id: ConnectionId, payload: &[u8]) -> Event<'_> {
+    if opcode == Opcode::Ping { Event::Ping { id, payload } } else { Event::Pong { id, payload } }
+}

@@ -1,0 +1,345 @@
+//! The application's view: what it may ask of its connections, and what it may know of one.
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use super::{Hub, Slot};
+use crate::{
+    close::{Cause, CloseFrame},
+    config::Abort,
+    conn::{Shared, State, Timing},
+    error::SendError,
+    event::{Kind, Message, Stats},
+    id::ConnectionId,
+    shutdown::{Pace, Phase, ShutdownPlan, SweepId},
+    time::Time,
+    wire::header::{self, Opcode, frame_length},
+};
+
+/// The connections of one loop, as callbacks see them.
+///
+/// Every call is legal at every moment; a repeated or late one does nothing and says so. What is asked for happens when
+/// the callback has returned, before the turn ends.
+#[derive(Debug)]
+pub struct Clients<'h, D> {
+    pub(super) hub: &'h mut Hub<D>,
+}
+
+/// Whom a broadcast reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broadcast {
+    /// Connections for which the message was queued.
+    pub sent: usize,
+    /// Those whose backlog had no room for it.
+    pub refused: usize,
+}
+
+/// A broadcast of at least this many bytes is counted, not copied, by those who cannot send it at once.
+const COUNTED: usize = 4 << 10;
+
+impl<D> Clients<'_, D> {
+    /// Queues a message. Copies the payload into the loop's output buffer, unless it comes in a vector of its own of at
+    /// least 16 KiB.
+    ///
+    /// # Errors
+    /// If the connection is gone, is closing, or has no room. Nothing is queued then.
+    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Message<'m>>) -> Result<(), SendError> {
+        self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
+    }
+
+    /// Queues a Ping with up to 125 bytes of payload (§5.5.2).
+    ///
+    /// # Errors
+    /// As [`Clients::send`]; and if the payload is too long.
+    pub fn ping(&mut self, id: ConnectionId, payload: &[u8]) -> Result<(), SendError> {
+        self.hub.with_id(id, |conn, cx| conn.ping(payload, cx)).unwrap_or(Err(SendError::NotFound))
+    }
+
+    /// Queues one message for every open connection that `to` chooses. The frame is formatted once and shared.
+    pub fn broadcast<'m>(
+        &mut self,
+        message: impl Into<Message<'m>>,
+        mut to: impl FnMut(&Client<'_, D>) -> bool,
+    ) -> Broadcast {
+        let message = message.into();
+        let payload = message.as_bytes();
+        let opcode = match message.kind {
+            Kind::Text => Opcode::Text,
+            Kind::Binary => Opcode::Binary,
+        };
+        let mut result = Broadcast::default();
+        let counted: Option<Rc<[u8]>> = (payload.len() >= COUNTED).then(|| {
+            let mut frame = Vec::with_capacity(frame_length(payload.len(), false));
+            header::write(&mut frame, true, false, opcode, None, payload.len() as u64);
+            frame.extend_from_slice(payload);
+            frame.into()
+        });
+        let start = self.hub.cork.bytes.len();
+        self.hub.cork.hold();
+        if counted.is_none() {
+            header::write(&mut self.hub.cork.bytes, true, false, opcode, None, payload.len() as u64);
+            self.hub.cork.bytes.extend_from_slice(payload);
+        }
+        let end = self.hub.cork.bytes.len();
+        let frame = counted.as_ref().map_or(Shared::Corked(start, end), Shared::Counted);
+        for slot in 0..self.hub.slots_end() {
+            let Some(client) = self.hub.client_at(slot) else { continue };
+            if client.state() != State::Open || !to(&client) {
+                continue;
+            }
+            let queued = self.hub.with(slot, |conn, cx| {
+                conn.check_send(payload.len(), cx).map(|()| conn.push_shared(&frame, cx))
+            });
+            match queued {
+                Some(Ok(())) => result.sent += 1,
+                _ => result.refused += 1,
+            }
+        }
+        self.hub.cork.let_go();
+        result
+    }
+
+    /// Begins the closing handshake: the Close goes behind what is queued, the peer has `close_timeout` to take both
+    /// and to answer. Returns whether this call began it; a later call can only be a no-op.
+    pub fn close(&mut self, id: ConnectionId, frame: CloseFrame) -> bool {
+        self.close_with(id, frame, Timing::default())
+    }
+
+    /// Like [`Clients::close`], with timeouts of its own. On a connection that is closing already, it can only shorten
+    /// the deadline; the first frame stands. Returns whether this call began the closing.
+    pub fn close_with(&mut self, id: ConnectionId, frame: CloseFrame, timing: Timing) -> bool {
+        self.hub.with_id(id, |conn, cx| conn.close(frame, Cause::LocalClose, timing, cx)).unwrap_or(false)
+    }
+
+    /// A last message, past the limit on what may be queued, and the Close behind it, in one act. With `drop_queued`
+    /// what is queued and has not begun is dropped first. Returns whether this call began the closing.
+    pub fn kick<'m>(
+        &mut self,
+        id: ConnectionId,
+        message: impl Into<Message<'m>>,
+        frame: CloseFrame,
+        drop_queued: bool,
+    ) -> bool {
+        let timing = Timing::default();
+        self.hub
+            .with_id(id, |conn, cx| conn.kick(message.into(), frame, drop_queued, timing, cx))
+            .unwrap_or(false)
+    }
+
+    /// Answers the peer's Close, where [`Answer::Manual`](crate::Answer::Manual) leaves that to the application.
+    /// Returns whether it did.
+    pub fn answer_close(&mut self, id: ConnectionId, frame: CloseFrame) -> bool {
+        self.hub.with_id(id, |conn, cx| conn.answer_close(frame, cx)).unwrap_or(false)
+    }
+
+    /// Ends the connection at once, in the style of [`Config::terminate`](crate::Config::terminate): no Close frame, no
+    /// further byte. `Close` is reported in the same turn. Returns whether there was something to end.
+    pub fn terminate(&mut self, id: ConnectionId) -> bool {
+        self.hub.with_id(id, |conn, cx| conn.terminate(None, cx)).unwrap_or(false)
+    }
+
+    /// Like [`Clients::terminate`], in the style given.
+    pub fn terminate_with(&mut self, id: ConnectionId, style: Abort) -> bool {
+        self.hub.with_id(id, |conn, cx| conn.terminate(Some(style), cx)).unwrap_or(false)
+    }
+
+    /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again.
+    pub fn pause(&mut self, id: ConnectionId) -> bool {
+        self.hub.with_id(id, |conn, _| conn.pause()).is_some()
+    }
+
+    /// Reads again.
+    pub fn resume(&mut self, id: ConnectionId) -> bool {
+        let now = self.hub.now;
+        self.hub.with_id(id, |conn, _| conn.resume(now)).is_some()
+    }
+
+    /// Closes every open connection that `predicate` chooses, in slices of
+    /// [`Config::sweep_slice`](crate::Config::sweep_slice) a turn, at the given pace. Connections that open later are
+    /// not asked. One [`Event::SweepDone`](crate::Event::SweepDone) follows when the last of them has ended.
+    pub fn close_where(
+        &mut self,
+        frame: CloseFrame,
+        pace: Pace,
+        predicate: impl FnMut(&Client<'_, D>) -> bool + 'static,
+    ) -> SweepId {
+        self.hub.begin_close_where(frame, pace, Box::new(predicate))
+    }
+
+    /// Terminates every connection that `predicate` chooses, closing ones too, in slices. One
+    /// [`Event::SweepDone`](crate::Event::SweepDone) follows.
+    pub fn terminate_where(&mut self, predicate: impl FnMut(&Client<'_, D>) -> bool + 'static) -> SweepId {
+        self.hub.begin_terminate_where(Box::new(predicate))
+    }
+
+    /// Begins the shutdown of the whole server, or shortens the one that runs.
+    pub fn shutdown(&mut self, plan: ShutdownPlan) {
+        self.hub.shutdown(plan);
+    }
+
+    /// Takes a running shutdown to its next phase.
+    pub fn escalate(&mut self) {
+        self.hub.escalate(crate::shutdown::Escalation::Escalate);
+    }
+
+    /// Takes a running shutdown to its hard sweep.
+    pub fn abort(&mut self) {
+        self.hub.abort(crate::shutdown::Escalation::Abort);
+    }
+
+    /// False once a shutdown has begun: what a health check should say.
+    pub fn is_ready(&self) -> bool {
+        self.hub.is_ready()
+    }
+
+    /// Where the shutdown is.
+    pub fn phase(&self) -> Phase {
+        self.hub.phase()
+    }
+
+    /// The connection, if it has not ended.
+    pub fn get(&self, id: ConnectionId) -> Option<Client<'_, D>> {
+        let slot = self.hub.find(id)?;
+        Client::new(self.hub, id, slot)
+    }
+
+    /// The application's data of a connection.
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut D> {
+        self.hub.find(id)?;
+        self.hub.slots.get_mut(id.slot())?.data.as_mut()
+    }
+
+    /// All established connections. O(number of slots).
+    pub fn iter(&self) -> impl Iterator<Item = Client<'_, D>> {
+        (0..self.hub.slots_end()).filter_map(|slot| self.hub.client_at(slot))
+    }
+
+    /// How many connections are established: open and closing. O(1).
+    pub fn len(&self) -> usize {
+        self.hub.stats.open + self.hub.stats.closing
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many connections there are, by state. O(1).
+    pub fn stats(&self) -> Stats {
+        self.hub.stats
+    }
+}
+
+/// A connection's state in the words of the WHATWG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadyState {
+    /// The opening handshake is not complete.
+    Connecting,
+    /// Established.
+    Open,
+    /// The closing handshake has begun.
+    Closing,
+    /// Ended.
+    Closed,
+}
+
+/// What may be known of a connection.
+pub struct Client<'h, D> {
+    id: ConnectionId,
+    slot: &'h Slot<D>,
+    data: &'h D,
+    now: Time,
+}
+
+impl<D> std::fmt::Debug for Client<'_, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("id", &self.id).field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+impl<'h, D> Client<'h, D> {
+    fn new(hub: &'h Hub<D>, id: ConnectionId, slot: &'h Slot<D>) -> Option<Self> {
+        Some(Self { id, slot, data: slot.data.as_ref()?, now: hub.now })
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The peer's address.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.slot.conn.peer()
+    }
+
+    /// Where it is in its life.
+    pub const fn state(&self) -> State {
+        self.slot.conn.state()
+    }
+
+    /// The same in the words of the WHATWG.
+    pub const fn ready_state(&self) -> ReadyState {
+        match self.state() {
+            State::Connecting | State::Refusing => ReadyState::Connecting,
+            State::Open => ReadyState::Open,
+            State::LocalClosing | State::RemoteClosing | State::Failing => ReadyState::Closing,
+            State::Lingering | State::Closed => ReadyState::Closed,
+        }
+    }
+
+    /// Bytes accepted by `send` that are not in the kernel yet, headers included.
+    pub fn buffered_amount(&self) -> usize {
+        self.slot.conn.buffered_amount()
+    }
+
+    /// The subprotocol that was agreed on.
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.slot.conn.subprotocol()
+    }
+
+    /// The request's path, without its query.
+    pub fn path(&self) -> &str {
+        self.slot.conn.path()
+    }
+
+    /// Since `Open`.
+    pub fn age(&self) -> Duration {
+        self.now.since(self.slot.conn.since())
+    }
+
+    /// Since the last byte came.
+    pub fn idle_for(&self) -> Duration {
+        self.now.since(self.slot.conn.last_inbound())
+    }
+
+    /// Whether reading is paused.
+    pub const fn is_paused(&self) -> bool {
+        self.slot.conn.is_paused()
+    }
+
+    /// Whether it owns a buffer at the moment. A quiet connection does not.
+    pub fn owns_buffers(&self) -> bool {
+        self.slot.conn.owns_buffers()
+    }
+
+    /// The application's data.
+    pub const fn data(&self) -> &'h D {
+        self.data
+    }
+}
+
+impl<D> Hub<D> {
+    /// One past the highest slot that may be in use.
+    pub(super) const fn slots_end(&self) -> usize {
+        self.slots_high
+    }
+
+    /// The established connection of a slot.
+    pub(super) fn client_at(&self, slot: usize) -> Option<Client<'_, D>> {
+        let entry = self.slots.get(slot)?;
+        if !entry.conn.state().is_established() {
+            return None;
+        }
+        let key = u32::try_from(slot).ok()?;
+        Client::new(self, ConnectionId::new(self.worker, key, entry.conn.generation), entry)
+    }
+}

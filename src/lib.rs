@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+
+mod close;
+mod config;
+pub mod conn;
+mod error;
+mod event;
+mod handler;
+pub mod hub;
+mod id;
+mod server;
+mod shutdown;
+mod time;
+pub mod wire;
+
+pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON};
+pub use config::{Abort, Answer, ClosingData, Config, Heartbeat, OnOverflow, OnPeerClose, Overrides};
+pub use conn::{State, Timing};
+pub use error::{BindError, HandleError, HandshakeCause, ProtocolError, SendError, Violation};
+pub use event::{Event, Kind, Message, Stats, SweepReport};
+pub use handler::{Accept, Handler, Upgrade, UpgradeRequest};
+pub use hub::{Broadcast, Client, Clients, ReadyState};
+pub use id::{ConnectionId, MAX_SLOTS};
+pub use server::{Handle, Server};
+pub use shutdown::{
+    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, Pace, Phase, PhaseTiming, ShutdownPlan, ShutdownReport, Slowest,
+    SweepId,
+};
+pub use time::Time;

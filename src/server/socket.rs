@@ -1,0 +1,171 @@
+//! Sockets: read into the shared buffer, write from the cork, FIN, reset.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    time::Duration,
+};
+
+use mio::{Interest, Registry, Token, net::TcpStream};
+use rustix::time::{ClockId, clock_gettime};
+use socket2::SockRef;
+
+use crate::hub::Hub;
+
+/// The sockets of all connections, by slot.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    slots: Vec<Socket>,
+    used: usize,
+}
+
+/// One slot's socket.
+#[derive(Debug, Default)]
+pub(super) struct Socket {
+    stream: Option<TcpStream>,
+    /// Write interest is registered. It is, from the first time on that the kernel took less than it was offered;
+    /// being edge-triggered it costs nothing afterwards.
+    watches_writes: bool,
+}
+
+/// A socket that is to end by FIN may hold so much unread input; it is discarded so that `close` does not reset.
+const DISCARD: usize = 8 << 20;
+
+impl Sockets {
+    /// Takes in a socket for `slot` and watches it.
+    pub(super) fn insert<D>(&mut self, slot: usize, mut stream: TcpStream, registry: &Registry, hub: &mut Hub<D>) {
+        if let Err(error) = registry.register(&mut stream, Token(slot), Interest::READABLE) {
+            return hub.handle_reset(slot, error.kind());
+        }
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, Socket::default);
+        }
+        if let Some(entry) = self.slots.get_mut(slot) {
+            *entry = Socket { stream: Some(stream), watches_writes: false };
+            self.used += 1;
+        }
+    }
+
+    pub(super) fn entry(&mut self, slot: usize) -> Option<&mut Socket> {
+        self.slots.get_mut(slot).filter(|socket| socket.stream.is_some())
+    }
+
+    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
+        self.slots.get_mut(slot)?.stream.as_mut()
+    }
+
+    fn take(&mut self, slot: usize) -> Option<TcpStream> {
+        let stream = self.slots.get_mut(slot)?.stream.take()?;
+        self.used -= 1;
+        if self.used == 0 {
+            self.slots = Vec::new();
+        }
+        Some(stream)
+    }
+
+    /// Closes the descriptor.
+    pub(super) fn release(&mut self, slot: usize, reset: bool) {
+        if let Some(stream) = self.take(slot)
+            && reset
+        {
+            reset_on_close(&stream);
+        }
+    }
+
+    /// Ends the TCP connection at once: by RST, or by FIN after the unread input was discarded. Returns how much the
+    /// kernel held that was not acknowledged.
+    pub(super) fn abort(&mut self, slot: usize, reset: bool) -> Option<u32> {
+        let stream = self.take(slot)?;
+        let unsent = super::outq::unsent(&stream);
+        if reset {
+            reset_on_close(&stream);
+        } else {
+            // The peer may be gone already: then there is nothing to say good-bye to.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            discard(&stream);
+        }
+        unsent
+    }
+}
+
+fn reset_on_close(stream: &TcpStream) {
+    // It fails only for a socket that is broken already, which close ends as well.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+fn discard(mut stream: &TcpStream) {
+    let (mut buffer, mut total) = ([0; 16 << 10], 0);
+    while total < DISCARD {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => total += n,
+        }
+    }
+}
+
+impl Socket {
+    /// Writes what the hub has for `slot`, and watches for room if the kernel does not take all.
+    pub(super) fn transmit<D>(&mut self, slot: usize, hub: &mut Hub<D>, registry: &Registry) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let mut full = false;
+        hub.transmit(slot, &mut |slices| {
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            let result = loop {
+                let result = match slices {
+                    [slice] => stream.write(slice),
+                    slices => stream.write_vectored(slices),
+                };
+                if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+                    break result;
+                }
+            };
+            full = match &result {
+                Ok(n) => *n < offered,
+                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            };
+            result
+        })?;
+        if full && !self.watches_writes {
+            registry.reregister(stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+            self.watches_writes = true;
+        }
+        Ok(())
+    }
+}
+
+/// Reads up to `left` bytes of a large message to the end of `message`, which grows with what arrives and never by what
+/// was announced. Returns how many came, how many were asked for, and the length before.
+pub(super) fn read_direct(
+    stream: &mut TcpStream,
+    message: &mut Vec<u8>,
+    left: u64,
+) -> io::Result<(usize, usize, usize)> {
+    const LEAST: usize = 64 << 10;
+    let from = message.len();
+    let room = (message.capacity() - from).max(from).max(LEAST);
+    let asked = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+    message.resize(from + asked, 0);
+    let result = stream.read(message.get_mut(from..).unwrap_or_default());
+    message.truncate(from + result.as_ref().copied().unwrap_or(0));
+    result.map(|n| (n, asked, from))
+}
+
+/// Measures callbacks by the kernel's coarse clock, which costs a few nanoseconds and is good to a few milliseconds.
+pub(super) struct Stopwatch(Duration);
+
+impl Stopwatch {
+    /// What is shorter than this is nobody's fault.
+    const NOTEWORTHY: Duration = Duration::from_millis(10);
+
+    pub(super) fn start() -> Self {
+        Self(Self::coarse())
+    }
+
+    pub(super) fn noteworthy(&self) -> Option<Duration> {
+        Some(Self::coarse().saturating_sub(self.0)).filter(|took| *took >= Self::NOTEWORTHY)
+    }
+
+    fn coarse() -> Duration {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        Duration::try_from(time).unwrap_or_default()
+    }
+}

@@ -1,0 +1,1 @@
+//! Several loops, shut down as one.

@@ -1,0 +1,217 @@
+//! The vocabulary of shutdowns and sweeps: plans, phases, paces and reports.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    close::{CloseFrame, Lost},
+    config::Abort,
+    id::ConnectionId,
+    conn::State,
+};
+
+/// Names one `close_where` or `terminate_where`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SweepId(pub(crate) u32);
+
+impl SweepId {
+    /// The number; sweeps of one loop are numbered from 1.
+    pub const fn as_u32(self) -> u32 {
+        self.0
+    }
+}
+
+/// How the Close frames of a sweep are spread over time, so that those told to go do not all come back at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As fast as the loop can.
+    AtOnce,
+    /// So many per second.
+    Rate(f64),
+    /// Each at a uniformly random instant within this time.
+    Spread(Duration),
+}
+
+/// What the listeners do during the lame-duck phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LameDuckPolicy {
+    /// New connections are served as before.
+    Serve,
+    /// Handshakes get 503 and `Retry-After`.
+    Refuse,
+    /// The listeners are closed.
+    Close,
+}
+
+/// How a server goes down. Phases may have length zero.
+///
+/// ```text
+/// Serving -> LameDuck -> SoftSweep -> Grace -> HardSweep -> Done
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ShutdownPlan {
+    /// How long the server only says that it is not ready, so that load balancers look elsewhere.
+    pub lame_duck: Duration,
+    /// What the listeners do meanwhile.
+    pub listeners: LameDuckPolicy,
+    /// The Close frame that everyone gets.
+    pub frame: CloseFrame,
+    /// How the frames are spread over time.
+    pub pace: Pace,
+    /// How long the peers have to answer, from the last Close frame on.
+    pub grace: Duration,
+    /// How those are ended that have not; `None` is the server's [`Config::abort`](crate::Config::abort).
+    pub abort: Option<Abort>,
+}
+
+impl Default for ShutdownPlan {
+    /// No lame duck, 1001 to everyone at once, 10 s of grace.
+    fn default() -> Self {
+        Self {
+            lame_duck: Duration::ZERO,
+            listeners: LameDuckPolicy::Refuse,
+            frame: CloseFrame::GOING_AWAY,
+            pace: Pace::AtOnce,
+            grace: Duration::from_secs(10),
+            abort: None,
+        }
+    }
+}
+
+impl ShutdownPlan {
+    /// The soft landing: close everyone with 1001, wait `grace`, terminate the rest.
+    pub fn soft(grace: Duration) -> Self {
+        Self { grace, ..Self::default() }
+    }
+
+    /// The hard landing: close everyone with 1001, and terminate whoever is left in the next turn.
+    pub fn hard() -> Self {
+        Self::soft(Duration::ZERO)
+    }
+}
+
+/// Where a shutdown is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// None has been asked for.
+    Serving,
+    /// Not ready any more, but nobody is sent away yet.
+    LameDuck,
+    /// The Close frames go out.
+    SoftSweep,
+    /// Waiting for the answers.
+    Grace,
+    /// What is left is aborted.
+    HardSweep,
+    /// Nobody is left.
+    Done,
+}
+
+impl Phase {
+    /// The phase's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Serving => "Serving",
+            Self::LameDuck => "LameDuck",
+            Self::SoftSweep => "SoftSweep",
+            Self::Grace => "Grace",
+            Self::HardSweep => "HardSweep",
+            Self::Done => "Done",
+        }
+    }
+}
+
+/// Who cut a shutdown short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Escalation {
+    /// `escalate()` entered the next phase.
+    Escalate,
+    /// `abort()` jumped to the hard sweep.
+    Abort,
+    /// A further `shutdown()` had a shorter plan.
+    Shutdown,
+    /// A second signal.
+    Signal,
+}
+
+/// One of the connections that took longest to close.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slowest {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Its peer.
+    pub peer: SocketAddr,
+    /// Its state just before it ended.
+    pub state: State,
+    /// Bytes that were queued for it then.
+    pub queued: usize,
+    /// From the first Close to the end.
+    pub close_phase: Duration,
+}
+
+/// The upper bounds of the buckets of [`ShutdownReport::close_phases`]; the last bucket has none.
+pub const CLOSE_PHASE_BUCKETS: [Duration; 9] = [
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(1000),
+    Duration::from_millis(3000),
+    Duration::from_millis(10_000),
+];
+
+/// How a shutdown went. What is counted: every connection that ended since the soft sweep began.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// When each phase began, from the call of `shutdown`, and how long it took.
+    pub phases: Vec<PhaseTiming>,
+    /// Established connections when the soft sweep began.
+    pub live_at_start: u64,
+    /// Handshakes answered with 503.
+    pub refused_503: u64,
+    /// Handshakes cut without an answer.
+    pub handshakes_cut: u64,
+    /// Ended by a clean closing handshake that we began.
+    pub clean: u64,
+    /// Ended by the peer: its Close came first, or its FIN or reset.
+    pub by_peer: u64,
+    /// Ran out of `close_timeout`.
+    pub timed_out: u64,
+    /// Aborted by the hard sweep or by `terminate`.
+    pub terminated: u64,
+    /// Failed for what the peer sent, or by a heartbeat, a stall or an error.
+    pub failed: u64,
+    /// Close phases by length, see [`CLOSE_PHASE_BUCKETS`].
+    pub close_phases: [u64; CLOSE_PHASE_BUCKETS.len() + 1],
+    /// What all of them lost.
+    pub lost: Lost,
+    /// The ten that took longest, slowest first.
+    pub slowest: Vec<Slowest>,
+    /// Who cut it short, if somebody did.
+    pub escalated_by: Option<Escalation>,
+    /// The longest callback, and the connection whose event it was.
+    pub longest_callback: Option<(Duration, Option<ConnectionId>)>,
+    /// From the call to `Done`.
+    pub took: Duration,
+}
+
+/// One phase of a shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhaseTiming {
+    /// The phase.
+    pub phase: Phase,
+    /// When it began, from the call of `shutdown`.
+    pub start: Duration,
+    /// How long it took.
+    pub length: Duration,
+}
+
+impl ShutdownReport {
+    /// Connections that ended since the soft sweep began, each counted once.
+    pub const fn ended(&self) -> u64 {
+        self.clean + self.by_peer + self.timed_out + self.terminated + self.failed
+    }
+}

@@ -1,0 +1,30 @@
+//! Time as the core sees it: microseconds since the loop began, handed in as a parameter, eight bytes in a slot.
+
+use std::time::Duration;
+
+/// A moment, in microseconds since the hub was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(u64);
+
+impl Time {
+    /// The moment at which the hub was made.
+    pub const ZERO: Self = Self(0);
+    /// Later than any other: a deadline that never fires.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// The moment `since_start` after the hub was made.
+    pub fn from_start(since_start: Duration) -> Self {
+        Self(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// This moment, `by` later. Saturates at [`Time::NEVER`].
+    #[must_use]
+    pub fn after(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long ago `earlier` was; zero if it is yet to come.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}

@@ -1,0 +1,41 @@
+//! HTTP/1.1 Upgrade -> Request -> 101 or an answer that is not (§4.2). No socket, no connection, no time.
+//!
+//! ```text
+//!   bytes -> HeadScanner -> Head -> Request -+-> accept() -> Accepted -> write_switching_protocols
+//!                 |                   |      |       |
+//!                 |                   |      |       +-> Refusal -> write
+//!                 +-> Refusal         |      +-> an application's own Response -> write
+//!                                     +-> Refusal
+//! ```
+//!
+//! Each arrow is a type, so no step can be left out: only a scanned head is parsed, only an accepted request gets a
+//! 101, and only a subprotocol that was offered can be in it. Everything before [`Request::accept`] holds for any
+//! HTTP request; everything in it is §4.2.1.
+
+mod handshake;
+mod head;
+mod lists;
+mod refusal;
+mod request;
+mod response;
+
+pub use handshake::Accepted;
+pub use head::{Head, HeadLimits, HeadScanner};
+pub use lists::{Extension, Extensions, Parameters, Subprotocol, Subprotocols};
+pub use refusal::Refusal;
+pub use request::{HeaderStorage, Request};
+pub use response::{Body, ExtraHeader, HeaderValue, Response, ResponseError, write_switching_protocols};
+
+/// A character of a token (RFC 9110 §5.6.2): what names, methods, subprotocols and extensions are made of.
+#[inline]
+const fn is_token_byte(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
+    )
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
+}

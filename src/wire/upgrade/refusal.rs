@@ -1,0 +1,161 @@
+//! Everything a request can be refused for: status, cause and words, one line each.
+
+use super::response::{ExtraHeader, PLAIN_TEXT, write_framing, write_line, write_status_line};
+use crate::HandshakeCause;
+
+/// Why a request is not taken, and the answer that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    status: u16,
+    cause: HandshakeCause,
+    text: &'static str,
+}
+
+impl Refusal {
+    /// The request did not come within `handshake_timeout`.
+    pub const TIMEOUT: Self =
+        Self { status: 408, cause: HandshakeCause::Timeout, text: "the request took too long\n" };
+
+    // What the scanner sees.
+    pub(super) const MALFORMED: Self = Self::bad("not an HTTP/1.1 request\n");
+    pub(super) const EMPTY_LINE: Self = Self::bad("empty line before the request\n");
+    pub(super) const BARE_LF: Self = Self::bad("line that ends in a bare LF\n");
+    pub(super) const BARE_CR: Self = Self::bad("CR without LF\n");
+    pub(super) const FOLDED: Self = Self::bad("folded header line\n");
+    pub(super) const CONTROL_CHARACTER: Self = Self::bad("control character in the request head\n");
+    pub(super) const HEAD_TOO_LONG: Self = Self::too_large("request head has too many bytes\n");
+    pub(super) const TOO_MANY_HEADERS: Self = Self::too_large("request head has too many lines\n");
+
+    // What holds for every request.
+    pub(super) const HTTP_VERSION: Self =
+        Self { status: 505, cause: HandshakeCause::BadRequest, text: "only HTTP/1.1 is spoken here\n" };
+    pub(super) const TARGET: Self = Self::bad("request target is not a path\n");
+    pub(super) const AUTHORITY: Self = Self::bad("request target and Host name different servers\n");
+    pub(super) const HOST: Self = Self::bad("Host must be there once and name a server\n");
+    pub(super) const ORIGIN: Self = Self::bad("Origin must be there at most once, in ASCII\n");
+    pub(super) const BODY: Self = Self::bad("requests with a body are not taken\n");
+
+    // What §4.2.1 asks for.
+    pub(super) const NOT_AN_UPGRADE: Self =
+        Self { status: 426, cause: HandshakeCause::BadRequest, text: "only WebSocket is spoken here\n" };
+    pub(super) const OLD_HTTP: Self = Self::bad("WebSocket needs HTTP/1.1\n");
+    pub(super) const METHOD: Self =
+        Self { status: 405, cause: HandshakeCause::BadRequest, text: "WebSocket needs GET\n" };
+    pub(super) const CONNECTION: Self = Self::bad("Connection must include Upgrade\n");
+    pub(super) const VERSION_LINES: Self = Self::bad("Sec-WebSocket-Version must be there exactly once\n");
+    pub(super) const VERSION: Self = Self {
+        status: 426,
+        cause: HandshakeCause::BadVersion,
+        text: "only WebSocket version 13 is spoken here\n",
+    };
+    pub(super) const KEY: Self =
+        Self::bad("Sec-WebSocket-Key must be there once and hold 16 bytes in base64\n");
+    pub(super) const SUBPROTOCOLS: Self =
+        Self::bad("Sec-WebSocket-Protocol must list tokens, none of them twice\n");
+    pub(super) const EXTENSIONS: Self = Self::bad("Sec-WebSocket-Extensions is malformed\n");
+
+    const fn bad(text: &'static str) -> Self {
+        Self { status: 400, cause: HandshakeCause::BadRequest, text }
+    }
+
+    const fn too_large(text: &'static str) -> Self {
+        Self { status: 431, cause: HandshakeCause::HeadTooLarge, text }
+    }
+
+    /// The status code of the answer.
+    pub const fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What the report of the failed handshake will say.
+    pub const fn cause(&self) -> HandshakeCause {
+        self.cause
+    }
+
+    /// What was wrong, as one line: the body of the answer.
+    pub const fn text(&self) -> &'static str {
+        self.text
+    }
+
+    /// Appends the whole answer to `out`. Allocates only as `out` grows.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_head(out);
+        out.extend_from_slice(self.text.as_bytes());
+    }
+
+    /// Appends the answer to a HEAD request: the same without its body.
+    pub fn write_head(&self, out: &mut Vec<u8>) {
+        write_status_line(out, self.status);
+        let ExtraHeader { name, value } = PLAIN_TEXT;
+        write_line(out, &name, &value);
+        if self.status == 405 {
+            // RFC 9110 §15.5.6 wants it of every 405.
+            write_line(out, "Allow", "GET");
+        }
+        write_framing(out, self.status, self.text.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_have_their_status_and_cause() {
+        let rows = [
+            (Refusal::MALFORMED, 400, HandshakeCause::BadRequest),
+            (Refusal::BARE_LF, 400, HandshakeCause::BadRequest),
+            (Refusal::BODY, 400, HandshakeCause::BadRequest),
+            (Refusal::VERSION_LINES, 400, HandshakeCause::BadRequest),
+            (Refusal::METHOD, 405, HandshakeCause::BadRequest),
+            (Refusal::TIMEOUT, 408, HandshakeCause::Timeout),
+            (Refusal::NOT_AN_UPGRADE, 426, HandshakeCause::BadRequest),
+            (Refusal::VERSION, 426, HandshakeCause::BadVersion),
+            (Refusal::HEAD_TOO_LONG, 431, HandshakeCause::HeadTooLarge),
+            (Refusal::TOO_MANY_HEADERS, 431, HandshakeCause::HeadTooLarge),
+            (Refusal::HTTP_VERSION, 505, HandshakeCause::BadRequest),
+        ];
+        for (refusal, status, cause) in rows {
+            assert_eq!((refusal.status(), refusal.cause()), (status, cause), "{}", refusal.text());
+        }
+    }
+
+    #[test]
+    fn refusals_on_the_wire() {
+        let rows: &[(&str, Refusal, &str)] = &[
+            (
+                "400",
+                Refusal::BARE_CR,
+                "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                Content-Length: 14\r\nConnection: close\r\n\r\nCR without LF\n",
+            ),
+            (
+                "405",
+                Refusal::METHOD,
+                "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain; charset=utf-8\r\nAllow: GET\r\n\
+                Content-Length: 20\r\nConnection: close\r\n\r\nWebSocket needs GET\n",
+            ),
+            (
+                "426",
+                Refusal::VERSION,
+                "HTTP/1.1 426 Upgrade Required\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                Content-Length: 41\r\nSec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\n\r\n\
+                only WebSocket version 13 is spoken here\n",
+            ),
+        ];
+        for (name, refusal, expected) in rows {
+            assert_eq!(written(|out| refusal.write(out)), *expected, "{name}");
+            assert_eq!(
+                format!("{}{}", written(|out| refusal.write_head(out)), refusal.text()),
+                *expected,
+                "{name}"
+            );
+        }
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = vec![];
+        write(&mut out);
+        String::from_utf8(out).expect("all of it is ASCII here")
+    }
+}

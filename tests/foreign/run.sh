@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Clients that we did not write, against the echo example: npm ws, Python websockets, Chromium.
+#
+#   tests/foreign/run.sh [PATH OF THE ECHO BINARY]
+#
+# Without an argument the example is built first. What is missing of the clients is installed here (npm, PyPI, Debian).
+# A tool that cannot be had is a failure, never a skip. The last line is `N passed, M failed`.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+repository=$(cd "$here/../.." && pwd)
+
+die() {
+    echo "run.sh: $*" >&2
+    echo "0 passed, 1 failed"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+if [ $# -ge 1 ]; then
+    echo_binary=$1
+else
+    (cd "$repository" && cargo build --example echo) || die "the echo example does not build"
+    echo_binary=${CARGO_TARGET_DIR:-$repository/target}/debug/examples/echo
+fi
+[ -x "$echo_binary" ] || die "no echo binary at $echo_binary"
+echo_binary=$(realpath "$echo_binary")
+
+# The clients.
+command -v node >/dev/null || die "node is missing"
+command -v npm >/dev/null || die "npm is missing"
+command -v python3 >/dev/null || die "python3 is missing"
+
+cd "$here"
+if ! npm ls --silent >/dev/null 2>&1; then
+    npm ci --silent --no-audit --no-fund || die "npm ci failed"
+fi
+
+if ! venv/bin/python -c 'import sys, websockets; sys.exit(f"websockets=={websockets.__version__}\n" != open("requirements.txt").read())' 2>/dev/null; then
+    rm -rf venv
+    python3 -m venv venv || die "no venv (python3-venv missing?)"
+    venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt || die "pip install failed"
+fi
+
+CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
+if [ ! -x "$CHROMIUM" ]; then
+    as_root apt-get update -q || die "apt-get update failed"
+    as_root apt-get install -q -y --no-install-recommends chromium || die "apt-get install chromium failed"
+fi
+[ -x "$CHROMIUM" ] || die "no chromium at $CHROMIUM"
+export CHROMIUM
+
+# The server.
+scratch=$(mktemp -d)
+server=
+finish() {
+    if [ -n "$server" ]; then
+        kill "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+    fi
+    rm -rf "$scratch"
+}
+trap finish EXIT
+
+"$echo_binary" 127.0.0.1:0 >"$scratch/server.out" 2>"$scratch/server.err" &
+server=$!
+address=
+for _ in $(seq 100); do
+    address=$(sed -n 's|^listening on \(ws://127\.0\.0\.1:[0-9]*\)/\?$|\1|p' "$scratch/server.out")
+    [ -n "$address" ] && break
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.1
+done
+[ -n "$address" ] || { cat "$scratch/server.err" >&2; die "the echo example did not say where it listens"; }
+
+# One client after the other; each ends with its own `N passed, M failed`.
+passed=0
+failed=0
+run_client() {
+    local name=$1 status=0 summary
+    shift
+    echo "== $name"
+    timeout 300 "$@" "$address" >"$scratch/client.out" 2>&1 || status=$?
+    cat "$scratch/client.out"
+    summary=$(tail -n 1 "$scratch/client.out")
+    if [[ $summary =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+        passed=$((passed + BASH_REMATCH[1]))
+        failed=$((failed + BASH_REMATCH[2]))
+        if [ "${BASH_REMATCH[1]}" = 0 ] && [ "${BASH_REMATCH[2]}" = 0 ]; then
+            echo "FAIL  $name: ran nothing"
+            failed=$((failed + 1))
+        fi
+        if [ "$status" != 0 ] && [ "${BASH_REMATCH[2]}" = 0 ]; then
+            echo "FAIL  $name: exit status $status"
+            failed=$((failed + 1))
+        fi
+    else
+        echo "FAIL  $name: ended with status $status and no summary"
+        failed=$((failed + 1))
+    fi
+    if ! kill -0 "$server" 2>/dev/null; then
+        echo "FAIL  $name: the server died"
+        cat "$scratch/server.err"
+        failed=$((failed + 1))
+    fi
+}
+
+run_client "npm ws" node ws_client.js
+run_client "Python websockets" venv/bin/python websockets_client.py
+run_client "Chromium" node browser.js
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
