@@ -1072,6 +1072,12 @@ impl Conn {
             }
             Effect::DropInbound => self.drop_inbound(cx.config),
             Effect::DropUnbegun => self.drop_unbegun(cx),
+            Effect::CutFlushBudget => {
+                if let Some(ending) = self.ending_mut() {
+                    // Due in the next turn: what was queued before the failure has this one to get out.
+                    ending.flush_deadline = cx.now.after(Duration::from_micros(1));
+                }
+            }
             Effect::ReportClosing => self.report_closing(cx),
             Effect::QueueClose => self.queue_close(why, cx),
             Effect::QueueAnswer => self.queue_answer(why, cx),
@@ -1220,12 +1226,10 @@ impl Conn {
             .or(config.flush_budget)
             .unwrap_or(close_timeout / 2)
             .min(close_timeout);
-        let failing = self.state == State::Failing;
         if let Some(ending) = self.ending_mut() {
             ending.began = cx.now;
             ending.deadline = cx.now.after(close_timeout);
-            // A failing connection has dropped what it could already.
-            ending.flush_deadline = if failing { Time::NEVER } else { cx.now.after(flush_budget) };
+            ending.flush_deadline = cx.now.after(flush_budget);
         }
     }
 

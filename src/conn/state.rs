@@ -193,6 +193,8 @@ pub enum Effect {
     DropInbound,
     /// Outbound messages that have not begun are lost; the one on the wire is completed.
     DropUnbegun,
+    /// The flush budget is used up: what this turn's write does not get into the kernel is dropped.
+    CutFlushBudget,
     /// Report `Closing`.
     ReportClosing,
     /// Queue our Close, and start `close_timeout` and `flush_budget`.
@@ -325,7 +327,7 @@ fn open(input: Input) -> Step {
             to(RemoteClosing, &[E::KeepPeerClose, E::DropInbound, E::ReportClosing, E::QueueAnswer])
         }
         Input::Violation | Input::ViolationAfterFlush | Input::Overflow => {
-            to(Failing, &[E::DropInbound, E::DropUnbegun, E::QueueClose, E::ReportClosing, E::ResumeReading])
+            to(Failing, &[E::DropInbound, E::QueueClose, E::CutFlushBudget, E::ReportClosing, E::ResumeReading])
         }
         Input::HeartbeatTimeout => {
             to(Failing, &[E::DropInbound, E::QueueClose, E::ReportClosing, E::ResumeReading])
@@ -359,7 +361,7 @@ fn local_closing(input: Input) -> Step {
         Input::PeerClose => to(RemoteClosing, &[E::KeepPeerClose, E::DropInbound]),
         Input::PeerCloseAfterFlush => to(Lingering, &[E::KeepPeerClose, E::DropInbound, E::Report, E::Fin]),
         // The Close that is queued stands; it still has to get out, or FIN would follow a cut frame.
-        Input::Violation => to(Failing, &[E::DropInbound, E::DropUnbegun]),
+        Input::Violation => to(Failing, &[E::DropInbound, E::CutFlushBudget]),
         Input::ViolationAfterFlush => to(Lingering, &[E::DropInbound, E::Report, E::Fin]),
         Input::FlushBudget => to(LocalClosing, &[E::DropUnbegun]),
         Input::Send | Input::SendUnanswered => to(LocalClosing, &[E::Refuse]),
@@ -425,6 +427,7 @@ fn failing(input: Input) -> Step {
     match input {
         Input::Flushed => to(Lingering, &[E::Report, E::Fin]),
         Input::Bytes => to(Failing, &[E::Discard]),
+        Input::FlushBudget => to(Failing, &[E::DropUnbegun]),
         Input::Send | Input::SendUnanswered => to(Failing, &[E::Refuse]),
         Input::Close | Input::Kick => to(Failing, &[E::ShortenDeadline]),
         Input::Eof | Input::Reset | Input::CloseTimeout | Input::Terminate | Input::HardSweep => {
@@ -443,7 +446,6 @@ fn failing(input: Input) -> Step {
         | Input::Violation
         | Input::ViolationAfterFlush
         | Input::Overflow
-        | Input::FlushBudget
         | Input::AnswerClose
         | Input::HeartbeatIdle
         | Input::HeartbeatTimeout

@@ -285,6 +285,7 @@ def s4_remote_closing_counts_trailing_bytes(start):
     lab, peer, _ = blocked(start, flush_budget=4000)
     behind = (wire.encode(wire.TEXT, b"flood 5 100") + wire.encode(5, b"")) * 200
     peer.close(4001)
+    lab.wait("closing", id=peer.id)
     peer.send_raw(behind)
     time.sleep(QUIET_S)
     frames, end = peer.recv_all()

@@ -173,13 +173,15 @@ def s6_kick_beyond_the_queue_limit(start):
     """Section 6: the kick's message goes past the queue limit."""
     lab = start(max_backlog=1 << 20, stall_timeout="off", close_timeout=4000, flush_budget=3500)
     peer = lab.peer()
-    peer.text(f"flood-kick {MANY} 4003 over|last words")
+    # Longer than what one more message of the flood would have needed.
+    words = "last words " * 20_000
+    peer.text(f"flood-kick {MANY} 4003 over|{words}")
     event = flooded(lab, peer)
     check(event["refused"] > 0, "the backlog was not full")
     frames = []
     while not frames or frames[-1].opcode != wire.CLOSE:
         frames.append(peer.recv())
-    equal((frames[-2].opcode, frames[-2].payload), (wire.TEXT, b"last words"), "before the Close")
+    equal((frames[-2].opcode, frames[-2].payload), (wire.TEXT, words.encode()), "before the Close")
     equal((frames[-1].code, frames[-1].reason), (4003, "over"), "the Close")
     equal(len(flood_numbers(frames, SIZE)), event["accepted"], "the messages before it")
     peer.close(4003)

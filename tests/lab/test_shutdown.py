@@ -235,13 +235,15 @@ def s8_shutdown_command(start):
     adds_up(report)
 
 
-@rows(("shorter", "5000", "400", 400), ("longer", "600", "5000", 600))
+@rows(("shorter", 5000, 400, 700), ("longer", 700, 5000, 700))
 def s8_second_shutdown_can_only_shorten(start, first, second, wanted):
     """Section 8: a second shutdown() can only shorten."""
     lab = start(close_timeout=9000)
     peer, mute = lab.peer(), lab.peer()
     began = time.monotonic()
     peer.text(f"shutdown {first}")
+    mute.expect_code(1001)
+    time.sleep(0.3)
     peer.text(f"shutdown {second}")
     event = mute.closed()
     on_time(event["at"] - began, wanted, "the hard sweep", late_ms=50)

@@ -206,7 +206,11 @@ where
 }
 
 /// Hands the replies to the sink. `Ready(false)` is the end of the connection.
-fn feed<M, W: Sink<M> + Unpin>(socket: &mut W, replies: &mut VecDeque<M>, cx: &mut Context<'_>) -> Poll<bool> {
+fn feed<M, W: Sink<M> + Unpin>(
+    socket: &mut W,
+    replies: &mut VecDeque<M>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
     while !replies.is_empty() {
         match Pin::new(&mut *socket).poll_ready(cx) {
             Poll::Ready(Ok(())) => {}

@@ -31,14 +31,18 @@ async fn connection(mut stream: TcpStream, hub: Arc<Hub<Message>>, policy: Optio
     }
 }
 
-async fn handshake(stream: &mut TcpStream, policy: Option<DeflateConfig>) -> Option<(bool, Option<DeflateConfig>)> {
+async fn handshake(
+    stream: &mut TcpStream,
+    policy: Option<DeflateConfig>,
+) -> Option<(bool, Option<DeflateConfig>)> {
     let mut head = BytesMut::with_capacity(1024);
     loop {
         if stream.read_buf(&mut head).await.ok()? == 0 {
             return None;
         }
         let Some((request, _)) = parse_request(&head).ok()? else { continue };
-        let agreed = request.extensions.zip(policy).and_then(|(o, policy)| negotiate_server_deflate(o, &policy));
+        let agreed =
+            request.extensions.zip(policy).and_then(|(o, policy)| negotiate_server_deflate(o, &policy));
         let extension = agreed.as_ref().map(|agreed| agreed.to_response_header());
         let response = build_response(&generate_accept_key(request.key), None, extension.as_deref());
         stream.write_all(&response).await.ok()?;

@@ -10,7 +10,9 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::time::Instant;
-use tungstenite::handshake::server::{Callback, ErrorResponse, NoCallback, Request, Response, ServerHandshake};
+use tungstenite::handshake::server::{
+    Callback, ErrorResponse, NoCallback, Request, Response, ServerHandshake,
+};
 use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};

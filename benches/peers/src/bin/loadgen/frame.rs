@@ -31,9 +31,14 @@ pub fn client_frame(opcode: u8, rsv1: bool, payload: &[u8]) -> Vec<u8> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     /// A data frame's header: opcode, RSV1.
-    Data { opcode: u8, rsv1: bool },
+    Data {
+        opcode: u8,
+        rsv1: bool,
+    },
     /// A complete data message; how many payload bytes it had, over all its frames.
-    Message { payload: u64 },
+    Message {
+        payload: u64,
+    },
     Ping(Vec<u8>),
     Pong,
     /// A complete Close frame and its code (1005 if it had none).
@@ -104,7 +109,9 @@ impl Scanner {
         let head = &self.head;
         self.left = match head[1] & 0x7f {
             126 => u64::from(u16::from_be_bytes([head[2], head[3]])),
-            127 => u64::from_be_bytes([head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9]]),
+            127 => {
+                u64::from_be_bytes([head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9]])
+            }
             short => u64::from(short),
         };
         let problem = match opcode {
@@ -137,7 +144,9 @@ impl Scanner {
         let control = std::mem::take(&mut self.control);
         match opcode {
             CLOSE => {
-                found(Found::Close(control.first_chunk().map_or(1005, |code: &[u8; 2]| u16::from_be_bytes(*code))));
+                found(Found::Close(
+                    control.first_chunk().map_or(1005, |code: &[u8; 2]| u16::from_be_bytes(*code)),
+                ));
             }
             PING => found(Found::Ping(control)),
             PONG => found(Found::Pong),

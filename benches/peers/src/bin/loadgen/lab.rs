@@ -151,6 +151,10 @@ pub struct Memory {
     pub pss: f64,
 }
 
+/// For [`Lab::settle`]: between two measurements, and where the server may have been kept from working.
+pub const SHORT: Duration = Duration::from_millis(20);
+pub const LONG: Duration = Duration::from_millis(300);
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Lab {
@@ -208,7 +212,13 @@ impl Lab {
     }
 
     /// Opens `count` connections to `path`, `batch` of them at a time; with a receive buffer of the given size, if any.
-    pub fn open(&mut self, count: usize, batch: usize, path: &str, receive_buffer: Option<usize>) -> Result<()> {
+    pub fn open(
+        &mut self,
+        count: usize,
+        batch: usize,
+        path: &str,
+        receive_buffer: Option<usize>,
+    ) -> Result<()> {
         let deflate = self.options.flag("deflate");
         let extension = if deflate {
             "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
@@ -275,15 +285,16 @@ impl Lab {
         sys::cpu_of(self.pid)
     }
 
-    /// Waits until the server has nothing left to do (or two seconds are over: some never rest completely).
-    pub fn settle(&self) -> io::Result<()> {
-        let until = Instant::now() + Duration::from_secs(2);
-        let mut before = self.server_cpu()?;
-        while Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
+    /// Waits until the server has had nothing to do for a while (or five seconds are over: some never rest).
+    pub fn settle(&self, quiet: Duration) -> io::Result<()> {
+        const STEP: Duration = Duration::from_millis(5);
+        let until = Instant::now() + Duration::from_secs(5);
+        let (mut before, mut since) = (self.server_cpu()?, Instant::now());
+        while since.elapsed() < quiet && Instant::now() < until {
+            std::thread::sleep(STEP);
             let now = self.server_cpu()?;
-            if now.saturating_sub(before) < Duration::from_micros(100) {
-                break;
+            if now.saturating_sub(before) > Duration::from_micros(100) {
+                since = Instant::now();
             }
             before = now;
         }
@@ -293,7 +304,8 @@ impl Lab {
     pub fn memory(&self) -> Result<Memory> {
         let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))?;
         let field = |name: &str| -> Result<f64> {
-            let line = text.lines().find(|line| line.starts_with(name)).ok_or("smaps_rollup lacks a field")?;
+            let line =
+                text.lines().find(|line| line.starts_with(name)).ok_or("smaps_rollup lacks a field")?;
             let kib: f64 = line.split_whitespace().nth(1).ok_or("smaps_rollup lacks a number")?.parse()?;
             Ok(kib * 1024.0)
         };
@@ -360,15 +372,19 @@ fn expect(conn: &mut Conn, work: &Work, deflate: bool) -> Result<u64> {
         let mut done = false;
         let mut problem = None;
         let mut pings = Vec::new();
-        conn.scanner.scan(&buffer[..n], &mut |part| payload.extend_from_slice(part), &mut |found| match found {
-            Found::Data { opcode, rsv1 } => header = Some((opcode, rsv1)),
-            Found::Message { .. } if done => problem = Some("two messages for one".to_owned()),
-            Found::Message { .. } => done = true,
-            Found::Ping(data) => pings.push(data),
-            Found::Pong => {}
-            Found::Close(code) => problem = Some(format!("an unexpected Close {code}")),
-            Found::Broken(what) => problem = Some(what.to_owned()),
-        });
+        conn.scanner.scan(
+            &buffer[..n],
+            &mut |part| payload.extend_from_slice(part),
+            &mut |found| match found {
+                Found::Data { opcode, rsv1 } => header = Some((opcode, rsv1)),
+                Found::Message { .. } if done => problem = Some("two messages for one".to_owned()),
+                Found::Message { .. } => done = true,
+                Found::Ping(data) => pings.push(data),
+                Found::Pong => {}
+                Found::Close(code) => problem = Some(format!("an unexpected Close {code}")),
+                Found::Broken(what) => problem = Some(what.to_owned()),
+            },
+        );
         for ping in pings {
             wire = 0;
             conn.stream.write_all(&frame::client_frame(frame::PONG, false, &ping))?;

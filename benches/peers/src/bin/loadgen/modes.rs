@@ -1,7 +1,7 @@
 //! What is measured while the server serves: echo, broadcast, accept, idle memory.
 
 use crate::frame::Found;
-use crate::lab::{Conn, Lab, Memory, Report, Result, Window, Work, float};
+use crate::lab::{Conn, LONG, Lab, Memory, Report, Result, SHORT, Window, Work, float};
 use crate::sys;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ fn echo_window(
     depth: usize,
     length: Duration,
 ) -> Result<Window> {
-    lab.settle()?;
+    lab.settle(SHORT)?;
     let (server, client, start) = (lab.server_cpu()?, sys::own_cpu()?, Instant::now());
     let mut units = 0;
     let mut busy = conns;
@@ -145,7 +145,7 @@ fn echo_window(
     }
     let wall = start.elapsed();
     let client = sys::own_cpu()? - client;
-    lab.settle()?;
+    lab.settle(SHORT)?;
     Ok(Window { units, wall, server: lab.server_cpu()? - server, client })
 }
 
@@ -180,9 +180,15 @@ pub fn broadcast(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn broadcast_window(lab: &mut Lab, frames: &[u8], count: &mut Count, burst: usize, length: Duration) -> Result<Window> {
+fn broadcast_window(
+    lab: &mut Lab,
+    frames: &[u8],
+    count: &mut Count,
+    burst: usize,
+    length: Duration,
+) -> Result<Window> {
     let receivers = (lab.conns.len() - 1) as u64;
-    lab.settle()?;
+    lab.settle(SHORT)?;
     let (server, client, start) = (lab.server_cpu()?, sys::own_cpu()?, Instant::now());
     let mut rounds = 0;
     while rounds == 0 || start.elapsed() < length {
@@ -215,7 +221,7 @@ fn broadcast_window(lab: &mut Lab, frames: &[u8], count: &mut Count, burst: usiz
     }
     let wall = start.elapsed();
     let client = sys::own_cpu()? - client;
-    lab.settle()?;
+    lab.settle(SHORT)?;
     let units = rounds * receivers * burst as u64;
     Ok(Window { units, wall, server: lab.server_cpu()? - server, client })
 }
@@ -242,17 +248,17 @@ pub fn accept(lab: &mut Lab) -> Result<()> {
         Window { units: 0, wall: Duration::ZERO, server: Duration::ZERO, client: Duration::ZERO };
     let mut closing = Duration::ZERO;
     while window.wall < length {
-        lab.settle()?;
+        lab.settle(SHORT)?;
         let (server, client, start) = (lab.server_cpu()?, sys::own_cpu()?, Instant::now());
         lab.open(ROUND, batch, "/echo", None)?;
         window.wall += start.elapsed();
         window.client += sys::own_cpu()? - client;
-        lab.settle()?;
+        lab.settle(SHORT)?;
         let opened = lab.server_cpu()?;
         window.server += opened - server;
         window.units += ROUND as u64;
         drop_all(lab);
-        lab.settle()?;
+        lab.settle(SHORT)?;
         closing += lab.server_cpu()? - opened;
     }
     let mut report = Report::default();
@@ -273,7 +279,6 @@ fn drop_all(lab: &mut Lab) {
 /// allocates once is not counted.
 pub fn idle(lab: &mut Lab) -> Result<()> {
     let conns: usize = lab.options.number("conns", 10_000)?;
-    let hold = seconds(lab, "hold", 0.5)?;
     let work = Work::from_options(&lab.options)?;
     lab.open(16, 16, "/echo", None)?;
     for index in 0..16 {
@@ -282,8 +287,7 @@ pub fn idle(lab: &mut Lab) -> Result<()> {
     lab.check_sizes(0)?;
     drop_all(lab);
     let rest = |lab: &Lab| -> Result<Memory> {
-        lab.settle()?;
-        std::thread::sleep(hold);
+        lab.settle(LONG)?;
         lab.memory()
     };
     let before = rest(lab)?;

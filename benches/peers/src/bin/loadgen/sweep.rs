@@ -1,7 +1,7 @@
 //! SIGTERM with many clients connected: who is told, when, in what order, and what it costs.
 
 use crate::frame::{self, Found};
-use crate::lab::{Lab, Report, Result, Work, float};
+use crate::lab::{LONG, Lab, Report, Result, Work, float};
 use crate::sys;
 use socket2::SockRef;
 use std::io::{ErrorKind, Write as _};
@@ -47,7 +47,7 @@ pub fn sweep(lab: &mut Lab) -> Result<()> {
             lab.watch(index)?;
         }
     }
-    lab.settle()?;
+    lab.settle(LONG)?;
     let (exit, exited) = mpsc::channel();
     let pidfd = sys::pidfd(lab.pid)?;
     std::thread::spawn(move || exit.send(wait_for_exit(&pidfd)));

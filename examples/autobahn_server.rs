@@ -1,0 +1,24 @@
+//! The echo server that the Autobahn suite drives: limits high enough for its 16 MiB cases.
+//!
+//! `cargo run --release --example autobahn_server [ADDRESS]`
+
+use adjourn::{Config, Event, Server, ShutdownPlan};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9002".into());
+    let mut config = Config::default();
+    config.max_payload = 64 << 20;
+    config.max_backlog = 256 << 20;
+    let mut server = Server::bind(address, config)?;
+    server.shutdown_on_signals(ShutdownPlan::hard())?;
+    println!("listening on ws://{}", server.local_addr().ok_or("not listening")?);
+
+    server.run(|clients, event| {
+        if let Event::Message { id, message, closing: false } = event
+            && let Err(error) = clients.send(id, message)
+        {
+            eprintln!("{id}: {error}");
+        }
+    })?;
+    Ok(())
+}
