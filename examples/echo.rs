@@ -2,7 +2,7 @@
 //!
 //! A client that does not read what it is sent is not read from either: back-pressure instead of memory.
 //!
-//! `cargo run --example echo [ADDRESS]`, then open a WebSocket to ws://127.0.0.1:9001.
+//! `cargo run --example echo [ADDRESS]`, then open a WebSocket to <ws://127.0.0.1:9001>.
 
 use adjourn::{Clients, CloseFrame, Config, ConnectionId, Event, Message, SendError, Server};
 

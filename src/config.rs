@@ -81,7 +81,10 @@ impl Default for Config {
             max_backlog: 64 << 20,
             on_overflow: OnOverflow::Refuse,
             handshake_timeout: Duration::from_secs(10),
-            heartbeat: Heartbeat { interval: Some(Duration::from_secs(30)), timeout: Duration::from_secs(20) },
+            heartbeat: Heartbeat {
+                interval: Some(Duration::from_secs(30)),
+                timeout: Duration::from_secs(20),
+            },
             stall_timeout: Some(Duration::from_secs(30)),
             close_timeout: Duration::from_secs(10),
             flush_budget: None,

@@ -30,7 +30,10 @@ mod clients;
 mod deadlines;
 mod sweep;
 
-pub use self::clients::{Broadcast, Client, Clients, ReadyState};
+pub use self::{
+    clients::{Broadcast, Client, Clients, ReadyState},
+    sweep::ShutdownRequest,
+};
 use self::{deadlines::Deadlines, sweep::Sweeps};
 use crate::{
     config::{Abort, Config},
@@ -237,7 +240,12 @@ impl<D> Hub<D> {
     }
 
     /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
-    pub fn handle_direct<'c>(&mut self, slot: usize, from: usize, cursor: &'c mut Cursor<'_>) -> Option<Event<'c>> {
+    pub fn handle_direct<'c>(
+        &mut self,
+        slot: usize,
+        from: usize,
+        cursor: &'c mut Cursor<'_>,
+    ) -> Option<Event<'c>> {
         let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.handle_direct(from, cursor, cx);
             (item, cx.id, conn.state() != State::Open)
@@ -398,6 +406,7 @@ impl<D> Hub<D> {
         };
         let result = happen(conn, &mut cx);
         let after = conn.state();
+        self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
         if !conn.todo.is_idle() && !conn.listed {
             conn.listed = true;
             self.listed.push_back(key);
@@ -414,7 +423,11 @@ impl<D> Hub<D> {
     }
 
     /// The same for a connection that an application names. `None` if the id is stale.
-    fn with_id<R>(&mut self, id: ConnectionId, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
+    fn with_id<R>(
+        &mut self,
+        id: ConnectionId,
+        happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+    ) -> Option<R> {
         self.find(id)?;
         self.with(id.slot(), happen)
     }
@@ -483,13 +496,19 @@ impl<D> Hub<D> {
     }
 
     /// Who answers a request, and how: we if it is invalid, the application if it is not.
-    fn decide<H: Handler<Data = D>>(&self, peer: SocketAddr, request: Request<'_>, handler: &mut H) -> Answered<D> {
+    fn decide<H: Handler<Data = D>>(
+        &self,
+        peer: SocketAddr,
+        request: Request<'_>,
+        handler: &mut H,
+    ) -> Answered<D> {
         let accepted = request.accept();
-        let upgrade = request.is_upgrade();
-        if let (true, Err(refusal)) = (upgrade, &accepted) {
+        if let Err(refusal) = &accepted
+            && !refusal.is_for_plain_http()
+        {
             return Answered::refusal(*refusal, request.is_head());
         }
-        if upgrade && self.refuses_handshakes() {
+        if accepted.is_ok() && self.refuses_handshakes() {
             let mut response = Vec::new();
             Response::unavailable(self.config.retry_after).write(&mut response);
             return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
@@ -498,7 +517,13 @@ impl<D> Hub<D> {
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Accept(accept), Ok(accepted)) => {
                 let mut response = Vec::with_capacity(192);
-                write_switching_protocols(&mut response, &accepted, accept.subprotocol, None, &accept.headers);
+                write_switching_protocols(
+                    &mut response,
+                    &accepted,
+                    accept.subprotocol,
+                    None,
+                    &accept.headers,
+                );
                 Answered::Open {
                     response,
                     path: request.path().into(),
@@ -545,20 +570,37 @@ impl<D> Hub<D> {
 
 /// How a request was answered.
 enum Answered<D> {
-    Open { response: Vec<u8>, path: Box<str>, subprotocol: Option<Box<str>>, overrides: Option<crate::config::Overrides>, data: D },
-    Refuse { response: Vec<u8>, cause: Option<HandshakeCause> },
+    Open {
+        response: Vec<u8>,
+        path: Box<str>,
+        subprotocol: Option<Box<str>>,
+        overrides: Option<crate::config::Overrides>,
+        data: D,
+    },
+    Refuse {
+        response: Vec<u8>,
+        cause: Option<HandshakeCause>,
+    },
 }
 
 impl<D> Answered<D> {
     fn refusal(refusal: crate::wire::upgrade::Refusal, head_only: bool) -> Self {
         let mut response = Vec::new();
-        if head_only { refusal.write_head(&mut response) } else { refusal.write(&mut response) }
+        if head_only {
+            refusal.write_head(&mut response);
+        } else {
+            refusal.write(&mut response);
+        }
         Self::Refuse { response, cause: Some(refusal.cause()) }
     }
 
     fn response(answer: &Response, head_only: bool, cause: Option<HandshakeCause>) -> Self {
         let mut response = Vec::new();
-        if head_only { answer.write_head(&mut response) } else { answer.write(&mut response) }
+        if head_only {
+            answer.write_head(&mut response);
+        } else {
+            answer.write(&mut response);
+        }
         Self::Refuse { response, cause }
     }
 }

@@ -21,9 +21,9 @@ pub use event::{Event, Kind, Message, Stats, SweepReport};
 pub use handler::{Accept, Handler, Upgrade, UpgradeRequest};
 pub use hub::{Broadcast, Client, Clients, ReadyState};
 pub use id::{ConnectionId, MAX_SLOTS};
-pub use server::{Handle, Server};
+pub use server::{Handle, Server, Workers, WorkersHandle};
 pub use shutdown::{
-    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, Pace, Phase, PhaseTiming, ShutdownPlan, ShutdownReport, Slowest,
-    SweepId,
+    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, Pace, Phase, PhaseTiming, ShutdownPlan, ShutdownReport,
+    Slowest, SweepId,
 };
 pub use time::Time;

@@ -19,9 +19,12 @@ mod outq;
 #[cfg(feature = "signals")]
 mod signals;
 mod socket;
+mod workers;
 
-
-pub use self::handle::Handle;
+pub use self::{
+    handle::Handle,
+    workers::{Workers, WorkersHandle},
+};
 use self::{
     handle::{Command, Shared},
     listener::Listener,
@@ -40,9 +43,8 @@ use crate::{
 };
 
 const WAKER: Token = Token(usize::MAX);
-const SIGNALS: Token = Token(usize::MAX - 1);
 /// Listeners are numbered downwards from here; connections, by their slots, upwards from 0.
-const LISTENERS: usize = usize::MAX - 2;
+const LISTENERS: usize = usize::MAX - 1;
 /// Events per wait.
 const EVENTS: usize = 1024;
 /// From this many missing bytes on, a message is read straight into its own buffer.
@@ -60,10 +62,9 @@ pub struct Server<D = ()> {
 
 /// All of the server but the events of the present turn.
 struct Loop<D> {
-    poll: Poll,
+    parts: Parts<D>,
     hub: Hub<D>,
     sockets: Sockets,
-    listeners: Vec<Listener>,
     /// The one receive buffer.
     buffer: Vec<u8>,
     /// Where joined messages are lent from.
@@ -71,13 +72,45 @@ struct Loop<D> {
     /// Slots that may have more to read although no event will say so.
     readable: Vec<usize>,
     start: Instant,
+    /// Kept for as long as the server lives.
+    #[cfg(feature = "signals")]
+    #[allow(dead_code, reason = "its Drop ends the thread that waits for signals")]
+    signals: Option<signals::Signals>,
+}
+
+/// What a loop is made of, before it has a thread to run on.
+#[derive(Debug)]
+struct Parts<D> {
+    config: Config,
+    worker: u8,
+    poll: Poll,
+    listeners: Vec<Listener>,
     commands: mpsc::Receiver<Command<D>>,
     sender: mpsc::Sender<Command<D>>,
     shared: Arc<Shared>,
-    /// A descriptor was given back since `accept` last ran out of them.
-    descriptor_freed: bool,
-    #[cfg(feature = "signals")]
-    signals: Option<signals::Signals>,
+    /// The other loops that shut down with this one.
+    peers: Vec<Handle<D>>,
+}
+
+impl<D> Parts<D> {
+    fn new(config: Config, worker: u8) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
+        let (sender, commands) = mpsc::channel();
+        Ok(Self { config, worker, poll, listeners: Vec::new(), commands, sender, shared, peers: Vec::new() })
+    }
+
+    fn listen(&mut self, address: impl ToSocketAddrs, shared: bool) -> Result<SocketAddr, BindError> {
+        let token = Token(LISTENERS - self.listeners.len());
+        let listener = Listener::bind(address, &self.config, shared, self.poll.registry(), token)?;
+        let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
+        self.listeners.push(listener);
+        Ok(bound)
+    }
+
+    fn handle(&self) -> Handle<D> {
+        Handle::new(self.sender.clone(), Arc::clone(&self.shared))
+    }
 }
 
 impl<D> std::fmt::Debug for Server<D> {
@@ -86,7 +119,7 @@ impl<D> std::fmt::Debug for Server<D> {
     }
 }
 
-impl<D> Server<D> {
+impl<D: 'static> Server<D> {
     /// A server with one listener. Further ones can be added by [`Server::listen`].
     ///
     /// # Errors
@@ -102,33 +135,26 @@ impl<D> Server<D> {
     /// # Errors
     /// If the system denies a poll.
     pub fn new(config: Config) -> io::Result<Self> {
-        Self::numbered(config, 0)
+        Ok(Self::from_parts(Parts::new(config, 0)?))
     }
 
-    fn numbered(config: Config, worker: u8) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let (sender, commands) = mpsc::channel();
-        let buffer = vec![0; config.read_buffer.max(1024)];
-        Ok(Self {
+    fn from_parts(parts: Parts<D>) -> Self {
+        let mut hub = Hub::new(parts.config.clone(), parts.worker, fastrand::u64(..));
+        hub.set_loops(parts.peers.len() + 1);
+        Self {
             events: Events::with_capacity(EVENTS),
             turn: Loop {
-                poll,
-                hub: Hub::new(config, worker, fastrand::u64(..)),
+                hub,
                 sockets: Sockets::default(),
-                listeners: Vec::new(),
-                buffer,
+                buffer: vec![0; parts.config.read_buffer.max(1024)],
                 scratch: Vec::new(),
                 readable: Vec::new(),
                 start: Instant::now(),
-                commands,
-                sender,
-                shared: Arc::new(Shared::new(waker)),
-                descriptor_freed: false,
                 #[cfg(feature = "signals")]
                 signals: None,
+                parts,
             },
-        })
+        }
     }
 
     /// Listens on one more address. Returns the address bound, with the port that the system chose for port 0.
@@ -136,17 +162,17 @@ impl<D> Server<D> {
     /// # Errors
     /// If the address cannot be resolved or bound.
     pub fn listen(&mut self, address: impl ToSocketAddrs) -> Result<SocketAddr, BindError> {
-        self.turn.listen(address, false)
+        self.turn.parts.listen(address, false)
     }
 
     /// The address of the first listener; `None` once the listeners are closed.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.turn.listeners.first().and_then(Listener::local_addr)
+        self.turn.parts.listeners.first().and_then(Listener::local_addr)
     }
 
     /// A handle for other threads.
     pub fn handle(&self) -> Handle<D> {
-        Handle::new(self.turn.sender.clone(), Arc::clone(&self.turn.shared))
+        self.turn.parts.handle()
     }
 
     /// The connections, between two calls of [`Server::poll`].
@@ -162,7 +188,7 @@ impl<D> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        self.turn.signals = Some(signals::Signals::install(self.turn.poll.registry(), SIGNALS, plan)?);
+        self.turn.signals = Some(signals::Signals::install(self.handle(), plan)?);
         Ok(())
     }
 
@@ -189,7 +215,7 @@ impl<D> Server<D> {
         handler: &mut H,
     ) -> io::Result<Option<ShutdownReport>> {
         let timeout = self.turn.wait(timeout);
-        if let Err(error) = self.turn.poll.poll(&mut self.events, timeout)
+        if let Err(error) = self.turn.parts.poll.poll(&mut self.events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
         {
             return Err(error);
@@ -233,14 +259,6 @@ impl<F: FnMut(&mut Clients<'_, ()>, Event<'_>)> Handler for AcceptAll<F> {
 }
 
 impl<D> Loop<D> {
-    fn listen(&mut self, address: impl ToSocketAddrs, shared: bool) -> Result<SocketAddr, BindError> {
-        let token = Token(LISTENERS - self.listeners.len());
-        let listener = Listener::bind(address, self.hub.config(), shared, self.poll.registry(), token)?;
-        let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
-        self.listeners.push(listener);
-        Ok(bound)
-    }
-
     fn now(&self) -> Time {
         Time::from_start(self.start.elapsed())
     }
@@ -251,7 +269,7 @@ impl<D> Loop<D> {
             return Some(Duration::ZERO);
         }
         let due = self.hub.poll_timeout().map(|at| at.since(self.now()));
-        let rest = self.listeners.iter().any(Listener::is_resting).then_some(ACCEPT_REST);
+        let rest = self.parts.listeners.iter().any(Listener::is_resting).then_some(ACCEPT_REST);
         [limit, due, rest].into_iter().flatten().min()
     }
 
@@ -263,8 +281,9 @@ impl<D> Loop<D> {
     fn dispatch<H: Handler<Data = D>>(&mut self, event: &Readiness, handler: &mut H) {
         match event.token() {
             WAKER => self.obey(handler),
-            SIGNALS => self.heed_signals(),
-            Token(number) if number > LISTENERS - self.listeners.len() => self.accept(LISTENERS - number),
+            Token(number) if number > LISTENERS - self.parts.listeners.len() => {
+                self.accept(LISTENERS - number);
+            }
             Token(slot) => {
                 if event.is_writable() {
                     self.hub.handle_writable(slot);
@@ -281,46 +300,46 @@ impl<D> Loop<D> {
     fn end<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.hub.handle_timeout();
         self.settle(handler);
+        self.tell_peers();
         if !self.hub.is_listening() {
-            self.listeners.clear();
+            self.parts.listeners.clear();
         }
-        for index in 0..self.listeners.len() {
-            let resting = self.listeners.get(index).is_some_and(Listener::is_resting);
-            let pending = self.listeners.get(index).is_some_and(|listener| listener.has_more());
+        for index in 0..self.parts.listeners.len() {
+            let resting = self.parts.listeners.get(index).is_some_and(Listener::is_resting);
+            let pending = self.parts.listeners.get(index).is_some_and(listener::Listener::has_more);
             if pending || resting {
                 self.accept(index);
             }
         }
-        self.descriptor_freed = false;
-        self.shared.set_ready(self.hub.is_ready());
+        self.parts.shared.set_ready(self.hub.is_ready());
     }
 
     fn report(&self) -> Option<ShutdownReport> {
         self.hub.shutdown_report().cloned()
     }
 
+    /// What this loop was asked about a shutdown concerns all loops.
+    fn tell_peers(&mut self) {
+        for request in self.hub.take_requests() {
+            for peer in &self.parts.peers {
+                // A loop that has stopped has no connections left.
+                let _ = peer.relay(request.clone());
+            }
+        }
+    }
+
     /// Commands of other threads.
     fn obey<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.shared.heard();
-        while let Ok(command) = self.commands.try_recv() {
-            command.carry_out(&mut self.hub.clients());
+        self.parts.shared.heard();
+        while let Ok(command) = self.parts.commands.try_recv() {
+            command.carry_out(&mut self.hub);
             self.deliver(handler);
         }
     }
 
-    #[cfg(feature = "signals")]
-    fn heed_signals(&mut self) {
-        if let Some(signals) = &mut self.signals {
-            signals.heed(&mut self.hub);
-        }
-    }
-
-    #[cfg(not(feature = "signals"))]
-    fn heed_signals(&mut self) {}
-
     fn accept(&mut self, index: usize) {
-        let Some(listener) = self.listeners.get_mut(index) else { return };
-        let (hub, sockets, registry) = (&mut self.hub, &mut self.sockets, self.poll.registry());
+        let Some(listener) = self.parts.listeners.get_mut(index) else { return };
+        let (hub, sockets, registry) = (&mut self.hub, &mut self.sockets, self.parts.poll.registry());
         listener.accept(|stream, peer| {
             if let Some(slot) = hub.accept(peer) {
                 sockets.insert(slot, stream, registry, hub);
@@ -335,14 +354,40 @@ impl<D> Loop<D> {
         }
     }
 
-    /// Reads what one socket has, for its share of the turn, and writes what that brought forth. `on` says that a short
-    /// read may have something behind it: a FIN, an error.
-    fn read<H: Handler<Data = D>>(&mut self, slot: usize, on: bool, handler: &mut H) {
+    /// Reads what one socket has, for its share of the turn, and writes what that brought forth. `ended` says that a
+    /// short read has something behind it: a FIN, an error.
+    fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) {
         let watch = socket::Stopwatch::start();
+        if let Err(error) = self.read_share(slot, ended, handler) {
+            self.read_last(slot, error.kind(), handler);
+        }
+        if let Some(took) = watch.noteworthy() {
+            let id = self.hub.id_at(slot);
+            self.hub.note_callback(took, id);
+        }
+    }
+
+    /// A write has failed: what the peer sent before it went away, its Close perhaps, comes first.
+    fn read_last<H: Handler<Data = D>>(&mut self, slot: usize, kind: io::ErrorKind, handler: &mut H) {
+        while self.hub.wants_read(slot)
+            && matches!(self.read_once(slot, handler), Ok(Read::Full | Read::Short))
+        {}
+        self.hub.handle_reset(slot, kind);
+        self.deliver(handler);
+    }
+
+    /// # Errors
+    /// Those of a write.
+    fn read_share<H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        ended: bool,
+        handler: &mut H,
+    ) -> io::Result<()> {
         let mut held = self.hub.take_held(slot);
         if !held.is_empty() {
             self.feed(slot, &mut held, handler);
-            self.write_now(slot);
+            self.write_now(slot)?;
         }
         let mut reads = self.hub.config().reads_per_turn.max(1);
         while self.hub.wants_read(slot) {
@@ -351,10 +396,10 @@ impl<D> Loop<D> {
                 break;
             }
             reads -= 1;
-            match self.read_once(slot, handler) {
-                Ok(Read::Full) => {}
-                Ok(Read::Short) if on => {}
-                Ok(Read::Short) => break,
+            let read = self.read_once(slot, handler);
+            let drained = matches!(read, Ok(Read::Short)) && !ended;
+            match read {
+                Ok(Read::Full | Read::Short) => {}
                 Ok(Read::Eof) => {
                     self.hub.handle_eof(slot);
                     break;
@@ -366,12 +411,12 @@ impl<D> Loop<D> {
                     break;
                 }
             }
-            self.write_now(slot);
+            self.write_now(slot)?;
+            if drained {
+                break;
+            }
         }
-        if let Some(took) = watch.noteworthy() {
-            let id = self.hub.id_at(slot);
-            self.hub.note_callback(took, id);
-        }
+        Ok(())
     }
 
     fn read_once<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> io::Result<Read> {
@@ -422,16 +467,13 @@ impl<D> Loop<D> {
     }
 
     /// Writes what an input brought forth for its own connection, while that is at hand.
-    fn write_now(&mut self, slot: usize) {
-        if self.hub.wants_write(slot) && self.sockets.get_mut(slot).is_some() && self.write(slot).is_err() {
-            // The read that follows finds out the same, after what the peer sent before.
-            self.readable.push(slot);
-        }
+    fn write_now(&mut self, slot: usize) -> io::Result<()> {
+        if self.hub.wants_write(slot) { self.write(slot) } else { Ok(()) }
     }
 
     fn write(&mut self, slot: usize) -> io::Result<()> {
         let Some(socket) = self.sockets.entry(slot) else { return Ok(()) };
-        socket.transmit(slot, &mut self.hub, self.poll.registry())
+        socket.transmit(slot, &mut self.hub, self.parts.poll.registry())
     }
 
     /// Delivers and does until nothing is left to deliver or do.
@@ -442,10 +484,7 @@ impl<D> Loop<D> {
                 None => return,
                 Some(Action::Write(slot)) => {
                     if let Err(error) = self.write(slot) {
-                        // What the peer sent before it went away comes first: its Close may be there.
-                        self.read(slot, true, handler);
-                        self.deliver(handler);
-                        self.hub.handle_reset(slot, error.kind());
+                        self.read_last(slot, error.kind(), handler);
                     }
                 }
                 Some(Action::Read(slot)) => self.readable.push(slot),
@@ -457,12 +496,10 @@ impl<D> Loop<D> {
                 }
                 Some(Action::Abort(slot, style)) => {
                     let unsent = self.sockets.abort(slot, style == Abort::Reset);
-                    self.descriptor_freed = true;
                     self.hub.handle_aborted(slot, unsent);
                 }
                 Some(Action::Release(slot, reset)) => {
                     self.sockets.release(slot, reset);
-                    self.descriptor_freed = true;
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use crate::{
     close::{CloseFrame, Lost},
     config::Abort,
-    id::ConnectionId,
     conn::State,
+    id::ConnectionId,
 };
 
 /// Names one `close_where` or `terminate_where`.
@@ -157,18 +157,18 @@ pub const CLOSE_PHASE_BUCKETS: [Duration; 9] = [
     Duration::from_millis(30),
     Duration::from_millis(100),
     Duration::from_millis(300),
-    Duration::from_millis(1000),
-    Duration::from_millis(3000),
-    Duration::from_millis(10_000),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
 ];
 
-/// How a shutdown went. What is counted: every connection that ended since the soft sweep began.
+/// How a shutdown went. What is counted: every connection that ended since the call of `shutdown`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// When each phase began, from the call of `shutdown`, and how long it took.
     pub phases: Vec<PhaseTiming>,
-    /// Established connections when the soft sweep began.
+    /// Established connections when `shutdown` was called.
     pub live_at_start: u64,
     /// Handshakes answered with 503.
     pub refused_503: u64,
@@ -192,7 +192,7 @@ pub struct ShutdownReport {
     pub slowest: Vec<Slowest>,
     /// Who cut it short, if somebody did.
     pub escalated_by: Option<Escalation>,
-    /// The longest callback, and the connection whose event it was.
+    /// The longest callback of the server's life, if one took 10 ms or more, and the connection whose event it was.
     pub longest_callback: Option<(Duration, Option<ConnectionId>)>,
     /// From the call to `Done`.
     pub took: Duration,
@@ -210,7 +210,8 @@ pub struct PhaseTiming {
 }
 
 impl ShutdownReport {
-    /// Connections that ended since the soft sweep began, each counted once.
+    /// Connections that ended since the call, each counted once: those that were live at the start, and those that opened
+    /// in a lame duck that serves.
     pub const fn ended(&self) -> u64 {
         self.clean + self.by_peer + self.timed_out + self.terminated + self.failed
     }

@@ -136,7 +136,9 @@ impl Inbound {
     /// Takes in what was appended to the buffer of [`Inbound::direct`] from `from` on, masked as it came. Returns
     /// the message's kind if that completed it; it then lies in `scratch`.
     pub(crate) fn appended(&mut self, from: usize, scratch: &mut Vec<u8>) -> Result<Option<Kind>, Violation> {
-        let (Some(frame), Some(fresh)) = (&mut self.frame, self.message.get_mut(from..)) else { return Ok(None) };
+        let (Some(frame), Some(fresh)) = (&mut self.frame, self.message.get_mut(from..)) else {
+            return Ok(None);
+        };
         frame.absorb(fresh);
         if self.kind == Some(Kind::Text) {
             self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;

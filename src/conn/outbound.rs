@@ -204,15 +204,12 @@ impl Backlog {
         let waiting = self.pong.and_then(|number| usize::try_from(number.checked_sub(self.popped)?).ok());
         let begun = waiting == Some(0) && self.written > 0;
         self.len += frame.len();
-        match waiting.filter(|_| !begun).and_then(|index| self.chunks.get_mut(index)) {
-            Some(old) => {
-                self.len -= old.bytes().len();
-                *old = Chunk::Pong(frame);
-            }
-            None => {
-                self.pong = Some(self.popped + self.chunks.len() as u64);
-                self.chunks.push_back(Chunk::Pong(frame));
-            }
+        if let Some(old) = waiting.filter(|_| !begun).and_then(|index| self.chunks.get_mut(index)) {
+            self.len -= old.bytes().len();
+            *old = Chunk::Pong(frame);
+        } else {
+            self.pong = Some(self.popped + self.chunks.len() as u64);
+            self.chunks.push_back(Chunk::Pong(frame));
         }
     }
 
@@ -270,7 +267,8 @@ impl Backlog {
         let mut count = 0;
         for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
             let bytes = chunk.bytes();
-            *slot = IoSlice::new(if count == 0 { bytes.get(self.written..).unwrap_or_default() } else { bytes });
+            *slot =
+                IoSlice::new(if count == 0 { bytes.get(self.written..).unwrap_or_default() } else { bytes });
             count += 1;
         }
         count
@@ -315,10 +313,13 @@ impl Backlog {
         dropped
     }
 
-    /// Whether a data frame has begun on the wire and is not finished.
+    /// Whether a data frame has begun on the wire and is not finished. Asked when only what has begun is left.
     fn cut(&self) -> bool {
-        matches!(self.chunks.front(), Some(Chunk::Frames(frames)) if self.written > 0
-            && frame_at(frames).is_some_and(|(opcode, _)| !opcode.is_control()))
+        match self.chunks.front() {
+            Some(Chunk::Payload(_)) => true,
+            Some(Chunk::Frames(frames)) => frame_at(frames).is_some_and(|(opcode, _)| !opcode.is_control()),
+            Some(Chunk::Raw(_) | Chunk::Shared(_) | Chunk::Pong(_)) | None => false,
+        }
     }
 
     /// Walks all frames: keeps what has begun (as one chunk that starts with that frame), counts the others.
@@ -356,7 +357,8 @@ impl Backlog {
                         if at < written {
                             kept.written = written - at;
                             kept.len += end - written;
-                            kept.chunks.push_back(Chunk::Frames(bytes.get(at..end).unwrap_or_default().to_vec()));
+                            kept.chunks
+                                .push_back(Chunk::Frames(bytes.get(at..end).unwrap_or_default().to_vec()));
                             if let Some(payload) = payload {
                                 kept.len += payload.bytes().len();
                                 kept.chunks.push_back(payload);

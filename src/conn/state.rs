@@ -322,13 +322,16 @@ fn open(input: Input) -> Step {
         Input::Send | Input::SendUnanswered => to(Open, &[E::QueueMessage]),
         Input::HeartbeatIdle => to(Open, &[E::QueuePing]),
         Input::Close => to(LocalClosing, &[E::QueueClose, E::ReportClosing, E::ResumeReading]),
-        Input::Kick => to(LocalClosing, &[E::QueueMessage, E::QueueClose, E::ReportClosing, E::ResumeReading]),
+        Input::Kick => {
+            to(LocalClosing, &[E::QueueMessage, E::QueueClose, E::ReportClosing, E::ResumeReading])
+        }
         Input::PeerClose | Input::PeerCloseAfterFlush => {
             to(RemoteClosing, &[E::KeepPeerClose, E::DropInbound, E::ReportClosing, E::QueueAnswer])
         }
-        Input::Violation | Input::ViolationAfterFlush | Input::Overflow => {
-            to(Failing, &[E::DropInbound, E::QueueClose, E::CutFlushBudget, E::ReportClosing, E::ResumeReading])
-        }
+        Input::Violation | Input::ViolationAfterFlush | Input::Overflow => to(
+            Failing,
+            &[E::DropInbound, E::QueueClose, E::CutFlushBudget, E::ReportClosing, E::ResumeReading],
+        ),
         Input::HeartbeatTimeout => {
             to(Failing, &[E::DropInbound, E::QueueClose, E::ReportClosing, E::ResumeReading])
         }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use super::{Hub, Slot};
+use super::{Hub, ShutdownRequest, Slot};
 use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
@@ -10,7 +10,7 @@ use crate::{
     error::SendError,
     event::{Kind, Message, Stats},
     id::ConnectionId,
-    shutdown::{Pace, Phase, ShutdownPlan, SweepId},
+    shutdown::{Escalation, Pace, Phase, ShutdownPlan, SweepId},
     time::Time,
     wire::header::{self, Opcode, frame_length},
 };
@@ -173,17 +173,17 @@ impl<D> Clients<'_, D> {
 
     /// Begins the shutdown of the whole server, or shortens the one that runs.
     pub fn shutdown(&mut self, plan: ShutdownPlan) {
-        self.hub.shutdown(plan);
+        self.hub.ask(ShutdownRequest::Shutdown(plan));
     }
 
     /// Takes a running shutdown to its next phase.
     pub fn escalate(&mut self) {
-        self.hub.escalate(crate::shutdown::Escalation::Escalate);
+        self.hub.ask(ShutdownRequest::Escalate(Escalation::Escalate));
     }
 
     /// Takes a running shutdown to its hard sweep.
     pub fn abort(&mut self) {
-        self.hub.abort(crate::shutdown::Escalation::Abort);
+        self.hub.ask(ShutdownRequest::Abort(Escalation::Abort));
     }
 
     /// False once a shutdown has begun: what a health check should say.

@@ -33,16 +33,13 @@ impl Deadlines {
         if self.places.len() <= slot as usize {
             self.places.resize(slot as usize + 1, NOWHERE);
         }
-        match self.places.get(slot as usize).copied().filter(|place| *place != NOWHERE) {
-            Some(place) => {
-                let place = place as usize;
-                let before = std::mem::replace(&mut self.heap[place].0, at);
-                if at < before { self.rise(place) } else { self.sink(place) }
-            }
-            None => {
-                self.heap.push((at, slot));
-                self.rise(self.heap.len() - 1);
-            }
+        if let Some(place) = self.places.get(slot as usize).copied().filter(|place| *place != NOWHERE) {
+            let place = place as usize;
+            let before = std::mem::replace(&mut self.heap[place].0, at);
+            if at < before { self.rise(place) } else { self.sink(place) }
+        } else {
+            self.heap.push((at, slot));
+            self.rise(self.heap.len() - 1);
         }
     }
 

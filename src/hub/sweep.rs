@@ -17,8 +17,8 @@ use crate::{
     event::SweepReport,
     id::ConnectionId,
     shutdown::{
-        CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, Pace, Phase, PhaseTiming, ShutdownPlan, ShutdownReport,
-        Slowest, SweepId,
+        CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, Pace, Phase, PhaseTiming, ShutdownPlan,
+        ShutdownReport, Slowest, SweepId,
     },
     time::Time,
 };
@@ -28,19 +28,45 @@ const SLOWEST: usize = 10;
 
 pub(super) type Predicate<D> = Box<dyn FnMut(&Client<'_, D>) -> bool>;
 
+/// What a loop was asked about a shutdown: all loops of a server go down as one.
+#[derive(Clone, Debug)]
+pub enum ShutdownRequest {
+    /// Begin one, or shorten the one that runs.
+    Shutdown(ShutdownPlan),
+    /// Enter the next phase.
+    Escalate(Escalation),
+    /// Jump to the hard sweep.
+    Abort(Escalation),
+}
+
 /// All sweeps that run, and the shutdown.
 pub(super) struct Sweeps<D> {
     last_id: u32,
     running: Vec<Sweep<D>>,
     shutdown: Option<Box<Shutdown>>,
+    /// What this loop was asked, for the others.
+    requests: Vec<ShutdownRequest>,
+    /// How many loops there are: they share a rate.
+    loops: usize,
     longest_callback: Option<(Duration, Option<ConnectionId>)>,
     /// Connections in the state Closed: they have an action left.
     pub(super) closed: usize,
+    /// Connections that are not established any more and whose `Close` was not delivered yet.
+    pub(super) unbooked: usize,
 }
 
 impl<D> Default for Sweeps<D> {
     fn default() -> Self {
-        Self { last_id: 0, running: Vec::new(), shutdown: None, longest_callback: None, closed: 0 }
+        Self {
+            last_id: 0,
+            running: Vec::new(),
+            shutdown: None,
+            requests: Vec::new(),
+            loops: 1,
+            longest_callback: None,
+            closed: 0,
+            unbooked: 0,
+        }
     }
 }
 
@@ -111,7 +137,8 @@ impl Paced {
     /// Takes who is due, `limit` at most.
     fn take_due(&mut self, now: Time, limit: usize) -> Vec<ConnectionId> {
         let rest = self.queue.get(self.told..).unwrap_or_default();
-        let due: Vec<_> = rest.iter().take(limit).take_while(|entry| entry.0 <= now).map(|entry| entry.1).collect();
+        let due: Vec<_> =
+            rest.iter().take(limit).take_while(|entry| entry.0 <= now).map(|entry| entry.1).collect();
         self.told += due.len();
         if self.told == self.queue.len() {
             (self.queue, self.told) = (Vec::new(), 0);
@@ -170,7 +197,10 @@ impl<D> Sweeps<D> {
     }
 
     pub(super) fn report(&self) -> Option<&ShutdownReport> {
-        self.shutdown.as_ref().filter(|shutdown| shutdown.phase == Phase::Done).map(|shutdown| &shutdown.report)
+        self.shutdown
+            .as_ref()
+            .filter(|shutdown| shutdown.phase == Phase::Done)
+            .map(|shutdown| &shutdown.report)
     }
 
     pub(super) fn note_refused(&mut self) {
@@ -179,7 +209,7 @@ impl<D> Sweeps<D> {
         }
     }
 
-    /// Keeps the longest callback of this turn, and from the start of a shutdown on, of all.
+    /// Keeps the longest callback since the start.
     pub(super) fn note_callback(&mut self, took: Duration, id: Option<ConnectionId>) {
         if self.longest_callback.is_none_or(|(longest, _)| took > longest) {
             self.longest_callback = Some((took, id));
@@ -190,7 +220,12 @@ impl<D> Sweeps<D> {
 impl<D> Hub<D> {
     // Predicate sweeps.
 
-    pub(super) fn begin_close_where(&mut self, frame: CloseFrame, pace: Pace, predicate: Predicate<D>) -> SweepId {
+    pub(super) fn begin_close_where(
+        &mut self,
+        frame: CloseFrame,
+        pace: Pace,
+        predicate: Predicate<D>,
+    ) -> SweepId {
         self.begin_sweep(What::Close(frame), pace, predicate)
     }
 
@@ -203,15 +238,24 @@ impl<D> Hub<D> {
         let id = SweepId(self.sweeps.last_id);
         let scan = Some(Scan { predicate, at: 0, newest: self.generation });
         let paced = Paced::new(pace, self.now);
-        self.sweeps.running.push(Sweep { id, what, scan, paced, outstanding: 0, report: SweepReport::default() });
+        self.sweeps.running.push(Sweep {
+            id,
+            what,
+            scan,
+            paced,
+            outstanding: 0,
+            report: SweepReport::default(),
+        });
         id
     }
 
     /// When the sweeps have something to do next.
     pub(super) fn poll_sweeps(&self) -> Option<Time> {
-        let sweeps = self.sweeps.running.iter().filter_map(|sweep| {
-            if sweep.scan.is_some() { Some(self.now) } else { sweep.paced.next() }
-        });
+        let sweeps = self
+            .sweeps
+            .running
+            .iter()
+            .filter_map(|sweep| if sweep.scan.is_some() { Some(self.now) } else { sweep.paced.next() });
         sweeps.chain(self.poll_shutdown()).min()
     }
 
@@ -219,10 +263,11 @@ impl<D> Hub<D> {
         let shutdown = self.sweeps.shutdown.as_ref()?;
         match shutdown.phase {
             Phase::Serving | Phase::HardSweep => Some(self.now),
-            Phase::LameDuck => Some(shutdown.phase_ends),
-            Phase::SoftSweep => Some(if shutdown.scanned { shutdown.paced.next().unwrap_or(self.now) } else { self.now }),
+            Phase::SoftSweep => {
+                Some(if shutdown.scanned { shutdown.paced.next().unwrap_or(self.now) } else { self.now })
+            }
             Phase::Grace if self.slots.is_empty() => Some(self.now),
-            Phase::Grace => Some(shutdown.phase_ends),
+            Phase::LameDuck | Phase::Grace => Some(shutdown.phase_ends),
             Phase::Done => None,
         }
     }
@@ -234,9 +279,6 @@ impl<D> Hub<D> {
         }
         self.end_sweeps();
         self.advance_shutdown();
-        if self.sweeps.shutdown.is_none() {
-            self.sweeps.longest_callback = None;
-        }
     }
 
     fn advance_sweep(&mut self, index: usize) {
@@ -270,7 +312,9 @@ impl<D> Hub<D> {
                 }
             }
         }
-        let Some(sweep) = self.sweeps.running.get_mut(index).filter(|sweep| sweep.scan.is_none()) else { return };
+        let Some(sweep) = self.sweeps.running.get_mut(index).filter(|sweep| sweep.scan.is_none()) else {
+            return;
+        };
         for client in sweep.paced.take_due(self.now, slice) {
             self.sweep_one(id, &what, client, index);
         }
@@ -316,6 +360,7 @@ impl<D> Hub<D> {
     /// A connection has ended: the sweeps that it belonged to and the shutdown want to know.
     pub(super) fn book(&mut self, id: ConnectionId, ended: &Ended) {
         let closed = &ended.closed;
+        self.sweeps.unbooked -= 1;
         for member in &ended.sweeps {
             if let Some(sweep) = self.sweeps.running.iter_mut().find(|sweep| sweep.id == *member) {
                 sweep.outstanding -= 1;
@@ -328,9 +373,7 @@ impl<D> Hub<D> {
             self.end_sweeps();
         }
         let peer = self.slots.get(id.slot()).map(|entry| entry.conn.peer());
-        if let (Some(shutdown), Some(peer)) = (&mut self.sweeps.shutdown, peer)
-            && shutdown.phase >= Phase::SoftSweep
-        {
+        if let (Some(shutdown), Some(peer)) = (&mut self.sweeps.shutdown, peer) {
             let (state, queued, close_phase) = (ended.state, ended.queued, closed.close_phase);
             shutdown.report.count(closed, Slowest { id, peer, state, queued, close_phase });
         }
@@ -338,14 +381,45 @@ impl<D> Hub<D> {
 
     // The shutdown.
 
+    /// How many loops go down as one. A paced sweep's rate is shared among them.
+    pub const fn set_loops(&mut self, loops: usize) {
+        self.sweeps.loops = loops;
+    }
+
+    /// Does what is asked, and keeps it for [`Hub::take_requests`].
+    pub fn ask(&mut self, request: ShutdownRequest) {
+        if self.sweeps.loops > 1 {
+            self.sweeps.requests.push(request.clone());
+        }
+        self.obey(request);
+    }
+
+    /// Does what another loop was asked.
+    pub fn obey(&mut self, request: ShutdownRequest) {
+        match request {
+            ShutdownRequest::Shutdown(plan) => self.shutdown(plan),
+            ShutdownRequest::Escalate(by) => self.escalate(by),
+            ShutdownRequest::Abort(by) => self.abort(by),
+        }
+    }
+
+    /// What the other loops are to be told.
+    pub fn take_requests(&mut self) -> Vec<ShutdownRequest> {
+        std::mem::take(&mut self.sweeps.requests)
+    }
+
     /// Begins a shutdown. If one runs already, what is shorter in this plan than in that takes its place.
-    pub fn shutdown(&mut self, plan: ShutdownPlan) {
+    fn shutdown(&mut self, plan: ShutdownPlan) {
         let now = self.now;
+        let live = self.stats.open + self.stats.closing + self.sweeps.unbooked;
         let Some(shutdown) = &mut self.sweeps.shutdown else {
-            self.sweeps.shutdown = Some(Box::new(Shutdown::new(plan, now)));
+            let mut shutdown = Box::new(Shutdown::new(plan, now));
+            shutdown.report.live_at_start = live as u64;
+            self.sweeps.shutdown = Some(shutdown);
             return;
         };
-        let (lame_duck, grace) = (shutdown.plan.lame_duck.min(plan.lame_duck), shutdown.plan.grace.min(plan.grace));
+        let (lame_duck, grace) =
+            (shutdown.plan.lame_duck.min(plan.lame_duck), shutdown.plan.grace.min(plan.grace));
         let shorter = lame_duck < shutdown.plan.lame_duck || grace < shutdown.plan.grace;
         (shutdown.plan.lame_duck, shutdown.plan.grace) = (lame_duck, grace);
         match shutdown.phase {
@@ -359,7 +433,7 @@ impl<D> Hub<D> {
     }
 
     /// Takes a running shutdown to its next phase.
-    pub fn escalate(&mut self, by: Escalation) {
+    fn escalate(&mut self, by: Escalation) {
         let now = self.now;
         let Some(shutdown) = &mut self.sweeps.shutdown else { return };
         match shutdown.phase {
@@ -378,12 +452,11 @@ impl<D> Hub<D> {
     }
 
     /// Takes a running shutdown to its hard sweep.
-    pub fn abort(&mut self, by: Escalation) {
-        let Some(shutdown) = self.sweeps.shutdown.as_mut().filter(|s| s.phase < Phase::HardSweep) else { return };
+    fn abort(&mut self, by: Escalation) {
+        let Some(shutdown) = self.sweeps.shutdown.as_mut().filter(|s| s.phase < Phase::HardSweep) else {
+            return;
+        };
         shutdown.report.escalated_by.get_or_insert(by);
-        if shutdown.phase < Phase::SoftSweep {
-            shutdown.report.live_at_start = (self.stats.open + self.stats.closing) as u64;
-        }
         self.enter(Phase::HardSweep);
     }
 
@@ -437,11 +510,16 @@ impl<D> Hub<D> {
 
     /// The latch: from here on no handshake becomes a connection.
     fn enter_soft_sweep(&mut self) {
-        let (now, live) = (self.now, self.stats.open + self.stats.closing);
+        let now = self.now;
         self.enter(Phase::SoftSweep);
+        #[expect(clippy::cast_precision_loss, reason = "a handful of loops")]
+        let loops = self.sweeps.loops as f64;
         if let Some(shutdown) = &mut self.sweeps.shutdown {
-            shutdown.report.live_at_start = live as u64;
-            shutdown.paced = Paced::new(shutdown.plan.pace, now);
+            let pace = match shutdown.plan.pace {
+                Pace::Rate(per_second) => Pace::Rate(per_second / loops),
+                pace => pace,
+            };
+            shutdown.paced = Paced::new(pace, now);
         }
     }
 
@@ -454,7 +532,7 @@ impl<D> Hub<D> {
                 let Some(entry) = self.slots.get(slot) else { continue };
                 if entry.conn.state() == State::Connecting && !entry.conn.spoke() {
                     shutdown.report.handshakes_cut += 1;
-                    self.with(slot, |conn, cx| conn.sweep_silent(cx));
+                    self.with(slot, super::super::conn::Conn::sweep_silent);
                 }
                 let Some(client) = self.client_at(slot).filter(|client| client.state() == State::Open) else {
                     continue;
@@ -479,7 +557,9 @@ impl<D> Hub<D> {
     }
 
     fn close_softly(&mut self, client: ConnectionId, frame: &CloseFrame) {
-        self.with_id(client, |conn, cx| conn.close(frame.clone(), Cause::ShutdownSoft, Timing::default(), cx));
+        self.with_id(client, |conn, cx| {
+            conn.close(frame.clone(), Cause::ShutdownSoft, Timing::default(), cx)
+        });
     }
 
     fn hard_sweep_slice(&mut self) {
@@ -518,6 +598,32 @@ const fn is_newer(a: u32, b: u32) -> bool {
 }
 
 impl ShutdownReport {
+    /// Adds the report of another loop that went down at the same time.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (mine, theirs) in self.phases.iter_mut().zip(&other.phases) {
+            mine.start = mine.start.min(theirs.start);
+            mine.length = mine.length.max(theirs.length);
+        }
+        self.live_at_start += other.live_at_start;
+        self.refused_503 += other.refused_503;
+        self.handshakes_cut += other.handshakes_cut;
+        self.clean += other.clean;
+        self.by_peer += other.by_peer;
+        self.timed_out += other.timed_out;
+        self.terminated += other.terminated;
+        self.failed += other.failed;
+        for (mine, theirs) in self.close_phases.iter_mut().zip(other.close_phases) {
+            *mine += theirs;
+        }
+        self.lost.add(&other.lost);
+        self.slowest.extend(other.slowest);
+        self.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.close_phase));
+        self.slowest.truncate(SLOWEST);
+        self.escalated_by = self.escalated_by.or(other.escalated_by);
+        self.longest_callback = self.longest_callback.max(other.longest_callback);
+        self.took = self.took.max(other.took);
+    }
+
     fn count(&mut self, closed: &Closed, slow: Slowest) {
         *match closed.cause {
             Cause::LocalClose | Cause::Kicked | Cause::ShutdownSoft | Cause::Crossed => &mut self.clean,

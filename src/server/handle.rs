@@ -17,9 +17,9 @@ use crate::{
     conn::Timing,
     error::HandleError,
     event::{Kind, Message},
-    hub::Clients,
+    hub::{Clients, Hub, ShutdownRequest},
     id::ConnectionId,
-    shutdown::ShutdownPlan,
+    shutdown::{Escalation, ShutdownPlan},
 };
 
 /// What the loop and its handles share.
@@ -71,16 +71,17 @@ pub(super) enum Command<D> {
     Close(ConnectionId, CloseFrame, Timing),
     Terminate(ConnectionId, Option<Abort>),
     Defer(Deferred<D>),
-    Shutdown(ShutdownPlan),
-    Escalate,
-    Abort,
+    Ask(ShutdownRequest),
+    /// What another loop was asked: not to be told on.
+    Relay(ShutdownRequest),
 }
 
 type Deferred<D> = Box<dyn FnOnce(&mut Clients<'_, D>) + Send>;
 
 impl<D> Command<D> {
     /// A command for a connection that is gone does nothing, as the same call in a callback would.
-    pub(super) fn carry_out(self, clients: &mut Clients<'_, D>) {
+    pub(super) fn carry_out(self, hub: &mut Hub<D>) {
+        let mut clients = hub.clients();
         match self {
             Self::Send(id, Kind::Text, payload) => {
                 if let Ok(text) = String::from_utf8(payload) {
@@ -99,10 +100,9 @@ impl<D> Command<D> {
             Self::Terminate(id, Some(style)) => {
                 clients.terminate_with(id, style);
             }
-            Self::Defer(act) => act(clients),
-            Self::Shutdown(plan) => clients.shutdown(plan),
-            Self::Escalate => clients.escalate(),
-            Self::Abort => clients.abort(),
+            Self::Defer(act) => act(&mut clients),
+            Self::Ask(request) => hub.ask(request),
+            Self::Relay(request) => hub.obey(request),
         }
     }
 }
@@ -156,7 +156,7 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn shutdown(&self, plan: ShutdownPlan) -> Result<(), HandleError> {
-        self.push(Command::Shutdown(plan))
+        self.push(Command::Ask(ShutdownRequest::Shutdown(plan)))
     }
 
     /// Takes a running shutdown to its next phase.
@@ -164,7 +164,7 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn escalate(&self) -> Result<(), HandleError> {
-        self.push(Command::Escalate)
+        self.push(Command::Ask(ShutdownRequest::Escalate(Escalation::Escalate)))
     }
 
     /// Takes a running shutdown to its hard sweep.
@@ -172,7 +172,15 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn abort(&self) -> Result<(), HandleError> {
-        self.push(Command::Abort)
+        self.abort_by(Escalation::Abort)
+    }
+
+    pub(super) fn abort_by(&self, by: Escalation) -> Result<(), HandleError> {
+        self.push(Command::Ask(ShutdownRequest::Abort(by)))
+    }
+
+    pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {
+        self.push(Command::Relay(request))
     }
 
     /// Whether the server is ready for new clients: false once a shutdown has begun. For health checks; does not wait.

@@ -1,44 +1,52 @@
 //! SIGTERM and SIGINT as a shutdown plan.
+//!
+//! A thread of its own counts them, not the loop: a callback that hangs must not keep the third signal from ending the
+//! process, and signals that come while it hangs must not become one.
 
-use std::{io, time::Duration};
+use std::{io, thread, time::Duration};
 
-use mio::{Interest, Registry, Token};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
+    iterator,
     low_level::emulate_default_handler,
 };
 
-use crate::{
-    hub::Hub,
-    shutdown::{Escalation, ShutdownPlan},
-};
+use super::Handle;
+use crate::shutdown::{Escalation, ShutdownPlan};
 
-/// The signals that came, and the plan for the first.
+/// The thread that waits for signals. Dropping this ends it.
+#[derive(Debug)]
 pub(super) struct Signals {
-    source: signal_hook_mio::v1_0::Signals,
-    plan: ShutdownPlan,
-    count: u32,
+    handle: iterator::Handle,
 }
 
 impl Signals {
-    pub(super) fn install(registry: &Registry, token: Token, plan: ShutdownPlan) -> io::Result<Self> {
-        let mut source = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT])?;
-        registry.register(&mut source, token, Interest::READABLE)?;
-        Ok(Self { source, plan, count: 0 })
-    }
-
-    pub(super) fn heed<D>(&mut self, hub: &mut Hub<D>) {
-        for signal in self.source.pending() {
-            self.count += 1;
-            match (self.count, signal) {
-                (1, SIGINT) => hub.shutdown(ShutdownPlan { lame_duck: Duration::ZERO, ..self.plan.clone() }),
-                (1, _) => hub.shutdown(self.plan.clone()),
-                (2, _) => hub.abort(Escalation::Signal),
-                // Not even the hard sweep was fast enough for whoever sends these.
-                _ => {
-                    let _ = emulate_default_handler(signal);
+    pub(super) fn install<D: 'static>(server: Handle<D>, plan: ShutdownPlan) -> io::Result<Self> {
+        let mut source = iterator::Signals::new([SIGTERM, SIGINT])?;
+        let handle = source.handle();
+        thread::Builder::new().name("adjourn-signals".into()).spawn(move || {
+            for (count, signal) in (1u32..).zip(source.forever()) {
+                let asked = match (count, signal) {
+                    (1, SIGINT) => {
+                        server.shutdown(ShutdownPlan { lame_duck: Duration::ZERO, ..plan.clone() })
+                    }
+                    (1, _) => server.shutdown(plan.clone()),
+                    (2, _) => server.abort_by(Escalation::Signal),
+                    _ => Ok(()),
+                };
+                // Whoever sends a third has seen that not even the hard sweep helps; a server that has stopped and
+                // whose process goes on is no reason to ignore signals either.
+                if (count > 2 || asked.is_err()) && emulate_default_handler(signal).is_err() {
+                    return;
                 }
             }
-        }
+        })?;
+        Ok(Self { handle })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.handle.close();
     }
 }

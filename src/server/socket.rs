@@ -32,7 +32,13 @@ const DISCARD: usize = 8 << 20;
 
 impl Sockets {
     /// Takes in a socket for `slot` and watches it.
-    pub(super) fn insert<D>(&mut self, slot: usize, mut stream: TcpStream, registry: &Registry, hub: &mut Hub<D>) {
+    pub(super) fn insert<D>(
+        &mut self,
+        slot: usize,
+        mut stream: TcpStream,
+        registry: &Registry,
+        hub: &mut Hub<D>,
+    ) {
         if let Err(error) = registry.register(&mut stream, Token(slot), Interest::READABLE) {
             return hub.handle_reset(slot, error.kind());
         }
@@ -104,7 +110,12 @@ fn discard(mut stream: &TcpStream) {
 
 impl Socket {
     /// Writes what the hub has for `slot`, and watches for room if the kernel does not take all.
-    pub(super) fn transmit<D>(&mut self, slot: usize, hub: &mut Hub<D>, registry: &Registry) -> io::Result<()> {
+    pub(super) fn transmit<D>(
+        &mut self,
+        slot: usize,
+        hub: &mut Hub<D>,
+        registry: &Registry,
+    ) -> io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let mut full = false;
         hub.transmit(slot, &mut |slices| {

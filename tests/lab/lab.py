@@ -14,9 +14,9 @@ import wire
 # A deadline fires within [T, T + 50 ms] (CLOSING.md section 3); the rest is for a noisy machine.
 PROMISED_MS = 50
 SLACK_MS = int(os.environ.get("LAB_SLACK_MS", "150"))
-# "flood N SIZE" for a peer that does not read. The first is several times what both kernels hold, in many messages: some
-# are sent, most wait. Of the second the first message alone is more than both kernels hold (tcp_wmem ends at 4 MiB), so it
-# stays cut on the wire, and no Close gets past it.
+# "flood N SIZE" for a peer that does not read. The first is several times what both kernels hold, in many messages:
+# some are sent, most wait. Of the second the first message alone is more than both kernels hold (tcp_wmem ends at
+# 4 MiB), so it stays cut on the wire, and no Close gets past it.
 MANY = "400 65536"
 CUT = "4 8388608"
 BACKLOG = 1 << 26
@@ -32,7 +32,9 @@ HANDSHAKE_CAUSES = set(
 )
 INITIATORS = {"Local", "Remote", "Both", "Transport"}
 PHASES = ["Serving", "LameDuck", "SoftSweep", "Grace", "HardSweep", "Done"]
-LOST = "messages bytes partial inbound_messages inbound_bytes inbound_partial_bytes trailing_bytes kernel_unsent".split()
+LOST = (
+    "messages bytes partial inbound_messages inbound_bytes inbound_partial_bytes trailing_bytes kernel_unsent".split()
+)
 KEYS = {
     "listening": ["addr"],
     "open": ["id", "peer", "path"],
@@ -48,8 +50,8 @@ KEYS = {
     "shutdown": ["report"],
 }
 REPORT = (
-    "live_at_start refused_503 handshakes_cut clean by_peer timed_out terminated failed lost_messages lost_bytes took_ms "
-    "escalated_by slowest longest_callback_ms"
+    "live_at_start refused_503 handshakes_cut clean by_peer timed_out terminated failed lost_messages lost_bytes "
+    "took_ms escalated_by slowest longest_callback_ms"
 ).split()
 STATS = ["open", "closing", "lingering", "connecting", "fds"]
 
@@ -115,7 +117,10 @@ class LabPeer(wire.Peer):
     def expect(self, opcode, payload, timeout=5.0):
         frame = self.recv(timeout)
         payload = payload.encode() if isinstance(payload, str) else payload
-        check(frame.opcode == opcode and frame.payload == payload, f"got {frame}, wanted {opcode:#x} {payload[:60]!r}")
+        check(
+            frame.opcode == opcode and frame.payload == payload,
+            f"got {frame}, wanted {opcode:#x} {payload[:60]!r}",
+        )
         check(frame.fin and not frame.rsv and not frame.masked, f"the frame is {frame}, masked: {frame.masked}")
         return frame
 
@@ -186,8 +191,11 @@ class Lab:
         host, _, port = self.wait("listening")["addr"].rpartition(":")
         self.address = (host, int(port))
         self.baseline = self.control.stats()
-        equal({k: self.baseline[k] for k in ("closing", "lingering", "connecting")},
-              {"closing": 0, "lingering": 0, "connecting": 0}, "stats of a fresh server")
+        equal(
+            {k: self.baseline[k] for k in ("closing", "lingering", "connecting")},
+            {"closing": 0, "lingering": 0, "connecting": 0},
+            "stats of a fresh server",
+        )
         self.leave_control()
 
     # What it says.
@@ -472,7 +480,7 @@ def flood_numbers(frames, size):
         if frame.opcode == wire.BINARY:
             equal(len(frame.payload), size, "the size of a flood message")
             numbers.append(int.from_bytes(frame.payload[:8], "big"))
-    check(all(a < b for a, b in zip(numbers, numbers[1:])), "flood messages out of order")
+    check(all(a < b for a, b in zip(numbers, numbers[1:], strict=False)), "flood messages out of order")
     return numbers
 
 
@@ -487,3 +495,10 @@ def conserved(flood, event, numbers, exact=True, size=None):
     check(handed == len(numbers) if exact else handed >= len(numbers), text)
     if size is not None:
         equal(lost["bytes"], lost["messages"] * size, f"lost.bytes ({text}): it")
+
+
+def first_is_cut(event):
+    """After `flood CUT` and an abort: the first message is cut on the wire and the others never began."""
+    lost, (count, size) = event["lost"], map(int, CUT.split())
+    got = (lost["messages"], lost["bytes"], lost["partial"])
+    equal(got, (count - 1, (count - 1) * size, 1), f"(messages, bytes, partial) of {lost}, all but one of {count}: it")

@@ -3,9 +3,9 @@
 
     python3 tests/lab/run.py PATH/OF/close_lab [-k PATTERN] [-j N] [--slack MS] [--list] [-v]
 
-The name of a test says which section of CLOSING.md it is about (s3_..., s8_...), `lab_` is LAB.md, `hostile_` is a peer
-that means harm. Each test has server processes of its own. PATTERN is a regular expression searched in the names; several
--k are alternatives. The last line is `N passed, M failed`; the exit status is 1 when something failed.
+The name of a test says which section of CLOSING.md it is about (s3_..., s8_...), `lab_` is LAB.md, `hostile_` is a
+peer that means harm. Each test has server processes of its own. PATTERN is a regular expression searched in the names;
+several -k are alternatives. The last line is `N passed, M failed`; the exit status is 1 when something failed.
 """
 
 import argparse

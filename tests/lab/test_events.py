@@ -120,7 +120,12 @@ def s1_illegal_code_changes_nothing(start, code):
     """Section 1: an illegal CloseFrame cannot be built; checking comes before any change of state (no zombie)."""
     lab = start()
     peer = lab.peer()
-    for command in (f"close {code} x", f"close-in 500 {code} x", f"kick {code} x|y", f"flood-close 3 100 {code} x"):
+    for command in (
+        f"close {code} x",
+        f"close-in 500 {code} x",
+        f"kick {code} x|y",
+        f"flood-close 3 100 {code} x",
+    ):
         peer.text(command)
         answer = peer.recv()
         check(answer.opcode == wire.TEXT and answer.payload.startswith(b"error: "), f"{command} gave {answer}")
@@ -290,7 +295,11 @@ def lab_stats(start):
     """LAB.md: stats counts open, closing, lingering and connecting ones, and the descriptors."""
     lab = start(close_timeout=5000)
     base = lab.control.stats()
-    equal((base["open"], base["closing"], base["lingering"], base["connecting"]), (1, 0, 0, 0), "stats of one connection")
+    equal(
+        (base["open"], base["closing"], base["lingering"], base["connecting"]),
+        (1, 0, 0, 0),
+        "stats of one connection",
+    )
     lab.peer("/a")
     closing = lab.peer("/b")
     closing.text("close 1000")

@@ -66,7 +66,6 @@ def s4_connecting_in_single_bytes(start):
     ("garbage", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 not http at all\r\n\r\n"),
     ("empty-lines", b"\r\n\r\n\r\n\r\n"),
     ("post", _line(b"GET", b"POST")),
-    ("http-1.0", _line(b"HTTP/1.1", b"HTTP/1.0")),
     ("no-key", _line(b"Sec-WebSocket-Key", b"X-Key")),
     ("short-key", _line(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key: aGk=\r\nX: ")),
     ("key-not-base64", _line(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\nX: ")),
@@ -90,7 +89,10 @@ def s4_connecting_bad_request(start, sent):
     equal(peer.recv_end(), "fin", "the end")
 
 
-@rows(("no-upgrade-header", _line(b"Upgrade: websocket\r\n", b"")), ("other-upgrade", _line(b"websocket\r\n", b"h2c\r\n")))
+@rows(
+    ("no-upgrade-header", _line(b"Upgrade: websocket\r\n", b"")),
+    ("other-upgrade", _line(b"websocket\r\n", b"h2c\r\n")),
+)
 def s4_connecting_no_websocket_upgrade(start, sent):
     """Connecting | a request that is no upgrade: answered by plain HTTP or refused; never 101."""
     lab = start()

@@ -3,12 +3,34 @@
 import time
 
 import wire
-from lab import BACKLOG, CUT, MANY, QUIET_S, check, conserved, equal, flood_numbers, frame_code, nothing_lost, record, rows
+from lab import (
+    BACKLOG,
+    MANY,
+    QUIET_S,
+    check,
+    conserved,
+    equal,
+    flood_numbers,
+    frame_code,
+    nothing_lost,
+    record,
+    rows,
+)
+from situations import failing
 
 COUNT, SIZE = map(int, MANY.split())
 
 
-@rows(("0", 0), ("1", 1), ("125", 125), ("126", 126), ("127", 127), ("65535", 65535), ("65536", 65536), ("1M", 1 << 20))
+@rows(
+    ("0", 0),
+    ("1", 1),
+    ("125", 125),
+    ("126", 126),
+    ("127", 127),
+    ("65535", 65535),
+    ("65536", 65536),
+    ("1M", 1 << 20),
+)
 def s4_open_data(start, size):
     """Open | data message complete: Message, whatever its length's form; echoed with the shortest form."""
     lab = start()
@@ -140,7 +162,12 @@ def s4_open_close_of_one_byte(start):
     record(peer.closed(), 1006, 1002, False, "Local", "Protocol")
 
 
-@rows(("lone-continuation", b"\x80"), ("cut", "🦀".encode()[:3]), ("surrogate", b"\xed\xa0\x80"), ("overlong", b"\xc0\xaf"))
+@rows(
+    ("lone-continuation", b"\x80"),
+    ("cut", "🦀".encode()[:3]),
+    ("surrogate", b"\xed\xa0\x80"),
+    ("overlong", b"\xc0\xaf"),
+)
 def s4_open_close_with_bad_utf8(start, reason):
     """Open | invalid Close payload: 1007 for the reason's UTF-8, cause InvalidUtf8."""
     lab = start()
@@ -176,7 +203,10 @@ VIOLATIONS = [
     ("continuation-first", wire.encode(wire.CONT, b"x")),
     ("continuation-after-message", wire.encode(wire.TEXT, b"close-where") + wire.encode(wire.CONT, b"x")),
     ("text-in-fragments", wire.encode(wire.TEXT, b"x", fin=False) + wire.encode(wire.TEXT, b"y")),
-    ("binary-in-fragments", wire.encode(wire.TEXT, b"x", fin=False) + wire.encode(wire.BINARY, b"y", fin=False)),
+    (
+        "binary-in-fragments",
+        wire.encode(wire.TEXT, b"x", fin=False) + wire.encode(wire.BINARY, b"y", fin=False),
+    ),
 ]
 
 
@@ -430,19 +460,25 @@ def s4_garbage_behind_a_close_is_no_violation(start):
     equal(event["lost"]["trailing_bytes"], 1000, "trailing_bytes")
 
 
+def s10_our_reasons_are_short_constants(start):
+    """Section 10: reasons of ours are short constants, the same each time, never error text of the handler."""
+    lab = start()
+    seen = {}
+    for _ in range(2):
+        for name, sent in (
+            ("opcode", wire.encode(5, b"secret")),
+            ("utf8", wire.encode(wire.TEXT, b"\xffsecret")),
+            ("code", wire.encode(wire.CLOSE, wire.close_payload(1006, "secret"))),
+        ):
+            peer = lab.peer()
+            peer.send_raw(sent)
+            frame = peer.recv()
+            reason = frame.reason
+            check(len(reason.encode()) <= 60 and "secret" not in reason, f"the reason is {reason!r}")
+            equal(seen.setdefault(name, reason), reason, "the reason")
+
+
 # Failing.
-
-
-def failing(start, **options):
-    """A connection that is failing and cannot flush: its peer reads nothing."""
-    lab = start(max_backlog=BACKLOG, stall_timeout="off", **{"close_timeout": 2000, **options})
-    peer = lab.peer("/failing")
-    peer.text(f"flood {CUT}")
-    flood = lab.wait("flood", id=peer.id)
-    time.sleep(0.1)
-    peer.send(3, b"reserved opcode")
-    lab.wait("closing", id=peer.id)
-    return lab, peer, flood
 
 
 def s4_failing_drops_what_had_not_begun(start):
@@ -474,7 +510,8 @@ def s4_failing_then_the_end(start, act):
     """Failing | EOF, RST -> Closed: the cause stays the first failure."""
     lab, peer, _ = failing(start)
     act(peer)
-    record(peer.closed(), 1006, 1002, False, "Local", "Protocol")
+    event = record(peer.closed(), 1006, 1002, False, "Local", "Protocol")
+    first_is_cut(event)
 
 
 def s4_failing_then_terminate(start):
@@ -483,3 +520,4 @@ def s4_failing_then_terminate(start):
     lab.command("terminate-where /failing")
     event = record(peer.closed(1.0), 1006, 1002, False, "Local", "Protocol")
     equal(event["sent_flushed"], False, "sent_flushed")
+    first_is_cut(event)

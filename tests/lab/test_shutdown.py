@@ -1,11 +1,25 @@
-"""CLOSING.md section 8: shutdown of the whole server; section 9: sweeps by predicate."""
+"""CLOSING.md section 8: shutdown of the whole server."""
 
 import signal
 import time
 
 import wire
-from lab import BACKLOG, CUT, MANY, PHASES, PROMISED_MS, QUIET_S, SLACK_MS, Failure, check, equal, frame_code, on_time, record, rows
-
+from lab import (
+    BACKLOG,
+    CUT,
+    MANY,
+    PHASES,
+    PROMISED_MS,
+    QUIET_S,
+    SLACK_MS,
+    Failure,
+    check,
+    equal,
+    frame_code,
+    on_time,
+    record,
+    rows,
+)
 
 
 def swept(peer, code=1001):
@@ -37,7 +51,10 @@ def lost_adds_up(lab, report):
     closes = lab.all("close")
     messages = sum(e["lost"]["messages"] for e in closes)
     partial = sum(e["lost"]["partial"] for e in closes)
-    check(messages <= report["lost_messages"] <= messages + partial, f"lost_messages {report['lost_messages']}: {messages}")
+    check(
+        messages <= report["lost_messages"] <= messages + partial,
+        f"lost_messages {report['lost_messages']}: {messages}",
+    )
     if not partial:
         equal(report["lost_bytes"], sum(e["lost"]["bytes"] for e in closes), "lost_bytes")
 
@@ -151,7 +168,9 @@ def s8_connections_may_leave_in_the_lame_duck(start):
     swept(other)
     other.gone()
     report, _ = done(lab)
-    equal((report["clean"] + report["by_peer"], report["terminated"]), (2, 0), "clean + by_peer, terminated")
+    # Whether live_at_start is that of the lame duck or of the sweep is not said; nobody was cut in either case.
+    adds_up(report)
+    equal((report["terminated"], report["timed_out"]), (0, 0), "terminated, timed out")
 
 
 def s8_sigint_skips_the_lame_duck(start):
@@ -490,7 +509,7 @@ def s8_done_in_time_whatever_peers_do(start):
 
 
 def s8_report_of_a_mixed_end(start):
-    """Section 8: the report's counts: clean, terminated, and ended by the peer's FIN or RST; the sum is live_at_start."""
+    """Section 8: the report's counts: clean, terminated, ended by the peer's FIN; the sum is live_at_start."""
     lab = start(grace=800, close_timeout=9000)
     clean = [lab.peer("/clean") for _ in range(4)]
     mute = [lab.peer("/mute") for _ in range(3)]
@@ -563,7 +582,11 @@ def s8_shutdown_of_many(start):
         swept(peer)
     report, at = done(lab)
     check((at - began) * 1000 <= 1000 + 250 + SLACK_MS, f"Done after {at - began:.2f} s")
-    equal((report["live_at_start"], report["clean"], report["terminated"]), (600, 300, 300), "live, clean, terminated")
+    equal(
+        (report["live_at_start"], report["clean"], report["terminated"]),
+        (600, 300, 300),
+        "live, clean, terminated",
+    )
     equal(len(report["slowest"]), 10, "the slowest ones")
     equal(len(lab.all("close")), 601, "the close events (with that of the harness)")
 
@@ -581,7 +604,11 @@ def s8_shutdown_with_workers(start):
     lab.expect_exit(0)
     equal(len(lab.all("shutdown")), 1, "the number of reports")
     report = event["report"]
-    equal((report["live_at_start"], report["clean"], report["terminated"]), (10, 5, 5), "live, clean, terminated")
+    equal(
+        (report["live_at_start"], report["clean"], report["terminated"]),
+        (10, 5, 5),
+        "live, clean, terminated",
+    )
 
 
 def s8_blocking_callback_delays_but_does_not_lose(start):
@@ -598,159 +625,6 @@ def s8_blocking_callback_delays_but_does_not_lose(start):
     equal(mute.closed()["effective_code"], 1001, "effective code")
 
 
-# Section 9.
-
-
-def s9_close_where(start):
-    """Section 9: close_where by prefix: the matched get the frame, the others do not notice; one SweepDone."""
-    lab = start(close_timeout=3000)
-    banned = [lab.peer(f"/ban/{i}") for i in range(5)]
-    free = [lab.peer(f"/free/{i}") for i in range(5)]
-    lab.command("close-where /ban 4010 banned you are")
-    for peer in banned:
-        peer.expect_close(4010, "banned you are")
-    check(not lab.all("sweep_done"), "SweepDone before the last of its own has ended")
-    for peer in banned:
-        peer.close(4010)
-    event = lab.wait("sweep_done")
-    equal((event["matched"], event["clean"], event["timed_out"], event["lost_messages"]), (5, 5, 0, 0), "SweepDone")
-    for peer in banned:
-        record(peer.closed(), 4010, 4010, True, "Local")
-    for peer in free:
-        peer.expect_alive()
-    equal(len(lab.all("sweep_done")), 1, "the number of SweepDone")
-
-
-def s9_close_where_timed_out(start):
-    """Section 9: SweepDone counts clean and timed out, and comes when the last of its own has ended."""
-    lab = start(close_timeout=500)
-    peers = [lab.peer("/x") for _ in range(4)]
-    began = time.monotonic()
-    lab.command("close-where /x 4000 go")
-    for peer in peers[:2]:
-        peer.expect_close(4000, "go")
-        peer.close(4000)
-    event = lab.wait("sweep_done")
-    on_time(event["at"] - began, 500, "SweepDone", late_ms=50)
-    equal((event["matched"], event["clean"], event["timed_out"]), (4, 2, 2), "SweepDone")
-    causes = {p.closed()["cause"] for p in peers[2:]}
-    equal(causes, {"CloseTimeout"}, "the causes")
-
-
-def s9_close_where_counts_the_lost(start):
-    """Section 9: SweepDone counts the messages lost."""
-    lab = start(close_timeout=600, max_backlog=BACKLOG, stall_timeout="off")
-    peer = lab.peer("/x")
-    peer.text(f"flood {MANY}")
-    lab.wait("flood", id=peer.id)
-    lab.command("close-where /x 4000 go")
-    event = lab.wait("sweep_done")
-    lost = peer.closed()["lost"]
-    check(lost["messages"] <= event["lost_messages"] <= lost["messages"] + lost["partial"], f"{event} of {lost}")
-    check(event["lost_messages"] > 0, "nothing lost")
-
-
-def s9_close_where_matches_nobody(start):
-    """Section 9: each sweep gives one SweepDone, an empty one too."""
-    lab = start()
-    peer = lab.peer("/there")
-    lab.command("close-where /nowhere 4000 x")
-    event = lab.wait("sweep_done")
-    equal((event["matched"], event["clean"], event["timed_out"]), (0, 0, 0), "SweepDone")
-    peer.expect_alive()
-
-
-def s9_close_where_excludes_later_ones(start):
-    """Section 9: connections opened later are not included."""
-    lab = start(close_timeout=1500)
-    early = lab.peer("/x")
-    lab.command("close-where /x 4000 go")
-    early.expect_close(4000, "go")
-    late = lab.peer("/x")
-    late.expect_alive()
-    equal(lab.wait("sweep_done")["matched"], 1, "matched")
-    late.expect_alive()
-
-
-def s9_close_where_matches_open_ones_only(start):
-    """Section 9: close_where matches Open connections: one already closing keeps its frame."""
-    lab = start(close_timeout=1500)
-    closing, opened = lab.peer("/x"), lab.peer("/x")
-    closing.text("close 4001 first")
-    closing.expect_close(4001, "first")
-    lab.command("close-where /x 4000 sweep")
-    opened.expect_close(4000, "sweep")
-    opened.close(4000)
-    equal(lab.wait("sweep_done")["matched"], 1, "matched")
-    closing.expect_silence(0.1)
-    closing.close(4001)
-    record(closing.closed(), 4001, 4001, True, "Local", "LocalClose")
-
-
-def s9_close_where_includes_the_asker(start):
-    """Section 9: the predicate sees every connection, that of the callback too."""
-    lab = start(close_timeout=1500)
-    peer = lab.peer("/self")
-    peer.text("close-where /self 4000 me too")
-    peer.expect_close(4000, "me too")
-    peer.close(4000)
-    equal(lab.wait("sweep_done")["matched"], 1, "matched")
-
-
-def s9_terminate_where(start):
-    """Section 9: terminate_where matches all that are not Lingering; Terminated, at once."""
-    lab = start(close_timeout=5000)
-    opened, closing, other = lab.peer("/x/open"), lab.peer("/x/closing"), lab.peer("/y")
-    closing.text("close 4000 x")
-    closing.expect_close(4000, "x")
-    lingering = lab.peer("/x/lingering")
-    lingering.close(1000)
-    lingering.expect_close(1000)
-    lingering.closed()
-    began = time.monotonic()
-    lab.command("terminate-where /x")
-    event = lab.wait("sweep_done")
-    check(event["at"] - began < 0.3, "SweepDone came late")
-    equal((event["matched"], event["clean"]), (2, 0), "SweepDone")
-    record(opened.closed(), 1006, 1006, False, "Local", "Terminated")
-    record(closing.closed(), 1006, 4000, False, "Local", "Terminated")
-    equal(opened.recv_end(), "reset", "the end")
-    lingering.expect_end("fin")
-    other.expect_alive()
-
-
-def s9_two_sweeps_at_once(start):
-    """Section 9: each sweep gives one SweepDone, counting its own only."""
-    lab = start(close_timeout=600)
-    first, second = [lab.peer("/a") for _ in range(3)], [lab.peer("/b") for _ in range(2)]
-    lab.command("close-where /a 4001 a")
-    lab.command("close-where /b 4002 b")
-    for peer in second:
-        peer.expect_close(4002, "b")
-        peer.close(4002)
-    equal(lab.wait("sweep_done")["matched"], 2, "matched by the first to end")
-    late = lab.wait("sweep_done", count=2)
-    equal((late["matched"], late["timed_out"]), (3, 3), "the other SweepDone")
-    for peer in first:
-        equal(peer.closed()["effective_code"], 4001, "effective code")
-
-
-def s9_sweep_of_many(start):
-    """Section 9: a sweep in bounded slices reaches all, and the others are served meanwhile."""
-    lab = start(close_timeout=3000)
-    peers = [lab.peer("/many") for _ in range(500)]
-    other = lab.peer("/other")
-    lab.command("close-where /many 4000 all")
-    began = time.monotonic()
-    other.expect_alive()
-    check(time.monotonic() - began < 0.2 + SLACK_MS / 1000, "nobody else was served")
-    for peer in peers:
-        peer.expect_close(4000, "all")
-        peer.close(4000)
-    event = lab.wait("sweep_done")
-    equal((event["matched"], event["clean"]), (500, 500), "SweepDone")
-
-
 def s9_sweep_then_shutdown(start):
     """Sections 8, 9: a shutdown during a sweep: the swept keep their frame, SweepDone still comes, before Done."""
     lab = start(close_timeout=9000)
@@ -762,24 +636,6 @@ def s9_sweep_then_shutdown(start):
     equal((event["effective_code"], frame_code(event["sent"])), (4000, 4000), "effective code, sent")
     report, _ = done(lab)
     equal(len(lab.all("sweep_done")), 1, "the number of SweepDone")
-
-
-def s10_our_reasons_are_short_constants(start):
-    """Section 10: reasons of ours are short constants, the same each time, never error text of the handler."""
-    lab = start()
-    seen = {}
-    for _ in range(2):
-        for name, sent in (
-            ("opcode", wire.encode(5, b"secret")),
-            ("utf8", wire.encode(wire.TEXT, b"\xffsecret")),
-            ("code", wire.encode(wire.CLOSE, wire.close_payload(1006, "secret"))),
-        ):
-            peer = lab.peer()
-            peer.send_raw(sent)
-            frame = peer.recv()
-            reason = frame.reason
-            check(len(reason.encode()) <= 60 and "secret" not in reason, f"the reason is {reason!r}")
-            equal(seen.setdefault(name, reason), reason, "the reason")
 
 
 def s8_shutdown_code_is_1001(start):

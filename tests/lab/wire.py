@@ -45,8 +45,8 @@ class Frame(NamedTuple):
         return self.payload[2:].decode("utf-8")
 
     def __repr__(self):
-        head = f"Frame(opcode={self.opcode:#x}, {len(self.payload)} bytes"
-        return f"{head}, {self.payload[:40]!r}{'' if self.fin else ', fin=False'}{f', rsv={self.rsv}' if self.rsv else ''})"
+        odd = ("" if self.fin else ", fin=False") + (f", rsv={self.rsv}" if self.rsv else "")
+        return f"Frame(opcode={self.opcode:#x}, {len(self.payload)} bytes, {self.payload[:40]!r}{odd})"
 
 
 def encode(opcode, payload=b"", fin=True, rsv=0, mask=True, length_form=None, announced=None):
@@ -219,7 +219,7 @@ class Peer:
             self.more(deadline)
 
     def recv_all(self, timeout=10.0):
-        """Everything up to the end: (frames, "fin" | "reset" | "open"). What is left of a cut frame stays in `buffer`."""
+        """Everything up to the end: (frames, "fin" | "reset" | "open"). A cut frame stays in `buffer`."""
         deadline = time.monotonic() + timeout
         frames = []
         while True:

@@ -62,6 +62,11 @@ impl Refusal {
         Self { status: 431, cause: HandshakeCause::HeadTooLarge, text }
     }
 
+    /// Whether nothing is wrong with the request but that it asks for no WebSocket.
+    pub fn is_for_plain_http(&self) -> bool {
+        *self == Self::NOT_AN_UPGRADE
+    }
+
     /// The status code of the answer.
     pub const fn status(&self) -> u16 {
         self.status

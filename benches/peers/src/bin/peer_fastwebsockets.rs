@@ -68,14 +68,14 @@ async fn echo(stream: TcpStream, hub: Arc<Hub<Out>>) {
             continue;
         };
         let Ok(frame) = read else { return };
-        match frame.opcode {
-            OpCode::Close => return,
-            OpCode::Text | OpCode::Binary => {
-                if socket.write_frame(Frame::new(true, frame.opcode, None, frame.payload)).await.is_err() {
-                    return;
-                }
+        if frame.opcode == OpCode::Close {
+            return;
+        }
+        if matches!(frame.opcode, OpCode::Text | OpCode::Binary) {
+            let reply = Frame::new(true, frame.opcode, None, frame.payload);
+            if socket.write_frame(reply).await.is_err() {
+                return;
             }
-            _ => {}
         }
     }
 }

@@ -429,10 +429,12 @@ fn read_response(stream: &mut TcpStream, deflate: bool) -> Result<()> {
     }
     let text = String::from_utf8_lossy(&head[..len]);
     if !text.starts_with("HTTP/1.1 101 ") || !text.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") {
-        return Err(format!("the upgrade was answered with {text}").into());
+        return Err(
+            format!("the upgrade was answered with {:?}", text.lines().next().unwrap_or_default()).into()
+        );
     }
     if deflate && !(text.contains("permessage-deflate") && text.contains("server_no_context_takeover")) {
-        return Err(format!("no permessage-deflate without takeover in {text}").into());
+        return Err("the server did not agree to permessage-deflate without takeover".into());
     }
     Ok(())
 }

@@ -1,0 +1,68 @@
+//! The load generator's counterpart: `/echo` echoes, `/broadcast` relays each message to all others there.
+//!
+//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000).
+
+use std::time::Duration;
+
+use adjourn::{
+    Clients, Config, Event, Handler, Message, ShutdownPlan, Upgrade, UpgradeRequest, Workers, WorkersHandle,
+};
+
+struct Bench {
+    worker: u8,
+    others: WorkersHandle<bool>,
+}
+
+impl Handler for Bench {
+    /// Whether the connection is one of `/broadcast`.
+    type Data = bool;
+
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, bool> {
+        Upgrade::accept(request.path() == "/broadcast")
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, bool>, event: Event<'_>) {
+        let Event::Message { id, message, closing: false } = event else { return };
+        if clients.get(id).is_some_and(|client| *client.data()) {
+            clients.broadcast(message.reborrow(), |client| *client.data() && client.id() != id);
+            self.relay(&message);
+        } else if let Err(error) = clients.send(id, message) {
+            eprintln!("{id}: {error}");
+        }
+    }
+}
+
+impl Bench {
+    /// The same for the clients of the other loops.
+    fn relay(&self, message: &Message<'_>) {
+        for (worker, handle) in (0..).zip(self.others.iter()).filter(|(worker, _)| *worker != self.worker) {
+            let (text, bytes) = (message.is_text(), message.as_bytes().to_vec());
+            let relayed = handle.defer(move |clients| {
+                let message = if text {
+                    str::from_utf8(&bytes).map(Message::text)
+                } else {
+                    Ok(Message::binary(&bytes))
+                };
+                message.map(|message| clients.broadcast(message, |client| *client.data())).ok();
+            });
+            if let Err(error) = relayed {
+                eprintln!("loop {worker}: {error}");
+            }
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let port: u16 = std::env::args().nth(1).ok_or("usage: bench_server PORT")?.parse()?;
+    let number = |name, default| std::env::var(name).map_or(Ok(default), |value| value.parse::<u64>());
+    let grace = Duration::from_millis(number("BENCH_CLOSE_TIMEOUT_MS", 2000)?);
+    let count = u8::try_from(number("BENCH_WORKERS", 1)?)?;
+
+    let mut config = Config::default();
+    config.close_timeout = grace;
+    let workers =
+        Workers::bind(("127.0.0.1", port), count, &config)?.shutdown_on_signals(ShutdownPlan::soft(grace));
+    let others = workers.handle();
+    workers.run_with(|worker| Bench { worker, others: others.clone() })?;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::{net::ToSocketAddrs as _, time::Duration};
+
+use adjourn::{Abort, ClosingData, Config, OnPeerClose, Pace, ShutdownPlan};
+
+pub(crate) struct Options {
+    pub(crate) listen: String,
+    pub(crate) config: Config,
+    pub(crate) plan: ShutdownPlan,
+    pub(crate) workers: u8,
+    pub(crate) log_messages: bool,
+}
+
+/// Reads `--name value` and the bare switches.
+pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options {
+        listen: String::new(),
+        config: Config::default(),
+        plan: ShutdownPlan::default(),
+        workers: 1,
+        log_messages: false,
+    };
+    let mut paced = None;
+    while let Some(name) = args.next() {
+        match name.as_str() {
+            "--deflate" => return Err("--deflate: not there yet".into()),
+            "--log-messages" => options.log_messages = true,
+            _ => {
+                let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
+                if let Some(pace) =
+                    set(&mut options, &name, &value).map_err(|error| format!("{name}: {error}"))?
+                {
+                    if paced.is_some() {
+                        return Err("--spread and --rate exclude each other".into());
+                    }
+                    paced = Some(pace);
+                }
+            }
+        }
+    }
+    if options.listen.is_empty() {
+        return Err("--listen ADDRESS is missing".into());
+    }
+    if let Err(error) = options.listen.to_socket_addrs() {
+        return Err(format!("--listen: {:?}: {error}", options.listen));
+    }
+    options.plan.pace = paced.unwrap_or(Pace::AtOnce);
+    Ok(options)
+}
+
+fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, String> {
+    let config = &mut options.config;
+    match name {
+        "--listen" => value.clone_into(&mut options.listen),
+        "--close-timeout" => config.close_timeout = duration(value)?,
+        "--flush-budget" => config.flush_budget = Some(duration(value)?),
+        "--handshake-timeout" => config.handshake_timeout = duration(value)?,
+        "--linger-timeout" => config.linger_timeout = duration(value)?,
+        "--linger-bytes" => config.linger_bytes = number(value)?,
+        "--heartbeat-interval" => config.heartbeat.interval = optional(value)?,
+        "--heartbeat-timeout" => config.heartbeat.timeout = duration(value)?,
+        "--stall-timeout" => config.stall_timeout = optional(value)?,
+        "--max-payload" => config.max_payload = number(value)?,
+        "--max-backlog" => config.max_backlog = number(value)?,
+        "--max-fragments" => config.max_fragments = number(value)?,
+        "--abort" => {
+            config.abort = match value {
+                "reset" => Abort::Reset,
+                "fin" => Abort::Fin,
+                "auto" => Abort::Auto,
+                _ => return Err("wants reset, fin or auto".into()),
+            }
+        }
+        "--on-peer-close" => {
+            config.on_peer_close = match value {
+                "flush" => OnPeerClose::FlushQueued,
+                "drop" => OnPeerClose::DropQueued,
+                _ => return Err("wants flush or drop".into()),
+            }
+        }
+        "--closing-data" => {
+            config.closing_data = match value {
+                "deliver" => ClosingData::Deliver,
+                "discard" => ClosingData::Discard,
+                _ => return Err("wants deliver or discard".into()),
+            }
+        }
+        "--lame-duck" => options.plan.lame_duck = duration(value)?,
+        "--grace" => options.plan.grace = duration(value)?,
+        "--spread" => return duration(value).map(|over| Some(Pace::Spread(over))),
+        "--rate" => {
+            let rate: f64 = number(value)?;
+            return if rate > 0.0 && rate.is_finite() {
+                Ok(Some(Pace::Rate(rate)))
+            } else {
+                Err("wants more than 0".into())
+            };
+        }
+        "--workers" => {
+            options.workers = number(value)?;
+            if options.workers == 0 {
+                return Err("wants at least 1".into());
+            }
+        }
+        _ => return Err("no such option".into()),
+    }
+    Ok(None)
+}
+
+fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{value:?} is not a number that fits"))
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    value.parse().map(Duration::from_millis).map_err(|_| format!("{value:?} is not a number of milliseconds"))
+}
+
+fn optional(value: &str) -> Result<Option<Duration>, String> {
+    if value == "off" { Ok(None) } else { duration(value).map(Some) }
+}

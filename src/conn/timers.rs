@@ -1,0 +1,119 @@
+//! A connection's one deadline, and what is due at it.
+
+use std::time::Duration;
+
+use super::{
+    Conn, Context,
+    lifecycle::{Ending, Why},
+    state::{Input, State},
+};
+use crate::{
+    close::{Cause, CloseCode, CloseFrame, Initiator},
+    config::Config,
+    conn::Timing,
+    error::HandshakeCause,
+    time::Time,
+    wire::upgrade::Refusal,
+};
+
+impl Conn {
+    /// When [`Conn::handle_timeout`] is to be called next. Only ever moves earlier by an event, later by activity.
+    pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
+        match self.state {
+            State::Connecting => Some(self.since.after(config.handshake_timeout)),
+            State::Refusing | State::Lingering => Some(self.since.after(config.linger_timeout)),
+            State::Open => match (self.heartbeat_due(config), self.stall_due(config)) {
+                (Some(heartbeat), Some(stall)) => Some(heartbeat.min(stall)),
+                (heartbeat, stall) => heartbeat.or(stall),
+            },
+            State::LocalClosing | State::RemoteClosing | State::Failing => {
+                self.ending().map(|ending| ending.deadline.min(ending.flush_deadline))
+            }
+            State::Closed => None,
+        }
+    }
+
+    pub(super) fn heartbeat_due(&self, config: &Config) -> Option<Time> {
+        let heartbeat = self.overrides().and_then(|o| o.heartbeat).unwrap_or(config.heartbeat);
+        let interval = heartbeat.interval?;
+        if self.flags.paused {
+            return None;
+        }
+        Some(match self.ping_after {
+            0 => self.last_inbound.after(interval),
+            after => {
+                self.last_inbound.after(Duration::from_millis(u64::from(after))).after(heartbeat.timeout)
+            }
+        })
+    }
+
+    pub(super) fn stall_due(&self, config: &Config) -> Option<Time> {
+        let timeout = self.overrides().and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
+        let work = self.work.as_ref()?;
+        (!work.backlog.is_empty()).then(|| work.progress.after(timeout))
+    }
+
+    /// Carries out what is due at `now`; nothing if nothing is.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.deadline(cx.config).is_none_or(|due| due > cx.now) {
+            return;
+        }
+        match self.state {
+            State::Connecting => {
+                let mut response = Vec::new();
+                Refusal::TIMEOUT.write(&mut response);
+                let why = Why::Handshake { cause: Some(HandshakeCause::Timeout), response };
+                self.apply(Input::HandshakeTimeout, why, cx);
+            }
+            State::Refusing | State::Lingering => self.apply(Input::LingerEnd, Why::Nothing, cx),
+            State::Open => self.handle_open_timeout(cx),
+            State::LocalClosing | State::RemoteClosing | State::Failing => {
+                if self.ending().is_some_and(|ending| ending.deadline <= cx.now) {
+                    let (flushed, state) = (self.ending().is_some_and(Ending::sent_flushed), self.state);
+                    let cause = Cause::CloseTimeout { flushed };
+                    let abort = self.abort_style(cx.config);
+                    let initiator = Initiator::Local;
+                    debug_assert!(state.is_closing());
+                    self.apply(Input::CloseTimeout, Why::End { cause, initiator, abort }, cx);
+                } else {
+                    self.handle_flush_budget(cx);
+                }
+            }
+            State::Closed => {}
+        }
+    }
+
+    pub(super) fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
+        let abort = self.abort_style(cx.config);
+        if self.stall_due(cx.config).is_some_and(|due| due <= cx.now) {
+            let why = Why::End { cause: Cause::WriteStall, initiator: Initiator::Local, abort };
+            return self.apply(Input::WriteStall, why, cx);
+        }
+        if self.ping_after == 0 {
+            return self.apply(Input::HeartbeatIdle, Why::Nothing, cx);
+        }
+        let cause = Cause::HeartbeatTimeout;
+        if self.buffered_amount() == 0 {
+            let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
+            // The Close has this turn to get into the kernel; then comes the abort.
+            let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+            self.apply(Input::HeartbeatTimeout, Why::Fail { cause, frame, timing }, cx);
+        } else {
+            self.apply(
+                Input::HeartbeatTimeoutQueued,
+                Why::End { cause, initiator: Initiator::Local, abort },
+                cx,
+            );
+        }
+    }
+
+    pub(super) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
+        if let Some(ending) = self.ending_mut() {
+            ending.flush_deadline = Time::NEVER;
+        }
+        self.apply(Input::FlushBudget, Why::Nothing, cx);
+        if let Some(frame) = self.ending().filter(|e| e.unanswered).and_then(|e| e.received.clone()) {
+            self.apply(Input::AnswerClose, Why::Answer(frame.answer()), cx);
+        }
+    }
+}

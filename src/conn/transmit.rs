@@ -1,0 +1,192 @@
+//! From messages to the kernel: the cork, the backlog, and the writes.
+
+use std::io::{self, IoSlice};
+
+use super::{
+    Conn, Context, Note, Todo,
+    lifecycle::Why,
+    outbound::{self, Backlog, Cork, MAX_SLICES},
+    state::{Input, State},
+};
+use crate::{
+    event::{Data, Message},
+    time::Time,
+    wire::header::Opcode,
+};
+
+impl Conn {
+    pub(super) fn has_backlog(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| !work.backlog.is_empty())
+    }
+
+    pub(super) fn backlog(&mut self, now: Time) -> &mut Backlog {
+        let work = self.work.get_or_insert_default();
+        if work.backlog.is_empty() {
+            work.progress = now;
+            self.todo.add(Todo::ALARM);
+        }
+        &mut work.backlog
+    }
+
+    /// Moves what is in the cork to the backlog.
+    pub(super) fn uncork(&mut self, cork: &mut Cork, now: Time) {
+        if !self.corked.is_empty() {
+            let corked = self.corked;
+            self.backlog(now).push_rest(corked.bytes(cork), 0);
+            self.corked.clear(cork);
+        }
+    }
+
+    pub(super) fn push_message(&mut self, message: Message<'_>, cork: &mut Cork, now: Time) {
+        let opcode = match message.kind {
+            crate::event::Kind::Text => Opcode::Text,
+            crate::event::Kind::Binary => Opcode::Binary,
+        };
+        match message.data {
+            Data::Borrowed(payload) => self.push_frame(opcode, payload, cork, now),
+            Data::Scratch(payload) if payload.len() < OWN_BUFFER => {
+                self.push_frame(opcode, payload, cork, now);
+            }
+            Data::Owned(payload) if payload.len() < OWN_BUFFER => {
+                self.push_frame(opcode, &payload, cork, now);
+            }
+            Data::Scratch(payload) => self.push_owned(opcode, std::mem::take(payload), cork, now),
+            Data::Owned(payload) => self.push_owned(opcode, payload, cork, now),
+        }
+    }
+
+    pub(super) fn push_owned(&mut self, opcode: Opcode, payload: Vec<u8>, cork: &mut Cork, now: Time) {
+        self.uncork(cork, now);
+        self.backlog(now).push_owned(None, opcode, payload);
+        self.want_write();
+    }
+
+    pub(super) fn push_frame(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
+        if !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
+            let start = cork.bytes.len();
+            outbound::write_frame(&mut cork.bytes, None, opcode, payload);
+            let end = cork.bytes.len();
+            self.corked.extend(cork, start, end);
+        } else {
+            self.uncork(cork, now);
+            self.backlog(now).push_frame(None, opcode, payload);
+        }
+        self.want_write();
+    }
+
+    /// A control frame goes behind what is queued; of Pongs in the backlog only the newest is kept (§5.5.3).
+    pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
+        if opcode == Opcode::Pong && self.has_backlog() {
+            self.backlog(now).push_pong(None, payload);
+            return self.want_write();
+        }
+        self.push_frame(opcode, payload, cork, now);
+    }
+
+    /// Offers what is queued to the kernel, in as few writes as it takes. The writer returns how much it took.
+    ///
+    /// # Errors
+    /// The socket's, other than `WouldBlock`. The connection still stands: read what the peer sent before, then
+    /// report the error by [`Conn::handle_reset`].
+    pub(crate) fn transmit(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        if !self.corked.is_empty() {
+            let corked = self.corked;
+            let bytes = corked.bytes(cx.cork);
+            let n = accepted(writer(&[IoSlice::new(bytes)]))?;
+            if n < bytes.len() {
+                (self.flags.blocked, self.flags.behind) = (true, true);
+                self.backlog(cx.now).push_rest(bytes, n);
+            }
+            self.corked.clear(cx.cork);
+            self.handle_written(n, cx);
+        } else if self.has_backlog() {
+            self.transmit_backlog(cx, writer)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn transmit_backlog(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let mut total = 0;
+        let mut drained = false;
+        while let Some(work) = &mut self.work {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = work.backlog.slices(&mut slices);
+            let slices = slices.get(..count).unwrap_or_default();
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            if offered == 0 {
+                break;
+            }
+            let n = accepted(writer(slices))?;
+            if n > 0 {
+                work.progress = cx.now;
+                work.backlog.advance(n);
+                total += n;
+            }
+            if work.backlog.is_empty() {
+                drained = std::mem::take(&mut self.flags.behind);
+                break;
+            }
+            if n < offered {
+                (self.flags.blocked, self.flags.behind) = (true, true);
+                break;
+            }
+        }
+        if drained && self.state == State::Open {
+            cx.notes.push_back(Note::Drain(cx.id));
+        }
+        self.handle_written(total, cx);
+        Ok(())
+    }
+
+    /// `n` more bytes are in the kernel: was the Close, or the HTTP answer, among them?
+    pub(super) fn handle_written(&mut self, n: usize, cx: &mut Context<'_>) {
+        if let Some(ending) = self.ending_mut() {
+            let due = ending.to_flush > 0;
+            ending.to_flush = ending.to_flush.saturating_sub(n);
+            if due && ending.to_flush == 0 && ending.sent.is_some() {
+                self.apply(Input::Flushed, Why::Nothing, cx);
+            }
+        } else if self.state == State::Refusing && !self.has_backlog() {
+            self.apply(Input::Flushed, Why::Nothing, cx);
+        }
+        self.tidy();
+    }
+
+    /// Gives back what a quiet connection does not need.
+    pub(super) fn tidy(&mut self) {
+        if let Some(work) = &self.work
+            && work.ending.is_none()
+            && work.inbound.is_idle()
+            && work.backlog.is_empty()
+            && work.held.is_empty()
+            && self.state != State::Connecting
+        {
+            self.work = None;
+        }
+    }
+}
+
+/// A broadcast's frame: a range of the cork, or, if it is large, counted.
+pub(crate) enum Shared<'f> {
+    Corked(usize, usize),
+    Counted(&'f std::rc::Rc<[u8]>),
+}
+
+/// From here on a payload that has its own buffer is queued as that, instead of copied.
+const OWN_BUFFER: usize = 16 << 10;
+
+/// `WouldBlock` is a write of nothing.
+fn accepted(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        other => other,
+    }
+}
