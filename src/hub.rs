@@ -292,7 +292,13 @@ impl<D> Hub<D> {
 
     /// [`Action::Abort`] was carried out; the kernel held so many bytes that it had not got acknowledged.
     pub fn handle_aborted(&mut self, slot: usize, kernel_unsent: Option<u32>) {
-        self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, cx));
+        self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, false, cx));
+    }
+
+    /// The same, but by FIN and with input that was unread: closing the descriptor now might reset the connection, so it
+    /// stays and lingers.
+    pub fn handle_aborted_unread(&mut self, slot: usize, kernel_unsent: Option<u32>) {
+        self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, true, cx));
     }
 
     /// When [`Hub::handle_timeout`] has something to do next.

@@ -495,8 +495,12 @@ impl<D> Loop<D> {
                     }
                 }
                 Some(Action::Abort(slot, style)) => {
-                    let unsent = self.sockets.abort(slot, style == Abort::Reset);
-                    self.hub.handle_aborted(slot, unsent);
+                    let (unsent, unread) = self.sockets.abort(slot, style == Abort::Reset);
+                    if unread {
+                        self.hub.handle_aborted_unread(slot, unsent);
+                    } else {
+                        self.hub.handle_aborted(slot, unsent);
+                    }
                 }
                 Some(Action::Release(slot, reset)) => {
                     self.sockets.release(slot, reset);

@@ -384,10 +384,15 @@ impl Conn {
         self.ending().map_or(Abort::Reset, |ending| ending.abort)
     }
 
-    /// The driver has aborted it; the kernel held so many bytes.
-    pub(crate) fn handle_aborted(&mut self, kernel_unsent: Option<u32>, cx: &mut Context<'_>) {
+    /// The driver has aborted it; the kernel held so many bytes. With input unread the descriptor lingers.
+    pub(crate) fn handle_aborted(&mut self, kernel_unsent: Option<u32>, unread: bool, cx: &mut Context<'_>) {
         self.todo = Todo(Todo::RELEASE);
         self.report(kernel_unsent, cx);
+        if unread {
+            self.todo = Todo::default();
+            self.apply(Input::AbortedUnread, Why::Nothing, cx);
+            self.todo.add(Todo::READ);
+        }
     }
 
     /// The outcome is fixed: says so, and gives everything back.

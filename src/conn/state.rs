@@ -113,6 +113,8 @@ pub enum Input {
     Terminate,
     /// The hard sweep of a shutdown.
     HardSweep,
+    /// It was aborted by FIN with input unread, which close would answer by a reset.
+    AbortedUnread,
     /// A message would exceed `max_backlog`, and the policy is to end such a connection.
     Overflow,
     /// `close_timeout` ran out.
@@ -133,7 +135,7 @@ pub enum Input {
 
 impl Input {
     /// Every input.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Upgrade,
         Self::Refusal,
         Self::PlainAnswer,
@@ -157,6 +159,7 @@ impl Input {
         Self::Kick,
         Self::Terminate,
         Self::HardSweep,
+        Self::AbortedUnread,
         Self::Overflow,
         Self::CloseTimeout,
         Self::FlushBudget,
@@ -267,6 +270,7 @@ fn connecting(input: Input) -> Step {
         | Input::ViolationAfterFlush
         | Input::Bytes
         | Input::Flushed
+        | Input::AbortedUnread
         | Input::Overflow
         | Input::CloseTimeout
         | Input::FlushBudget
@@ -302,6 +306,7 @@ fn refusing(input: Input) -> Step {
         | Input::PeerCloseAfterFlush
         | Input::Violation
         | Input::ViolationAfterFlush
+        | Input::AbortedUnread
         | Input::Overflow
         | Input::CloseTimeout
         | Input::FlushBudget
@@ -350,6 +355,7 @@ fn open(input: Input) -> Step {
         | Input::Flushed
         | Input::CloseTimeout
         | Input::FlushBudget
+        | Input::AbortedUnread
         | Input::AnswerClose
         | Input::LingerEnd => to(Open, &[]),
     }
@@ -379,6 +385,7 @@ fn local_closing(input: Input) -> Step {
         | Input::HandshakeTimeout
         | Input::SweptSilent
         | Input::Bytes
+        | Input::AbortedUnread
         | Input::Overflow
         | Input::AnswerClose
         | Input::HeartbeatIdle
@@ -415,6 +422,7 @@ fn remote_closing(input: Input) -> Step {
         | Input::PeerCloseAfterFlush
         | Input::Violation
         | Input::ViolationAfterFlush
+        | Input::AbortedUnread
         | Input::Overflow
         | Input::HeartbeatIdle
         | Input::HeartbeatTimeout
@@ -448,6 +456,7 @@ fn failing(input: Input) -> Step {
         | Input::PeerCloseAfterFlush
         | Input::Violation
         | Input::ViolationAfterFlush
+        | Input::AbortedUnread
         | Input::Overflow
         | Input::AnswerClose
         | Input::HeartbeatIdle
@@ -481,6 +490,7 @@ fn lingering(input: Input) -> Step {
         | Input::Close
         | Input::Kick
         | Input::Terminate
+        | Input::AbortedUnread
         | Input::Overflow
         | Input::CloseTimeout
         | Input::FlushBudget
@@ -494,6 +504,7 @@ fn lingering(input: Input) -> Step {
 
 fn closed(input: Input) -> Step {
     match input {
+        Input::AbortedUnread => to(State::Lingering, &[Effect::Fin]),
         Input::Send | Input::SendUnanswered => to(State::Closed, &[Effect::Refuse]),
         Input::Upgrade
         | Input::Refusal

@@ -27,9 +27,6 @@ pub(super) struct Socket {
     watches_writes: bool,
 }
 
-/// A socket that is to end by FIN may hold so much unread input; it is discarded so that `close` does not reset.
-const DISCARD: usize = 8 << 20;
-
 impl Sockets {
     /// Takes in a socket for `slot` and watches it.
     pub(super) fn insert<D>(
@@ -77,19 +74,23 @@ impl Sockets {
         }
     }
 
-    /// Ends the TCP connection at once: by RST, or by FIN after the unread input was discarded. Returns how much the
-    /// kernel held that was not acknowledged.
-    pub(super) fn abort(&mut self, slot: usize, reset: bool) -> Option<u32> {
-        let stream = self.take(slot)?;
-        let unsent = super::outq::unsent(&stream);
+    /// Ends the TCP connection at once: by RST and close; or by FIN, and by close if no input is unread, which close would
+    /// answer by RST. Returns how much the kernel held that was not acknowledged, and whether input was unread: then the
+    /// socket is still there.
+    pub(super) fn abort(&mut self, slot: usize, reset: bool) -> (Option<u32>, bool) {
+        let Some(stream) = self.get_mut(slot) else { return (None, false) };
+        let unsent = super::outq::unsent(stream);
         if reset {
-            reset_on_close(&stream);
+            reset_on_close(stream);
         } else {
             // The peer may be gone already: then there is nothing to say good-bye to.
             let _ = stream.shutdown(std::net::Shutdown::Write);
-            discard(&stream);
+            if has_unread(stream) {
+                return (unsent, true);
+            }
         }
-        unsent
+        self.take(slot);
+        (unsent, false)
     }
 }
 
@@ -98,14 +99,9 @@ fn reset_on_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-fn discard(mut stream: &TcpStream) {
-    let (mut buffer, mut total) = ([0; 16 << 10], 0);
-    while total < DISCARD {
-        match stream.read(&mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => total += n,
-        }
-    }
+/// Discards some of the input; says whether there was any.
+fn has_unread(mut stream: &TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 4096]), Ok(n) if n > 0)
 }
 
 impl Socket {

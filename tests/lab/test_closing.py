@@ -8,6 +8,7 @@ from lab import (
     check,
     conserved,
     equal,
+    first_is_cut,
     flood_numbers,
     frame_code,
     nothing_lost,

@@ -11,6 +11,7 @@ from lab import (
     check,
     conserved,
     equal,
+    first_is_cut,
     flood_numbers,
     frame_code,
     nothing_lost,
@@ -165,6 +166,23 @@ def s6_echo_and_close_in_order(start):
     peer.expect_silence()
     peer.close(4000)
     nothing_lost(peer.closed())
+
+
+@rows(("timeout", None), ("terminate", "terminate-where"), ("rst", wire.Peer.reset), ("eof", wire.Peer.half_close))
+def s6_flush_budget_and_then_an_abort(start, act):
+    """Sections 5, 6: conservation when the budget has dropped the queue and the frame on the wire is then cut."""
+    lab, peer = big(start, close_timeout=900, flush_budget=200)
+    peer.text(f"flood-close {CUT} 4000 x")
+    time.sleep(0.5)
+    if callable(act):
+        act(peer)
+    elif act:
+        lab.command(f"{act} /big")
+    event = peer.closed()
+    equal(
+        (event["code"], event["effective_code"], event["sent_flushed"]), (1006, 4000, False), "code, effective, flushed"
+    )
+    first_is_cut(event)
 
 
 # Section 6: kick.

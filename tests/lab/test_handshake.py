@@ -92,6 +92,8 @@ def s4_connecting_bad_request(start, sent):
 @rows(
     ("no-upgrade-header", _line(b"Upgrade: websocket\r\n", b"")),
     ("other-upgrade", _line(b"websocket\r\n", b"h2c\r\n")),
+    # RFC 9110, 7.8: an Upgrade in an HTTP/1.0 request is ignored.
+    ("http-1.0", _line(b"HTTP/1.1", b"HTTP/1.0")),
 )
 def s4_connecting_no_websocket_upgrade(start, sent):
     """Connecting | a request that is no upgrade: answered by plain HTTP or refused; never 101."""

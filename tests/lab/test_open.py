@@ -10,6 +10,7 @@ from lab import (
     check,
     conserved,
     equal,
+    first_is_cut,
     flood_numbers,
     frame_code,
     nothing_lost,

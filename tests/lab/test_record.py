@@ -3,7 +3,7 @@
 import time
 
 import wire
-from lab import check, equal, nothing_lost, on_time, record, rows
+from lab import check, equal, first_is_cut, nothing_lost, on_time, record, rows
 from situations import blocked, closing
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 
 import wire
-from lab import BACKLOG, CUT, MANY, QUIET_S, check, equal, on_time, record, rows
+from lab import BACKLOG, CUT, MANY, QUIET_S, check, equal, first_is_cut, on_time, record, rows
 
 # The Close and what follows it may be two turns.
 PROMISED = 50
