@@ -348,6 +348,11 @@ impl<D> Hub<D> {
         })
     }
 
+    /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
+    pub fn has_more(&self) -> bool {
+        !self.notes.is_empty() || !self.listed.is_empty()
+    }
+
     /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.say_farewell();

@@ -265,7 +265,7 @@ impl<D> Loop<D> {
 
     /// How long the poll may wait.
     fn wait(&self, limit: Option<Duration>) -> Option<Duration> {
-        if !self.readable.is_empty() || self.hub.phase() == Phase::Done {
+        if !self.readable.is_empty() || self.hub.has_more() || self.hub.phase() == Phase::Done {
             return Some(Duration::ZERO);
         }
         let due = self.hub.poll_timeout().map(|at| at.since(self.now()));

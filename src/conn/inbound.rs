@@ -165,6 +165,11 @@ impl Inbound {
             None => match Self::whole(cursor, limits)? {
                 Whole::Item(item) => Ok(Some(item)),
                 Whole::Empty => Ok(None),
+                Whole::BadText(payload) => {
+                    // Kept for the count of what was received in vain.
+                    work.get_or_insert_default().inbound.message = payload.to_vec();
+                    Err(Violation::InvalidUtf8)
+                }
                 Whole::Cut => work.get_or_insert_default().inbound.resume(cursor, limits),
             },
             Some(inbound) => inbound.resume(cursor, limits),
@@ -198,7 +203,7 @@ impl Inbound {
         }
         match kind {
             None => Ok(Whole::Item(Item::Control(header.opcode, payload))),
-            Some(Kind::Text) if str::from_utf8(payload).is_err() => Err(Violation::InvalidUtf8),
+            Some(Kind::Text) if str::from_utf8(payload).is_err() => Ok(Whole::BadText(payload)),
             Some(kind) => Ok(Whole::Item(Item::Message(kind, payload))),
         }
     }
@@ -332,6 +337,7 @@ impl Inbound {
 /// What [`Inbound::whole`] found.
 enum Whole<'b> {
     Item(Item<'b>),
+    BadText(&'b [u8]),
     Empty,
     /// Not whole, or a fragment: the general case must take it.
     Cut,

@@ -244,25 +244,32 @@ impl Conn {
 
     /// What was received and will not be delivered is counted, frames behind a `pause` too.
     pub(super) fn drop_inbound(&mut self, config: &Config) {
-        let limits = self.limits(config);
         let mut held = self.take_held();
-        let mut scratch = Vec::new();
-        let mut cursor = Cursor::new(&mut held, &mut scratch);
-        let (mut messages, mut bytes) = (0, 0);
-        while let Ok(Some(item)) = Inbound::next(&mut self.work, &mut cursor, limits) {
-            match item {
-                Item::Message(_, payload) => (messages, bytes) = (messages + 1, bytes + payload.len()),
-                Item::JoinedMessage(_) => (messages, bytes) = (messages + 1, bytes + cursor.scratch().len()),
-                Item::Control(..) | Item::JoinedControl(..) => {}
-            }
-        }
+        let (messages, bytes) = if held.is_empty() { (0, 0) } else { self.count_held(&mut held, config) };
         let Some(work) = &mut self.work else { return };
         let partial = std::mem::take(&mut work.inbound).partial_bytes();
         if let Some(ending) = &mut work.ending {
             ending.lost.inbound_messages += messages;
-            ending.lost.inbound_bytes += bytes as u64;
+            ending.lost.inbound_bytes += bytes;
             ending.lost.inbound_partial_bytes += partial;
         }
+    }
+
+    /// Messages among frames that were read and not parsed, and their bytes.
+    fn count_held(&mut self, held: &mut [u8], config: &Config) -> (u64, u64) {
+        let limits = self.limits(config);
+        let mut scratch = Vec::new();
+        let mut cursor = Cursor::new(held, &mut scratch);
+        let (mut messages, mut bytes) = (0, 0);
+        while let Ok(Some(item)) = Inbound::next(&mut self.work, &mut cursor, limits) {
+            let len = match item {
+                Item::Message(_, payload) => payload.len(),
+                Item::JoinedMessage(_) => cursor.scratch().len(),
+                Item::Control(..) | Item::JoinedControl(..) => continue,
+            };
+            (messages, bytes) = (messages + 1, bytes + len as u64);
+        }
+        (messages, bytes)
     }
 
     /// Drops what has not begun, except a Close of ours.

@@ -19,7 +19,7 @@
 //! ```
 
 /// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// TCP is there, the HTTP upgrade is not complete.
     Connecting,

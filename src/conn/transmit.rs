@@ -76,7 +76,7 @@ impl Conn {
 
     /// A control frame goes behind what is queued; of Pongs in the backlog only the newest is kept (§5.5.3).
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
-        if opcode == Opcode::Pong && self.has_backlog() {
+        if opcode == Opcode::Pong && self.flags.behind {
             self.backlog(now).push_pong(None, payload);
             return self.want_write();
         }

@@ -187,7 +187,8 @@ class Lab:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.errors = []
         threading.Thread(target=self._read_events, daemon=True).start()
-        threading.Thread(target=self._read_errors, daemon=True).start()
+        self.error_reader = threading.Thread(target=self._read_errors, daemon=True)
+        self.error_reader.start()
         host, _, port = self.wait("listening")["addr"].rpartition(":")
         self.address = (host, int(port))
         self.baseline = self.control.stats()
@@ -246,6 +247,8 @@ class Lab:
         check(not found, f"unexpected {found[:1]}")
 
     def tail(self):
+        if self.ended:
+            self.error_reader.join(1)
         text = "; ".join(json.dumps({k: v for k, v in e.items() if k != "at"}) for e in self.events[-3:])
         errors = "".join(self.errors[-5:])
         return f"last events: {text}" + (f"; stderr: {errors!r}" if errors else "")

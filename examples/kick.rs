@@ -1,0 +1,31 @@
+//! Bans by predicate: `/kick NAME` from anyone closes every connection whose path is `/NAME`, with a last word.
+//!
+//! `cargo run --example kick`, then connect to <ws://127.0.0.1:9001/alice> and <ws://127.0.0.1:9001/bob>; send
+//! `/kick alice` as bob.
+
+use adjourn::{CloseFrame, Config, Event, Pace, Server};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
+    println!("listening on ws://127.0.0.1:9001/NAME");
+
+    server.run(|clients, event| match event {
+        Event::Message { id, message, closing: false } => {
+            let Some(name) = message.as_text().and_then(|text| text.strip_prefix("/kick ")) else { return };
+            let path = format!("/{name}");
+
+            // One by one, with a last message that even a full backlog has room for ...
+            let loudest = clients.iter().find(|client| client.path() == path && client.buffered_amount() > 0);
+            if let Some(id) = loudest.map(|client| client.id()) {
+                clients.kick(id, "you never listen", CloseFrame::of(adjourn::CloseCode::POLICY), true);
+            }
+            // ... and all the others in one sweep, which tells when the last of them has gone.
+            let frame = CloseFrame::truncating(4003, format!("kicked by {id}")).expect("4003 is a legal code");
+            clients.close_where(frame, Pace::AtOnce, move |client| client.path() == path);
+        }
+        Event::SweepDone { report, .. } => println!("{} kicked, {} said good-bye", report.matched, report.clean),
+        Event::Close { id, closed } => println!("{id}: {} {:?}", closed.effective_code(), closed.cause),
+        _ => {}
+    })?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! A TCP connection as two kernels see it: bytes in order, late, in pieces; buffers that fill; FIN in order; RST at
+//! once, taking with it what is in flight.
+
+use std::{collections::VecDeque, io};
+
+use fastrand::Rng;
+
+/// One direction.
+#[derive(Debug, Default)]
+pub struct Pipe {
+    /// In flight or in the receiver's kernel, oldest first.
+    bytes: VecDeque<u8>,
+    /// How many of them are in the receiver's kernel.
+    arrived: usize,
+    /// The sender has sent its FIN behind the bytes.
+    fin_sent: bool,
+    /// It is in the receiver's kernel.
+    fin_arrived: bool,
+    /// A delivery is on the agenda.
+    pub moving: bool,
+}
+
+impl Pipe {
+    pub fn used(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Bytes that the receiver could read now.
+    pub fn arrived(&self) -> usize {
+        self.arrived
+    }
+
+    pub fn fin_arrived(&self) -> bool {
+        self.fin_arrived
+    }
+
+    /// Whether something is still on its way.
+    pub fn has_more(&self) -> bool {
+        self.arrived < self.bytes.len() || self.fin_sent != self.fin_arrived
+    }
+
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
+    pub fn send_fin(&mut self) {
+        self.fin_sent = true;
+    }
+
+    /// Moves some of what is on its way to the receiver, which has room for `room` bytes. Returns whether it noticed.
+    pub fn deliver(&mut self, room: usize, rng: &mut Rng) -> bool {
+        let flying = self.bytes.len() - self.arrived;
+        let most = flying.min(room.saturating_sub(self.arrived));
+        let n = if rng.u8(..4) == 0 && most > 1 { rng.usize(1..=most) } else { most };
+        self.arrived += n;
+        let fin = self.fin_sent && !self.fin_arrived && self.arrived == self.bytes.len();
+        self.fin_arrived |= fin;
+        n > 0 || fin
+    }
+
+    /// The receiver reads what is there, as much as fits.
+    pub fn read(&mut self, buffer: &mut [u8]) -> usize {
+        let n = self.arrived.min(buffer.len());
+        for (to, from) in buffer.iter_mut().zip(self.bytes.drain(..n)) {
+            *to = from;
+        }
+        self.arrived -= n;
+        if self.bytes.is_empty() {
+            self.bytes = VecDeque::new();
+        }
+        n
+    }
+
+    /// What is in flight is lost, and with `all` also what the receiver has not read.
+    fn lose(&mut self, all: bool) {
+        self.bytes.truncate(if all { 0 } else { self.arrived });
+        self.arrived = self.bytes.len();
+        self.fin_sent = self.fin_arrived;
+    }
+}
+
+/// A connection between a peer and the server's socket.
+#[derive(Debug)]
+pub struct Link {
+    /// From the peer to the server.
+    pub up: Pipe,
+    /// From the server to the peer.
+    pub down: Pipe,
+    pub slot: Option<u32>,
+    /// Bytes that fit into the server's send buffer and the peer's receive buffer together.
+    pub capacity: u32,
+    /// How long bytes travel, in microseconds.
+    pub latency: u32,
+    /// The server was told that there is no room, and not that there is again.
+    pub hungry: bool,
+    /// The peer has closed its socket: what arrives there is answered with RST.
+    pub peer_gone: bool,
+    /// The server has closed its socket.
+    pub server_gone: bool,
+    /// An RST has arrived at the server's socket.
+    dead: bool,
+    /// It has not been told yet.
+    error: bool,
+}
+
+impl Link {
+    pub fn new(capacity: u32, latency: u32) -> Self {
+        Self {
+            up: Pipe::default(),
+            down: Pipe::default(),
+            slot: None,
+            capacity,
+            latency,
+            hungry: false,
+            peer_gone: false,
+            server_gone: false,
+            dead: false,
+            error: false,
+        }
+    }
+
+    /// The server reads. As in Linux, what came before an RST can still be read, an error is told once, and then
+    /// there is EOF.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.up.arrived() > 0 {
+            return Ok(self.up.read(buffer));
+        }
+        if std::mem::take(&mut self.error) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if self.dead || self.up.fin_arrived() { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+
+    /// How much the server may write, `offered` bytes at most. Zero is `WouldBlock`.
+    pub fn room(&mut self, offered: usize) -> io::Result<usize> {
+        if self.dead {
+            let first = std::mem::take(&mut self.error);
+            let kind = if first { io::ErrorKind::ConnectionReset } else { io::ErrorKind::BrokenPipe };
+            return Err(kind.into());
+        }
+        let free = (self.capacity as usize).saturating_sub(self.down.used());
+        self.hungry |= free < offered;
+        Ok(free.min(offered))
+    }
+
+    /// Whether the server's socket has become writable again: a third of the buffer is free.
+    pub fn feeds(&mut self) -> bool {
+        let enough = self.down.used() * 3 <= self.capacity as usize * 2;
+        enough && std::mem::take(&mut self.hungry)
+    }
+
+    /// An RST of the peer has arrived at the server. `all`: what was not read is gone as well.
+    pub fn handle_reset(&mut self, all: bool) {
+        self.up.lose(all);
+        self.down.lose(true);
+        (self.dead, self.error, self.peer_gone) = (true, true, true);
+    }
+
+    /// The server's socket ends with RST.
+    pub fn send_reset(&mut self) {
+        self.up.lose(true);
+        self.down.lose(true);
+        (self.dead, self.server_gone) = (true, true);
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead
+    }
+}
