@@ -24,7 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Event::Close { id, closed } => {
             println!("{id}: {} {:?}, clean: {}", closed.effective_code(), closed.cause, closed.was_clean());
         }
-        Event::Phase { phase, stats } => println!("{}: {} open, {} closing", phase.name(), stats.open, stats.closing),
+        Event::Phase { phase, stats } => {
+            println!("{}: {} open, {} closing", phase.name(), stats.open, stats.closing)
+        }
         _ => {}
     })?;
 

@@ -20,10 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 clients.kick(id, "you never listen", CloseFrame::of(adjourn::CloseCode::POLICY), true);
             }
             // ... and all the others in one sweep, which tells when the last of them has gone.
-            let frame = CloseFrame::truncating(4003, format!("kicked by {id}")).expect("4003 is a legal code");
+            let frame =
+                CloseFrame::truncating(4003, format!("kicked by {id}")).expect("4003 is a legal code");
             clients.close_where(frame, Pace::AtOnce, move |client| client.path() == path);
         }
-        Event::SweepDone { report, .. } => println!("{} kicked, {} said good-bye", report.matched, report.clean),
+        Event::SweepDone { report, .. } => {
+            println!("{} kicked, {} said good-bye", report.matched, report.clean)
+        }
         Event::Close { id, closed } => println!("{id}: {} {:?}", closed.effective_code(), closed.cause),
         _ => {}
     })?;

@@ -10,7 +10,10 @@ const TABLE: &str = include_str!("../docs/transitions.md");
 /// (state, input) -> (next state, effects), as the file has it. A row may name several inputs.
 fn table() -> BTreeMap<(String, String), (String, String)> {
     let mut table = BTreeMap::new();
-    for line in TABLE.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| State ") && !line.starts_with("| ---")) {
+    for line in TABLE
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| State ") && !line.starts_with("| ---"))
+    {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [state, inputs, next, effects] = cells[..] else { panic!("a row has four cells: {line}") };
         for input in inputs.split(", ") {
@@ -41,7 +44,8 @@ fn every_state_and_input_does_what_the_table_says() {
             let step = step(state, input);
             let done = (format!("{:?}", step.next), names(step.effects));
             if done != (next.clone(), effects.clone()) {
-                writeln!(wrong, "{state:?} x {input:?}: {done:?}, the table says {next}, {effects}").expect("a string");
+                writeln!(wrong, "{state:?} x {input:?}: {done:?}, the table says {next}, {effects}")
+                    .expect("a string");
             }
         }
     }
@@ -72,7 +76,10 @@ fn the_table_has_the_shape_that_the_specification_asks_for() {
                 assert!(step.effects.contains(&Effect::Report), "{pair}: lingering begins with the report");
             }
             if step.next == State::Closed && state.is_established() {
-                assert!(step.effects.contains(&Effect::Abort), "{pair}: an established connection ends by an abort");
+                assert!(
+                    step.effects.contains(&Effect::Abort),
+                    "{pair}: an established connection ends by an abort"
+                );
             }
             assert!(step.next >= state || step.next == State::Lingering, "{pair}: no way back");
             if step.effects.contains(&Effect::QueueClose) {
