@@ -86,7 +86,8 @@ pub enum Action {
     Read(usize),
     /// Shut down the sending side.
     Fin(usize),
-    /// End it in this style, never [`Abort::Auto`]; then call [`Hub::handle_aborted`].
+    /// End it in this style, never [`Abort::Auto`]; then call [`Hub::handle_aborted`], or for a FIN
+    /// [`Hub::handle_aborted_by_fin`].
     Abort(usize, Abort),
     /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
     Release(usize, bool),
@@ -290,14 +291,15 @@ impl<D> Hub<D> {
         self.slots.get(slot).is_some_and(|entry| entry.conn.todo.has(Todo::WRITE))
     }
 
-    /// [`Action::Abort`] was carried out; the kernel held so many bytes that it had not got acknowledged.
+    /// [`Action::Abort`] was carried out by closing the descriptor; the kernel held so many bytes that it had not got
+    /// acknowledged.
     pub fn handle_aborted(&mut self, slot: usize, kernel_unsent: Option<u32>) {
         self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, false, cx));
     }
 
-    /// The same, but by FIN and with input that was unread: closing the descriptor now might reset the connection, so it
-    /// stays and lingers.
-    pub fn handle_aborted_unread(&mut self, slot: usize, kernel_unsent: Option<u32>) {
+    /// [`Action::Abort`] was carried out by a FIN. The descriptor is still there and lingers: input that is unread, or
+    /// still under way, would be answered by a reset if it were closed.
+    pub fn handle_aborted_by_fin(&mut self, slot: usize, kernel_unsent: Option<u32>) {
         self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, true, cx));
     }
 

@@ -489,17 +489,16 @@ impl<D> Loop<D> {
                 }
                 Some(Action::Read(slot)) => self.readable.push(slot),
                 Some(Action::Fin(slot)) => {
-                    if let Some(stream) = self.sockets.get_mut(slot) {
-                        // An error means that the peer is gone already; the read that follows says so.
-                        let _ = stream.shutdown(std::net::Shutdown::Write);
-                    }
+                    self.sockets.fin(slot);
                 }
                 Some(Action::Abort(slot, style)) => {
-                    let (unsent, unread) = self.sockets.abort(slot, style == Abort::Reset);
-                    if unread {
-                        self.hub.handle_aborted_unread(slot, unsent);
-                    } else {
+                    let unsent = self.sockets.unsent(slot);
+                    if style == Abort::Reset {
+                        self.sockets.release(slot, true);
                         self.hub.handle_aborted(slot, unsent);
+                    } else {
+                        self.sockets.fin(slot);
+                        self.hub.handle_aborted_by_fin(slot, unsent);
                     }
                 }
                 Some(Action::Release(slot, reset)) => {

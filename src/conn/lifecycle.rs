@@ -391,14 +391,12 @@ impl Conn {
         self.ending().map_or(Abort::Reset, |ending| ending.abort)
     }
 
-    /// The driver has aborted it; the kernel held so many bytes. With input unread the descriptor lingers.
-    pub(crate) fn handle_aborted(&mut self, kernel_unsent: Option<u32>, unread: bool, cx: &mut Context<'_>) {
-        self.todo = Todo(Todo::RELEASE);
+    /// The driver has aborted it; the kernel held so many bytes. Behind a FIN the descriptor lingers.
+    pub(crate) fn handle_aborted(&mut self, kernel_unsent: Option<u32>, by_fin: bool, cx: &mut Context<'_>) {
+        self.todo = Todo(if by_fin { Todo::READ } else { Todo::RELEASE });
         self.report(kernel_unsent, cx);
-        if unread {
-            self.todo = Todo::default();
-            self.apply(Input::AbortedUnread, Why::Nothing, cx);
-            self.todo.add(Todo::READ);
+        if by_fin {
+            self.apply(Input::AbortedByFin, Why::Nothing, cx);
         }
     }
 

@@ -113,8 +113,8 @@ pub enum Input {
     Terminate,
     /// The hard sweep of a shutdown.
     HardSweep,
-    /// It was aborted by FIN with input unread, which close would answer by a reset.
-    AbortedUnread,
+    /// It was aborted by FIN. Input may be unread or under way, and closing the descriptor would answer it by a reset.
+    AbortedByFin,
     /// A message would exceed `max_backlog`, and the policy is to end such a connection.
     Overflow,
     /// `close_timeout` ran out.
@@ -159,7 +159,7 @@ impl Input {
         Self::Kick,
         Self::Terminate,
         Self::HardSweep,
-        Self::AbortedUnread,
+        Self::AbortedByFin,
         Self::Overflow,
         Self::CloseTimeout,
         Self::FlushBudget,
@@ -270,7 +270,7 @@ fn connecting(input: Input) -> Step {
         | Input::ViolationAfterFlush
         | Input::Bytes
         | Input::Flushed
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::Overflow
         | Input::CloseTimeout
         | Input::FlushBudget
@@ -306,7 +306,7 @@ fn refusing(input: Input) -> Step {
         | Input::PeerCloseAfterFlush
         | Input::Violation
         | Input::ViolationAfterFlush
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::Overflow
         | Input::CloseTimeout
         | Input::FlushBudget
@@ -355,7 +355,7 @@ fn open(input: Input) -> Step {
         | Input::Flushed
         | Input::CloseTimeout
         | Input::FlushBudget
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::AnswerClose
         | Input::LingerEnd => to(Open, &[]),
     }
@@ -385,7 +385,7 @@ fn local_closing(input: Input) -> Step {
         | Input::HandshakeTimeout
         | Input::SweptSilent
         | Input::Bytes
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::Overflow
         | Input::AnswerClose
         | Input::HeartbeatIdle
@@ -422,7 +422,7 @@ fn remote_closing(input: Input) -> Step {
         | Input::PeerCloseAfterFlush
         | Input::Violation
         | Input::ViolationAfterFlush
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::Overflow
         | Input::HeartbeatIdle
         | Input::HeartbeatTimeout
@@ -456,7 +456,7 @@ fn failing(input: Input) -> Step {
         | Input::PeerCloseAfterFlush
         | Input::Violation
         | Input::ViolationAfterFlush
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::Overflow
         | Input::AnswerClose
         | Input::HeartbeatIdle
@@ -490,7 +490,7 @@ fn lingering(input: Input) -> Step {
         | Input::Close
         | Input::Kick
         | Input::Terminate
-        | Input::AbortedUnread
+        | Input::AbortedByFin
         | Input::Overflow
         | Input::CloseTimeout
         | Input::FlushBudget
@@ -504,7 +504,7 @@ fn lingering(input: Input) -> Step {
 
 fn closed(input: Input) -> Step {
     match input {
-        Input::AbortedUnread => to(State::Lingering, &[Effect::Fin]),
+        Input::AbortedByFin => to(State::Lingering, &[Effect::Fin]),
         Input::Send | Input::SendUnanswered => to(State::Closed, &[Effect::Refuse]),
         Input::Upgrade
         | Input::Refusal

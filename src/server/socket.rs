@@ -74,34 +74,23 @@ impl Sockets {
         }
     }
 
-    /// Ends the TCP connection at once: by RST and close; or by FIN, and by close if no input is unread, which close would
-    /// answer by RST. Returns how much the kernel held that was not acknowledged, and whether input was unread: then the
-    /// socket is still there.
-    pub(super) fn abort(&mut self, slot: usize, reset: bool) -> (Option<u32>, bool) {
-        let Some(stream) = self.get_mut(slot) else { return (None, false) };
-        let unsent = super::outq::unsent(stream);
-        if reset {
-            reset_on_close(stream);
-        } else {
-            // The peer may be gone already: then there is nothing to say good-bye to.
+    /// Sends FIN.
+    pub(super) fn fin(&mut self, slot: usize) {
+        if let Some(stream) = self.get_mut(slot) {
+            // It fails if the peer is gone already; the read that follows says so.
             let _ = stream.shutdown(std::net::Shutdown::Write);
-            if has_unread(stream) {
-                return (unsent, true);
-            }
         }
-        self.take(slot);
-        (unsent, false)
+    }
+
+    /// How much the kernel holds that is not acknowledged.
+    pub(super) fn unsent(&mut self, slot: usize) -> Option<u32> {
+        self.get_mut(slot).and_then(|stream| super::outq::unsent(stream))
     }
 }
 
 fn reset_on_close(stream: &TcpStream) {
     // It fails only for a socket that is broken already, which close ends as well.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-/// Discards some of the input; says whether there was any.
-fn has_unread(mut stream: &TcpStream) -> bool {
-    matches!(stream.read(&mut [0; 4096]), Ok(n) if n > 0)
 }
 
 impl Socket {

@@ -10,15 +10,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 repository=$(cd "$here/../.." && pwd)
 
-die() {
-    echo "run.sh: $*" >&2
-    echo "0 passed, 1 failed"
-    exit 1
-}
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+. "$here/install.sh"
 
 if [ $# -ge 1 ]; then
     echo_binary=$1
@@ -29,29 +21,10 @@ fi
 [ -x "$echo_binary" ] || die "no echo binary at $echo_binary"
 echo_binary=$(realpath "$echo_binary")
 
-# The clients.
-command -v node >/dev/null || die "node is missing"
-command -v npm >/dev/null || die "npm is missing"
-command -v python3 >/dev/null || die "python3 is missing"
-
 cd "$here"
-if ! npm ls --silent >/dev/null 2>&1; then
-    npm ci --silent --no-audit --no-fund || die "npm ci failed"
-fi
-
-if ! venv/bin/python -c 'import sys, websockets; sys.exit(f"websockets=={websockets.__version__}\n" != open("requirements.txt").read())' 2>/dev/null; then
-    rm -rf venv
-    python3 -m venv venv || die "no venv (python3-venv missing?)"
-    venv/bin/pip install --quiet --disable-pip-version-check -r requirements.txt || die "pip install failed"
-fi
-
-CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
-if [ ! -x "$CHROMIUM" ]; then
-    as_root apt-get update -q || die "apt-get update failed"
-    as_root apt-get install -q -y --no-install-recommends chromium || die "apt-get install chromium failed"
-fi
-[ -x "$CHROMIUM" ] || die "no chromium at $CHROMIUM"
-export CHROMIUM
+install_node_clients
+install_python_clients
+install_chromium
 
 # The server.
 scratch=$(mktemp -d)

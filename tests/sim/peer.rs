@@ -121,8 +121,8 @@ pub struct Peer {
     max_payload: usize,
     /// What a trickler has yet to send.
     drip: VecDeque<u8>,
-    /// A message in fragments is under way.
-    in_message: bool,
+    /// It has done the last thing of its own accord.
+    finished: bool,
 }
 
 impl Peer {
@@ -147,7 +147,7 @@ impl Peer {
             ended: false,
             max_payload,
             drip: VecDeque::new(),
-            in_message: false,
+            finished: false,
         }
     }
 
@@ -196,10 +196,11 @@ impl Peer {
             self.request(wish, &mut doing);
             return self.dribble(doing);
         }
-        if !self.open || self.done {
+        if !self.open || self.done || self.finished || (self.close_sent && self.kind != Kind::TalksOn) {
             return doing;
         }
         if self.acts == 0 {
+            self.finished = true;
             self.finish(&mut doing);
         } else {
             self.acts -= 1;
@@ -496,7 +497,6 @@ impl Peer {
                 _ => {}
             }
         }
-        self.in_message = false;
     }
 
     fn message(&mut self, doing: &mut Doing, most: usize) {
