@@ -64,7 +64,8 @@ pub struct Config {
     pub read_buffer: usize,
     /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
     pub reads_per_turn: u32,
-    /// Connections that a sweep touches per turn. 1,024: well below a millisecond.
+    /// Connections that a sweep touches per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
+    /// the last Close frame of a large sweep does not wait for the answers to the first.
     pub sweep_slice: usize,
     /// Bytes not yet sent that the kernel may hold per socket (`TCP_NOTSENT_LOWAT`, Linux). What the kernel holds
     /// cannot be overtaken by a Close frame. `None` leaves it to the kernel.
@@ -102,7 +103,7 @@ impl Default for Config {
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,
             reads_per_turn: 4,
-            sweep_slice: 1024,
+            sweep_slice: 4096,
             notsent_lowat: Some(128 << 10),
             listen_backlog: 4096,
         }

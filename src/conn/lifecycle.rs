@@ -176,7 +176,7 @@ impl Conn {
             }
             Effect::QueuePing => {
                 let silent = cx.now.since(self.last_inbound).as_millis();
-                self.ping_after = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
+                self.tally = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
                 self.push_control(Opcode::Ping, &[], cx.cork, cx.now);
             }
             Effect::DropInbound => self.drop_inbound(cx.config),
@@ -215,8 +215,8 @@ impl Conn {
             }
             Effect::Fin => {
                 self.todo.add(Todo::FIN);
-                (self.since, self.discarded) =
-                    if before == State::Refusing { (self.since, self.discarded) } else { (cx.now, 0) };
+                (self.since, self.tally) =
+                    if before == State::Refusing { (self.since, self.tally) } else { (cx.now, 0) };
                 if self.flags.eof {
                     self.apply(Input::Eof, Why::Nothing, cx);
                 }
