@@ -353,6 +353,8 @@ impl Conn {
         let mut payload = Vec::with_capacity(frame.payload_len());
         frame.write_payload(&mut payload);
         self.push_frame(Opcode::Close, &payload, cx.cork, cx.now);
+        // Also while the kernel takes nothing: the driver then lets it hold less, so that the Close can overtake the rest.
+        self.todo.add(Todo::WRITE);
         let queued = self.buffered_amount();
         if let Some(ending) = self.ending_mut() {
             ending.unanswered = false;

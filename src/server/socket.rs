@@ -100,8 +100,14 @@ impl Sockets {
             };
             result
         })?;
+        if !full {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        if let (Some(lowat), true) = (hub.config().notsent_lowat, hub.is_closing(slot)) {
+            SockRef::from(&*stream).set_tcp_notsent_lowat(lowat)?;
+        }
         if let Some(watches) = self.watches_writes.get_mut(slot)
-            && full
             && !*watches
         {
             registry.reregister(stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;

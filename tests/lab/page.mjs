@@ -10,6 +10,7 @@ import assert from 'node:assert/strict';
 
 const PATIENCE_MS = 10_000;
 const MAX_PAYLOAD = 200_000;
+const CLOSE_TIMEOUT_MS = 1000;
 const SIZES = [[1280, 800], [390, 800]];
 const LOST = ['messages', 'bytes', 'partial', 'inbound_messages', 'inbound_bytes', 'inbound_partial_bytes',
   'trailing_bytes', 'kernel_unsent'];
@@ -51,7 +52,8 @@ let lab;
 let origin;
 
 async function startLab() {
-  lab = spawn(binary, ['--listen', '127.0.0.1:0', '--max-payload', String(MAX_PAYLOAD)], { stdio: ['ignore', 'pipe', 'inherit'] });
+  lab = spawn(binary, ['--listen', '127.0.0.1:0', '--max-payload', String(MAX_PAYLOAD),
+    '--close-timeout', String(CLOSE_TIMEOUT_MS)], { stdio: ['ignore', 'pipe', 'inherit'] });
   lab.on('error', (error) => events.push({ event: 'no process', error }));
   createInterface({ input: lab.stdout }).on('line', (line) => events.push(JSON.parse(line)));
   const first = await until('close_lab to listen', () => events[0] ?? (lab.exitCode !== null && { event: 'it ended' }));
@@ -295,6 +297,26 @@ async function endings() {
     assert.equal(seen.browser.code, '4003');
     assert.deepEqual(seen.verdicts, { code: 'explained', reason: 'agree', clean: 'agree' }, seen.words);
     assert.match(seen.words, /each end keeps the code that it received/);
+    assert.deepEqual(await cutLabels(), []);
+  });
+
+  await test('a page that does not read: the Close never leaves, and the page says why', async () => {
+    const path = await connect();
+    paths.push(path);
+    await write('count', 500);
+    await write('code', 4006);
+    await tab.evaluate((until) => {
+      document.querySelector('[data-command^=flood-close]').click();
+      while (Date.now() < until);
+    }, Date.now() + 2 * CLOSE_TIMEOUT_MS);
+    const seen = await ended(path);
+    const { accepted } = eventsOf(path, 'flood')[0];
+    assert.deepEqual([seen.line.cause, seen.line.cause_fields, seen.line.effective_code, accepted],
+      ['CloseTimeout', { flushed: false }, 4006, 500]);
+    assert.equal(seen.browser.code, '1006');
+    assert.deepEqual(seen.verdicts, { code: 'explained', reason: 'explained', clean: 'agree' }, seen.words);
+    assert.ok(seen.hot.includes('messages'), 'what was lost is highlighted');
+    ordered(seen.timeline, 'Close 4006 never sent', 'abort', 'done', 'CloseEvent');
     assert.deepEqual(await cutLabels(), []);
   });
 

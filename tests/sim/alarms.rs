@@ -4,10 +4,9 @@
 
 use std::cmp::Reverse;
 
-use adjourn::{Cause, Initiator, State, Timing, conn::Input};
+use adjourn::{Cause, ConnectionId, Initiator, State, Timing, conn::Input};
 
-use crate::book::{Book, after, answer_to, ensure, trace};
-use crate::book::Expected;
+use crate::book::{Book, Expected, after, answer_to, ensure, trace};
 
 /// Nobody in particular: the whole server.
 pub const SERVER: u32 = u32::MAX;
@@ -27,7 +26,9 @@ pub enum Alarm {
 }
 
 impl Book {
+    /// Deadlines are kept in whole milliseconds, rounded up.
     pub fn set_alarm(&mut self, at: u64, conn: u32, alarm: Alarm) {
+        let at = at.checked_next_multiple_of(1000).unwrap_or(u64::MAX);
         self.alarms.push(Reverse((at, conn, alarm)));
     }
 
@@ -73,7 +74,7 @@ impl Book {
             self.alarms.pop();
             match self.due(conn, alarm) {
                 None => {}
-                Some(due) if due < wake => {
+                Some(due) if due.saturating_add(999) < wake => {
                     let text = format!("{alarm:?} is due at {due}, and nothing would happen before {wake}");
                     return self.fail("woken_for_every_deadline", conn, text);
                 }
@@ -83,7 +84,7 @@ impl Book {
     }
 
     /// The hub is about to look at its deadlines: what must it do? `queued` says how many bytes it has for one.
-    pub fn ring(&mut self, queued: impl Fn(u32) -> usize) {
+    pub fn ring(&mut self, queued: impl Fn(ConnectionId) -> usize) {
         while let Some(&Reverse((at, conn, alarm))) = self.alarms.peek()
             && at <= self.now
         {
@@ -99,7 +100,7 @@ impl Book {
         }
     }
 
-    fn fire(&mut self, conn: u32, alarm: Alarm, queued: &impl Fn(u32) -> usize) {
+    fn fire(&mut self, conn: u32, alarm: Alarm, queued: &impl Fn(ConnectionId) -> usize) {
         let now = self.now;
         if alarm == Alarm::Shutdown {
             let text = format!("the shutdown is not done at {now}");
@@ -125,7 +126,8 @@ impl Book {
                 if self.due(conn, Alarm::Stall).is_some_and(|due| due <= now) {
                     return self.fire(conn, Alarm::Stall, queued);
                 }
-                self.heartbeat_due(conn, queued(conn));
+                let queued = self.of(conn).id.map_or(0, queued);
+                self.heartbeat_due(conn, queued);
             }
             Alarm::Close => {
                 self.cover(conn, Input::CloseTimeout);
@@ -171,6 +173,33 @@ impl Book {
             let code = ending.received.as_ref().and_then(|received| received.0);
             ending.sent = Some(Expected::Frame(answer_to(code)));
         }
+    }
+
+    /// So many bytes are queued at the end of a turn.
+    pub fn note_queue(&mut self, conn: u32, queued: usize) {
+        let now = self.now;
+        let facts = self.of(conn);
+        if queued == 0 {
+            facts.behind = None;
+        } else if facts.behind.is_none() {
+            facts.behind = Some(now);
+            if let Some(at) = self.due(conn, Alarm::Stall) {
+                self.set_alarm(at, conn, Alarm::Stall);
+            }
+        }
+    }
+
+    /// Nothing is queued: every Ping that was due is on the wire, and the newest of the peer's Pings is answered.
+    pub fn check_control_frames(&mut self, conn: u32) {
+        let state = self.state(conn);
+        let Some(busy) = &self.facts[conn as usize].busy else { return };
+        let (pings, due) = (busy.pings, busy.pings_due);
+        let open = state == Some(State::Open);
+        let answers = matches!(state, Some(State::Open | State::LocalClosing)) && !busy.pongs_dropped;
+        let answered = busy.last_ping.is_none() || busy.last_ping == busy.last_pong;
+        let text = format!("{:?} for {:?}", busy.last_pong, busy.last_ping);
+        ensure!(self, conn, "pings_are_sent", !open || pings == due, "{pings} of {due}");
+        ensure!(self, conn, "pings_are_answered", !answers || answered, "{text}");
     }
 
     /// All that was due in this turn has been done?

@@ -92,12 +92,9 @@ impl Book {
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
         let latched = self.phase >= Phase::SoftSweep;
         ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
+        let failed = self.of(conn).failed;
+        ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
-        ensure!(self, conn, "open_or_failed", !self.of(conn).failed, "HandshakeFailed was reported");
-        let facts = {
-            let _ = facts;
-            self.of(conn)
-        };
         (facts.opened, facts.id, facts.order) = (true, Some(id), order);
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
@@ -241,14 +238,9 @@ impl Book {
         self.check_inbound(conn, closed);
         self.count_ending(conn, closed);
         let facts = self.of(conn);
-        // `since` of a lingering one was set when it began to linger.
         facts.paused = false;
         facts.behind = None;
-        // What is needed until the slot is free: how it was to be aborted.
-        if let Some(busy) = facts.busy.take() {
-            let style = busy.ending.filter(|ending| ending.aborted).and_then(|ending| ending.style);
-            ensure!(self, conn, "abort_style", style != Some(Abort::Auto), "{style:?}");
-        }
+        facts.busy = None;
     }
 
     /// CLOSING.md §5, from what the wire saw.
@@ -270,7 +262,7 @@ impl Book {
             _ => 1006,
         };
         let clean = ending.received.is_some() && flushed;
-        let cause = cause_name(ending.cause);
+        let cause = ending.cause.name();
         let same_cause = closed.cause.name() == cause
             && match (closed.cause, ending.cause) {
                 (Cause::CloseTimeout { flushed: a }, Cause::CloseTimeout { flushed: b }) => a == b,
@@ -525,6 +517,20 @@ impl Book {
         }
     }
 
+    /// It was aborted by FIN: its descriptor waits for the peer's.
+    pub fn lingers(&mut self, conn: u32) {
+        self.cover(conn, Input::AbortedByFin);
+        let now = self.now;
+        let facts = self.of(conn);
+        (facts.state, facts.since) = (Some(State::Lingering), now);
+        if facts.eof {
+            self.release_due.push(conn);
+        } else {
+            let at = after(now, self.config.linger_timeout);
+            self.set_alarm(at, conn, Alarm::Linger);
+        }
+    }
+
     /// The slot is free.
     pub fn released(&mut self, conn: u32) {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
@@ -534,21 +540,9 @@ impl Book {
         let (opened, closed) = (facts.opened, facts.closed);
         ensure!(self, conn, "released_after_close", opened == closed, "opened: {opened}, closed: {closed}");
     }
-
-    /// The wire agrees with what was sent.
-    pub fn is_sent(&self, conn: u32, payload: &[u8]) -> bool {
-        match self.ending_of(conn).and_then(|ending| ending.sent.as_ref()) {
-            Some(Expected::Frame(frame)) => payload == payload_of(frame),
-            _ => true,
-        }
-    }
 }
 
 fn cause_of(closed: &Closed, state: Option<State>) -> &'static str {
     // What fails keeps its first cause.
     if state == Some(State::Failing) { "ShutdownHard" } else { closed.cause.name() }
-}
-
-fn cause_name(cause: Cause) -> &'static str {
-    cause.name()
 }

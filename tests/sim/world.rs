@@ -38,6 +38,8 @@ enum Item {
     Down(u32),
     /// A peer acts of its own accord.
     Act(u32),
+    /// A slow peer reads on.
+    Slow(u32),
     /// An RST arrives at the server.
     Reset(u32),
     /// The application asks for something between two turns.
@@ -81,9 +83,11 @@ struct World {
     direct: u64,
     rng: Rng,
     now: u64,
-    /// How late a turn may begin.
+    /// How late a turn may begin, in milliseconds.
     late: u64,
     turns: u64,
+    /// Turns without time going on.
+    spins: u64,
 }
 
 /// Lives through the world of this seed. Returns what happened, or the first check that failed.
@@ -140,9 +144,10 @@ impl World {
             buffer,
             scratch: Vec::new(),
             direct: [1, 100, 32 << 10][rng.usize(..3)],
-            late: if size.crowd || rng.bool() { 0 } else { rng.u64(..40_000) },
+            late: if size.crowd || rng.bool() { 0 } else { rng.u64(1..40) },
             now: 0,
             turns: 0,
+            spins: 0,
             rng,
         };
         world.populate(max_payload);
@@ -197,9 +202,10 @@ impl World {
         }
     }
 
+    /// Everything happens at whole milliseconds, as fine as the hub's deadlines are.
     fn at(&mut self, at: u64, item: Item) {
         self.scheduled += 1;
-        self.agenda.push(Reverse((at, self.scheduled, item)));
+        self.agenda.push(Reverse((at.next_multiple_of(1000), self.scheduled, item)));
     }
 
     fn soon(&mut self, by: u64, item: Item) {
@@ -213,14 +219,15 @@ impl World {
             }
             let Some(wake) = self.next_wake() else { return self.end() };
             self.app.book.check_wake(wake);
-            let late = if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) } else { 0 };
+            let late = if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) * 1000 } else { 0 };
+            self.spins = if wake + late == self.now { self.spins + 1 } else { 0 };
             self.now = wake + late;
             self.app.book.now = self.now;
             self.happen();
             self.turn();
             self.turns += 1;
-            let endless = self.turns > 1_000_000 + 1000 * u64::from(self.size.connections);
-            ensure!(self.app.book, None, "turns_are_bounded", !endless, "{} turns", self.turns);
+            let endless = self.spins > 10_000 + 4 * u64::from(self.size.connections);
+            ensure!(self.app.book, None, "time_goes_on", !endless, "{} turns at one moment", self.spins);
             if self.turns.is_multiple_of(1024) {
                 progress(self.now, &self.app.book);
             }
@@ -229,12 +236,12 @@ impl World {
 
     /// When the next turn is: when something happens, or when the hub says.
     fn next_wake(&self) -> Option<u64> {
-        if !self.readable.is_empty() {
+        if !self.readable.is_empty() || self.hub.has_more() {
             return Some(self.now);
         }
         let world = self.agenda.peek().map(|Reverse((at, ..))| *at);
         let hub = self.hub.poll_timeout().map(micros);
-        [world, hub].into_iter().flatten().min().map(|at| at.max(self.now))
+        [world, hub].into_iter().flatten().min().map(|at| at.next_multiple_of(1000).max(self.now))
     }
 
     fn end(&mut self) {
@@ -257,6 +264,7 @@ impl World {
                 Item::Up(conn) => self.arrive_up(conn),
                 Item::Down(conn) => self.arrive_down(conn),
                 Item::Act(conn) => self.act(conn),
+                Item::Slow(conn) => self.consume(conn, true),
                 Item::Reset(conn) => self.arrive_reset(conn),
                 Item::Command | Item::Wake | Item::Shutdown | Item::CutShort => self.commands(item),
                 Item::Leave => self.leave(),
@@ -276,10 +284,6 @@ impl World {
         }
         self.app.wake(clients);
         self.deliver();
-        for at in std::mem::take(&mut self.app.naps) {
-            // Once is enough; what is over later is found by then.
-            self.app.naps.push(at);
-        }
     }
 
     fn leave(&mut self) {
@@ -297,7 +301,7 @@ impl World {
         let wish = self.wishes[conn as usize];
         let doing = self.peers[conn as usize].act(wish);
         self.carry_out(conn, doing);
-        self.consume(conn, true);
+        self.consume(conn, false);
     }
 
     fn carry_out(&mut self, conn: u32, doing: Doing) {
@@ -392,16 +396,18 @@ impl World {
         };
         let mut bytes = vec![0; most.min(link.down.arrived())];
         let n = link.down.read(&mut bytes);
+        let waits = acting || !std::mem::replace(&mut peer.dawdles, true);
         let slow = peer.reading != Reading::Eager && link.down.arrived() > 0;
-        let mut doing = peer.receive(&bytes[..n]);
-        if slow {
-            doing.again = Some(20_000);
-        }
+        peer.dawdles = slow;
+        let doing = peer.receive(&bytes[..n]);
         let fin = link.down.fin_arrived() && link.down.arrived() == 0 && !peer.ended;
         if link.feeds() {
             self.edges.push(Edge { conn, readable: false, writable: true, ended: false });
         }
         self.carry_out(conn, doing);
+        if slow && waits {
+            self.soon(20_000, Item::Slow(conn));
+        }
         if fin {
             let facts = &self.app.book.facts[conn as usize];
             let (opened, closed) = (facts.opened, facts.closed);
@@ -671,18 +677,8 @@ impl World {
     }
 
     fn time_out(&mut self) {
-        let hub = &mut self.hub;
-        let clients = hub.clients();
-        let ids: &[_] = &self.app.book.facts.iter().map(|_| ()).take(0).collect::<Vec<()>>();
-        let _ = ids;
-        let mut book = std::mem::replace(&mut self.app.book, Book::new(adjourn::Config::default(), 0, false));
-        let named: Vec<_> = book.ringing().into_iter().map(|(conn, id)| (conn, id)).collect();
-        let queued: std::collections::HashMap<u32, usize> = named
-            .into_iter()
-            .map(|(conn, id)| (conn, clients.get(id).map_or(0, |client| client.buffered_amount())))
-            .collect();
-        book.ring(|conn| queued.get(&conn).copied().unwrap_or(0));
-        self.app.book = book;
+        let clients = self.hub.clients();
+        self.app.book.ring(|id| clients.get(id).map_or(0, |client| client.buffered_amount()));
         self.hub.handle_timeout();
         self.app.book.check_sweeps();
     }
@@ -719,20 +715,20 @@ impl World {
     }
 
     fn abort(&mut self, slot: usize, style: Abort) {
-        let mut unsent = None;
-        if let Some(conn) = self.conn(slot) {
-            self.app.book.aborted(conn, style);
-            let link = &mut self.links[conn as usize];
-            unsent = u32::try_from(link.down.used()).ok();
-            if style == Abort::Reset {
-                link.send_reset();
-            } else {
-                link.down.send_fin();
-                link.server_gone = true;
-                self.set_down_moving(conn);
-            }
+        let Some(conn) = self.conn(slot) else { return };
+        self.app.book.aborted(conn, style);
+        let link = &mut self.links[conn as usize];
+        let unsent = u32::try_from(link.down.used()).ok();
+        if style == Abort::Reset {
+            link.send_reset();
+            link.slot = None;
+            self.hub.handle_aborted(slot, unsent);
+        } else {
+            link.down.send_fin();
+            self.set_down_moving(conn);
+            self.app.book.lingers(conn);
+            self.hub.handle_aborted_by_fin(slot, unsent);
         }
-        self.hub.handle_aborted(slot, unsent);
     }
 
     fn release(&mut self, slot: usize, reset: bool) {
@@ -740,7 +736,9 @@ impl World {
         self.app.book.released(conn);
         let link = &mut self.links[conn as usize];
         link.slot = None;
-        link.server_gone = true;
+        if std::mem::replace(&mut link.server_gone, true) {
+            return;
+        }
         // Closing a socket with unread input makes the kernel send RST.
         if reset || link.up.arrived() > 0 {
             link.send_reset();
