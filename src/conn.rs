@@ -2,10 +2,10 @@
 //! enters, and no other connection.
 //!
 //! The life of a connection is [`state::step`]; this file carries out what it asks for. Whatever happens goes through
-//! [`Conn::apply`], so that nothing begins or ends anywhere else.
+//! `Conn::apply`, so that nothing begins or ends anywhere else.
 //!
-//! A quiet connection is this struct and nothing more. What it may own besides is in [`Work`], absent when quiet: the
-//! pieces of a cut message, the backlog, and, once closing begins, the [`Ending`].
+//! A quiet connection is this struct and nothing more. What it may own besides is in `Work`, absent when quiet: the
+//! pieces of a cut message, the backlog, and, once closing begins, the `Ending`.
 
 use std::{
     collections::VecDeque,
@@ -243,7 +243,7 @@ impl Conn {
     }
 
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.ending().is_some_and(|ending| ending.unanswered)
+        self.state == State::RemoteClosing && self.ending().is_some_and(|ending| ending.unanswered)
     }
 
     /// It lingered for more bytes than it may: the peer will not stop, so its descriptor goes with a reset.
@@ -294,13 +294,12 @@ impl Conn {
         }
     }
 
-    /// Whether the driver should read.
-    pub(crate) const fn wants_read(&self) -> bool {
+    /// Whether the driver should read. What was held back behind a `pause` has to be parsed before anything new.
+    pub(crate) fn wants_read(&self) -> bool {
         match self.state {
-            State::Open => !self.flags.paused,
+            State::Open | State::LocalClosing => self.may_parse() && !self.has_held(),
             State::Connecting
             | State::Refusing
-            | State::LocalClosing
             | State::RemoteClosing
             | State::Failing
             | State::Lingering => true,
@@ -368,6 +367,7 @@ impl Conn {
                     if !rest.is_empty() {
                         self.work.get_or_insert_default().held.extend_from_slice(rest);
                     }
+                    self.tidy();
                     return None;
                 }
                 State::Open | State::LocalClosing => {}
@@ -517,7 +517,7 @@ impl Conn {
                 }
                 let bytes = cx.cork.bytes.get(*start..*end).unwrap_or_default().to_vec();
                 self.uncork(cx.cork, cx.now);
-                self.backlog(cx.now).push_rest(&bytes, 0);
+                self.backlog(cx.now).push_rest(&bytes, 0, false);
             }
             Shared::Counted(frame) => {
                 self.uncork(cx.cork, cx.now);
@@ -662,6 +662,19 @@ impl Conn {
     pub(crate) fn head(&mut self) -> (&mut Vec<u8>, &mut HeadScanner) {
         let work = self.work.get_or_insert_default();
         (&mut work.held, &mut work.head)
+    }
+
+    /// Whether frames are parsed now.
+    pub(crate) const fn may_parse(&self) -> bool {
+        match self.state {
+            State::Open => !self.flags.paused,
+            State::LocalClosing => true,
+            _ => false,
+        }
+    }
+
+    fn has_held(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| !work.held.is_empty())
     }
 
     pub(crate) fn take_held(&mut self) -> Vec<u8> {

@@ -211,9 +211,7 @@ impl<D> Hub<D> {
     /// Takes what was read earlier and could not be parsed, because the connection was paused.
     pub fn take_held(&mut self, slot: usize) -> Vec<u8> {
         match self.slots.get_mut(slot) {
-            Some(entry) if entry.conn.wants_read() && entry.conn.state() != State::Connecting => {
-                entry.conn.take_held()
-            }
+            Some(entry) if entry.conn.may_parse() => entry.conn.take_held(),
             _ => Vec::new(),
         }
     }

@@ -5,6 +5,7 @@ mod config;
 pub mod conn;
 mod error;
 mod event;
+pub mod guide;
 mod handler;
 pub mod hub;
 mod id;

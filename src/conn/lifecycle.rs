@@ -356,6 +356,9 @@ impl Conn {
         // Also while the kernel takes nothing: the driver then lets it hold less, so that the Close can overtake the rest.
         self.todo.add(Todo::WRITE);
         let queued = self.buffered_amount();
+        if let Some(work) = &mut self.work {
+            work.backlog.pin_pong();
+        }
         if let Some(ending) = self.ending_mut() {
             ending.unanswered = false;
             ending.sent = Some(frame);

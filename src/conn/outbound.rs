@@ -215,7 +215,8 @@ impl Backlog {
 
     /// Takes over what the kernel left of a range of the cork. `bytes` begins `skip` bytes before what is left, at
     /// a frame's first byte; of several Pongs only the newest stays.
-    pub(crate) fn push_rest(&mut self, bytes: &[u8], skip: usize) {
+    /// With `keep_pongs` all stay: a Close of ours has its place counted, and nothing in front of it may change size.
+    pub(crate) fn push_rest(&mut self, bytes: &[u8], skip: usize, keep_pongs: bool) {
         if skip >= bytes.len() {
             return;
         }
@@ -229,7 +230,7 @@ impl Backlog {
                     self.written = skip - at;
                     self.len += end - skip;
                     self.chunks.push_back(Chunk::Frames(frame.to_vec()));
-                } else if opcode == Opcode::Pong {
+                } else if opcode == Opcode::Pong && !keep_pongs {
                     self.push_pong_frame(frame);
                 } else {
                     self.tail(frame.len()).extend_from_slice(frame);
@@ -238,6 +239,11 @@ impl Backlog {
             }
             at = end;
         }
+    }
+
+    /// A Close of ours is queued now: a newer Pong goes behind it, and leaves the one in front of it alone.
+    pub(crate) fn pin_pong(&mut self) {
+        self.pong = None;
     }
 
     fn push_pong_frame(&mut self, frame: &[u8]) {

@@ -28,11 +28,16 @@ impl Conn {
         &mut work.backlog
     }
 
+    fn has_queued_close(&self) -> bool {
+        self.ending().is_some_and(|ending| ending.sent.is_some())
+    }
+
     /// Moves what is in the cork to the backlog.
     pub(super) fn uncork(&mut self, cork: &mut Cork, now: Time) {
         if !self.corked.is_empty() {
             let corked = self.corked;
-            self.backlog(now).push_rest(corked.bytes(cork), 0);
+            let keep_pongs = self.has_queued_close();
+            self.backlog(now).push_rest(corked.bytes(cork), 0, keep_pongs);
             self.corked.clear(cork);
         }
     }
@@ -99,7 +104,8 @@ impl Conn {
             let n = accepted(writer(&[IoSlice::new(bytes)]))?;
             if n < bytes.len() {
                 (self.flags.blocked, self.flags.behind) = (true, true);
-                self.backlog(cx.now).push_rest(bytes, n);
+                let keep_pongs = self.has_queued_close();
+                self.backlog(cx.now).push_rest(bytes, n, keep_pongs);
             }
             self.corked.clear(cx.cork);
             self.handle_written(n, cx);

@@ -149,6 +149,13 @@ impl Paced {
     fn is_done(&self) -> bool {
         self.queue.is_empty()
     }
+
+    /// Forgets who waits; says how many they were.
+    fn forget(&mut self) -> u64 {
+        let waiting = self.queue.len() - self.told;
+        (self.queue, self.told) = (Vec::new(), 0);
+        waiting as u64
+    }
 }
 
 /// A rate that is not above zero would never end: it counts as one a second.
@@ -284,12 +291,13 @@ impl<D> Hub<D> {
     fn advance_sweep(&mut self, index: usize) {
         let slice = self.config.sweep_slice.max(1);
         let Some(sweep) = self.sweeps.running.get_mut(index) else { return };
-        let (id, what) = (sweep.id, sweep.what.clone());
+        let (id, what, running_for) = (sweep.id, sweep.what.clone(), self.now.since(sweep.paced.start));
         if let Some(mut scan) = sweep.scan.take() {
             let end = (scan.at + slice).min(self.slots_end());
             for slot in scan.at..end {
                 let Some(client) = self.client_at(slot) else { continue };
-                let older = !is_newer(client.id().generation(), scan.newest);
+                // Accepted before the sweep began is not enough: it may have opened since.
+                let older = !is_newer(client.id().generation(), scan.newest) && client.age() >= running_for;
                 let eligible = matches!(what, What::Terminate) || client.state() == State::Open;
                 if !older || !eligible || !(scan.predicate)(&client) {
                     continue;
@@ -583,6 +591,14 @@ impl<D> Hub<D> {
 
     fn enter_done(&mut self) {
         let now = self.now;
+        // Nobody is left, so whoever a paced sweep would still tell has ended.
+        for sweep in &mut self.sweeps.running {
+            let gone = sweep.paced.forget();
+            sweep.scan = None;
+            sweep.report.matched -= gone;
+            sweep.outstanding -= gone;
+        }
+        self.end_sweeps();
         let longest = self.sweeps.longest_callback;
         self.enter(Phase::Done);
         if let Some(shutdown) = &mut self.sweeps.shutdown {
