@@ -64,7 +64,7 @@ pub struct Config {
     pub read_buffer: usize,
     /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
     pub reads_per_turn: u32,
-    /// Connections that a sweep touches per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
+    /// Connections that a sweep, or expiring deadlines, touch per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
     /// the last Close frame of a large sweep does not wait for the answers to the first.
     pub sweep_slice: usize,
     /// Bytes not yet sent that the kernel may hold for a connection that closes with a backlog (`TCP_NOTSENT_LOWAT`,

@@ -626,9 +626,11 @@ impl Conn {
     pub(crate) fn resume(&mut self, now: Time) {
         if self.flags.paused {
             self.flags.paused = false;
-            // Silence that we imposed is not the peer's.
-            self.last_inbound = now;
-            self.tally = 0;
+            if self.state == State::Open {
+                // Silence that we imposed is not the peer's.
+                self.last_inbound = now;
+                self.tally = 0;
+            }
             self.todo.add(Todo::READ | Todo::ALARM);
         }
     }

@@ -71,6 +71,9 @@ pub struct Hub<D> {
     rng: fastrand::Rng,
 }
 
+/// Notes and slots to deal with for which room is kept when there are none.
+const ROOM: usize = 4096;
+
 struct Slot<D> {
     conn: Conn,
     data: Option<D>,
@@ -314,9 +317,11 @@ impl<D> Hub<D> {
         }
     }
 
-    /// Carries out what is due: deadlines, then one slice of each sweep and the next step of a shutdown.
+    /// Carries out what is due: a slice of the deadlines and of each sweep, and the next step of a shutdown. What is left
+    /// is due in the next turn, at its own `now`.
     pub fn handle_timeout(&mut self) {
-        while let Some(slot) = self.deadlines.first_due(self.now) {
+        for _ in 0..self.config.sweep_slice.max(1) {
+            let Some(slot) = self.deadlines.first_due(self.now) else { break };
             let key = slot as usize;
             let due = self.with(key, |conn, cx| {
                 conn.handle_timeout(cx);
@@ -370,6 +375,10 @@ impl<D> Hub<D> {
             if let Some(entry) = self.slots.get_mut(key) {
                 entry.conn.listed = false;
             }
+        }
+        // After a sweep of many there is no need for so much room.
+        if self.listed.capacity() > ROOM || self.notes.capacity() > ROOM {
+            (self.listed, self.notes) = <(VecDeque<_>, VecDeque<_>)>::default();
         }
         None
     }

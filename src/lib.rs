@@ -11,6 +11,7 @@ pub mod hub;
 mod id;
 mod server;
 mod shutdown;
+pub mod testing;
 mod time;
 pub mod wire;
 

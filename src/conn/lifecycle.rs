@@ -265,6 +265,8 @@ impl Conn {
             let len = match item {
                 Item::Message(_, payload) => payload.len(),
                 Item::JoinedMessage(_) => cursor.scratch().len(),
+                // §5.5.1: nothing behind a Close counts.
+                Item::Control(Opcode::Close, _) | Item::JoinedControl(Opcode::Close, _) => break,
                 Item::Control(..) | Item::JoinedControl(..) => continue,
             };
             (messages, bytes) = (messages + 1, bytes + len as u64);

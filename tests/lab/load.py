@@ -126,6 +126,11 @@ class Process:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def waited(self):
+        """Milliseconds for which its first loop was ready to run and had no processor."""
+        with open(f"/proc/{self.popen.pid}/task/{self.popen.pid}/schedstat", encoding="ascii") as text:
+            return int(text.read().split()[1]) / 1e6
+
     def kill(self):
         if self.popen.poll() is None:
             self.popen.kill()
@@ -675,8 +680,13 @@ def ten_thousand_closing(record, binaries, started):
         idle = server.rss()
         asked = time.monotonic()
         server.command("close-where /all 4000 all of you")
+        before_timeouts = asked + timeout / 1000 - 0.1
+        swarm.run(lambda: time.monotonic() > before_timeouts, timeout / 1000, "the time of the timeouts")
+        waited = server.waited()
         swarm.run(lambda: swarm.ended == count, timeout / 1000 + 15, "the end of all")
         done = server.wait("sweep_done")
+        waited = server.waited() - waited
+        record.note(f"{turn} round: during the timeouts the server waited {waited:.1f} ms for a processor in all")
         server.wait("close", count)
         record.equal([done[k] for k in ("matched", "clean", "timed_out", "lost_messages")],
                      [count, count // 2, count // 2, 0],

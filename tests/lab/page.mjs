@@ -55,7 +55,7 @@ let origin;
 
 async function startLab() {
   lab = spawn(binary, ['--listen', '127.0.0.1:0', '--max-payload', String(MAX_PAYLOAD),
-    '--close-timeout', String(CLOSE_TIMEOUT_MS), '--flush-budget', String(FLUSH_BUDGET_MS)], { stdio: ['ignore', 'pipe', 'inherit'] });
+    '--close-timeout', String(CLOSE_TIMEOUT_MS), '--flush-budget', String(FLUSH_BUDGET_MS), '--log-messages'], { stdio: ['ignore', 'pipe', 'inherit'] });
   lab.on('error', (error) => events.push({ event: 'no process', error }));
   createInterface({ input: lab.stdout }).on('line', (line) => events.push(JSON.parse(line)));
   const first = await until('close_lab to listen', () => events[0] ?? (lab.exitCode !== null && { event: 'it ended' }));
@@ -291,10 +291,11 @@ async function endings() {
     paths.push(path);
     await write('block', 1500);
     await write('code', 4003);
+    await command('block {block}');
+    await until('the block', () => eventsOf(path, 'message').length);
+    // While it sleeps both arrive, so that it reads them together.
     await tab.evaluate(() => {
-      for (const button of ['[data-command^=block]', '[data-command="close {frame}"]', '#own-close']) {
-        document.querySelector(button).click();
-      }
+      for (const button of ['[data-command="close {frame}"]', '#own-close']) document.querySelector(button).click();
     });
     const seen = await ended(path);
     assert.deepEqual([seen.line.cause, seen.line.initiator, seen.line.effective_code], ['Crossed', 'Both', 3001]);

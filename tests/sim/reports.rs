@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Cause, CloseFrame, Closed, ConnectionId, Event, HandshakeCause, Initiator, Lost, Pace, Phase, ShutdownPlan,
-    ShutdownReport, State, Stats, SweepReport, Timing, conn::Input,
+    Abort, Cause, CloseFrame, Closed, ConnectionId, Event, HandshakeCause, Initiator, Lost, Pace, Phase,
+    ShutdownPlan, ShutdownReport, State, Stats, SweepReport, Timing, conn::Input,
 };
 
 use crate::{
     alarms::{Alarm, SERVER},
-    book::{Book, Expected, after, ensure, payload_of, trace},
+    book::{Book, Expected, after, ensure, trace},
 };
 
 /// How long a shutdown may take beyond its plan.
@@ -26,9 +26,11 @@ pub struct ShutdownBook {
     /// A second one, an escalation or an abort came.
     pub cut: bool,
     pub phases: Vec<(Phase, u64)>,
-    /// Since the soft sweep began.
+    /// Established connections when it was asked for, and `Open` events until then.
+    pub live: u64,
+    pub opens: u64,
+    /// Since then.
     pub ended: u64,
-    pub live: Option<u64>,
     pub groups: [u64; 5],
     pub lost: Lost,
     pub longest: Duration,
@@ -47,7 +49,9 @@ impl Book {
     /// Compares an event with the facts, before the application hears of it. `conn` is the connection, if it is about
     /// one.
     pub fn event(&mut self, event: &Event<'_>, conn: Option<u32>) {
-        if !matches!(event, Event::Message { .. }) {
+        if let Event::Message { message, closing, .. } = event {
+            trace!(self, "{conn:?} event Message of {} bytes, closing: {closing}", message.len());
+        } else {
             trace!(self, "{conn:?} event {event:?}");
         }
         let Some(conn) = conn else { return self.server_event(event) };
@@ -86,7 +90,7 @@ impl Book {
 
     fn opened(&mut self, conn: u32, id: ConnectionId) {
         self.cover(conn, Input::Upgrade);
-        let (now, order) = (self.now, self.opens);
+        let now = self.now;
         self.opens += 1;
         let state = self.state(conn);
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
@@ -95,7 +99,7 @@ impl Book {
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
-        (facts.opened, facts.id, facts.order) = (true, Some(id), order);
+        (facts.opened, facts.id) = (true, Some(id));
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
     }
@@ -108,7 +112,13 @@ impl Book {
         let (state, opened, failed, head, spoke) =
             (facts.state, facts.opened, facts.failed, facts.head_done, facts.spoke);
         facts.failed = true;
-        ensure!(self, conn, "open_or_failed", !opened && !failed, "{cause:?}, opened: {opened}, failed: {failed}");
+        ensure!(
+            self,
+            conn,
+            "open_or_failed",
+            !opened && !failed,
+            "{cause:?}, opened: {opened}, failed: {failed}"
+        );
         let connecting = state == Some(State::Connecting);
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
@@ -133,7 +143,13 @@ impl Book {
             }
             HandshakeCause::ShuttingDown if head => {
                 self.cover(conn, Input::Refusal);
-                ensure!(self, conn, "503_in_a_shutdown", connecting && self.phase >= Phase::LameDuck, "{text}");
+                ensure!(
+                    self,
+                    conn,
+                    "503_in_a_shutdown",
+                    connecting && self.phase >= Phase::LameDuck,
+                    "{text}"
+                );
                 if let Some(shutdown) = &mut self.shutdown {
                     shutdown.refused += 1;
                 }
@@ -156,13 +172,22 @@ impl Book {
 
     fn closing(&mut self, conn: u32, initiator: Initiator, frame: &CloseFrame) {
         // Sweeps choose the moment; so here, and only here, the hub is believed.
-        if self.state(conn) == Some(State::Open) && initiator == Initiator::Local {
-            self.swept(conn, frame);
+        if initiator == Initiator::Local {
+            match self.state(conn) {
+                Some(State::Open) => self.swept(conn, frame),
+                // By one sweep closed and by the next terminated, before the first was heard of.
+                Some(State::Closed) => self.swept_and_terminated(conn, frame),
+                _ => {}
+            }
         }
         let facts = &self.facts[conn as usize];
         let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
         let Some(ending) = ending else {
-            return self.fail("closing_has_a_reason", conn, format!("{initiator:?} {frame:?} in {:?}", facts.state));
+            return self.fail(
+                "closing_has_a_reason",
+                conn,
+                format!("{initiator:?} {frame:?} in {:?}", facts.state),
+            );
         };
         // When they have crossed, ours came first.
         let remote = ending.initiator == Initiator::Remote;
@@ -190,6 +215,22 @@ impl Book {
         }
     }
 
+    fn swept_and_terminated(&mut self, conn: u32, frame: &CloseFrame) {
+        let now = self.now;
+        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
+        let sweep = self.sweep_frames.get(frame.reason()).copied();
+        let ending = self.busy(conn).ending.as_mut();
+        let Some(ending) = ending.filter(|ending| ending.began == now && ending.sent.is_none()) else {
+            return;
+        };
+        if soft || sweep.is_some() {
+            ending.sent = Some(Expected::Frame(frame.clone()));
+        }
+        if let Some(sweep) = sweep {
+            self.join_sweep(conn, sweep);
+        }
+    }
+
     fn join_sweep(&mut self, conn: u32, sweep: u32) {
         if let Some(ending) = &mut self.busy(conn).ending {
             ending.sweeps.push(sweep);
@@ -206,12 +247,12 @@ impl Book {
             let chosen = sweep.chosen.borrow();
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
-            ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.order, conn)));
+            ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
         }
         ended.sort_unstable();
-        for (sweep, terminates, order, conn) in ended {
-            let opened = self.of(conn).order;
-            ensure!(self, conn, "sweeps_know_no_later_ones", opened < order, "sweep {sweep} chose it");
+        for (sweep, terminates, began, conn) in ended {
+            let opened = self.of(conn).since;
+            ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
             if terminates {
                 self.cover(conn, Input::Terminate);
                 self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.config.terminate));
@@ -225,14 +266,8 @@ impl Book {
         self.of(conn).closed = true;
         self.tally.closed(closed);
         let state = self.state(conn);
-        if !matches!(state, Some(State::Lingering | State::Closed)) {
-            let hard = self.phase == Phase::HardSweep && cause_of(closed, state) == "ShutdownHard";
-            ensure!(self, conn, "close_has_a_reason", hard, "{closed:?} in {state:?}");
-            self.cover(conn, Input::HardSweep);
-            let style = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
-            let style = style.unwrap_or(self.config.abort);
-            self.abort(conn, Cause::ShutdownHard, Initiator::Local, Some(style).filter(|s| *s != Abort::Auto));
-        }
+        let due = matches!(state, Some(State::Lingering | State::Closed));
+        ensure!(self, conn, "close_has_a_reason", due, "{closed:?} in {state:?}");
         self.check_table(conn, closed);
         self.check_account(conn, closed);
         self.check_inbound(conn, closed);
@@ -276,7 +311,13 @@ impl Book {
         ensure!(self, conn, "close_sent_flushed", closed.sent_flushed == flushed, "{text}");
         ensure!(self, conn, "close_received", received == self.received(conn), "{text}");
         ensure!(self, conn, "close_code", closed.code() == code, "{text}");
-        ensure!(self, conn, "close_effective_code", closed.effective_code() == effective, "{effective}; {text}");
+        ensure!(
+            self,
+            conn,
+            "close_effective_code",
+            closed.effective_code() == effective,
+            "{effective}; {text}"
+        );
         ensure!(self, conn, "close_was_clean", closed.was_clean() == clean, "{text}");
         let initiator = self.ending_of(conn).map(|ending| ending.initiator);
         ensure!(self, conn, "close_initiator", Some(closed.initiator) == initiator, "{text}");
@@ -344,7 +385,7 @@ impl Book {
                 book.lost.add(&closed.lost);
             }
         }
-        if let Some(shutdown) = self.shutdown.as_mut().filter(|_| self.phase >= Phase::SoftSweep) {
+        if let Some(shutdown) = &mut self.shutdown {
             shutdown.ended += 1;
             shutdown.lost.add(&closed.lost);
             shutdown.longest = shutdown.longest.max(closed.close_phase);
@@ -398,8 +439,9 @@ impl Book {
             done: false,
             cut: false,
             phases: Vec::new(),
+            live: self.opens - self.closes,
+            opens: self.opens,
             ended: 0,
-            live: None,
             groups: [0; 5],
             lost: Lost::default(),
             longest: Duration::ZERO,
@@ -418,18 +460,17 @@ impl Book {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
-        if phase >= Phase::SoftSweep && shutdown.live.is_none() {
-            shutdown.live = Some(live);
-            if let Pace::Rate(rate) = shutdown.plan.pace {
-                let paced = Duration::try_from_secs_f64(live as f64 / rate).unwrap_or(Duration::MAX);
-                shutdown.bound = after(after(now, paced), shutdown.plan.grace) + TOLERANCE;
-                let bound = shutdown.bound;
-                self.set_alarm(bound, SERVER, Alarm::Shutdown);
-            }
+        if phase >= Phase::SoftSweep && shutdown.bound == u64::MAX {
+            let Pace::Rate(rate) = shutdown.plan.pace else { return };
+            let paced = Duration::try_from_secs_f64(live as f64 / rate).unwrap_or(Duration::MAX);
+            shutdown.bound = after(after(now, paced), shutdown.plan.grace) + TOLERANCE;
+            let bound = shutdown.bound;
+            self.set_alarm(bound, SERVER, Alarm::Shutdown);
         }
         if phase == Phase::Done {
             ensure!(self, None, "every_close_before_done", live == 0, "{live} are open");
-            let open: Vec<_> = self.sweeps.iter().filter(|(_, sweep)| !sweep.done).map(|(id, _)| *id).collect();
+            let open: Vec<_> =
+                self.sweeps.iter().filter(|(_, sweep)| !sweep.done).map(|(id, _)| *id).collect();
             ensure!(self, None, "every_sweep_before_done", open.is_empty(), "sweeps {open:?} are not done");
             let empty = stats == Stats::default();
             ensure!(self, None, "nobody_left_when_done", empty, "{stats:?}");
@@ -449,10 +490,12 @@ impl Book {
         let groups = [report.clean, report.by_peer, report.timed_out, report.terminated, report.failed];
         let text = format!("{report:?}\n  by the book {shutdown:?}");
         let ended = report.ended() == shutdown.ended && groups == shutdown.groups;
-        let live = Some(report.live_at_start) == shutdown.live && report.live_at_start == shutdown.ended;
+        let late = self.opens - shutdown.opens;
+        let live = report.live_at_start == shutdown.live && shutdown.live + late == shutdown.ended;
         let phases: Duration = report.phases.iter().map(|phase| phase.length).sum();
         let mut gaps = report.phases.windows(2);
         let no_gaps = gaps.all(|pair| pair[0].start + pair[0].length == pair[1].start);
+        let first = report.phases.first().map_or(report.took, |phase| phase.start);
         let names: Vec<_> = report.phases.iter().map(|phase| phase.phase).collect();
         let seen: Vec<_> =
             shutdown.phases.iter().map(|phase| phase.0).filter(|phase| *phase != Phase::Done).collect();
@@ -461,13 +504,18 @@ impl Book {
             && report.slowest.is_sorted_by(|a, b| a.close_phase >= b.close_phase)
             && report.slowest.first().is_none_or(|slow| slow.close_phase == shutdown.longest);
         let took = report.took == Duration::from_micros(self.now - shutdown.asked);
-        let first = report.phases.first().map_or(report.took, |phase| phase.start);
         let cut = report.escalated_by.is_none() || shutdown.cut;
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;
         ensure!(self, None, "report_counts_every_ending", ended, "{text}");
         ensure!(self, None, "report_live_at_start", live, "{text}");
-        ensure!(self, None, "report_phases", no_gaps && names == seen && first + phases == report.took, "{text}");
+        ensure!(
+            self,
+            None,
+            "report_phases",
+            no_gaps && names == seen && first + phases == report.took,
+            "{text}"
+        );
         ensure!(self, None, "report_histogram", histogram, "{text}");
         ensure!(self, None, "report_slowest", slowest, "{text}");
         ensure!(self, None, "report_took", took, "{text}");
@@ -496,25 +544,43 @@ impl Book {
 
     /// FIN is sent: behind whole frames, and behind a Close or an HTTP answer.
     pub fn sent_fin(&mut self, conn: u32) {
+        if self.state(conn) == Some(State::Refusing) {
+            self.cover(conn, Input::Flushed);
+            self.of(conn).state = Some(State::Lingering);
+        }
         let facts = &self.facts[conn as usize];
-        let whole = facts.wire.at_boundary();
-        let after_close = facts.close_done || !facts.opened;
+        // Behind an abort by FIN it comes once more.
+        // A Pong behind the Close may be cut: nobody parses it.
+        let whole = facts.wire.at_boundary() || facts.aborted || facts.close_done;
+        let after_close = facts.close_done || !facts.opened || facts.aborted;
         ensure!(self, conn, "fin_behind_whole_frames", whole, "a frame is cut");
         ensure!(self, conn, "fin_behind_a_close", after_close, "without a Close");
     }
 
-    /// The connection is aborted in this style.
+    /// The hub wants the connection aborted in this style.
     pub fn aborted(&mut self, conn: u32, style: Abort) {
-        let Some(ending) = self.ending_of(conn) else { return };
-        let asked = ending.style;
-        match asked {
-            Some(Abort::Auto) | None => {
-                let cut = !self.facts[conn as usize].wire.at_boundary();
-                let fin = style == Abort::Fin;
-                ensure!(self, conn, "no_fin_behind_a_cut_frame", !(fin && cut), "{style:?}");
-            }
-            Some(asked) => ensure!(self, conn, "abort_style", asked == style, "{style:?} instead of {asked:?}"),
+        let state = self.state(conn);
+        let now = self.now;
+        // A deadline that was over when it was set is due in this turn or in the next.
+        let over = self.ending_of(conn).is_some_and(|ending| ending.deadline <= now + 1);
+        if over && state.is_some_and(State::is_closing) {
+            self.close_timed_out(conn);
+        } else if state != Some(State::Closed) {
+            let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);
+            ensure!(self, conn, "abort_has_a_reason", hard, "in {state:?}, {:?}", self.phase);
+            self.cover(conn, Input::HardSweep);
+            let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
+            self.abort(conn, Cause::ShutdownHard, Initiator::Local, asked.or(Some(self.config.abort)));
         }
+        let asked = self.ending_of(conn).and_then(|ending| ending.style);
+        if let None | Some(Abort::Auto) = asked {
+            let cut = !self.facts[conn as usize].wire.at_boundary();
+            let fin = style == Abort::Fin;
+            ensure!(self, conn, "no_fin_behind_a_cut_frame", !(fin && cut), "{style:?}");
+        } else {
+            ensure!(self, conn, "abort_style", asked == Some(style), "{style:?} instead of {asked:?}");
+        }
+        self.of(conn).aborted = true;
     }
 
     /// It was aborted by FIN: its descriptor waits for the peer's.
@@ -522,27 +588,24 @@ impl Book {
         self.cover(conn, Input::AbortedByFin);
         let now = self.now;
         let facts = self.of(conn);
-        (facts.state, facts.since) = (Some(State::Lingering), now);
         if facts.eof {
-            self.release_due.push(conn);
-        } else {
-            let at = after(now, self.config.linger_timeout);
-            self.set_alarm(at, conn, Alarm::Linger);
+            return self.release_due.push(conn);
         }
+        (facts.state, facts.since) = (Some(State::Lingering), now);
+        let at = after(now, self.config.linger_timeout);
+        self.set_alarm(at, conn, Alarm::Linger);
     }
 
     /// The slot is free.
     pub fn released(&mut self, conn: u32) {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
+        if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
+            self.cover(conn, Input::HardSweep);
+        }
         let facts = self.of(conn);
         facts.state = None;
         facts.busy = None;
         let (opened, closed) = (facts.opened, facts.closed);
         ensure!(self, conn, "released_after_close", opened == closed, "opened: {opened}, closed: {closed}");
     }
-}
-
-fn cause_of(closed: &Closed, state: Option<State>) -> &'static str {
-    // What fails keeps its first cause.
-    if state == Some(State::Failing) { "ShutdownHard" } else { closed.cause.name() }
 }
