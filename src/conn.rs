@@ -512,7 +512,7 @@ impl Conn {
     pub(crate) fn push_shared(&mut self, frame: &Shared<'_>, cx: &mut Context<'_>) {
         match frame {
             Shared::Corked(start, end) => {
-                if !self.has_backlog() && self.corked.extend(cx.cork, *start, *end) {
+                if !self.flags.blocked && !self.has_backlog() && self.corked.extend(cx.cork, *start, *end) {
                     return self.want_write();
                 }
                 let bytes = cx.cork.bytes.get(*start..*end).unwrap_or_default().to_vec();
@@ -606,9 +606,13 @@ impl Conn {
     }
 
     /// Its ending is cut to `deadline` at the latest.
-    pub(crate) fn shorten(&mut self, deadline: Time) {
+    pub(crate) fn shorten(&mut self, deadline: Time, now: Time) {
         if let Some(ending) = self.ending_mut() {
             ending.deadline = ending.deadline.min(deadline);
+            if ending.flush_deadline != Time::NEVER {
+                // The Close still needs its part of what is left.
+                ending.flush_deadline = ending.flush_deadline.min(now.after(deadline.since(now) / 2));
+            }
         }
     }
 

@@ -45,6 +45,8 @@ use crate::{
 const WAKER: Token = Token(usize::MAX);
 /// Listeners are numbered downwards from here; connections, by their slots, upwards from 0.
 const LISTENERS: usize = usize::MAX - 1;
+/// Commands of other threads that a turn carries out.
+const COMMANDS: usize = 1024;
 /// Events per wait.
 const EVENTS: usize = 1024;
 /// From this many missing bytes on, a message is read straight into its own buffer.
@@ -176,7 +178,9 @@ impl<D: 'static> Server<D> {
     }
 
     /// The connections, between two calls of [`Server::poll`].
-    pub const fn clients(&mut self) -> Clients<'_, D> {
+    pub fn clients(&mut self) -> Clients<'_, D> {
+        // What is asked for now begins now, not at the last turn.
+        self.turn.begin();
         self.turn.hub.clients()
     }
 
@@ -188,7 +192,8 @@ impl<D: 'static> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        self.turn.signals = Some(signals::Signals::install(self.handle(), plan)?);
+        let handle = self.handle();
+        self.turn.signals = Some(signals::Signals::install(plan, move |request| handle.ask(request))?);
         Ok(())
     }
 
@@ -265,7 +270,8 @@ impl<D> Loop<D> {
 
     /// How long the poll may wait.
     fn wait(&self, limit: Option<Duration>) -> Option<Duration> {
-        if !self.readable.is_empty() || self.hub.has_more() || self.hub.phase() == Phase::Done {
+        let accepting = self.parts.listeners.iter().any(Listener::has_more);
+        if !self.readable.is_empty() || accepting || self.hub.has_more() || self.hub.phase() == Phase::Done {
             return Some(Duration::ZERO);
         }
         let due = self.hub.poll_timeout().map(|at| at.since(self.now()));
@@ -298,6 +304,8 @@ impl<D> Loop<D> {
 
     /// The turn's end: what is due, all that callbacks asked for, and the listeners.
     fn end<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        // Written before expired: what this turn queued gets its chance even if a callback blocked for long.
+        self.settle(handler);
         self.hub.handle_timeout();
         self.settle(handler);
         self.tell_peers();
@@ -305,9 +313,12 @@ impl<D> Loop<D> {
             self.parts.listeners.clear();
         }
         for index in 0..self.parts.listeners.len() {
-            let resting = self.parts.listeners.get(index).is_some_and(Listener::is_resting);
-            let pending = self.parts.listeners.get(index).is_some_and(listener::Listener::has_more);
-            if pending || resting {
+            if self
+                .parts
+                .listeners
+                .get(index)
+                .is_some_and(|listener| listener.has_more() || listener.is_resting())
+            {
                 self.accept(index);
             }
         }
@@ -331,10 +342,13 @@ impl<D> Loop<D> {
     /// Commands of other threads.
     fn obey<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.parts.shared.heard();
-        while let Ok(command) = self.parts.commands.try_recv() {
+        for _ in 0..COMMANDS {
+            let Ok(command) = self.parts.commands.try_recv() else { return };
             command.carry_out(&mut self.hub);
             self.deliver(handler);
         }
+        // There may be more, and no further wake-up for them: they get the next turn.
+        self.parts.shared.wake_again();
     }
 
     fn accept(&mut self, index: usize) {
@@ -349,7 +363,11 @@ impl<D> Loop<D> {
 
     /// Slots whose turn at reading ended before their data did.
     fn read_again<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        for slot in std::mem::take(&mut self.readable) {
+        let mut readable = std::mem::take(&mut self.readable);
+        // A socket that also had an event is in the list twice; it has one share of a turn all the same.
+        readable.sort_unstable();
+        readable.dedup();
+        for slot in readable {
             self.read(slot, true, handler);
         }
     }

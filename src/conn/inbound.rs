@@ -60,10 +60,9 @@ impl<'b> Cursor<'b> {
         mem::take(&mut self.rest)
     }
 
-    /// Lends `joined` as if it had been read whole: swaps it with the scratch buffer.
+    /// Lends `joined` as if it had been read whole: it becomes the scratch buffer.
     pub(crate) fn lend(&mut self, joined: &mut Vec<u8>) {
-        self.scratch.clear();
-        mem::swap(self.scratch, joined);
+        *self.scratch = mem::take(joined);
     }
 
     pub(crate) fn scratch(&mut self) -> &mut Vec<u8> {
@@ -126,11 +125,12 @@ impl Inbound {
         self.message.len() as u64
     }
 
-    /// If at least `worth` bytes of a frame are still to come: the buffer to read them into, and how many. The
+    /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them into, and how many. The
     /// caller appends what it reads and calls [`Inbound::appended`].
     pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let left = self.frame?.left;
-        (left >= worth).then_some((&mut self.message, left))
+        // What has arrived pays for the room that the next read is given.
+        (left >= worth && self.message.len() as u64 >= worth).then_some((&mut self.message, left))
     }
 
     /// Takes in what was appended to the buffer of [`Inbound::direct`] from `from` on, masked as it came. Returns
@@ -145,8 +145,7 @@ impl Inbound {
         }
         let complete = self.end_frame()?;
         if complete.is_some() {
-            scratch.clear();
-            mem::swap(scratch, &mut self.message);
+            *scratch = mem::take(&mut self.message);
         }
         Ok(complete)
     }

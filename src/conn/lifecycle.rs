@@ -175,7 +175,7 @@ impl Conn {
                 }
             }
             Effect::QueuePing => {
-                let silent = cx.now.since(self.last_inbound).as_millis();
+                let silent = cx.now.since(self.last_inbound).as_micros().div_ceil(1000);
                 self.tally = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
                 self.push_control(Opcode::Ping, &[], cx.cork, cx.now);
             }
@@ -199,7 +199,7 @@ impl Conn {
                 if let Why::Close { timing, .. } | Why::Kick { timing, .. } = why
                     && let Some(timeout) = timing.close_timeout
                 {
-                    self.shorten(cx.now.after(timeout));
+                    self.shorten(cx.now.after(timeout), cx.now);
                 }
             }
             Effect::ResumeReading => {
@@ -232,6 +232,11 @@ impl Conn {
     pub(super) fn queue_response(&mut self, effect: Effect, why: &mut Why<'_>, cx: &mut Context<'_>) {
         let Why::Handshake { response, .. } = why else { return };
         self.since = cx.now;
+        if effect == Effect::Answer
+            && let Some(work) = &mut self.work
+        {
+            work.held = Vec::new();
+        }
         self.backlog(cx.now).push_raw(std::mem::take(response));
         self.todo.add(Todo::WRITE);
         if effect == Effect::Establish {

@@ -67,7 +67,7 @@ impl Conn {
     }
 
     pub(super) fn push_frame(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
-        if !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
+        if !self.flags.blocked && !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
             let start = cork.bytes.len();
             outbound::write_frame(&mut cork.bytes, None, opcode, payload);
             let end = cork.bytes.len();
@@ -81,7 +81,7 @@ impl Conn {
 
     /// A control frame goes behind what is queued; of Pongs in the backlog only the newest is kept (§5.5.3).
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
-        if opcode == Opcode::Pong && self.flags.behind {
+        if opcode == Opcode::Pong && self.flags.behind && self.has_backlog() {
             self.backlog(now).push_pong(None, payload);
             return self.want_write();
         }

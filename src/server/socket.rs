@@ -124,10 +124,9 @@ pub(super) fn read_direct(
     message: &mut Vec<u8>,
     left: u64,
 ) -> io::Result<(usize, usize, usize)> {
-    const LEAST: usize = 64 << 10;
+    const MOST: usize = 256 << 10;
     let from = message.len();
-    let room = (message.capacity() - from).max(from).max(LEAST);
-    let asked = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+    let asked = usize::try_from(left).unwrap_or(usize::MAX).min(from.clamp(1, MOST));
     message.resize(from + asked, 0);
     let result = stream.read(message.get_mut(from..).unwrap_or_default());
     message.truncate(from + result.as_ref().copied().unwrap_or(0));

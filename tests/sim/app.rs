@@ -473,6 +473,7 @@ impl App {
             chosen,
             seen: 0,
             began: self.book.now,
+            rest: (kind > 1).then_some((of, rest % of)),
             told: 0,
             ended: 0,
             clean: 0,

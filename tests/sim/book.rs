@@ -167,6 +167,8 @@ pub struct Ending {
     pub sweeps: Vec<u32>,
     /// The abort style that was asked for; `None` is the book's ignorance.
     pub style: Option<adjourn::Abort>,
+    /// What the kernel held at the abort.
+    pub unsent: Option<u32>,
 }
 
 /// A `close_where` or `terminate_where`.
@@ -179,6 +181,8 @@ pub struct SweepBook {
     pub seen: usize,
     /// When it began.
     pub began: u64,
+    /// If it is by number: it chooses those whose number leaves this rest.
+    pub rest: Option<(u32, u32)>,
     pub told: u64,
     pub ended: u64,
     pub clean: u64,
@@ -604,18 +608,22 @@ impl Book {
     }
 
     /// An error of the socket is handed to the hub.
-    pub fn reset(&mut self, conn: u32) {
-        trace!(self, "#{conn} reads a reset in {:?}", self.state(conn));
+    pub fn reset(&mut self, conn: u32, kind: std::io::ErrorKind) {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        trace!(self, "#{conn} reads {kind:?} in {:?}", self.state(conn));
+        let reset = matches!(kind, ConnectionReset | BrokenPipe);
+        let cause = |cause| if reset { cause } else { Cause::Io(kind) };
         self.touch(conn);
         self.cover(conn, Input::Reset);
         match self.state(conn) {
             Some(State::Connecting) => self.failure_due.push(conn),
             Some(State::Open) => {
-                self.abort(conn, Cause::PeerReset, Initiator::Transport, Some(adjourn::Abort::Reset));
+                let cause = cause(Cause::PeerReset);
+                self.abort(conn, cause, Initiator::Transport, Some(adjourn::Abort::Reset));
             }
             Some(State::LocalClosing | State::RemoteClosing | State::Failing) => {
-                let reset = Some(adjourn::Abort::Reset);
-                self.abort(conn, Cause::PeerResetDuringClose, Initiator::Local, reset);
+                let cause = cause(Cause::PeerResetDuringClose);
+                self.abort(conn, cause, Initiator::Local, Some(adjourn::Abort::Reset));
             }
             Some(State::Refusing | State::Lingering) => self.release(conn),
             Some(State::Closed) | None => {}
@@ -754,6 +762,7 @@ impl Book {
             trailing: (0, 0),
             sweeps: Vec::new(),
             style: None,
+            unsent: None,
         });
         self.set_alarm(deadline, conn, Alarm::Close);
         self.set_alarm(flush_deadline, conn, Alarm::Flush);

@@ -159,6 +159,11 @@ impl Peer {
         self.stream.at_boundary()
     }
 
+    /// It has got a Close frame.
+    pub fn has_seen_close(&self) -> bool {
+        self.close_seen
+    }
+
     pub fn is_open(&self) -> bool {
         self.open && !self.close_sent && !self.done
     }

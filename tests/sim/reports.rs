@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Cause, CloseFrame, Closed, ConnectionId, Event, HandshakeCause, Initiator, Lost, Pace, Phase,
-    ShutdownPlan, ShutdownReport, State, Stats, SweepReport, Timing, conn::Input,
+    Abort, Cause, CloseFrame, Closed, ConnectionId, Event, HandshakeCause, Initiator, LameDuckPolicy, Lost,
+    Pace, Phase, ShutdownPlan, ShutdownReport, State, Stats, SweepReport, Timing, conn::Input,
 };
 
 use crate::{
@@ -35,6 +35,9 @@ pub struct ShutdownBook {
     pub lost: Lost,
     pub longest: Duration,
     pub refused: u64,
+    /// Handshakes that were cut, and those whose answer was.
+    pub cut_handshakes: u64,
+    pub cut_answers: u64,
 }
 
 impl Book {
@@ -94,7 +97,9 @@ impl Book {
         self.opens += 1;
         let state = self.state(conn);
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
-        let latched = self.phase >= Phase::SoftSweep;
+        let refuses = |shutdown: &ShutdownBook| shutdown.plan.listeners == LameDuckPolicy::Refuse;
+        let lame = self.phase == Phase::LameDuck && self.shutdown.as_ref().is_some_and(refuses);
+        let latched = self.phase >= Phase::SoftSweep || lame;
         ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
@@ -143,13 +148,10 @@ impl Book {
             }
             HandshakeCause::ShuttingDown if head => {
                 self.cover(conn, Input::Refusal);
-                ensure!(
-                    self,
-                    conn,
-                    "503_in_a_shutdown",
-                    connecting && self.phase >= Phase::LameDuck,
-                    "{text}"
-                );
+                let serves = |shutdown: &ShutdownBook| shutdown.plan.listeners == LameDuckPolicy::Serve;
+                let lame = self.phase == Phase::LameDuck && !self.shutdown.as_ref().is_some_and(serves);
+                let late = self.phase >= Phase::SoftSweep || lame;
+                ensure!(self, conn, "503_in_a_shutdown", connecting && late, "{text}, {:?}", self.phase);
                 if let Some(shutdown) = &mut self.shutdown {
                     shutdown.refused += 1;
                 }
@@ -162,6 +164,9 @@ impl Book {
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.cut_handshakes += 1;
+                }
             }
             HandshakeCause::TooManyConnections => {
                 ensure!(self, conn, "too_many_connections", state.is_none(), "{text}");
@@ -370,9 +375,11 @@ impl Book {
         let messages = (lost.inbound_messages, lost.inbound_bytes) == (ending.lost_in, ending.lost_in_bytes);
         let partial = (ending.partial_in.0..=ending.partial_in.1).contains(&lost.inbound_partial_bytes);
         let trailing = (ending.trailing.0..=ending.trailing.1).contains(&lost.trailing_bytes);
+        let unsent = lost.kernel_unsent == ending.unsent;
         ensure!(self, conn, "inbound_lost", messages, "{text}");
         ensure!(self, conn, "inbound_partial", partial, "{text}");
         ensure!(self, conn, "inbound_trailing", trailing, "{text}");
+        ensure!(self, conn, "kernel_unsent", unsent, "{text}");
     }
 
     fn count_ending(&mut self, conn: u32, closed: &Closed) {
@@ -406,12 +413,21 @@ impl Book {
             return self.fail("sweep_done_once", None, format!("sweep {id} is not known"));
         };
         let before = std::mem::replace(&mut sweep.done, true);
+        let (began, terminates, rest) = (sweep.began, sweep.terminates, sweep.rest);
         let right = report.matched == sweep.told
             && sweep.ended == sweep.told
             && (report.clean, report.timed_out, report.lost) == (sweep.clean, sweep.timed_out, sweep.lost);
         let text = format!("{report:?} instead of {sweep:?}");
         ensure!(self, None, "sweep_done_once", !before, "sweep {id}");
         ensure!(self, None, "sweep_report", right, "{text}");
+        let Some((of, rest)) = rest else { return };
+        let missed = self.facts.iter().zip(0_u32..).find(|(facts, conn)| {
+            let meant =
+                facts.state.is_some_and(|state| state == State::Open || terminates && state.is_closing());
+            conn % of == rest && meant && facts.since < began
+        });
+        let missed = missed.map(|(_, conn)| conn);
+        ensure!(self, missed, "sweeps_miss_nobody", missed.is_none(), "sweep {id}");
     }
 
     // The shutdown.
@@ -446,6 +462,8 @@ impl Book {
             lost: Lost::default(),
             longest: Duration::ZERO,
             refused: 0,
+            cut_handshakes: 0,
+            cut_answers: 0,
         });
         self.set_alarm(bound, SERVER, Alarm::Shutdown);
     }
@@ -467,6 +485,9 @@ impl Book {
             let bound = shutdown.bound;
             self.set_alarm(bound, SERVER, Alarm::Shutdown);
         }
+        if phase == Phase::Grace {
+            self.check_soft_sweep();
+        }
         if phase == Phase::Done {
             ensure!(self, None, "every_close_before_done", live == 0, "{live} are open");
             let open: Vec<_> =
@@ -478,6 +499,18 @@ impl Book {
                 shutdown.done = true;
             }
         }
+    }
+
+    /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
+    fn check_soft_sweep(&mut self) {
+        let missed = self.facts.iter().position(|facts| match facts.state {
+            Some(State::Open) => true,
+            Some(State::Connecting) => !facts.spoke,
+            _ => false,
+        });
+        let missed = missed.and_then(|conn| u32::try_from(conn).ok());
+        let state = missed.and_then(|conn| self.state(conn));
+        ensure!(self, missed, "soft_sweep_misses_nobody", missed.is_none(), "{state:?}");
     }
 
     /// The shutdown is complete: does its report add up?
@@ -507,6 +540,8 @@ impl Book {
         let cut = report.escalated_by.is_none() || shutdown.cut;
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;
+        let most = shutdown.cut_handshakes + shutdown.cut_answers;
+        let handshakes = (shutdown.cut_handshakes..=most).contains(&report.handshakes_cut);
         ensure!(self, None, "report_counts_every_ending", ended, "{text}");
         ensure!(self, None, "report_live_at_start", live, "{text}");
         ensure!(
@@ -522,6 +557,7 @@ impl Book {
         ensure!(self, None, "report_escalation", cut, "{text}");
         ensure!(self, None, "report_lost", lost, "{text}");
         ensure!(self, None, "report_refused", refused, "{text}");
+        ensure!(self, None, "report_handshakes_cut", handshakes, "{text}");
     }
 
     /// The world is over: nothing may be left.
@@ -558,7 +594,7 @@ impl Book {
     }
 
     /// The hub wants the connection aborted in this style.
-    pub fn aborted(&mut self, conn: u32, style: Abort) {
+    pub fn aborted(&mut self, conn: u32, style: Abort, unsent: Option<u32>) {
         let state = self.state(conn);
         let now = self.now;
         // A deadline that was over when it was set is due in this turn or in the next.
@@ -581,6 +617,9 @@ impl Book {
             ensure!(self, conn, "abort_style", asked == Some(style), "{style:?} instead of {asked:?}");
         }
         self.of(conn).aborted = true;
+        if let Some(ending) = &mut self.busy(conn).ending {
+            ending.unsent = unsent;
+        }
     }
 
     /// It was aborted by FIN: its descriptor waits for the peer's.
@@ -601,6 +640,10 @@ impl Book {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
         if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
             self.cover(conn, Input::HardSweep);
+            let refusing = self.state(conn) == Some(State::Refusing);
+            if let Some(shutdown) = self.shutdown.as_mut().filter(|_| refusing) {
+                shutdown.cut_answers += 1;
+            }
         }
         let facts = self.of(conn);
         facts.state = None;

@@ -425,13 +425,11 @@ impl World {
             let (opened, closed) = (facts.opened, facts.closed);
             let whole = self.peers[conn as usize].at_boundary();
             let text = format!("opened: {opened}, closed: {closed}");
-            ensure!(
-                self.app.book,
-                conn,
-                "fin_reaches_the_peer_behind_whole_frames",
-                whole || closed || !opened,
-                "{text}"
-            );
+            let orderly = facts.close_done && !facts.aborted;
+            let seen = self.peers[conn as usize].has_seen_close();
+            let (book, whole) = (&mut self.app.book, whole || closed || !opened);
+            ensure!(book, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
+            ensure!(book, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
             let doing = self.peers[conn as usize].receive_fin();
             self.carry_out(conn, doing);
         }
@@ -443,7 +441,9 @@ impl World {
             return;
         }
         let all = self.rng.u8(..4) == 0;
-        link.handle_reset(all);
+        let timed_out = self.rng.u8(..8) == 0;
+        let kind = if timed_out { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionReset };
+        link.handle_reset(kind, all);
         self.edges.push(Edge { conn, readable: true, writable: true, ended: true });
     }
 
@@ -514,7 +514,7 @@ impl World {
     fn read_last(&mut self, slot: usize, kind: io::ErrorKind) {
         while self.hub.wants_read(slot) && matches!(self.read_once(slot), Ok(Read::Full | Read::Short)) {}
         if let Some(conn) = self.conn(slot) {
-            self.app.book.reset(conn);
+            self.app.book.reset(conn, kind);
         }
         self.hub.handle_reset(slot, kind);
         self.deliver();
@@ -551,7 +551,7 @@ impl World {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     if let Some(conn) = self.conn(slot) {
-                        self.app.book.reset(conn);
+                        self.app.book.reset(conn, error.kind());
                     }
                     self.hub.handle_reset(slot, error.kind());
                     break;
@@ -743,9 +743,10 @@ impl World {
 
     fn abort(&mut self, slot: usize, style: Abort) {
         let Some(conn) = self.conn(slot) else { return };
-        self.app.book.aborted(conn, style);
         let link = &mut self.links[conn as usize];
         let unsent = u32::try_from(link.down.used()).ok();
+        self.app.book.aborted(conn, style, unsent);
+        let link = &mut self.links[conn as usize];
         if style == Abort::Reset {
             link.send_reset();
             link.slot = None;
