@@ -107,7 +107,7 @@ impl Bench {
                 Action::Fin(_) => self.fin = true,
                 Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
                 Action::Release(..) => self.gone = true,
-                Action::Read(_) => {}
+                Action::Read(_) | Action::Connect(_) => {}
             }
         }
     }

@@ -701,6 +701,7 @@ impl World {
                     }
                 }
                 Action::Read(slot) => self.readable.push(slot),
+                Action::Connect(slot) => unreachable!("nobody connects from slot {slot}"),
                 Action::Fin(slot) => {
                     if let Some(conn) = self.conn(slot) {
                         self.app.book.sent_fin(conn);
