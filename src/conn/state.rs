@@ -22,8 +22,8 @@
 //!
 //! * `Connecting` includes finding the server and TCP. A handshake that fails goes to `Closed`: there is nobody to refuse.
 //! * "The server closes first" (§7.1.1): in `Lingering` the client has sent no FIN. It reads until the server's, for
-//!   `linger_timeout` at most, and only then closes its descriptor. So TIME_WAIT stays with the server, and the last bytes
-//!   of both sides arrive. `Close` is reported on entering `Lingering`, as for a server.
+//!   `linger_timeout` at most, and only then closes its descriptor. So `TIME_WAIT` stays with the server, and the last
+//!   bytes of both sides arrive. `Close` is reported on entering `Lingering`, as for a server.
 //! * Its frames are masked, the server's must not be (§5.1).
 
 /// Where a connection is in its life.
