@@ -420,7 +420,7 @@ fn a_server_that_accepts_and_says_nothing() {
         assert_eq!(read_to_end(&mut stream).0, 0, "nothing follows the request");
     });
     assert_eq!(recorder.one_failure(), HandshakeCause::Timeout);
-    assert!(took >= SHORT && took < SHORT + Duration::from_millis(500), "{took:?}");
+    assert!(took >= SHORT && took < SHORT * 10, "{took:?}");
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn a_server_that_trickles_its_response() {
         }
     });
     assert_eq!(recorder.one_failure(), HandshakeCause::Timeout, "bytes do not extend it");
-    assert!(took < SHORT + Duration::from_millis(500), "{took:?}");
+    assert!(took < SHORT * 10, "{took:?}");
 }
 
 #[test]
@@ -456,7 +456,7 @@ fn a_network_that_says_nothing() {
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
     assert_eq!(recorder.one_failure(), HandshakeCause::ConnectTimeout);
     let took = start.elapsed();
-    assert!(took >= SHORT && took < SHORT + Duration::from_millis(500), "{took:?}");
+    assert!(took >= SHORT && took < SHORT * 10, "{took:?}");
 }
 
 #[test]
@@ -584,7 +584,7 @@ fn the_client_does_not_wait_for_ever() {
         stream.write_all(&[0x88, 2, 3, 0xE9]).expect("sent");
         assert_eq!(read_frame(&mut stream).1, [3, 0xE9]);
         let (more, took) = read_to_end(&mut stream);
-        assert!(more == 0 && took >= SHORT / 2 && took < SHORT * 4, "{took:?}");
+        assert!(more == 0 && took >= SHORT / 2 && took < SHORT * 8, "{took:?}");
     });
     let (_, closed) = &recorder.closed[0];
     assert!(closed.was_clean());
@@ -660,7 +660,7 @@ fn a_shutdown_closes_open_ones_and_cuts_those_under_way() {
     client.clients().shutdown(ShutdownPlan::default());
     let start = Instant::now();
     let report = client.run_with(&mut recorder).expect("a poll");
-    assert!(start.elapsed() < Duration::from_secs(1), "nobody has to be waited for");
+    assert!(start.elapsed() < Duration::from_secs(4), "nobody has to be waited for");
     assert_eq!((report.live_at_start, report.handshakes_cut, report.clean), (1, 1, 1));
     assert_eq!(recorder.closed.len(), 1);
     assert_eq!((recorder.closed[0].0, recorder.closed[0].1.cause), (open, Cause::ShutdownSoft));

@@ -104,3 +104,42 @@ impl Threads {
 fn take(queue: &Mutex<Receiver<Name>>) -> Option<Name> {
     queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use mio::{Events, Poll, Token, Waker};
+
+    use super::*;
+
+    #[test]
+    fn one_question_for_all_who_ask_it_and_the_loop_is_woken() {
+        let mut poll = Poll::new().expect("a poll");
+        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker")));
+        let mut resolver = Resolver::default();
+        let id = |n| ConnectionId::new(0, n, n);
+        for n in 0..100 {
+            // Numbers are resolved at once, wherever this runs: ten names, ten askers each.
+            resolver.ask(id(n), &format!("127.0.0.{}", n % 10), 80, &shared).expect("a thread");
+        }
+        assert_eq!(resolver.waiting.len(), 10);
+        assert_eq!(resolver.threads.as_ref().map(|threads| threads.running), Some(THREADS));
+        let (start, mut found) = (Instant::now(), 0);
+        while found < 10 {
+            assert!(start.elapsed() < Duration::from_secs(10), "{found} of 10");
+            poll.poll(&mut Events::with_capacity(8), Some(Duration::from_secs(10))).expect("poll");
+            shared.heard();
+            while let Some((ids, addresses)) = resolver.poll() {
+                let [address] = addresses[..] else { panic!("{addresses:?}") };
+                let expected: Vec<_> = (0..100)
+                    .filter(|n| address.to_string() == format!("127.0.0.{}:80", n % 10))
+                    .map(id)
+                    .collect();
+                assert_eq!(ids, expected);
+                found += 1;
+            }
+        }
+        assert!(resolver.waiting.is_empty());
+    }
+}

@@ -7,7 +7,6 @@
 use sha1::{Digest as _, Sha1};
 
 /// A source of keys. The same seed gives the same keys.
-#[derive(Clone)]
 pub struct Keys {
     seed: u64,
     counter: u64,
