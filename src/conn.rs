@@ -16,6 +16,7 @@ use std::{
 
 mod inbound;
 mod lifecycle;
+mod opening;
 mod outbound;
 mod path;
 mod peer;
@@ -27,6 +28,7 @@ use self::outbound::Backlog;
 pub(crate) use self::transmit::Shared;
 pub use self::{
     inbound::Cursor,
+    opening::Target,
     state::{Effect, Input, State, Step, step},
 };
 pub(crate) use self::{
@@ -36,6 +38,7 @@ pub(crate) use self::{
 };
 use self::{
     lifecycle::{Ending, Why},
+    opening::Opening,
     peer::Peer,
 };
 use crate::{
@@ -68,7 +71,8 @@ pub(crate) enum Note {
     Drain(crate::ConnectionId),
     Closing(crate::ConnectionId, Initiator, CloseFrame),
     Close(crate::ConnectionId, Box<Ended>),
-    Failed(SocketAddr, HandshakeCause),
+    /// With its id if it was a connection of ours.
+    Failed(Option<crate::ConnectionId>, SocketAddr, HandshakeCause),
     SweepDone(SweepId, SweepReport),
     Phase(Phase, Stats),
 }
@@ -95,7 +99,8 @@ impl Todo {
     pub(crate) const RELEASE: u8 = 16;
     /// The deadline may have moved to an earlier moment.
     pub(crate) const ALARM: u8 = 32;
-    const FOR_THE_DRIVER: u8 = 31;
+    pub(crate) const CONNECT: u8 = 64;
+    const FOR_THE_DRIVER: u8 = 31 | Self::CONNECT;
 
     pub(crate) fn add(&mut self, what: u8) {
         self.0 |= what;
@@ -151,8 +156,8 @@ struct Flags {
     behind: bool,
     /// The peer's FIN was seen while something was still to be flushed.
     eof: bool,
-    /// Bytes of a request have been seen.
-    spoke: bool,
+    /// We are the client.
+    client: bool,
 }
 
 /// What only a busy or an ending connection owns.
@@ -165,6 +170,7 @@ pub(crate) struct Work {
     /// Bytes that were read and not parsed: behind a `pause`, or the beginning of a request.
     held: Vec<u8>,
     head: HeadScanner,
+    opening: Option<Box<Opening>>,
     ending: Option<Box<Ending>>,
 }
 
@@ -233,8 +239,9 @@ impl Conn {
         self.flags.paused
     }
 
-    pub(crate) const fn spoke(&self) -> bool {
-        self.flags.spoke
+    /// Bytes of a request have been seen: they are kept until it is whole.
+    pub(crate) fn spoke(&self) -> bool {
+        self.has_held()
     }
 
     /// Bytes that were accepted and are not in the kernel, headers included.
@@ -270,7 +277,11 @@ impl Conn {
 
     fn limits(&self, config: &Config) -> Limits {
         let max_payload = self.overrides().and_then(|o| o.max_payload).unwrap_or(config.max_payload);
-        Limits { max_payload: max_payload as u64, max_fragments: config.max_fragments, expect_mask: true }
+        Limits {
+            max_payload: max_payload as u64,
+            max_fragments: config.max_fragments,
+            expect_mask: !self.flags.client,
+        }
     }
 
     fn max_backlog(&self, config: &Config) -> usize {
@@ -286,7 +297,6 @@ impl Conn {
     /// `n` bytes arrived, whatever they are.
     pub(crate) fn touch(&mut self, now: Time) {
         self.last_inbound = now;
-        self.flags.spoke = true;
         if self.state == State::Open && self.tally != 0 {
             // The next Ping is due before the end of the wait for this answer would have been.
             self.tally = 0;
@@ -298,11 +308,8 @@ impl Conn {
     pub(crate) fn wants_read(&self) -> bool {
         match self.state {
             State::Open | State::LocalClosing => self.may_parse() && !self.has_held(),
-            State::Connecting
-            | State::Refusing
-            | State::RemoteClosing
-            | State::Failing
-            | State::Lingering => true,
+            State::Connecting => !self.is_dialling(),
+            State::Refusing | State::RemoteClosing | State::Failing | State::Lingering => true,
             State::Closed => false,
         }
     }
@@ -493,10 +500,11 @@ impl Conn {
     pub(crate) fn check_send(&mut self, len: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
         let input = if self.is_unanswered() { Input::SendUnanswered } else { Input::Send };
         if !step(self.state, input).effects.contains(&Effect::QueueMessage) {
-            return Err(SendError::Closing);
+            let connecting = self.state == State::Connecting;
+            return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
         let (queued, message, limit) =
-            (self.buffered_amount(), frame_length(len, false), self.max_backlog(cx.config));
+            (self.buffered_amount(), frame_length(len, self.flags.client), self.max_backlog(cx.config));
         if queued.saturating_add(message) > limit {
             if cx.config.on_overflow == OnOverflow::Fail {
                 let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
@@ -544,6 +552,9 @@ impl Conn {
         timing: Timing,
         cx: &mut Context<'_>,
     ) -> bool {
+        if self.cancel(cx) {
+            return true;
+        }
         let was_open = self.state == State::Open;
         self.apply(Input::Close, Why::Close { frame, cause, timing }, cx);
         was_open
@@ -557,9 +568,21 @@ impl Conn {
         timing: Timing,
         cx: &mut Context<'_>,
     ) -> bool {
+        if self.cancel(cx) {
+            return true;
+        }
         let was_open = self.state == State::Open;
         self.apply(Input::Kick, Why::Kick { message, frame, drop_queued, timing }, cx);
         was_open
+    }
+
+    /// Gives up a connection of ours that is not made yet; says whether it was one. There is nobody to close it with.
+    fn cancel(&mut self, cx: &mut Context<'_>) -> bool {
+        let connecting = self.state == State::Connecting && self.is_client();
+        if connecting {
+            self.give_up(HandshakeCause::Cancelled, cx);
+        }
+        connecting
     }
 
     /// Answers the peer's Close where that is the application's business. Returns whether it was.
@@ -588,6 +611,8 @@ impl Conn {
         let why = if before == State::Connecting {
             let cause = if input == Input::HardSweep {
                 HandshakeCause::ShuttingDown
+            } else if self.is_client() {
+                HandshakeCause::Cancelled
             } else {
                 HandshakeCause::Rejected
             };
@@ -607,8 +632,8 @@ impl Conn {
 
     /// Its ending is cut to `deadline` at the latest.
     pub(crate) fn shorten(&mut self, deadline: Time, now: Time) {
-        if let Some(ending) = self.ending_mut() {
-            ending.deadline = ending.deadline.min(deadline);
+        if let Some(ending) = self.ending_mut().filter(|ending| deadline < ending.deadline) {
+            ending.deadline = deadline;
             if ending.flush_deadline != Time::NEVER {
                 // The Close still needs its part of what is left.
                 ending.flush_deadline = ending.flush_deadline.min(now.after(deadline.since(now) / 2));

@@ -3,6 +3,7 @@
 mod close;
 mod config;
 pub mod conn;
+mod connect;
 mod error;
 mod event;
 pub mod guide;
@@ -18,7 +19,10 @@ pub mod wire;
 pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON};
 pub use config::{Abort, Answer, ClosingData, Config, Heartbeat, OnOverflow, OnPeerClose, Overrides};
 pub use conn::{State, Timing};
-pub use error::{BindError, HandleError, HandshakeCause, ProtocolError, SendError, Violation};
+pub use connect::ConnectRequest;
+pub use error::{
+    BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
+};
 pub use event::{Event, Kind, Message, Stats, SweepReport};
 pub use handler::{Accept, Handler, Upgrade, UpgradeRequest};
 pub use hub::{Broadcast, Client, Clients, ReadyState};
@@ -29,3 +33,4 @@ pub use shutdown::{
     Slowest, SweepId,
 };
 pub use time::Time;
+pub use wire::upgrade::{RequestError, UrlError};

@@ -188,6 +188,7 @@ impl<H: Handler> Session<H> {
                     });
                     debug_assert!(done.is_ok(), "this kernel takes everything");
                 }
+                Action::Connect(_) => {}
                 Action::Read(slot) => {
                     let held = self.hub.take_held(slot);
                     if !held.is_empty() {

@@ -1,6 +1,7 @@
 //! ROOM: bytes <-> frames. Stateless but for what a caller hands back in. No connection, no time, no socket enters.
 
 pub mod header;
+pub mod keys;
 pub mod mask;
 pub mod upgrade;
 pub mod utf8;

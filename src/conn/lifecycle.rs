@@ -160,7 +160,8 @@ impl Conn {
             Effect::Establish | Effect::Answer => self.queue_response(effect, why, cx),
             Effect::ReportFailure => {
                 if let Why::Handshake { cause: Some(cause), .. } = why {
-                    cx.notes.push_back(Note::Failed(self.peer(), *cause));
+                    let id = self.flags.client.then_some(cx.id);
+                    cx.notes.push_back(Note::Failed(id, self.peer(), *cause));
                 }
             }
             // The callers of `apply` or of `step` have these at hand and do them on the spot.
@@ -214,7 +215,10 @@ impl Conn {
                 self.report(None, cx);
             }
             Effect::Fin => {
-                self.todo.add(Todo::FIN);
+                // §7.1.1: the server closes first; we wait for its FIN as long as we would for an answer to ours.
+                if !self.flags.client {
+                    self.todo.add(Todo::FIN);
+                }
                 (self.since, self.tally) =
                     if before == State::Refusing { (self.since, self.tally) } else { (cx.now, 0) };
                 if self.flags.eof {
@@ -237,8 +241,11 @@ impl Conn {
         {
             work.held = Vec::new();
         }
-        self.backlog(cx.now).push_raw(std::mem::take(response));
-        self.todo.add(Todo::WRITE);
+        // A client has nothing to answer to a 101.
+        if !response.is_empty() {
+            self.backlog(cx.now).push_raw(std::mem::take(response));
+            self.todo.add(Todo::WRITE);
+        }
         if effect == Effect::Establish {
             if let Some(work) = &mut self.work {
                 work.head = HeadScanner::default();
@@ -282,15 +289,16 @@ impl Conn {
     /// Drops what has not begun, except a Close of ours.
     pub(super) fn drop_unbegun(&mut self, cx: &mut Context<'_>) {
         self.uncork(cx.cork, cx.now);
+        let mask = self.mask(cx.cork);
         let Some(work) = &mut self.work else { return };
         let Some(ending) = &mut work.ending else { return };
-        let close_len = ending.sent.as_ref().map(|frame| frame_length(frame.payload_len(), false));
+        let close_len = ending.sent.as_ref().map(|frame| frame_length(frame.payload_len(), mask.is_some()));
         if close_len.is_some_and(|close| ending.to_flush <= close) {
             return; // Nothing is queued before it.
         }
         ending.count(work.backlog.drop_unbegun());
         if let Some(frame) = &ending.sent {
-            push_close(&mut work.backlog, frame);
+            push_close(&mut work.backlog, mask, frame);
             ending.to_flush = work.backlog.len();
         }
     }
@@ -442,8 +450,8 @@ impl Conn {
 }
 
 /// A Close behind a rebuilt backlog.
-fn push_close(backlog: &mut Backlog, frame: &CloseFrame) {
+fn push_close(backlog: &mut Backlog, mask: Option<[u8; 4]>, frame: &CloseFrame) {
     let mut payload = Vec::with_capacity(frame.payload_len());
     frame.write_payload(&mut payload);
-    backlog.push_frame(None, Opcode::Close, &payload);
+    backlog.push_frame(mask, Opcode::Close, &payload);
 }

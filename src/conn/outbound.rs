@@ -9,7 +9,10 @@
 
 use std::{collections::VecDeque, io::IoSlice, rc::Rc};
 
-use crate::wire::header::{self, Opcode};
+use crate::wire::{
+    header::{self, Opcode},
+    keys::Keys,
+};
 
 /// Frames below this many bytes are joined in one chunk; above it a chunk is closed.
 const CHUNK: usize = 64 << 10;
@@ -17,11 +20,13 @@ const CHUNK: usize = 64 << 10;
 pub(crate) const MAX_SLICES: usize = 64;
 
 /// The loop's one output buffer: all that was formatted in this turn and not yet written or moved to a backlog.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cork {
     pub(crate) bytes: Vec<u8>,
     /// Connections that own a range of it.
     users: usize,
+    /// What frames in the client's role are masked with.
+    pub(crate) keys: Keys,
 }
 
 impl Cork {
@@ -29,6 +34,10 @@ impl Cork {
     const FULL: usize = 256 << 10;
     /// Capacity that is kept when the cork is empty.
     const KEPT: usize = 1 << 20;
+
+    pub(crate) const fn new(keys: Keys) -> Self {
+        Self { bytes: Vec::new(), users: 0, keys }
+    }
 
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() > Self::FULL

@@ -15,6 +15,11 @@ use crate::{
 };
 
 impl Conn {
+    /// A key for the next frame, if we are the client (§5.3).
+    pub(super) fn mask(&self, cork: &mut Cork) -> Option<[u8; 4]> {
+        self.flags.client.then(|| cork.keys.mask())
+    }
+
     pub(super) fn has_backlog(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.backlog.is_empty())
     }
@@ -61,20 +66,22 @@ impl Conn {
     }
 
     pub(super) fn push_owned(&mut self, opcode: Opcode, payload: Vec<u8>, cork: &mut Cork, now: Time) {
+        let mask = self.mask(cork);
         self.uncork(cork, now);
-        self.backlog(now).push_owned(None, opcode, payload);
+        self.backlog(now).push_owned(mask, opcode, payload);
         self.want_write();
     }
 
     pub(super) fn push_frame(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
+        let mask = self.mask(cork);
         if !self.flags.blocked && !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
             let start = cork.bytes.len();
-            outbound::write_frame(&mut cork.bytes, None, opcode, payload);
+            outbound::write_frame(&mut cork.bytes, mask, opcode, payload);
             let end = cork.bytes.len();
             self.corked.extend(cork, start, end);
         } else {
             self.uncork(cork, now);
-            self.backlog(now).push_frame(None, opcode, payload);
+            self.backlog(now).push_frame(mask, opcode, payload);
         }
         self.want_write();
     }
@@ -82,7 +89,8 @@ impl Conn {
     /// A control frame goes behind what is queued; of Pongs in the backlog only the newest is kept (§5.5.3).
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
         if opcode == Opcode::Pong && self.flags.behind && self.has_backlog() {
-            self.backlog(now).push_pong(None, payload);
+            let mask = self.mask(cork);
+            self.backlog(now).push_pong(mask, payload);
             return self.want_write();
         }
         self.push_frame(opcode, payload, cork, now);

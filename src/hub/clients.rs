@@ -7,7 +7,8 @@ use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
     conn::{Shared, State, Timing},
-    error::SendError,
+    connect::ConnectRequest,
+    error::{ConnectError, SendError},
     event::{Kind, Message, Stats},
     id::ConnectionId,
     shutdown::{Escalation, Pace, Phase, ShutdownPlan, SweepId},
@@ -37,6 +38,19 @@ pub struct Broadcast {
 const COUNTED: usize = 4 << 10;
 
 impl<D> Clients<'_, D> {
+    /// Begins a connection as a client and returns at once, whatever the network does. What became of it is told by
+    /// [`Event::Open`](crate::Event::Open) or [`Event::HandshakeFailed`](crate::Event::HandshakeFailed) with the id that
+    /// this returns; `data` is the application's, from now on and until `Close` or `HandshakeFailed` was told.
+    ///
+    /// A name is looked up on another thread, and its addresses are tried in order. Until `Open`, the connection takes no
+    /// messages, and `close` or `terminate` give it up.
+    ///
+    /// # Errors
+    /// If there are too many connections, or a shutdown has told them to go.
+    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+        self.hub.connect(request, data)
+    }
+
     /// Queues a message. Copies the payload into the loop's output buffer, unless it comes in a vector of its own of at
     /// least 16 KiB.
     ///
@@ -54,7 +68,8 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.ping(payload, cx)).unwrap_or(Err(SendError::NotFound))
     }
 
-    /// Queues one message for every open connection that `to` chooses. The frame is formatted once and shared.
+    /// Queues one message for every open connection that `to` chooses. The frame is formatted once and shared;
+    /// connections in the client's role each get one of their own, since theirs are masked.
     pub fn broadcast<'m>(
         &mut self,
         message: impl Into<Message<'m>>,
@@ -87,6 +102,10 @@ impl<D> Clients<'_, D> {
                 continue;
             }
             let queued = self.hub.with(slot, |conn, cx| {
+                // A masked frame is nobody else's.
+                if conn.is_client() {
+                    return conn.send(message.reborrow(), cx);
+                }
                 conn.check_send(payload.len(), cx).map(|()| conn.push_shared(&frame, cx))
             });
             match queued {
@@ -299,6 +318,11 @@ impl<'h, D> Client<'h, D> {
     /// The request's path, without its query.
     pub fn path(&self) -> &str {
         self.slot.conn.path()
+    }
+
+    /// Whether we are its client: it was begun by [`Clients::connect`].
+    pub const fn is_outgoing(&self) -> bool {
+        self.slot.conn.is_client()
     }
 
     /// Since `Open`.

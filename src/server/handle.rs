@@ -36,7 +36,7 @@ impl Shared {
         Self { waker, woken: AtomicBool::new(false), ready: AtomicBool::new(true) }
     }
 
-    fn wake(&self) -> io::Result<()> {
+    pub(super) fn wake(&self) -> io::Result<()> {
         if self.woken.swap(true, Ordering::AcqRel) { Ok(()) } else { self.waker.wake() }
     }
 

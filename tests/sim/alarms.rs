@@ -84,7 +84,10 @@ impl Book {
     }
 
     /// The hub is about to look at its deadlines: what must it do? `queued` says how many bytes it has for one.
-    pub fn ring(&mut self, queued: impl Fn(ConnectionId) -> usize) {
+    ///
+    /// Returns whether it must do anything.
+    pub fn ring(&mut self, queued: impl Fn(ConnectionId) -> usize) -> bool {
+        let mut fired = false;
         while let Some(&Reverse((at, conn, alarm))) = self.alarms.peek()
             && at <= self.now
         {
@@ -95,9 +98,11 @@ impl Book {
                 Some(due) => {
                     trace!(self, "#{conn} {alarm:?} was due at {due}");
                     self.fire(conn, alarm, &queued);
+                    fired = true;
                 }
             }
         }
+        fired
     }
 
     fn fire(&mut self, conn: u32, alarm: Alarm, queued: &impl Fn(ConnectionId) -> usize) {

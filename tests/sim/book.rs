@@ -863,10 +863,14 @@ impl Book {
     /// A later `close` may shorten the deadline.
     pub fn shorten(&mut self, conn: u32, timing: Timing) {
         let Some(timeout) = timing.close_timeout else { return };
-        let at = after(self.now, timeout);
+        let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
         if let Some(ending) = self.ending(conn).filter(|ending| at < ending.deadline) {
             ending.deadline = at;
+            // The Close still needs its part of what is left.
+            ending.flush_deadline = ending.flush_deadline.min(half);
+            let flush = ending.flush_deadline;
             self.set_alarm(at, conn, Alarm::Close);
+            self.set_alarm(flush, conn, Alarm::Flush);
         }
     }
 

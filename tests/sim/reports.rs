@@ -84,7 +84,7 @@ impl Book {
 
     fn server_event(&mut self, event: &Event<'_>) {
         match event {
-            Event::HandshakeFailed { peer, cause } => self.handshake_failed(Self::at_address(*peer), *cause),
+            Event::HandshakeFailed { peer, cause, .. } => self.handshake_failed(Self::at_address(*peer), *cause),
             Event::SweepDone { sweep, report } => self.sweep_done(sweep.as_u32(), report),
             Event::Phase { phase, stats } => self.phase_begins(*phase, *stats),
             _ => {}
