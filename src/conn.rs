@@ -152,7 +152,7 @@ struct Flags {
     paused: bool,
     /// The kernel took less than it was offered, and has not said since that it would take more.
     blocked: bool,
-    /// A `Drain` is owed.
+    /// A `Drain` is owed: the kernel refused something, or so much is queued that an application may wait for it.
     behind: bool,
     /// The peer's FIN was seen while something was still to be flushed.
     eof: bool,
@@ -413,7 +413,9 @@ impl Conn {
 
     /// Asks for a write, unless the kernel has just refused one.
     fn want_write(&mut self) {
-        if !self.flags.blocked && self.buffered_amount() > 0 {
+        let queued = self.buffered_amount();
+        self.flags.behind |= queued >= DRAIN_FROM;
+        if !self.flags.blocked && queued > 0 {
             self.todo.add(Todo::WRITE);
         }
     }
@@ -649,6 +651,8 @@ impl Conn {
 
     pub(crate) fn pause(&mut self) {
         self.flags.paused = true;
+        // Most likely because of what is queued: then the application waits for the end of that.
+        self.flags.behind |= self.buffered_amount() > 0;
     }
 
     /// Reads again; what was read and not parsed comes first.
@@ -741,6 +745,9 @@ impl Conn {
         }
     }
 }
+
+/// Whoever sees this many bytes queued, and waits until they are not, gets a `Drain`.
+pub(crate) const DRAIN_FROM: usize = 16 << 10;
 
 /// What a quiet connection costs beside its socket, its deadline and the application's data.
 const _: () = assert!(size_of::<Conn>() <= 88);

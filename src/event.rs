@@ -185,7 +185,9 @@ pub enum Event<'a> {
         /// At most 125 bytes.
         payload: &'a [u8],
     },
-    /// What had been queued because the kernel took no more is now in the kernel.
+    /// Everything that was queued is in the kernel. Comes whenever the kernel had refused some of it, when 16 KiB or more
+    /// were queued at once, and when the connection was paused while something was queued; so an application that waits
+    /// for one of these gets it.
     Drain {
         /// The connection.
         id: ConnectionId,

@@ -22,6 +22,7 @@ struct Actor {
     id: Option<ConnectionId>,
     closed: Option<Closed>,
     sweeps_done: u32,
+    drains: u32,
 }
 
 impl Handler for Actor {
@@ -41,6 +42,7 @@ impl Handler for Actor {
                 clients.kick(id, "bye", CloseFrame::NORMAL, true);
             }
             Event::Close { closed, .. } => self.closed = Some(closed),
+            Event::Drain { .. } => self.drains += 1,
             Event::SweepDone { .. } => self.sweeps_done += 1,
             _ => {}
         }
@@ -148,6 +150,19 @@ fn a_shortened_deadline_left_the_close_no_time() {
         session.take_written().ends_with(&[b'9', CLOSE, 2, 0x03, 0xe8]),
         "half of what was left was its own"
     );
+}
+
+#[test]
+fn who_paused_on_a_backlog_that_the_kernel_took_whole_waited_for_a_drain_for_ever() {
+    for size in [1, 16 << 10, 1 << 20] {
+        let (mut session, id) = session(Config::default(), usize::MAX);
+        session.act(|clients, _| {
+            clients.send(id, vec![0; size]).expect("there is room");
+            assert!(clients.get(id).is_some_and(|client| client.buffered_amount() > size));
+            clients.pause(id);
+        });
+        assert_eq!(session.handler().drains, 1, "{size} bytes");
+    }
 }
 
 #[test]

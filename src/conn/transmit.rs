@@ -88,7 +88,7 @@ impl Conn {
 
     /// A control frame goes behind what is queued; of Pongs in the backlog only the newest is kept (§5.5.3).
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
-        if opcode == Opcode::Pong && self.flags.behind && self.has_backlog() {
+        if opcode == Opcode::Pong && self.flags.blocked && self.has_backlog() {
             let mask = self.mask(cork);
             self.backlog(now).push_pong(mask, payload);
             return self.want_write();
@@ -116,6 +116,7 @@ impl Conn {
                 self.backlog(cx.now).push_rest(bytes, n, keep_pongs);
             }
             self.corked.clear(cx.cork);
+            self.note_drained(cx);
             self.handle_written(n, cx);
         } else if self.has_backlog() {
             self.transmit_backlog(cx, writer)?;
@@ -129,7 +130,6 @@ impl Conn {
         writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
         let mut total = 0;
-        let mut drained = false;
         while let Some(work) = &mut self.work {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = work.backlog.slices(&mut slices);
@@ -145,7 +145,6 @@ impl Conn {
                 total += n;
             }
             if work.backlog.is_empty() {
-                drained = std::mem::take(&mut self.flags.behind);
                 break;
             }
             if n < offered {
@@ -153,11 +152,17 @@ impl Conn {
                 break;
             }
         }
-        if drained && self.state == State::Open {
-            cx.notes.push_back(Note::Drain(cx.id));
-        }
+        self.note_drained(cx);
         self.handle_written(total, cx);
         Ok(())
+    }
+
+    /// Whoever was told, or may have seen, that much is queued is told that nothing is.
+    fn note_drained(&mut self, cx: &mut Context<'_>) {
+        if self.buffered_amount() == 0 && std::mem::take(&mut self.flags.behind) && self.state == State::Open
+        {
+            cx.notes.push_back(Note::Drain(cx.id));
+        }
     }
 
     /// `n` more bytes are in the kernel: was the Close, or the HTTP answer, among them?

@@ -121,6 +121,8 @@ pub struct Peer {
     max_payload: usize,
     /// What a trickler has yet to send.
     drip: VecDeque<u8>,
+    /// It does not close of its own accord.
+    pub stays: bool,
     /// A slow read is on the agenda.
     pub dawdles: bool,
     /// It has done the last thing of its own accord.
@@ -149,6 +151,7 @@ impl Peer {
             ended: false,
             max_payload,
             drip: VecDeque::new(),
+            stays: false,
             dawdles: false,
             finished: false,
         }
@@ -390,7 +393,7 @@ impl Peer {
                 if self.kind == Kind::Pauser {
                     self.reading = Reading::Eager;
                 }
-                if self.rng.u8(..4) == 0 {
+                if !self.stays && self.rng.u8(..4) == 0 {
                     self.send_close(doing);
                 }
             }

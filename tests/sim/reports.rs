@@ -616,7 +616,7 @@ impl Book {
         let now = self.now;
         // A deadline that was over when it was set is due in this turn or in the next.
         let over = self.ending_of(conn).is_some_and(|ending| ending.deadline <= now + 1);
-        if over && state.is_some_and(State::is_closing) {
+        if over && self.phase != Phase::HardSweep && state.is_some_and(State::is_closing) {
             self.close_timed_out(conn);
         } else if state != Some(State::Closed) {
             let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);

@@ -179,7 +179,9 @@ impl World {
                 3 => rng.u32(1..200_000),
                 _ => rng.u32(1..20_000),
             };
-            self.peers.push(Peer::new(kind, acts, max_payload, rng.u64(..)));
+            let mut peer = Peer::new(kind, acts, max_payload, rng.u64(..));
+            peer.stays = crowd && rng.u8(..50) > 0;
+            self.peers.push(peer);
             self.links.push(Link::new(capacity, latency));
             self.wishes.push(scenario::wish(rng, self.size));
             let most = if crowd || self.rng.u8(..3) > 0 { 10_000_000 } else { 1_000 };
@@ -188,6 +190,10 @@ impl World {
         }
         let shutdown = self.size.shutdown.unwrap_or_else(|| self.rng.u8(..10) < 7);
         if crowd {
+            for _ in 0..20 {
+                let at = self.rng.u64(10_000_000..15_000_000);
+                self.at(at, Item::Command);
+            }
             self.at(15_000_000, if shutdown { Item::Shutdown } else { Item::Leave });
             self.at(600_000_000, Item::Leave);
             return;
