@@ -1,0 +1,301 @@
+//! Compression in the life of a connection: who owns which context, and for how long (RFC 7692 §7).
+//!
+//! ```text
+//!                         no context takeover              context takeover
+//!   deflating             the loop's, per window size      the connection's, from its first message until closing
+//!   inflating, whole      the loop's                       the connection's, from its first message until the peer's
+//!   inflating, cut        the message's own, from 4 KiB    Close or a failure
+//!                         on, and back to the loop
+//! ```
+
+use std::fmt;
+
+use super::inbound::Limits;
+use crate::{
+    config::Config,
+    error::{ProtocolError, Violation},
+    event::Kind,
+    wire::{
+        deflate::{
+            DeflateParameters, accept,
+            codec::{Deflater, InflateError, Inflater},
+        },
+        upgrade::Request,
+        utf8::Utf8,
+    },
+};
+
+/// Received bytes of a cut message that are kept as they came, before it gets an inflater of its own: a byte must not
+/// make us hold 48 KiB.
+const PATIENCE: usize = 4 << 10;
+/// Inflaters of cut messages that the loop keeps for the next ones.
+const SPARE: usize = 4;
+/// Capacity that the loop's output buffer keeps.
+const KEPT: usize = 1 << 20;
+
+/// What the connections of a loop share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// By bits of the window, from 9 on; 8 is served by 9.
+    deflaters: [Option<Deflater>; 7],
+    inflater: Option<Inflater>,
+    spare: Vec<Inflater>,
+    /// The message that was deflated last.
+    packed: Vec<u8>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Deflates a message that refers to none before it. `None` if that is not worth it.
+    pub(crate) fn deflate(&mut self, payload: &[u8], window: u8, config: &Config) -> Option<&mut Vec<u8>> {
+        let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
+        let bits = window.clamp(9, 15);
+        let deflater = self.deflaters.get_mut(usize::from(bits - 9))?;
+        let deflater = deflater.get_or_insert_with(|| Deflater::new(bits, settings.level));
+        let packed = emptied(&mut self.packed);
+        let smaller = deflater.message(payload, packed);
+        if smaller {
+            deflater.reset();
+        }
+        smaller.then_some(packed)
+    }
+}
+
+fn worth(payload: &[u8], threshold: usize) -> bool {
+    payload.len() >= threshold.max(1)
+}
+
+fn emptied(buffer: &mut Vec<u8>) -> &mut Vec<u8> {
+    buffer.clear();
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
+    }
+    buffer
+}
+
+/// A connection that has negotiated compression.
+#[derive(Debug)]
+pub(crate) struct Coding {
+    agreed: DeflateParameters,
+    sends: Direction,
+    receives: Direction,
+    /// With context takeover only, and only once it was needed.
+    deflater: Option<Box<Deflater>>,
+    inflater: Option<Box<Inflater>>,
+}
+
+/// Which frame of a broadcast a connection gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// The message as it is.
+    Plain,
+    /// Compressed with a window of so many bits, 9 to 15, and without reference to others.
+    Packed(u8),
+    /// One of its own.
+    Nothing,
+}
+
+/// What was agreed on about one sender.
+#[derive(Clone, Copy, Debug)]
+struct Direction {
+    takeover: bool,
+    window: u8,
+}
+
+impl Coding {
+    /// The server's answer to a request's offers, and how the 101 says it.
+    pub(crate) fn accept(config: &Config, request: &Request<'_>) -> Option<(Self, String)> {
+        let (agreed, answer) = accept(config.deflate.as_ref()?, request.extensions())?;
+        let server =
+            Direction { takeover: !agreed.server_no_context_takeover, window: agreed.server_max_window_bits };
+        let client =
+            Direction { takeover: !agreed.client_no_context_takeover, window: agreed.client_max_window_bits };
+        Some((Self { agreed, sends: server, receives: client, deflater: None, inflater: None }, answer))
+    }
+
+    pub(crate) const fn agreed(&self) -> DeflateParameters {
+        self.agreed
+    }
+
+    /// What others may get of a message of `len` bytes that this connection gets, too.
+    pub(crate) fn sharing(&self, len: usize, config: &Config) -> Sharing {
+        match config.deflate {
+            Some(settings) if len >= settings.threshold.max(1) => {
+                if self.sends.takeover {
+                    Sharing::Nothing
+                } else {
+                    Sharing::Packed(self.sends.window.max(9))
+                }
+            }
+            _ => Sharing::Plain,
+        }
+    }
+
+    /// Deflates a message to send. `None`: it goes as it is. Only if it is `open`, more will follow.
+    pub(crate) fn deflate<'s>(
+        &mut self,
+        payload: &[u8],
+        open: bool,
+        shared: &'s mut Shared,
+        config: &Config,
+    ) -> Option<&'s mut Vec<u8>> {
+        if !self.sends.takeover || !open {
+            return shared.deflate(payload, self.sends.window, config);
+        }
+        let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
+        let make = || Box::new(Deflater::new(self.sends.window, settings.level));
+        let deflater = self.deflater.get_or_insert_with(make);
+        let packed = emptied(&mut shared.packed);
+        deflater.message(payload, packed).then_some(packed)
+    }
+
+    /// Nothing more will be sent that could refer to what was.
+    pub(crate) fn release_deflater(&mut self) {
+        self.deflater = None;
+    }
+
+    /// Nothing more will be received.
+    pub(crate) fn release_inflater(&mut self) {
+        self.inflater = None;
+    }
+
+    fn own_inflater(&mut self) -> &mut Inflater {
+        self.inflater.get_or_insert_with(|| Box::new(Inflater::new(self.receives.window)))
+    }
+}
+
+/// A compressed message that is not all here.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    /// Payload of its frames so far, as it came.
+    received: u64,
+    /// What of it waits to be inflated.
+    waiting: Vec<u8>,
+    /// Without context takeover, once too much would have to wait.
+    inflater: Option<Inflater>,
+}
+
+impl Packed {
+    /// One of which so many bytes are here.
+    #[expect(clippy::unnecessary_wraps, reason = "where there is no compression there is none")]
+    pub(crate) fn of(received: u64) -> Option<Box<Self>> {
+        Some(Box::new(Self { received, ..Self::default() }))
+    }
+
+    pub(crate) const fn received_bytes(&self) -> u64 {
+        self.received
+    }
+}
+
+/// Where a message inflates to, and the rules that it is held against on the way.
+pub(crate) struct Target<'t> {
+    pub(crate) message: &'t mut Vec<u8>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) utf8: &'t mut Utf8,
+    pub(crate) limits: Limits,
+}
+
+impl Target<'_> {
+    fn limit(&self) -> usize {
+        usize::try_from(self.limits.max_payload).unwrap_or(usize::MAX)
+    }
+
+    /// Takes in what `inflate` appends. The first violation counts: bad text before a limit or bad data behind it.
+    fn take(
+        &mut self,
+        inflate: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), InflateError>,
+    ) -> Result<(), Violation> {
+        let (from, limit) = (self.message.len(), self.limit());
+        let result = inflate(self.message, limit);
+        if self.kind == Some(Kind::Text) {
+            let fresh = self.message.get(from..self.message.len().min(limit)).unwrap_or_default();
+            self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
+        }
+        result.map_err(|error| match error {
+            InflateError::TooBig => Violation::TooBig { limit: self.limits.max_payload },
+            InflateError::Corrupt => ProtocolError::InvalidDeflate.into(),
+        })
+    }
+}
+
+/// What inflates the messages of one connection.
+pub(crate) struct Unpacker<'c> {
+    pub(crate) coding: Option<&'c mut Coding>,
+    pub(crate) shared: &'c mut Shared,
+}
+
+impl Unpacker<'_> {
+    /// A message that is all here.
+    pub(crate) fn whole(&mut self, payload: &[u8], mut target: Target<'_>) -> Result<(), Violation> {
+        emptied(target.message);
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let keep = self.keeps();
+        let inflater = match &mut self.coding {
+            Some(coding) if keep => coding.own_inflater(),
+            _ => self.shared.inflater.get_or_insert_with(|| Inflater::new(15)),
+        };
+        let result = target
+            .take(|out, limit| inflater.feed(payload, out, limit))
+            .and_then(|()| target.take(|out, limit| inflater.finish(keep, out, limit)));
+        if result.is_err() {
+            inflater.reset();
+            *target.message = Vec::new();
+        }
+        result
+    }
+
+    /// The next piece of a message that is cut.
+    pub(crate) fn piece(
+        &mut self,
+        packed: &mut Packed,
+        piece: &[u8],
+        mut target: Target<'_>,
+    ) -> Result<(), Violation> {
+        packed.received += piece.len() as u64;
+        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives.takeover) {
+            let inflater = coding.own_inflater();
+            return target.take(|out, limit| inflater.feed(piece, out, limit));
+        }
+        if packed.inflater.is_none() && packed.waiting.len() + piece.len() <= PATIENCE {
+            packed.waiting.extend_from_slice(piece);
+            return Ok(());
+        }
+        let inflater = packed
+            .inflater
+            .get_or_insert_with(|| self.shared.spare.pop().unwrap_or_else(|| Inflater::new(15)));
+        for piece in [std::mem::take(&mut packed.waiting).as_slice(), piece] {
+            target.take(|out, limit| inflater.feed(piece, out, limit))?;
+        }
+        Ok(())
+    }
+
+    /// A message that was cut has ended.
+    pub(crate) fn finish(&mut self, packed: &mut Packed, mut target: Target<'_>) -> Result<(), Violation> {
+        if packed.received == 0 {
+            return Ok(());
+        }
+        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives.takeover) {
+            let inflater = coding.own_inflater();
+            return target.take(|out, limit| inflater.finish(true, out, limit));
+        }
+        let Some(mut inflater) = packed.inflater.take() else {
+            return self.whole(&packed.waiting, target);
+        };
+        target.take(|out, limit| inflater.finish(false, out, limit))?;
+        if self.shared.spare.len() < SPARE {
+            self.shared.spare.push(inflater);
+        }
+        Ok(())
+    }
+
+    fn keeps(&self) -> bool {
+        self.coding.as_ref().is_some_and(|coding| coding.receives.takeover)
+    }
+}
