@@ -64,10 +64,13 @@ pub struct Config {
     pub read_buffer: usize,
     /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
     pub reads_per_turn: u32,
-    /// Connections that a sweep touches per turn. 1,024: well below a millisecond.
+    /// Connections that a sweep touches per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
+    /// the last Close frame of a large sweep does not wait for the answers to the first.
     pub sweep_slice: usize,
-    /// Bytes not yet sent that the kernel may hold per socket (`TCP_NOTSENT_LOWAT`, Linux). What the kernel holds
-    /// cannot be overtaken by a Close frame. `None` leaves it to the kernel.
+    /// Bytes not yet sent that the kernel may hold for a connection that closes with a backlog (`TCP_NOTSENT_LOWAT`,
+    /// Linux). What the kernel holds cannot be overtaken by a Close frame; what is in the backlog can be dropped for it
+    /// when `flush_budget` is used up. 128 KiB; `None` leaves it to the kernel, which may hold megabytes. Only closing
+    /// connections have it: for all of them it would cost a fifth of the time of large messages.
     pub notsent_lowat: Option<u32>,
     /// Connections that may wait in the kernel for `accept`. 4,096: what Linux caps it at by default.
     pub listen_backlog: u32,
@@ -106,7 +109,7 @@ impl Default for Config {
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,
             reads_per_turn: 4,
-            sweep_slice: 1024,
+            sweep_slice: 4096,
             notsent_lowat: Some(128 << 10),
             listen_backlog: 4096,
             #[cfg(feature = "deflate")]

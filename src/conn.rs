@@ -133,10 +133,9 @@ pub(crate) struct Conn {
     pub(crate) listed: bool,
     flags: Flags,
     pub(crate) generation: u32,
-    /// Milliseconds from the last inbound byte to our Ping; 0 if no Ping is unanswered.
-    ping_after: u32,
-    /// Bytes discarded while lingering.
-    discarded: u32,
+    /// While open: milliseconds from the last inbound byte to our Ping, 0 if no Ping is unanswered. While refusing or
+    /// lingering: bytes discarded.
+    tally: u32,
     /// When it came into this part of its life: accepted, answered, opened, or FIN sent.
     since: Time,
     last_inbound: Time,
@@ -200,8 +199,7 @@ impl Conn {
             listed: false,
             flags: Flags::default(),
             generation,
-            ping_after: 0,
-            discarded: 0,
+            tally: 0,
             since: now,
             last_inbound: now,
             corked: Corked::default(),
@@ -257,7 +255,7 @@ impl Conn {
 
     /// It lingered for more bytes than it may: the peer will not stop, so its descriptor goes with a reset.
     pub(crate) fn exceeded_linger(&self, config: &Config) -> bool {
-        u64::from(self.discarded) > config.linger_bytes
+        u64::from(self.tally) > config.linger_bytes
     }
 
     /// Whether it owns more than its slot. A quiet connection does not.
@@ -309,9 +307,9 @@ impl Conn {
     pub(crate) fn touch(&mut self, now: Time) {
         self.last_inbound = now;
         self.flags.spoke = true;
-        if self.ping_after != 0 {
+        if self.state == State::Open && self.tally != 0 {
             // The next Ping is due before the end of the wait for this answer would have been.
-            self.ping_after = 0;
+            self.tally = 0;
             self.todo.add(Todo::ALARM);
         }
     }
@@ -339,8 +337,8 @@ impl Conn {
             ending.lost.trailing_bytes += n as u64;
             return;
         }
-        self.discarded = self.discarded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-        if u64::from(self.discarded) > cx.config.linger_bytes {
+        self.tally = self.tally.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
+        if u64::from(self.tally) > cx.config.linger_bytes {
             self.apply(Input::LingerEnd, Why::Nothing, cx);
         }
     }
@@ -658,7 +656,7 @@ impl Conn {
             self.flags.paused = false;
             // Silence that we imposed is not the peer's.
             self.last_inbound = now;
-            self.ping_after = 0;
+            self.tally = 0;
             self.todo.add(Todo::READ | Todo::ALARM);
         }
     }
@@ -730,4 +728,4 @@ impl Conn {
 }
 
 /// What a quiet connection costs beside its socket, its deadline and the application's data.
-const _: () = assert!(size_of::<Conn>() <= 96);
+const _: () = assert!(size_of::<Conn>() <= 88);

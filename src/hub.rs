@@ -171,6 +171,11 @@ impl<D> Hub<D> {
         self.client_at(slot).map(|client| client.id())
     }
 
+    /// Whether a slot's connection is between its first Close, or its failure, and `Close`.
+    pub fn is_closing(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.state().is_closing())
+    }
+
     // What the driver puts in.
 
     /// A turn begins: everything until the next call happens at `now`.

@@ -472,8 +472,7 @@ impl<D> Loop<D> {
     }
 
     fn write(&mut self, slot: usize) -> io::Result<()> {
-        let Some(socket) = self.sockets.entry(slot) else { return Ok(()) };
-        socket.transmit(slot, &mut self.hub, self.parts.poll.registry())
+        self.sockets.transmit(slot, &mut self.hub, self.parts.poll.registry())
     }
 
     /// Delivers and does until nothing is left to deliver or do.

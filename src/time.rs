@@ -23,6 +23,11 @@ impl Time {
         Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
     }
 
+    /// Whole milliseconds since the hub was made, rounded up.
+    pub(crate) const fn as_millis_up(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
+
     /// How long ago `earlier` was; zero if it is yet to come.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -182,7 +182,7 @@ impl Conn {
             }
             Effect::QueuePing => {
                 let silent = cx.now.since(self.last_inbound).as_millis();
-                self.ping_after = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
+                self.tally = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
                 self.push_control(Opcode::Ping, &[], cx.cork, cx.now);
             }
             Effect::DropInbound => self.drop_inbound(cx),
@@ -221,8 +221,8 @@ impl Conn {
             }
             Effect::Fin => {
                 self.todo.add(Todo::FIN);
-                (self.since, self.discarded) =
-                    if before == State::Refusing { (self.since, self.discarded) } else { (cx.now, 0) };
+                (self.since, self.tally) =
+                    if before == State::Refusing { (self.since, self.tally) } else { (cx.now, 0) };
                 if self.flags.eof {
                     self.apply(Input::Eof, Why::Nothing, cx);
                 }
@@ -364,6 +364,8 @@ impl Conn {
         let mut payload = Vec::with_capacity(frame.payload_len());
         frame.write_payload(&mut payload);
         self.push_frame(Opcode::Close, &payload, cx.cork, cx.now);
+        // Also while the kernel takes nothing: the driver then lets it hold less, so that the Close can overtake the rest.
+        self.todo.add(Todo::WRITE);
         let queued = self.buffered_amount();
         if let Some(ending) = self.ending_mut() {
             ending.unanswered = false;

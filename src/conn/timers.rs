@@ -39,7 +39,7 @@ impl Conn {
         if self.flags.paused {
             return None;
         }
-        Some(match self.ping_after {
+        Some(match self.tally {
             0 => self.last_inbound.after(interval),
             after => {
                 self.last_inbound.after(Duration::from_millis(u64::from(after))).after(heartbeat.timeout)
@@ -89,7 +89,7 @@ impl Conn {
             let why = Why::End { cause: Cause::WriteStall, initiator: Initiator::Local, abort };
             return self.apply(Input::WriteStall, why, cx);
         }
-        if self.ping_after == 0 {
+        if self.tally == 0 {
             return self.apply(Input::HeartbeatIdle, Why::Nothing, cx);
         }
         let cause = Cause::HeartbeatTimeout;

@@ -4,28 +4,49 @@
 //! not touch it: an entry may be early, and is corrected when it fires. So a turn costs what fires in it, and a message
 //! costs nothing, however many connections there are.
 
+use std::time::Duration;
+
 use crate::time::Time;
 
-/// The queue. Sixteen bytes a connection, and four for its place.
+/// The queue. Eight bytes a connection, and four for its place.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    heap: Vec<(Time, u32)>,
+    heap: Vec<Entry>,
     /// Where in the heap each slot is; `NOWHERE` if it is not.
     places: Vec<u32>,
 }
 
 const NOWHERE: u32 = u32::MAX;
 
+/// A deadline and its slot in one number: 40 bits of milliseconds, rounded up, which are 34 years, and the 24 bits that
+/// number a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry(u64);
+
+impl Entry {
+    fn new(at: Time, slot: u32) -> Self {
+        Self(at.as_millis_up().min(u64::MAX >> 24) << 24 | u64::from(slot))
+    }
+
+    fn at(self) -> Time {
+        Time::from_start(Duration::from_millis(self.0 >> 24))
+    }
+
+    const fn slot(self) -> u32 {
+        (self.0 & 0x00ff_ffff) as u32
+    }
+}
+
 impl Deadlines {
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<Time> {
-        self.heap.first().map(|entry| entry.0)
+        self.heap.first().map(|entry| entry.at())
     }
 
     /// When `slot` is due.
     pub(crate) fn due(&self, slot: u32) -> Option<Time> {
         let place = *self.places.get(slot as usize)?;
-        self.heap.get(place as usize).map(|entry| entry.0)
+        self.heap.get(place as usize).map(|entry| entry.at())
     }
 
     /// Sets or moves the deadline of `slot`. O(log n).
@@ -35,10 +56,11 @@ impl Deadlines {
         }
         if let Some(place) = self.places.get(slot as usize).copied().filter(|place| *place != NOWHERE) {
             let place = place as usize;
-            let before = std::mem::replace(&mut self.heap[place].0, at);
-            if at < before { self.rise(place) } else { self.sink(place) }
+            let fresh = Entry::new(at, slot);
+            let before = std::mem::replace(&mut self.heap[place], fresh);
+            if fresh < before { self.rise(place) } else { self.sink(place) }
         } else {
-            self.heap.push((at, slot));
+            self.heap.push(Entry::new(at, slot));
             self.rise(self.heap.len() - 1);
         }
     }
@@ -55,7 +77,7 @@ impl Deadlines {
         if place < self.heap.len() {
             // The entry that came from the end may belong either way.
             self.rise(place);
-            self.sink(self.places[self.heap[place].1 as usize] as usize);
+            self.sink(self.places[self.heap[place].slot() as usize] as usize);
         }
         if self.heap.is_empty() {
             *self = Self::default();
@@ -64,7 +86,7 @@ impl Deadlines {
 
     /// The slot that is due at `now`, earliest first. It stays in the queue until it is set anew or removed.
     pub(crate) fn first_due(&self, now: Time) -> Option<u32> {
-        self.heap.first().filter(|entry| entry.0 <= now).map(|entry| entry.1)
+        self.heap.first().filter(|entry| entry.at() <= now).map(|entry| entry.slot())
     }
 
     #[cfg(test)]
@@ -76,7 +98,7 @@ impl Deadlines {
         let entry = self.heap[place];
         while place > 0 {
             let parent = (place - 1) / 2;
-            if self.heap[parent].0 <= entry.0 {
+            if self.heap[parent] <= entry {
                 break;
             }
             self.put(place, self.heap[parent]);
@@ -89,10 +111,10 @@ impl Deadlines {
         let entry = self.heap[place];
         loop {
             let mut child = 2 * place + 1;
-            if child + 1 < self.heap.len() && self.heap[child + 1].0 < self.heap[child].0 {
+            if child + 1 < self.heap.len() && self.heap[child + 1] < self.heap[child] {
                 child += 1;
             }
-            if child >= self.heap.len() || self.heap[child].0 >= entry.0 {
+            if child >= self.heap.len() || self.heap[child] >= entry {
                 break;
             }
             self.put(place, self.heap[child]);
@@ -101,9 +123,9 @@ impl Deadlines {
         self.put(place, entry);
     }
 
-    fn put(&mut self, place: usize, entry: (Time, u32)) {
+    fn put(&mut self, place: usize, entry: Entry) {
         self.heap[place] = entry;
-        self.places[entry.1 as usize] = u32::try_from(place).unwrap_or(NOWHERE);
+        self.places[entry.slot() as usize] = u32::try_from(place).unwrap_or(NOWHERE);
     }
 }
 

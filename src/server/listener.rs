@@ -34,8 +34,8 @@ enum State {
 }
 
 impl Listener {
-    /// Binds the first address that can be bound. What accepted sockets inherit on Linux, and so costs no call for each,
-    /// is set here: `TCP_NODELAY` and `TCP_NOTSENT_LOWAT`. With `shared` several loops may bind the same port.
+    /// Binds the first address that can be bound. `TCP_NODELAY` is set here: accepted sockets inherit it on Linux, so it
+    /// costs no call for each. With `shared` several loops may bind the same port.
     pub(super) fn bind(
         address: impl ToSocketAddrs,
         config: &Config,
@@ -97,10 +97,6 @@ fn open(address: SocketAddr, config: &Config, shared: bool) -> io::Result<std::n
         socket.set_reuse_port(true)?;
     }
     socket.set_tcp_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    if let Some(lowat) = config.notsent_lowat {
-        socket.set_tcp_notsent_lowat(lowat)?;
-    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;

@@ -11,20 +11,14 @@ use socket2::SockRef;
 
 use crate::hub::Hub;
 
-/// The sockets of all connections, by slot.
+/// The sockets of all connections, by slot: four bytes each, and one.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
-    slots: Vec<Socket>,
-    used: usize,
-}
-
-/// One slot's socket.
-#[derive(Debug, Default)]
-pub(super) struct Socket {
-    stream: Option<TcpStream>,
-    /// Write interest is registered. It is, from the first time on that the kernel took less than it was offered;
+    streams: Vec<Option<TcpStream>>,
+    /// Whether write interest is registered. It is, from the first time on that the kernel took less than it was offered;
     /// being edge-triggered it costs nothing afterwards.
-    watches_writes: bool,
+    watches_writes: Vec<bool>,
+    used: usize,
 }
 
 impl Sockets {
@@ -39,38 +33,31 @@ impl Sockets {
         if let Err(error) = registry.register(&mut stream, Token(slot), Interest::READABLE) {
             return hub.handle_reset(slot, error.kind());
         }
-        if self.slots.len() <= slot {
-            self.slots.resize_with(slot + 1, Socket::default);
+        if self.streams.len() <= slot {
+            self.streams.resize_with(slot + 1, || None);
+            self.watches_writes.resize(slot + 1, false);
         }
-        if let Some(entry) = self.slots.get_mut(slot) {
-            *entry = Socket { stream: Some(stream), watches_writes: false };
+        if let (Some(place), Some(watches)) = (self.streams.get_mut(slot), self.watches_writes.get_mut(slot))
+        {
+            (*place, *watches) = (Some(stream), false);
             self.used += 1;
         }
     }
 
-    pub(super) fn entry(&mut self, slot: usize) -> Option<&mut Socket> {
-        self.slots.get_mut(slot).filter(|socket| socket.stream.is_some())
-    }
-
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
-        self.slots.get_mut(slot)?.stream.as_mut()
+        self.streams.get_mut(slot)?.as_mut()
     }
 
-    fn take(&mut self, slot: usize) -> Option<TcpStream> {
-        let stream = self.slots.get_mut(slot)?.stream.take()?;
+    /// Closes the descriptor, by a reset if that is asked for.
+    pub(super) fn release(&mut self, slot: usize, reset: bool) {
+        let Some(stream) = self.streams.get_mut(slot).and_then(Option::take) else { return };
+        if reset {
+            // It fails only for a socket that is broken already, which close ends as well.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
         self.used -= 1;
         if self.used == 0 {
-            self.slots = Vec::new();
-        }
-        Some(stream)
-    }
-
-    /// Closes the descriptor.
-    pub(super) fn release(&mut self, slot: usize, reset: bool) {
-        if let Some(stream) = self.take(slot)
-            && reset
-        {
-            reset_on_close(&stream);
+            *self = Self::default();
         }
     }
 
@@ -86,14 +73,7 @@ impl Sockets {
     pub(super) fn unsent(&mut self, slot: usize) -> Option<u32> {
         self.get_mut(slot).and_then(|stream| super::outq::unsent(stream))
     }
-}
 
-fn reset_on_close(stream: &TcpStream) {
-    // It fails only for a socket that is broken already, which close ends as well.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-}
-
-impl Socket {
     /// Writes what the hub has for `slot`, and watches for room if the kernel does not take all.
     pub(super) fn transmit<D>(
         &mut self,
@@ -101,7 +81,7 @@ impl Socket {
         hub: &mut Hub<D>,
         registry: &Registry,
     ) -> io::Result<()> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(Some(stream)) = self.streams.get_mut(slot) else { return Ok(()) };
         let mut full = false;
         hub.transmit(slot, &mut |slices| {
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -120,9 +100,18 @@ impl Socket {
             };
             result
         })?;
-        if full && !self.watches_writes {
+        if !full {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        if let (Some(lowat), true) = (hub.config().notsent_lowat, hub.is_closing(slot)) {
+            SockRef::from(&*stream).set_tcp_notsent_lowat(lowat)?;
+        }
+        if let Some(watches) = self.watches_writes.get_mut(slot)
+            && !*watches
+        {
             registry.reregister(stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-            self.watches_writes = true;
+            *watches = true;
         }
         Ok(())
     }

@@ -121,6 +121,8 @@ pub struct Peer {
     max_payload: usize,
     /// What a trickler has yet to send.
     drip: VecDeque<u8>,
+    /// A slow read is on the agenda.
+    pub dawdles: bool,
     /// It has done the last thing of its own accord.
     finished: bool,
 }
@@ -147,6 +149,7 @@ impl Peer {
             ended: false,
             max_payload,
             drip: VecDeque::new(),
+            dawdles: false,
             finished: false,
         }
     }

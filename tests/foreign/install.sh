@@ -1,0 +1,42 @@
+# Sourced by the scripts that need clients which we did not write: installs into tests/foreign/ (npm, PyPI) and from
+# Debian what is not there yet. What cannot be had is a failure, never a skip.
+
+foreign=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+die() {
+    echo "$(basename "$0"): $*" >&2
+    echo "0 passed, 1 failed"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+install_node_clients() {
+    command -v node >/dev/null || die "node is missing"
+    command -v npm >/dev/null || die "npm is missing"
+    if ! npm --prefix "$foreign" ls --silent >/dev/null 2>&1; then
+        npm --prefix "$foreign" ci --silent --no-audit --no-fund || die "npm ci failed"
+    fi
+}
+
+install_python_clients() {
+    command -v python3 >/dev/null || die "python3 is missing"
+    if ! "$foreign/venv/bin/python" -c 'import sys, websockets; sys.exit(f"websockets=={websockets.__version__}\n" != open(sys.argv[1]).read())' "$foreign/requirements.txt" 2>/dev/null; then
+        rm -rf "$foreign/venv"
+        python3 -m venv "$foreign/venv" || die "no venv (python3-venv missing?)"
+        "$foreign/venv/bin/pip" install --quiet --disable-pip-version-check -r "$foreign/requirements.txt" || die "pip install failed"
+    fi
+}
+
+# Exports CHROMIUM.
+install_chromium() {
+    CHROMIUM=${CHROMIUM:-/usr/bin/chromium}
+    if [ ! -x "$CHROMIUM" ]; then
+        as_root apt-get update -q || die "apt-get update failed"
+        as_root apt-get install -q -y --no-install-recommends chromium || die "apt-get install chromium failed"
+    fi
+    [ -x "$CHROMIUM" ] || die "no chromium at $CHROMIUM"
+    export CHROMIUM
+}

@@ -1,0 +1,119 @@
+//! What a world is like: settings, peers and plans, drawn from its seed.
+
+use std::time::Duration;
+
+use adjourn::{
+    Abort, Answer, CloseFrame, ClosingData, Config, LameDuckPolicy, OnOverflow, OnPeerClose, Pace, ShutdownPlan,
+};
+use fastrand::Rng;
+
+use crate::peer::Kind;
+
+/// How large a world is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Connections in all.
+    pub connections: u32,
+    /// Ends by a shutdown, always or never; `None` leaves it to the seed.
+    pub shutdown: Option<bool>,
+    /// Mostly quiet peers and default timeouts, as a large server has them.
+    pub crowd: bool,
+    /// The pace of the shutdown, if it is not the seed's choice.
+    pub pace: Option<Pace>,
+}
+
+/// The settings of a hostile little world, or of a large ordinary one.
+pub fn config(rng: &mut Rng, size: Size) -> Config {
+    let mut config = Config::default();
+    if size.crowd {
+        config.close_timeout = Duration::from_secs(5);
+        return config;
+    }
+    let mut ms = |rare: u8, most: u64| {
+        if rng.u8(..rare) == 0 { Duration::ZERO } else { Duration::from_micros(rng.u64(1..most * 1000)) }
+    };
+    config.close_timeout = ms(12, 6000);
+    config.linger_timeout = ms(8, 2000);
+    config.handshake_timeout = ms(40, 4000);
+    config.heartbeat.timeout = ms(10, 3000);
+    config.retry_after = ms(4, 5000);
+    let (interval, stall, budget) = (ms(50, 5000), ms(20, 4000), ms(4, 3000));
+    config.heartbeat.interval = Some(interval).filter(|interval| !interval.is_zero() && rng.u8(..4) > 0);
+    config.stall_timeout = Some(stall).filter(|_| rng.u8(..4) > 0);
+    config.flush_budget = Some(budget).filter(|_| rng.bool());
+    config.linger_bytes = if rng.bool() { rng.u64(..60_000) } else { 16 << 20 };
+    config.max_payload = if rng.bool() { rng.usize(130..100_000) } else { 1 << 20 };
+    config.max_fragments = if rng.u8(..4) == 0 { rng.u32(1..12) } else { 1 << 20 };
+    config.max_backlog = rng.usize(..300_000);
+    config.on_overflow = [OnOverflow::Refuse, OnOverflow::Fail][rng.usize(..2)];
+    config.abort = abort(rng);
+    config.terminate = abort(rng);
+    config.on_peer_close = [OnPeerClose::FlushQueued, OnPeerClose::DropQueued][rng.usize(..2)];
+    config.answer = if rng.u8(..3) == 0 { Answer::Manual } else { Answer::Auto };
+    config.closing_data = [ClosingData::Deliver, ClosingData::Discard][rng.usize(..2)];
+    config.closing_bytes = if rng.bool() { rng.u64(..3000) } else { 16 << 20 };
+    config.reads_per_turn = rng.u32(1..5);
+    config.read_buffer = match rng.u8(..4) {
+        0 => rng.usize(1..64),
+        1 => rng.usize(64..2048),
+        _ => 64 << 10,
+    };
+    config.sweep_slice = if rng.bool() { rng.usize(1..16) } else { 1024 };
+    if rng.u8(..6) == 0 {
+        config.max_connections = rng.usize(1..(size.connections as usize + 2));
+    }
+    config
+}
+
+fn abort(rng: &mut Rng) -> Abort {
+    [Abort::Auto, Abort::Auto, Abort::Reset, Abort::Fin][rng.usize(..4)]
+}
+
+/// A plan of a shutdown.
+pub fn plan(rng: &mut Rng, size: Size) -> ShutdownPlan {
+    let mut plan = ShutdownPlan::default();
+    plan.frame = CloseFrame::new(1001, "shutdown").unwrap_or_default();
+    if size.crowd {
+        plan.lame_duck = Duration::from_secs(2);
+        plan.grace = Duration::from_secs(8);
+    } else {
+        plan.lame_duck = Duration::from_millis(if rng.bool() { 0 } else { rng.u64(..3000) });
+        plan.grace = Duration::from_millis(if rng.u8(..5) == 0 { 0 } else { rng.u64(..6000) });
+        let policies = [LameDuckPolicy::Serve, LameDuckPolicy::Refuse, LameDuckPolicy::Close];
+        plan.listeners = policies[rng.usize(..3)];
+        plan.abort = rng.bool().then(|| abort(rng));
+    }
+    plan.pace = size.pace.unwrap_or_else(|| match rng.u8(..4) {
+        0 => Pace::Rate(f64::from(rng.u32(2..500))),
+        1 => Pace::Spread(Duration::from_millis(rng.u64(..4000))),
+        _ => Pace::AtOnce,
+    });
+    plan
+}
+
+/// Who connects.
+pub fn kind(rng: &mut Rng, size: Size) -> Kind {
+    if size.crowd {
+        return match rng.u16(..1000) {
+            0..8 => Kind::Silent,
+            8..10 => Kind::Deaf,
+            10..12 => Kind::NeverUpgrades,
+            12..14 => Kind::HalfRequest,
+            14..16 => Kind::Resetter,
+            16..18 => Kind::HalfCloser,
+            18..20 => Kind::Garbage,
+            20..24 => Kind::Closer,
+            24..30 => Kind::Crosser,
+            _ => Kind::Polite,
+        };
+    }
+    Kind::ALL[rng.usize(..Kind::ALL.len())]
+}
+
+/// The path that a peer asks for: its first letter tells the application what to do.
+pub fn wish(rng: &mut Rng, size: Size) -> &'static str {
+    if size.crowd {
+        return "/a";
+    }
+    ["/a", "/a", "/a", "/o", "/o", "/a", "/r", "/p"][rng.usize(..8)]
+}

@@ -1,0 +1,836 @@
+//! A world: one hub, its driver, links, peers and a clock, all from one seed.
+//!
+//! The driver does what `server.rs` does, turn by turn: edge-triggered reads and writes, then deadlines, then whatever
+//! is left to deliver and to do. Nothing else of the crate's server is here, and no socket, thread or real time.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use adjourn::{
+    Abort, Event, Handler, Phase, State, Time,
+    conn::Cursor,
+    hub::{Action, Hub},
+};
+use fastrand::Rng;
+
+use crate::{
+    app::{App, given},
+    book::{Book, Failure, ensure},
+    link::Link,
+    peer::{Doing, Kind, Peer, Reading},
+    scenario::{self, Size},
+    tally::Tally,
+};
+
+/// What is on the agenda.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    /// A peer connects.
+    Connect(u32),
+    /// Bytes arrive at the server, at the peer.
+    Up(u32),
+    Down(u32),
+    /// A peer acts of its own accord.
+    Act(u32),
+    /// A slow peer reads on.
+    Slow(u32),
+    /// An RST arrives at the server.
+    Reset(u32),
+    /// The application asks for something between two turns.
+    Command,
+    /// Naps are over.
+    Wake,
+    Shutdown,
+    CutShort,
+    /// Whoever is left leaves.
+    Leave,
+}
+
+/// What a socket has become.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    conn: u32,
+    readable: bool,
+    writable: bool,
+    ended: bool,
+}
+
+/// A world under way.
+struct World {
+    size: Size,
+    hub: Hub<u32>,
+    app: App,
+    links: Vec<Link>,
+    peers: Vec<Peer>,
+    wishes: Vec<&'static str>,
+    /// The connection in each slot.
+    slots: Vec<Option<u32>>,
+    agenda: BinaryHeap<Reverse<(u64, u64, Item)>>,
+    scheduled: u64,
+    edges: Vec<Edge>,
+    arrivals: Vec<u32>,
+    /// Slots that may have more to read although no edge will say so.
+    readable: Vec<usize>,
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    /// From so many missing bytes on, a message is read straight into its own buffer.
+    direct: u64,
+    rng: Rng,
+    now: u64,
+    /// How late a turn may begin, in milliseconds.
+    late: u64,
+    turns: u64,
+    /// Turns without time going on.
+    spins: u64,
+}
+
+/// Lives through the world of this seed. Returns what happened, or the first check that failed.
+pub fn live(seed: u64, size: Size, tracing: bool, progress: &mut dyn FnMut(u64, &Book)) -> Result<Tally, Failure> {
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(seed, size, tracing);
+        world.run(progress);
+        let book = &mut world.app.book;
+        book.tally.worlds = 1;
+        book.tally.connections = u64::from(size.connections);
+        book.tally.turns = world.turns;
+        book.tally.lived = Duration::from_micros(world.now);
+        match book.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(std::mem::take(&mut book.tally)),
+        }
+    }));
+    run.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
+        Err(Failure { check: "nothing_panics", text, at: 0, connection: None })
+    })
+}
+
+impl World {
+    fn new(seed: u64, size: Size, tracing: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let config = scenario::config(&mut rng, size);
+        let plan = scenario::plan(&mut rng, size);
+        let n = size.connections;
+        let hub = Hub::new(config.clone(), 0, rng.u64(..));
+        let max_payload = config.max_payload;
+        let buffer = vec![0; config.read_buffer];
+        let mut app = App::new(Book::new(config, n as usize, tracing), rng.fork(), plan);
+        if !size.crowd {
+            app.nerve = [0, 5, 20, 50][rng.usize(..4)];
+            app.echo = [0, 30, 100][rng.usize(..3)];
+            app.sweeps_left = rng.u32(..6);
+            app.may_shut_down = size.shutdown != Some(false) && rng.u8(..3) == 0;
+        }
+        let mut world = Self {
+            size,
+            hub,
+            app,
+            links: Vec::with_capacity(n as usize),
+            peers: Vec::with_capacity(n as usize),
+            wishes: Vec::with_capacity(n as usize),
+            slots: Vec::new(),
+            agenda: BinaryHeap::new(),
+            scheduled: 0,
+            edges: Vec::new(),
+            arrivals: Vec::new(),
+            readable: Vec::new(),
+            buffer,
+            scratch: Vec::new(),
+            direct: [1, 100, 32 << 10][rng.usize(..3)],
+            late: if size.crowd || rng.bool() { 0 } else { rng.u64(1..40) },
+            now: 0,
+            turns: 0,
+            spins: 0,
+            rng,
+        };
+        world.populate(max_payload);
+        world
+    }
+
+    fn populate(&mut self, max_payload: usize) {
+        let crowd = self.size.crowd;
+        for conn in 0..self.size.connections {
+            let rng = &mut self.rng;
+            let kind = scenario::kind(rng, self.size);
+            let acts = if crowd { u8::from(rng.u8(..20) == 0) } else { rng.u8(..8) };
+            let capacity = match rng.u8(..4) {
+                _ if crowd => 64 << 10,
+                0 => rng.u32(1..300),
+                1 => rng.u32(300..5000),
+                _ => rng.u32(5000..200_000),
+            };
+            let latency = match rng.u8(..4) {
+                0 if !crowd => 0,
+                3 => rng.u32(1..200_000),
+                _ => rng.u32(1..20_000),
+            };
+            self.peers.push(Peer::new(kind, acts, max_payload, rng.u64(..)));
+            self.links.push(Link::new(capacity, latency));
+            self.wishes.push(scenario::wish(rng, self.size));
+            let most = if crowd || self.rng.u8(..3) > 0 { 10_000_000 } else { 1_000 };
+            let at = self.rng.u64(..most);
+            self.at(at, Item::Connect(conn));
+        }
+        let shutdown = self.size.shutdown.unwrap_or_else(|| self.rng.u8(..10) < 7);
+        if crowd {
+            self.at(15_000_000, if shutdown { Item::Shutdown } else { Item::Leave });
+            self.at(600_000_000, Item::Leave);
+            return;
+        }
+        for _ in 0..self.rng.u8(..60) {
+            let at = self.rng.u64(..25_000_000);
+            self.at(at, Item::Command);
+        }
+        if shutdown {
+            let at = self.rng.u64(..20_000_000);
+            self.at(at, Item::Shutdown);
+            for _ in 0..self.rng.u8(..3) {
+                let later = at + self.rng.u64(..8_000_000);
+                self.at(later, Item::CutShort);
+            }
+        }
+        self.at(40_000_000, Item::Leave);
+        for second in 41..60 {
+            self.at(second * 1_000_000, Item::Wake);
+        }
+    }
+
+    /// Everything happens at whole milliseconds, as fine as the hub's deadlines are.
+    fn at(&mut self, at: u64, item: Item) {
+        self.scheduled += 1;
+        self.agenda.push(Reverse((at.next_multiple_of(1000), self.scheduled, item)));
+    }
+
+    fn soon(&mut self, by: u64, item: Item) {
+        self.at(self.now + by, item);
+    }
+
+    fn run(&mut self, progress: &mut dyn FnMut(u64, &Book)) {
+        while self.app.book.failure.is_none() {
+            if self.hub.phase() == Phase::Done && self.readable.is_empty() {
+                return self.end();
+            }
+            let Some(wake) = self.next_wake() else { return self.end() };
+            self.app.book.check_wake(wake);
+            let late = if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) * 1000 } else { 0 };
+            self.spins = if wake + late == self.now { self.spins + 1 } else { 0 };
+            self.now = wake + late;
+            self.app.book.now = self.now;
+            self.happen();
+            self.turn();
+            self.turns += 1;
+            let endless = self.spins > 10_000 + 4 * u64::from(self.size.connections);
+            ensure!(self.app.book, None, "time_goes_on", !endless, "{} turns at one moment", self.spins);
+            if self.turns.is_multiple_of(1024) {
+                progress(self.now, &self.app.book);
+            }
+        }
+    }
+
+    /// When the next turn is: when something happens, or when the hub says.
+    fn next_wake(&self) -> Option<u64> {
+        if !self.readable.is_empty() || self.hub.has_more() {
+            return Some(self.now);
+        }
+        let world = self.agenda.peek().map(|Reverse((at, ..))| *at);
+        let hub = self.hub.poll_timeout().map(micros);
+        [world, hub].into_iter().flatten().min().map(|at| at.next_multiple_of(1000).max(self.now))
+    }
+
+    fn end(&mut self) {
+        if let Some(report) = self.hub.shutdown_report().cloned() {
+            self.app.book.check_shutdown_report(&report);
+        }
+        let timeout = self.hub.poll_timeout().map(micros);
+        self.app.book.check_end(self.hub.stats(), timeout);
+    }
+
+    // The world outside.
+
+    fn happen(&mut self) {
+        while let Some(&Reverse((at, _, item))) = self.agenda.peek()
+            && at <= self.now
+        {
+            self.agenda.pop();
+            match item {
+                Item::Connect(conn) => self.arrivals.push(conn),
+                Item::Up(conn) => self.arrive_up(conn),
+                Item::Down(conn) => self.arrive_down(conn),
+                Item::Act(conn) => self.act(conn),
+                Item::Slow(conn) => self.consume(conn, true),
+                Item::Reset(conn) => self.arrive_reset(conn),
+                Item::Command | Item::Wake | Item::Shutdown | Item::CutShort => self.commands(item),
+                Item::Leave => self.leave(),
+            }
+        }
+    }
+
+    /// Other threads' commands are carried out within the turn; here it is enough that the turn has begun.
+    fn commands(&mut self, item: Item) {
+        self.hub.begin_turn(time(self.now));
+        let clients = &mut self.hub.clients();
+        match item {
+            Item::Command => self.app.command(clients, None),
+            Item::Shutdown if self.app.book.shutdown.is_none() => self.app.begin_shutdown(clients),
+            Item::CutShort if self.app.book.shutdown.is_some() => self.app.cut_short(clients),
+            _ => {}
+        }
+        self.app.wake(clients);
+        self.deliver();
+    }
+
+    fn leave(&mut self) {
+        self.app.calm = true;
+        for nap in &mut self.app.naps {
+            nap.0 = 0;
+        }
+        for conn in 0..self.size.connections {
+            let doing = self.peers[conn as usize].leave();
+            self.carry_out(conn, doing);
+        }
+    }
+
+    fn act(&mut self, conn: u32) {
+        let wish = self.wishes[conn as usize];
+        let doing = self.peers[conn as usize].act(wish);
+        self.carry_out(conn, doing);
+        self.consume(conn, false);
+    }
+
+    fn carry_out(&mut self, conn: u32, doing: Doing) {
+        let link = &mut self.links[conn as usize];
+        if link.slot.is_none() && !link.server_gone {
+            return;
+        }
+        if let Some(again) = doing.again {
+            self.soon(again, Item::Act(conn));
+        }
+        let link = &mut self.links[conn as usize];
+        if link.is_dead() || link.peer_gone {
+            return;
+        }
+        let latency = u64::from(link.latency);
+        link.peer_gone |= doing.gone;
+        if doing.reset {
+            link.peer_gone = true;
+            return self.soon(latency, Item::Reset(conn));
+        }
+        link.up.put(&doing.bytes);
+        if doing.fin {
+            link.up.send_fin();
+        }
+        if link.up.has_more() && !std::mem::replace(&mut link.up.moving, true) {
+            self.soon(latency, Item::Up(conn));
+        }
+    }
+
+    fn arrive_up(&mut self, conn: u32) {
+        const RECEIVE_BUFFER: usize = 256 << 10;
+        let link = &mut self.links[conn as usize];
+        link.up.moving = false;
+        if link.is_dead() {
+            return;
+        }
+        if link.server_gone {
+            // A closed socket answers with RST; the peer has nothing left to say anyway.
+            link.peer_gone = true;
+            return;
+        }
+        let noticed = link.up.deliver(RECEIVE_BUFFER, &mut self.rng);
+        let again = link.up.has_more() && link.up.arrived() < RECEIVE_BUFFER;
+        let ended = link.up.fin_arrived();
+        if again {
+            link.up.moving = true;
+            let jitter = self.rng.u64(..5000);
+            self.soon(jitter, Item::Up(conn));
+        }
+        if noticed {
+            self.edges.push(Edge { conn, readable: true, writable: false, ended });
+        }
+    }
+
+    fn arrive_down(&mut self, conn: u32) {
+        let link = &mut self.links[conn as usize];
+        link.down.moving = false;
+        if link.is_dead() {
+            return;
+        }
+        let latency = u64::from(link.latency);
+        let noticed = link.down.deliver(usize::MAX, &mut self.rng);
+        if link.down.has_more() {
+            link.down.moving = true;
+            let jitter = self.rng.u64(..5000);
+            self.soon(jitter, Item::Down(conn));
+        }
+        if !noticed {
+            return;
+        }
+        if self.links[conn as usize].peer_gone {
+            // Data for a closed socket: RST comes back.
+            if self.links[conn as usize].down.arrived() > 0 {
+                self.soon(latency, Item::Reset(conn));
+            }
+            return;
+        }
+        self.consume(conn, false);
+    }
+
+    /// The peer reads, as it likes to. A slow one reads when it acts.
+    fn consume(&mut self, conn: u32, acting: bool) {
+        let (link, peer) = (&mut self.links[conn as usize], &mut self.peers[conn as usize]);
+        if link.is_dead() || link.peer_gone {
+            return;
+        }
+        let most = match peer.reading {
+            Reading::Eager => usize::MAX,
+            Reading::Slow(n) if acting => usize::from(n),
+            Reading::Slow(_) => 0,
+            Reading::Stopped => return,
+        };
+        let mut bytes = vec![0; most.min(link.down.arrived())];
+        let n = link.down.read(&mut bytes);
+        let waits = acting || !std::mem::replace(&mut peer.dawdles, true);
+        let slow = peer.reading != Reading::Eager && link.down.arrived() > 0;
+        peer.dawdles = slow;
+        let doing = peer.receive(&bytes[..n]);
+        let fin = link.down.fin_arrived() && link.down.arrived() == 0 && !peer.ended;
+        if link.feeds() {
+            self.edges.push(Edge { conn, readable: false, writable: true, ended: false });
+        }
+        self.carry_out(conn, doing);
+        if slow && waits {
+            self.soon(20_000, Item::Slow(conn));
+        }
+        if fin {
+            let facts = &self.app.book.facts[conn as usize];
+            let (opened, closed) = (facts.opened, facts.closed);
+            let whole = self.peers[conn as usize].at_boundary();
+            let text = format!("opened: {opened}, closed: {closed}");
+            ensure!(self.app.book, conn, "fin_reaches_the_peer_behind_whole_frames", whole || closed, "{text}");
+            let doing = self.peers[conn as usize].receive_fin();
+            self.carry_out(conn, doing);
+        }
+    }
+
+    fn arrive_reset(&mut self, conn: u32) {
+        let link = &mut self.links[conn as usize];
+        if link.is_dead() || link.server_gone {
+            return;
+        }
+        let all = self.rng.u8(..4) == 0;
+        link.handle_reset(all);
+        self.edges.push(Edge { conn, readable: true, writable: true, ended: true });
+    }
+
+    // The driver: a turn as in `server.rs`.
+
+    fn turn(&mut self) {
+        self.hub.begin_turn(time(self.now));
+        self.read_again();
+        let mut edges = std::mem::take(&mut self.edges);
+        if !self.size.crowd {
+            self.rng.shuffle(&mut edges);
+        }
+        for edge in edges {
+            self.dispatch(edge);
+        }
+        self.time_out();
+        self.settle();
+        self.accept();
+        self.check_turn();
+    }
+
+    fn accept(&mut self) {
+        for conn in std::mem::take(&mut self.arrivals) {
+            if !self.hub.is_listening() {
+                self.links[conn as usize].server_gone = true;
+                continue;
+            }
+            let Some(slot) = self.hub.accept(address(conn)) else {
+                self.links[conn as usize].server_gone = true;
+                self.deliver();
+                continue;
+            };
+            if self.slots.len() <= slot {
+                self.slots.resize(slot + 1, None);
+            }
+            let before = self.slots[slot].replace(conn);
+            ensure!(self.app.book, conn, "slots_are_free", before.is_none(), "{slot} is taken by {before:?}");
+            self.links[conn as usize].slot = u32::try_from(slot).ok();
+            self.app.book.accepted(conn);
+            let delay = self.rng.u64(..50_000);
+            self.soon(delay, Item::Act(conn));
+        }
+    }
+
+    fn dispatch(&mut self, edge: Edge) {
+        let Some(slot) = self.links[edge.conn as usize].slot else { return };
+        let slot = slot as usize;
+        if edge.writable {
+            self.app.book.touch(edge.conn);
+            self.hub.handle_writable(slot);
+        }
+        if edge.readable {
+            self.read(slot, edge.ended);
+        }
+    }
+
+    fn read_again(&mut self) {
+        for slot in std::mem::take(&mut self.readable) {
+            self.read(slot, true);
+        }
+    }
+
+    fn read(&mut self, slot: usize, ended: bool) {
+        if let Err(error) = self.read_share(slot, ended) {
+            self.read_last(slot, error.kind());
+        }
+    }
+
+    fn read_last(&mut self, slot: usize, kind: io::ErrorKind) {
+        while self.hub.wants_read(slot) && matches!(self.read_once(slot), Ok(Read::Full | Read::Short)) {}
+        if let Some(conn) = self.conn(slot) {
+            self.app.book.reset(conn);
+        }
+        self.hub.handle_reset(slot, kind);
+        self.deliver();
+    }
+
+    fn read_share(&mut self, slot: usize, ended: bool) -> io::Result<()> {
+        let mut held = self.hub.take_held(slot);
+        if !held.is_empty() {
+            if let Some(conn) = self.conn(slot) {
+                self.app.book.take_held(conn);
+            }
+            let pristine = held.clone();
+            self.feed(slot, &mut held, &pristine);
+            self.write_now(slot)?;
+        }
+        let mut reads = self.hub.config().reads_per_turn.max(1);
+        while self.hub.wants_read(slot) {
+            if reads == 0 {
+                self.readable.push(slot);
+                break;
+            }
+            reads -= 1;
+            let read = self.read_once(slot);
+            let drained = matches!(read, Ok(Read::Short)) && !ended;
+            match read {
+                Ok(Read::Full | Read::Short) => {}
+                Ok(Read::Eof) => {
+                    if let Some(conn) = self.conn(slot) {
+                        self.app.book.eof(conn);
+                    }
+                    self.hub.handle_eof(slot);
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    if let Some(conn) = self.conn(slot) {
+                        self.app.book.reset(conn);
+                    }
+                    self.hub.handle_reset(slot, error.kind());
+                    break;
+                }
+            }
+            self.write_now(slot)?;
+            if drained {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_once(&mut self, slot: usize) -> io::Result<Read> {
+        let Some(conn) = self.conn(slot) else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let link = &mut self.links[conn as usize];
+        if let Some((message, left)) = self.hub.direct(slot, self.direct) {
+            let from = message.len();
+            let asked = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            message.resize(from + asked, 0);
+            let result = link.read(&mut message[from..]);
+            message.truncate(from + result.as_ref().copied().unwrap_or(0));
+            let n = result?;
+            if n > 0 {
+                let pristine = message[from..].to_vec();
+                self.refill(conn);
+                self.take_in_direct(slot, conn, from, &pristine);
+            }
+            return Ok(Read::of(n, asked));
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let asked = buffer.len();
+        let result = link.read(&mut buffer);
+        if let Ok(n @ 1..) = result {
+            let pristine = buffer[..n].to_vec();
+            self.refill(conn);
+            self.hub.handle_readable(slot);
+            let head = self.app.book.read(conn, &pristine);
+            self.feed(slot, &mut buffer[..n], &pristine[head..]);
+        }
+        self.buffer = buffer;
+        result.map(|n| Read::of(n, asked))
+    }
+
+    /// What did not fit into the server's receive buffer comes now.
+    fn refill(&mut self, conn: u32) {
+        let link = &mut self.links[conn as usize];
+        if link.up.has_more() && !link.is_dead() && !std::mem::replace(&mut link.up.moving, true) {
+            self.soon(1, Item::Up(conn));
+        }
+    }
+
+    fn take_in_direct(&mut self, slot: usize, conn: u32, from: usize, pristine: &[u8]) {
+        self.hub.handle_readable(slot);
+        self.app.book.read(conn, &[]);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut cursor = Cursor::new(&mut [], &mut scratch);
+        let mut rest = pristine;
+        if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
+            if let Some(given) = given(&event) {
+                self.app.book.fed(conn, &mut rest, given);
+            }
+            self.app.on_event(&mut self.hub.clients(), event);
+        }
+        let state = self.state_at(conn);
+        self.app.book.fed_up(conn, rest, state);
+        self.deliver();
+        self.scratch = scratch;
+    }
+
+    fn feed(&mut self, slot: usize, bytes: &mut [u8], pristine: &[u8]) {
+        let Some(conn) = self.conn(slot) else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut cursor = Cursor::new(bytes, &mut scratch);
+        let mut rest = pristine;
+        while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.app) {
+            if let Some(given) = given(&event) {
+                self.app.book.fed(conn, &mut rest, given);
+            }
+            self.app.on_event(&mut self.hub.clients(), event);
+            self.deliver();
+        }
+        let state = self.state_at(conn);
+        self.app.book.fed_up(conn, rest, state);
+        self.deliver();
+        self.scratch = scratch;
+    }
+
+    /// The state as the hub tells it; only for what the book leaves open.
+    fn state_at(&mut self, conn: u32) -> Option<State> {
+        let id = self.app.book.facts[conn as usize].id?;
+        self.hub.clients().get(id).map(|client| client.state())
+    }
+
+    fn deliver(&mut self) {
+        while let Some(event) = self.hub.poll_event() {
+            self.app.on_event(&mut self.hub.clients(), event);
+        }
+    }
+
+    fn write_now(&mut self, slot: usize) -> io::Result<()> {
+        if self.hub.wants_write(slot) { self.write(slot) } else { Ok(()) }
+    }
+
+    fn write(&mut self, slot: usize) -> io::Result<()> {
+        let Some(conn) = self.conn(slot) else { return Ok(()) };
+        let (link, book) = (&mut self.links[conn as usize], &mut self.app.book);
+        book.touch(conn);
+        let closes = book.facts[conn as usize].close_begun;
+        self.hub.transmit(slot, &mut |slices| {
+            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            let room = link.room(offered)?;
+            if room == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let mut left = room;
+            for slice in slices {
+                let piece = &slice[..left.min(slice.len())];
+                left -= piece.len();
+                link.down.put(piece);
+                book.wrote(conn, piece);
+            }
+            Ok(room)
+        })?;
+        let crosses = !closes && self.app.book.facts[conn as usize].close_begun;
+        self.set_down_moving(conn);
+        if crosses && self.peers[conn as usize].kind == Kind::Crosser {
+            let doing = self.peers[conn as usize].close_now();
+            self.carry_out(conn, doing);
+        }
+        Ok(())
+    }
+
+    fn set_down_moving(&mut self, conn: u32) {
+        let link = &mut self.links[conn as usize];
+        if link.down.has_more() && !std::mem::replace(&mut link.down.moving, true) {
+            let latency = u64::from(link.latency);
+            self.soon(latency, Item::Down(conn));
+        }
+    }
+
+    fn time_out(&mut self) {
+        let clients = self.hub.clients();
+        self.app.book.ring(|id| clients.get(id).map_or(0, |client| client.buffered_amount()));
+        self.hub.handle_timeout();
+        self.app.book.check_sweeps();
+    }
+
+    fn settle(&mut self) {
+        let mut steps = 0_u64;
+        loop {
+            self.deliver();
+            let Some(action) = self.hub.poll_action() else { return };
+            steps += 1;
+            let endless = steps > 100_000 + 100 * u64::from(self.size.connections);
+            ensure!(self.app.book, None, "actions_are_bounded", !endless, "{steps} actions in one turn");
+            if endless {
+                return;
+            }
+            match action {
+                Action::Write(slot) => {
+                    if let Err(error) = self.write(slot) {
+                        self.read_last(slot, error.kind());
+                    }
+                }
+                Action::Read(slot) => self.readable.push(slot),
+                Action::Fin(slot) => {
+                    if let Some(conn) = self.conn(slot) {
+                        self.app.book.sent_fin(conn);
+                        self.links[conn as usize].down.send_fin();
+                        self.set_down_moving(conn);
+                    }
+                }
+                Action::Abort(slot, style) => self.abort(slot, style),
+                Action::Release(slot, reset) => self.release(slot, reset),
+            }
+        }
+    }
+
+    fn abort(&mut self, slot: usize, style: Abort) {
+        let Some(conn) = self.conn(slot) else { return };
+        self.app.book.aborted(conn, style);
+        let link = &mut self.links[conn as usize];
+        let unsent = u32::try_from(link.down.used()).ok();
+        if style == Abort::Reset {
+            link.send_reset();
+            link.slot = None;
+            self.hub.handle_aborted(slot, unsent);
+        } else {
+            link.down.send_fin();
+            self.set_down_moving(conn);
+            self.app.book.lingers(conn);
+            self.hub.handle_aborted_by_fin(slot, unsent);
+        }
+    }
+
+    fn release(&mut self, slot: usize, reset: bool) {
+        let Some(conn) = self.slots[slot].take() else { return };
+        self.app.book.released(conn);
+        let link = &mut self.links[conn as usize];
+        link.slot = None;
+        if std::mem::replace(&mut link.server_gone, true) {
+            return;
+        }
+        // Closing a socket with unread input makes the kernel send RST.
+        if reset || link.up.arrived() > 0 {
+            link.send_reset();
+        } else {
+            link.down.send_fin();
+            self.set_down_moving(conn);
+        }
+    }
+
+    fn conn(&self, slot: usize) -> Option<u32> {
+        self.slots.get(slot).copied().flatten()
+    }
+
+    // After every turn.
+
+    fn check_turn(&mut self) {
+        self.app.book.check_turn();
+        for conn in std::mem::take(&mut self.app.book.touched) {
+            self.app.book.of(conn).touched = false;
+            self.check_connection(conn);
+        }
+    }
+
+    /// What must be true of a connection between two turns.
+    fn check_connection(&mut self, conn: u32) {
+        let facts = &self.app.book.facts[conn as usize];
+        let (Some(id), Some(slot), Some(state)) = (facts.id, self.links[conn as usize].slot, facts.state) else {
+            return;
+        };
+        let link = &self.links[conn as usize];
+        let clients = self.hub.clients();
+        let client = clients.get(id);
+        let seen = client.as_ref().map(adjourn::Client::state);
+        let (queued, owns) = client.map_or((0, false), |client| (client.buffered_amount(), client.owns_buffers()));
+        let expected = Some(state).filter(|_| state.is_established());
+        let book = &mut self.app.book;
+        ensure!(book, conn, "state_by_the_book", seen == expected, "{seen:?} instead of {expected:?}");
+        if !state.is_established() {
+            return;
+        }
+        let stuck = queued > 0 && !link.hungry && !link.is_dead();
+        ensure!(book, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
+        let slot = slot as usize;
+        let wants = self.hub.wants_read(slot);
+        let listed = self.readable.contains(&slot);
+        let unread = link.up.arrived() > 0 && !listed && !link.is_dead();
+        ensure!(book, conn, "input_is_not_forgotten", !(wants && unread), "{} bytes", link.up.arrived());
+        let facts = &self.app.book.facts[conn as usize];
+        let busy = facts.busy.as_ref();
+        let held = busy.is_some_and(|busy| !busy.held.is_empty());
+        let idle = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
+        let book = &mut self.app.book;
+        ensure!(book, conn, "held_input_is_not_forgotten", !(held && wants && !listed), "paused no more");
+        ensure!(book, conn, "a_quiet_one_owns_nothing", state != State::Open || !idle || !owns, "it owns a buffer");
+        book.note_queue(conn, queued);
+        if queued == 0 {
+            book.check_control_frames(conn);
+        }
+    }
+}
+
+/// How a read went.
+enum Read {
+    Full,
+    Short,
+    Eof,
+}
+
+impl Read {
+    const fn of(n: usize, asked: usize) -> Self {
+        match n {
+            0 => Self::Eof,
+            n if n < asked => Self::Short,
+            _ => Self::Full,
+        }
+    }
+}
+
+fn time(micros: u64) -> Time {
+    Time::from_start(Duration::from_micros(micros))
+}
+
+fn micros(time: Time) -> u64 {
+    u64::try_from(time.since(Time::ZERO).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// An address that tells the connection.
+fn address(conn: u32) -> SocketAddr {
+    let ip = if conn % 16 == 15 {
+        IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(conn)))
+    } else {
+        IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | conn))
+    };
+    SocketAddr::new(ip, 4000)
+}
