@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Received bytes of a cut message that are kept as they came, before it gets an inflater of its own: a byte must not
-/// make us hold 48 KiB.
+/// make us hold 46 KiB.
 const PATIENCE: usize = 4 << 10;
 /// Inflaters of cut messages that the loop keeps for the next ones.
 const SPARE: usize = 4;
@@ -82,8 +82,11 @@ fn emptied(buffer: &mut Vec<u8>) -> &mut Vec<u8> {
 #[derive(Debug)]
 pub(crate) struct Coding {
     agreed: DeflateParameters,
-    sends: Direction,
-    receives: Direction,
+    /// Our messages, and the peer's, may refer to earlier ones.
+    sends_keeping: bool,
+    receives_keeping: bool,
+    /// The bits of our window.
+    window: u8,
     /// With context takeover only, and only once it was needed.
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
@@ -100,22 +103,19 @@ pub(crate) enum Sharing {
     Nothing,
 }
 
-/// What was agreed on about one sender.
-#[derive(Clone, Copy, Debug)]
-struct Direction {
-    takeover: bool,
-    window: u8,
-}
-
 impl Coding {
     /// The server's answer to a request's offers, and how the 101 says it.
     pub(crate) fn accept(config: &Config, request: &Request<'_>) -> Option<(Self, String)> {
         let (agreed, answer) = accept(config.deflate.as_ref()?, request.extensions())?;
-        let server =
-            Direction { takeover: !agreed.server_no_context_takeover, window: agreed.server_max_window_bits };
-        let client =
-            Direction { takeover: !agreed.client_no_context_takeover, window: agreed.client_max_window_bits };
-        Some((Self { agreed, sends: server, receives: client, deflater: None, inflater: None }, answer))
+        let coding = Self {
+            agreed,
+            sends_keeping: !agreed.server_no_context_takeover,
+            receives_keeping: !agreed.client_no_context_takeover,
+            window: agreed.server_max_window_bits.max(9),
+            deflater: None,
+            inflater: None,
+        };
+        Some((coding, answer))
     }
 
     pub(crate) const fn agreed(&self) -> DeflateParameters {
@@ -126,10 +126,10 @@ impl Coding {
     pub(crate) fn sharing(&self, len: usize, config: &Config) -> Sharing {
         match config.deflate {
             Some(settings) if len >= settings.threshold.max(1) => {
-                if self.sends.takeover {
+                if self.sends_keeping {
                     Sharing::Nothing
                 } else {
-                    Sharing::Packed(self.sends.window.max(9))
+                    Sharing::Packed(self.window)
                 }
             }
             _ => Sharing::Plain,
@@ -144,11 +144,11 @@ impl Coding {
         shared: &'s mut Shared,
         config: &Config,
     ) -> Option<&'s mut Vec<u8>> {
-        if !self.sends.takeover || !open {
-            return shared.deflate(payload, self.sends.window, config);
+        if !self.sends_keeping || !open {
+            return shared.deflate(payload, self.window, config);
         }
         let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
-        let make = || Box::new(Deflater::new(self.sends.window, settings.level));
+        let make = || Box::new(Deflater::new(self.window, settings.level));
         let deflater = self.deflater.get_or_insert_with(make);
         let packed = emptied(&mut shared.packed);
         deflater.message(payload, packed).then_some(packed)
@@ -165,7 +165,7 @@ impl Coding {
     }
 
     fn own_inflater(&mut self) -> &mut Inflater {
-        self.inflater.get_or_insert_with(|| Box::new(Inflater::new(self.receives.window)))
+        self.inflater.get_or_insert_default()
     }
 }
 
@@ -239,7 +239,7 @@ impl Unpacker<'_> {
         let keep = self.keeps();
         let inflater = match &mut self.coding {
             Some(coding) if keep => coding.own_inflater(),
-            _ => self.shared.inflater.get_or_insert_with(|| Inflater::new(15)),
+            _ => self.shared.inflater.get_or_insert_with(Inflater::default),
         };
         let result = target
             .take(|out, limit| inflater.feed(payload, out, limit))
@@ -259,7 +259,7 @@ impl Unpacker<'_> {
         mut target: Target<'_>,
     ) -> Result<(), Violation> {
         packed.received += piece.len() as u64;
-        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives.takeover) {
+        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives_keeping) {
             let inflater = coding.own_inflater();
             return target.take(|out, limit| inflater.feed(piece, out, limit));
         }
@@ -267,9 +267,8 @@ impl Unpacker<'_> {
             packed.waiting.extend_from_slice(piece);
             return Ok(());
         }
-        let inflater = packed
-            .inflater
-            .get_or_insert_with(|| self.shared.spare.pop().unwrap_or_else(|| Inflater::new(15)));
+        let inflater =
+            packed.inflater.get_or_insert_with(|| self.shared.spare.pop().unwrap_or_else(Inflater::default));
         for piece in [std::mem::take(&mut packed.waiting).as_slice(), piece] {
             target.take(|out, limit| inflater.feed(piece, out, limit))?;
         }
@@ -281,7 +280,7 @@ impl Unpacker<'_> {
         if packed.received == 0 {
             return Ok(());
         }
-        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives.takeover) {
+        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives_keeping) {
             let inflater = coding.own_inflater();
             return target.take(|out, limit| inflater.finish(true, out, limit));
         }
@@ -296,6 +295,6 @@ impl Unpacker<'_> {
     }
 
     fn keeps(&self) -> bool {
-        self.coding.as_ref().is_some_and(|coding| coding.receives.takeover)
+        self.coding.as_ref().is_some_and(|coding| coding.receives_keeping)
     }
 }

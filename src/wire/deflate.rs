@@ -241,3 +241,298 @@ fn window_bits(value: &str) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::type_complexity, reason = "rows of tables")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::upgrade::{Extensions, HeadLimits, HeadScanner, HeaderStorage, Request};
+
+    /// Reads lines of `Sec-WebSocket-Extensions` as a request's.
+    fn with_lines<T>(lines: &[&str], then: impl FnOnce(Extensions<'_>) -> T) -> T {
+        let lines: String =
+            lines.iter().map(|line| format!("Sec-WebSocket-Extensions: {line}\r\n")).collect();
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let limits = HeadLimits { max_head: 4096, max_headers: 10 };
+        let head = HeadScanner::default().scan(bytes.as_bytes(), &limits).expect("a head").expect("whole");
+        let mut storage = HeaderStorage::new();
+        then(Request::parse(head, &mut storage).expect("a request").extensions())
+    }
+
+    fn settings(takeover: bool, server: u8, client: u8) -> Deflate {
+        Deflate {
+            server_no_context_takeover: !takeover,
+            client_no_context_takeover: !takeover,
+            server_max_window_bits: server,
+            client_max_window_bits: client,
+            ..Deflate::default()
+        }
+    }
+
+    #[test]
+    fn a_server_answers_offers() {
+        let keeping = settings(true, 15, 15);
+        let frugal = Deflate::default();
+        let narrow = settings(true, 10, 11);
+        let rows: &[(&str, Deflate, &[&str], Option<&str>)] = &[
+            ("no offer", keeping, &[], None),
+            ("another extension", keeping, &["x-webkit-deflate-frame"], None),
+            ("a bare offer", keeping, &["permessage-deflate"], Some("permessage-deflate")),
+            (
+                "a bare offer to a server without takeover",
+                frugal,
+                &["permessage-deflate"],
+                Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover"),
+            ),
+            (
+                "what browsers send",
+                keeping,
+                &["permessage-deflate; client_max_window_bits"],
+                Some("permessage-deflate"),
+            ),
+            (
+                "the server must not keep a window",
+                keeping,
+                &["permessage-deflate; server_no_context_takeover"],
+                Some("permessage-deflate; server_no_context_takeover"),
+            ),
+            (
+                "the client will not keep one",
+                keeping,
+                &["permessage-deflate; client_no_context_takeover"],
+                Some("permessage-deflate; client_no_context_takeover"),
+            ),
+            (
+                "a smaller window for the server",
+                keeping,
+                &["permessage-deflate; server_max_window_bits=10"],
+                Some("permessage-deflate; server_max_window_bits=10"),
+            ),
+            (
+                "the largest window, asked for, is answered",
+                keeping,
+                &["permessage-deflate; server_max_window_bits=15"],
+                Some("permessage-deflate; server_max_window_bits=15"),
+            ),
+            (
+                "the smallest",
+                keeping,
+                &["permessage-deflate; server_max_window_bits=8; client_max_window_bits=8"],
+                Some("permessage-deflate; server_max_window_bits=8; client_max_window_bits=8"),
+            ),
+            (
+                "a client with a smaller window of its own",
+                keeping,
+                &["permessage-deflate; client_max_window_bits=12"],
+                Some("permessage-deflate; client_max_window_bits=12"),
+            ),
+            (
+                "values in quotes",
+                keeping,
+                &["permessage-deflate; server_max_window_bits=\"9\"; client_max_window_bits=\"1\\0\""],
+                Some("permessage-deflate; server_max_window_bits=9; client_max_window_bits=10"),
+            ),
+            (
+                "a server with smaller windows",
+                narrow,
+                &["permessage-deflate; client_max_window_bits"],
+                Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"),
+            ),
+            (
+                "the smaller one of each holds",
+                narrow,
+                &["permessage-deflate; server_max_window_bits=12; client_max_window_bits=9"],
+                Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=9"),
+            ),
+            ("a client that cannot be limited", narrow, &["permessage-deflate"], None),
+            (
+                "the second offer will do",
+                narrow,
+                &["permessage-deflate, permessage-deflate; client_max_window_bits"],
+                Some("permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"),
+            ),
+            (
+                "the first one that will do, not the best",
+                keeping,
+                &["permessage-deflate; server_max_window_bits=9", "permessage-deflate"],
+                Some("permessage-deflate; server_max_window_bits=9"),
+            ),
+            (
+                "behind others and an illegal one",
+                keeping,
+                &["foo, permessage-deflate; bar, permessage-deflate; server_max_window_bits=9"],
+                Some("permessage-deflate; server_max_window_bits=9"),
+            ),
+            ("no value where one must be", keeping, &["permessage-deflate; server_max_window_bits"], None),
+            (
+                "a value where none may be",
+                keeping,
+                &["permessage-deflate; server_no_context_takeover=1"],
+                None,
+            ),
+            (
+                "a value where none may be",
+                keeping,
+                &["permessage-deflate; client_no_context_takeover=1"],
+                None,
+            ),
+            ("an unknown parameter", keeping, &["permessage-deflate; foo=1"], None),
+            (
+                "a parameter in another case",
+                keeping,
+                &["permessage-deflate; Server_No_Context_Takeover"],
+                None,
+            ),
+            (
+                "the same twice",
+                keeping,
+                &["permessage-deflate; server_no_context_takeover; server_no_context_takeover"],
+                None,
+            ),
+            (
+                "the same twice with values",
+                keeping,
+                &["permessage-deflate; server_max_window_bits=9; server_max_window_bits=9"],
+                None,
+            ),
+            (
+                "the same twice, with and without a value",
+                keeping,
+                &["permessage-deflate; client_max_window_bits; client_max_window_bits=9"],
+                None,
+            ),
+        ];
+        for (name, settings, lines, expected) in rows {
+            let answer = with_lines(lines, |offers| accept(settings, offers)).map(|(_, answer)| answer);
+            assert_eq!(answer.as_deref(), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn windows_that_do_not_exist_decline_the_offer() {
+        for value in ["0", "7", "16", "99", "abc", "015", "08", "-1", "+9", "9.0", "0x9", "256", "4294967305"]
+        {
+            for name in [SERVER_BITS, CLIENT_BITS] {
+                let line = format!("{NAME}; {name}={value}");
+                assert_eq!(
+                    with_lines(&[&line], |offers| accept(&Deflate::default(), offers)),
+                    None,
+                    "{line}"
+                );
+                let answered = with_lines(&[&line], |answer| check_answer(&Deflate::default(), answer));
+                assert_eq!(answered, Err(AnswerError::Malformed), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_offers_and_checks_the_answer() {
+        use AnswerError::{BeyondOffer, Malformed, NotOffered};
+        let keeping = settings(true, 15, 15);
+        let frugal = Deflate::default();
+        let narrow = settings(true, 10, 11);
+        assert_eq!(offer(&keeping), "permessage-deflate; client_max_window_bits");
+        assert_eq!(
+            offer(&frugal),
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits"
+        );
+        assert_eq!(
+            offer(&narrow),
+            "permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"
+        );
+        let agreed = |server_no, client_no, server, client| {
+            Ok(Some(DeflateParameters {
+                server_no_context_takeover: server_no,
+                client_no_context_takeover: client_no,
+                server_max_window_bits: server,
+                client_max_window_bits: client,
+            }))
+        };
+        let rows: &[(&str, Deflate, &str, Result<Option<DeflateParameters>, AnswerError>)] = &[
+            ("declined", keeping, "", Ok(None)),
+            ("as offered", keeping, "permessage-deflate", agreed(false, false, 15, 15)),
+            (
+                "all that a server may ask",
+                keeping,
+                "permessage-deflate; server_no_context_takeover; client_no_context_takeover; \
+                 server_max_window_bits=8; client_max_window_bits=\"9\"",
+                agreed(true, true, 8, 9),
+            ),
+            (
+                "a server need not repeat what a client does anyway",
+                frugal,
+                "permessage-deflate; server_no_context_takeover",
+                agreed(true, true, 15, 15),
+            ),
+            ("it must grant what was asked", frugal, "permessage-deflate", Err(BeyondOffer)),
+            (
+                "narrower windows",
+                narrow,
+                "permessage-deflate; server_max_window_bits=9; client_max_window_bits=10",
+                agreed(false, false, 9, 10),
+            ),
+            ("the window that was asked for", narrow, "permessage-deflate", Err(BeyondOffer)),
+            (
+                "a window wider than asked for",
+                narrow,
+                "permessage-deflate; server_max_window_bits=11",
+                Err(BeyondOffer),
+            ),
+            (
+                "a window wider than offered",
+                narrow,
+                "permessage-deflate; server_max_window_bits=10; client_max_window_bits=12",
+                Err(BeyondOffer),
+            ),
+            ("no value in an answer", keeping, "permessage-deflate; client_max_window_bits", Err(Malformed)),
+            ("an unknown parameter", keeping, "permessage-deflate; foo", Err(Malformed)),
+            (
+                "the same twice",
+                keeping,
+                "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+                Err(Malformed),
+            ),
+            ("another extension", keeping, "foo", Err(NotOffered)),
+            ("one more extension", keeping, "permessage-deflate, foo", Err(NotOffered)),
+            ("two answers", keeping, "permessage-deflate, permessage-deflate", Err(NotOffered)),
+        ];
+        for (name, settings, line, expected) in rows {
+            let lines: &[&str] = if line.is_empty() { &[] } else { &[line] };
+            assert_eq!(with_lines(lines, |answer| check_answer(settings, answer)), *expected, "{name}");
+        }
+    }
+
+    fn any_settings() -> impl Strategy<Value = Deflate> {
+        // Windows that do not exist are taken for the nearest that does.
+        (any::<bool>(), any::<bool>(), 0..20_u8, 0..20_u8).prop_map(
+            |(server_no, client_no, server, client)| Deflate {
+                server_no_context_takeover: server_no,
+                client_no_context_takeover: client_no,
+                server_max_window_bits: server,
+                client_max_window_bits: client,
+                ..Deflate::default()
+            },
+        )
+    }
+
+    proptest! {
+        /// Whatever the settings: the two sides agree on the same, and on no more than either allows.
+        #[test]
+        fn both_sides_agree(client in any_settings(), server in any_settings()) {
+            let offered = offer(&client);
+            let (agreed, answer) = with_lines(&[&offered], |offers| accept(&server, offers)).expect("acceptable");
+            let checked = with_lines(&[&answer], |answer| check_answer(&client, answer));
+            prop_assert_eq!(checked, Ok(Some(agreed)));
+            for settings in [client.clamped(), server.clamped()] {
+                prop_assert!(agreed.server_no_context_takeover || !settings.server_no_context_takeover);
+                prop_assert!(agreed.client_no_context_takeover || !settings.client_no_context_takeover);
+                prop_assert!(agreed.server_max_window_bits <= settings.server_max_window_bits);
+                prop_assert!(agreed.client_max_window_bits <= settings.client_max_window_bits);
+            }
+            // What is shown is what the 101 says, but for windows of 15 bits.
+            prop_assert_eq!(agreed.to_string(), answer.replace("; server_max_window_bits=15", ""));
+        }
+    }
+}
