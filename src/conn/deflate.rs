@@ -107,15 +107,18 @@ impl Coding {
     /// The server's answer to a request's offers, and how the 101 says it.
     pub(crate) fn accept(config: &Config, request: &Request<'_>) -> Option<(Self, String)> {
         let (agreed, answer) = accept(config.deflate.as_ref()?, request.extensions())?;
-        let coding = Self {
+        Some((Self::server(agreed), answer))
+    }
+
+    fn server(agreed: DeflateParameters) -> Self {
+        Self {
             agreed,
             sends_keeping: !agreed.server_no_context_takeover,
             receives_keeping: !agreed.client_no_context_takeover,
             window: agreed.server_max_window_bits.max(9),
             deflater: None,
             inflater: None,
-        };
-        Some((coding, answer))
+        }
     }
 
     pub(crate) const fn agreed(&self) -> DeflateParameters {
@@ -296,5 +299,103 @@ impl Unpacker<'_> {
 
     fn keeps(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.receives_keeping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::{
+        close::{Cause, CloseFrame},
+        config::Deflate,
+        conn::{Conn, Context, Cork, Cursor, Timing, state::State},
+        event::Message,
+        id::ConnectionId,
+        time::Time,
+    };
+
+    fn open(takeover: bool, cx: &mut Context<'_>) -> Conn {
+        let agreed = DeflateParameters {
+            server_no_context_takeover: !takeover,
+            client_no_context_takeover: !takeover,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+        };
+        let mut conn = Conn::new(([127, 0, 0, 1], 1).into(), 1, Time::ZERO);
+        conn.establish(Vec::new(), "/", None, None, Some(Coding::server(agreed)), cx);
+        conn
+    }
+
+    fn receive(conn: &mut Conn, payload: &[u8], cx: &mut Context<'_>) {
+        let length = u8::try_from(payload.len()).expect("short");
+        let mut bytes = [&[0xC1, 0x80 | length, 0, 0, 0, 0], payload].concat();
+        let mut scratch = Vec::new();
+        assert!(conn.next(&mut Cursor::new(&mut bytes, &mut scratch), cx).is_some());
+    }
+
+    fn contexts(conn: &Conn) -> (bool, bool) {
+        let coding = conn.coding().expect("negotiated");
+        (coding.deflater.is_some(), coding.inflater.is_some())
+    }
+
+    #[test]
+    fn contexts_are_made_when_needed_and_given_back_when_closing() {
+        let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
+        let (mut cork, mut deflate, mut notes) = (Cork::default(), Shared::default(), VecDeque::new());
+        let mut cx = Context {
+            config: &config,
+            cork: &mut cork,
+            deflate: &mut deflate,
+            now: Time::ZERO,
+            notes: &mut notes,
+            id: ConnectionId::new(0, 0, 1),
+        };
+        let (hello, long) = ([0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], "long ".repeat(500));
+
+        let mut quiet = open(false, &mut cx);
+        receive(&mut quiet, &hello, &mut cx);
+        quiet.send(Message::text(&long), &mut cx).expect("open");
+        assert_eq!(contexts(&quiet), (false, false), "without takeover the loop has them");
+
+        let mut conn = open(true, &mut cx);
+        conn.send(Message::text("short"), &mut cx).expect("open");
+        assert_eq!(contexts(&conn), (false, false), "nothing was compressed");
+        conn.send(Message::text(&long), &mut cx).expect("open");
+        assert_eq!(contexts(&conn), (true, false));
+        receive(&mut conn, &hello, &mut cx);
+        assert_eq!(contexts(&conn), (true, true));
+        conn.close(CloseFrame::NORMAL, Cause::LocalClose, Timing::default(), &mut cx);
+        assert_eq!(contexts(&conn), (false, true), "the peer may still send");
+        let mut close = [0x88, 0x80, 0, 0, 0, 0];
+        conn.next(&mut Cursor::new(&mut close, &mut Vec::new()), &mut cx);
+        assert_eq!(conn.state(), State::RemoteClosing);
+        assert_eq!(contexts(&conn), (false, false));
+    }
+
+    /// Not even many bytes that come one by one make a connection own an inflater before it is time.
+    #[test]
+    fn a_cut_message_waits_before_it_gets_an_inflater() {
+        let mut shared = Shared::default();
+        let (mut packed, mut message, mut utf8) = (Packed::default(), Vec::new(), Utf8::default());
+        let limits = Limits { max_payload: 1 << 20, max_fragments: 9, expect_mask: true, deflate: true };
+        let mut unpacker = Unpacker { coding: None, shared: &mut shared };
+        for round in 0..=PATIENCE {
+            let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
+            // An empty stored block, over and over.
+            let byte = [[0, 0, 0, 0xFF, 0xFF][round % 5]];
+            unpacker.piece(&mut packed, &byte, target).expect("valid");
+            assert_eq!(packed.inflater.is_some(), round == PATIENCE);
+        }
+        assert!(packed.waiting.is_empty());
+        // It goes back to the loop at the end of the message: 4,097 bytes and the four of the tail end a block.
+        for byte in [0, 0xFF, 0xFF, 0] {
+            let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
+            unpacker.piece(&mut packed, &[byte], target).expect("valid");
+        }
+        let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
+        unpacker.finish(&mut packed, target).expect("whole");
+        assert_eq!(shared.spare.len(), 1);
     }
 }
