@@ -270,8 +270,7 @@ impl Unpacker<'_> {
             packed.waiting.extend_from_slice(piece);
             return Ok(());
         }
-        let inflater =
-            packed.inflater.get_or_insert_with(|| self.shared.spare.pop().unwrap_or_else(Inflater::default));
+        let inflater = packed.inflater.get_or_insert_with(|| self.shared.spare.pop().unwrap_or_default());
         for piece in [std::mem::take(&mut packed.waiting).as_slice(), piece] {
             target.take(|out, limit| inflater.feed(piece, out, limit))?;
         }

@@ -252,8 +252,9 @@ mod tests {
 
     /// Reads lines of `Sec-WebSocket-Extensions` as a request's.
     fn with_lines<T>(lines: &[&str], then: impl FnOnce(Extensions<'_>) -> T) -> T {
-        let lines: String =
+        let lines: Vec<_> =
             lines.iter().map(|line| format!("Sec-WebSocket-Extensions: {line}\r\n")).collect();
+        let lines = lines.concat();
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let limits = HeadLimits { max_head: 4096, max_headers: 10 };
         let head = HeadScanner::default().scan(bytes.as_bytes(), &limits).expect("a head").expect("whole");
