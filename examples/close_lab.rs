@@ -92,7 +92,7 @@ impl Handler for Lab {
                     }
                 }
             }
-            Event::HandshakeFailed { peer, cause } => {
+            Event::HandshakeFailed { peer, cause, .. } => {
                 let cause = match cause {
                     HandshakeCause::Io(_) => "Io".to_owned(),
                     other => format!("{other:?}"),

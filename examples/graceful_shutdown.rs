@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{id}: {} {:?}, clean: {}", closed.effective_code(), closed.cause, closed.was_clean());
         }
         Event::Phase { phase, stats } => {
-            println!("{}: {} open, {} closing", phase.name(), stats.open, stats.closing)
+            println!("{}: {} open, {} closing", phase.name(), stats.open, stats.closing);
         }
         _ => {}
     })?;

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             clients.close_where(frame, Pace::AtOnce, move |client| client.path() == path);
         }
         Event::SweepDone { report, .. } => {
-            println!("{} kicked, {} said good-bye", report.matched, report.clean)
+            println!("{} kicked, {} said good-bye", report.matched, report.clean);
         }
         Event::Close { id, closed } => println!("{id}: {} {:?}", closed.effective_code(), closed.cause),
         _ => {}

@@ -1,2 +1,136 @@
-//! Placeholder.
-fn main() {}
+//! Lives through simulated worlds: hostile peers, slow links, a whole shutdown, in virtual time and from a seed.
+//!
+//! ```text
+//! cargo run --release --example simulate -- --worlds 1000 --connections 24 [--seed 0] [--shutdown] [--spread SECONDS]
+//! ```
+//!
+//! A world of more than 10,000 connections is a crowd: mostly quiet peers and ordinary settings.
+
+#![allow(missing_docs, unreachable_pub)]
+
+use std::{
+    io::Write as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+#[path = "../tests/sim/alarms.rs"]
+mod alarms;
+#[path = "../tests/sim/app.rs"]
+mod app;
+#[path = "../tests/sim/book.rs"]
+mod book;
+#[path = "../tests/sim/frames.rs"]
+mod frames;
+#[path = "../tests/sim/link.rs"]
+mod link;
+#[path = "../tests/sim/peer.rs"]
+mod peer;
+#[path = "../tests/sim/reports.rs"]
+mod reports;
+#[path = "../tests/sim/scenario.rs"]
+mod scenario;
+#[path = "../tests/sim/tally.rs"]
+mod tally;
+#[path = "../tests/sim/world.rs"]
+mod world;
+
+use scenario::Size;
+use tally::Tally;
+
+fn main() -> ExitCode {
+    let number = |name: &str| {
+        let mut args = std::env::args().skip_while(|arg| arg != name);
+        args.nth(1).and_then(|value| value.parse::<u64>().ok())
+    };
+    let worlds = number("--worlds").unwrap_or(1);
+    let connections = u32::try_from(number("--connections").unwrap_or(24)).unwrap_or(u32::MAX);
+    let first = number("--seed").unwrap_or(0);
+    let size = Size {
+        connections,
+        shutdown: std::env::args().any(|arg| arg == "--shutdown").then_some(true),
+        crowd: connections > 10_000,
+        pace: number("--spread").map(|seconds| adjourn::Pace::Spread(Duration::from_secs(seconds))),
+    };
+    let tracing = std::env::var_os("ADJOURN_SIM_TRACE").is_some();
+    let start = Instant::now();
+    let mut bar = Bar { worlds, drawn: start };
+    let mut tally = Tally::default();
+    for world in 0..worlds {
+        let seed = first + world;
+        let lived = world::live(seed, size, tracing, &mut |now, book| {
+            bar.draw(
+                world,
+                &format!("{:>6.1} s, {} open, {} closed", now as f64 / 1e6, book.opens, book.closes),
+            );
+        });
+        match lived {
+            Ok(one) => tally.add(&one),
+            Err(failure) => {
+                eprintln!();
+                println!(
+                    "check {} failed in world {seed} at {} us, connection {:?}: {}",
+                    failure.check, failure.at, failure.connection, failure.text
+                );
+                println!(
+                    "replay: cargo run --release --example simulate -- --connections {connections} --seed {seed}"
+                );
+                return ExitCode::FAILURE;
+            }
+        }
+        bar.draw(world + 1, "");
+    }
+    bar.end();
+    summarize(&tally, start.elapsed());
+    ExitCode::SUCCESS
+}
+
+/// Progress, on stderr, ten times a second at most.
+struct Bar {
+    worlds: u64,
+    drawn: Instant,
+}
+
+impl Bar {
+    fn draw(&mut self, done: u64, what: &str) {
+        if self.drawn.elapsed() >= Duration::from_millis(100) {
+            self.drawn = Instant::now();
+            let filled = usize::try_from(done * 40 / self.worlds.max(1)).unwrap_or(40);
+            let _ =
+                write!(std::io::stderr(), "\r[{:<40}] {done}/{} {what:<60}", "#".repeat(filled), self.worlds);
+        }
+    }
+
+    fn end(&self) {
+        let _ = writeln!(std::io::stderr(), "\r[{}] {} worlds {:<60}", "#".repeat(40), self.worlds, "");
+    }
+}
+
+fn summarize(tally: &Tally, took: Duration) {
+    let (rows, met, missing) = tally.coverage();
+    println!("worlds        {}", tally.worlds);
+    println!("connections   {}", tally.connections);
+    println!("virtual time  {:.0?}, {} turns, {} events", tally.lived, tally.turns, tally.events);
+    println!("shutdowns     {}, the longest took {:?}", tally.shutdowns, tally.longest_shutdown);
+    println!(
+        "transitions   {met} of {rows} rows of the table (state x input with an effect); not {missing:?}"
+    );
+    let endings: u64 = tally.endings.values().sum();
+    println!("endings       {endings}, {} of them clean", tally.clean);
+    for (cause, count) in &tally.endings {
+        println!("  {cause:<22}{count:>12}");
+    }
+    println!("handshakes that failed");
+    for (cause, count) in &tally.failures {
+        println!("  {cause:<22}{count:>12}");
+    }
+    println!("peak memory   {}", peak_memory().unwrap_or_else(|| "unknown".into()));
+    println!("time taken    {took:.1?}");
+}
+
+/// Linux: the most that was resident.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().to_owned())
+}

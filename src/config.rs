@@ -24,8 +24,11 @@ pub struct Config {
     /// What becomes of a connection whose next message would exceed `max_backlog`. Refuse: the caller learns it
     /// and decides.
     pub on_overflow: OnOverflow,
-    /// From accept to the last byte of the upgrade request, however it trickles. 10 s: a slow mobile link's worst.
+    /// From accept to the last byte of the upgrade request, however it trickles; a client's, from TCP to the response. 10 s: a slow mobile link's worst.
     pub handshake_timeout: Duration,
+    /// Client: from `connect` until there is a TCP connection, the name's resolution included; `handshake_timeout` follows
+    /// it. Several addresses share it. 10 s: as long as for a handshake.
+    pub connect_timeout: Duration,
     /// When to ask a silent peer for a sign of life, and how long to wait for it.
     pub heartbeat: Heartbeat,
     /// How long the kernel may take nothing while something is queued. 30 s: several TCP retransmissions.
@@ -52,7 +55,7 @@ pub struct Config {
     pub closing_data: ClosingData,
     /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
     pub closing_bytes: u64,
-    /// Bytes of an upgrade request's head; more is refused with 431. 16 KiB: cookies and tokens are long.
+    /// Bytes of an upgrade request's head; more is refused with 431. A response's head has the same limits. 16 KiB: cookies and tokens are long.
     pub max_head: usize,
     /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
     pub max_headers: usize,
@@ -64,7 +67,7 @@ pub struct Config {
     pub read_buffer: usize,
     /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
     pub reads_per_turn: u32,
-    /// Connections that a sweep touches per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
+    /// Connections that a sweep, or expiring deadlines, touch per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
     /// the last Close frame of a large sweep does not wait for the answers to the first.
     pub sweep_slice: usize,
     /// Bytes not yet sent that the kernel may hold for a connection that closes with a backlog (`TCP_NOTSENT_LOWAT`,
@@ -88,6 +91,7 @@ impl Default for Config {
             max_backlog: 64 << 20,
             on_overflow: OnOverflow::Refuse,
             handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
             heartbeat: Heartbeat {
                 interval: Some(Duration::from_secs(30)),
                 timeout: Duration::from_secs(20),

@@ -2,10 +2,10 @@
 //! enters, and no other connection.
 //!
 //! The life of a connection is [`state::step`]; this file carries out what it asks for. Whatever happens goes through
-//! [`Conn::apply`], so that nothing begins or ends anywhere else.
+//! `Conn::apply`, so that nothing begins or ends anywhere else.
 //!
-//! A quiet connection is this struct and nothing more. What it may own besides is in [`Work`], absent when quiet: the
-//! pieces of a cut message, the backlog, and, once closing begins, the [`Ending`].
+//! A quiet connection is this struct and nothing more. What it may own besides is in `Work`, absent when quiet: the
+//! pieces of a cut message, the backlog, and, once closing begins, the `Ending`.
 
 use std::{
     collections::VecDeque,
@@ -18,6 +18,7 @@ use std::{
 mod deflate;
 mod inbound;
 mod lifecycle;
+mod opening;
 mod outbound;
 mod path;
 mod peer;
@@ -27,11 +28,10 @@ mod transmit;
 
 use self::outbound::Backlog;
 pub(crate) use self::transmit::Frames;
-use self::{
-    deflate::Sharing,
-    lifecycle::{Ending, Why},
-    peer::Peer,
-    transmit::Shared,
+pub use self::{
+    inbound::Cursor,
+    opening::Target,
+    state::{Effect, Input, State, Step, step},
 };
 pub(crate) use self::{
     deflate::{Coding, Shared as Deflate, Unpacker},
@@ -39,9 +39,12 @@ pub(crate) use self::{
     outbound::{Cork, Corked},
     path::Path,
 };
-pub use self::{
-    inbound::Cursor,
-    state::{Effect, Input, State, Step, step},
+use self::{
+    deflate::Sharing,
+    lifecycle::{Ending, Why},
+    opening::Opening,
+    peer::Peer,
+    transmit::Shared,
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Closed, Initiator},
@@ -74,7 +77,8 @@ pub(crate) enum Note {
     Drain(crate::ConnectionId),
     Closing(crate::ConnectionId, Initiator, CloseFrame),
     Close(crate::ConnectionId, Box<Ended>),
-    Failed(SocketAddr, HandshakeCause),
+    /// With its id if it was a connection of ours.
+    Failed(Option<crate::ConnectionId>, SocketAddr, HandshakeCause),
     SweepDone(SweepId, SweepReport),
     Phase(Phase, Stats),
 }
@@ -101,7 +105,8 @@ impl Todo {
     pub(crate) const RELEASE: u8 = 16;
     /// The deadline may have moved to an earlier moment.
     pub(crate) const ALARM: u8 = 32;
-    const FOR_THE_DRIVER: u8 = 31;
+    pub(crate) const CONNECT: u8 = 64;
+    const FOR_THE_DRIVER: u8 = 31 | Self::CONNECT;
 
     pub(crate) fn add(&mut self, what: u8) {
         self.0 |= what;
@@ -157,8 +162,8 @@ struct Flags {
     behind: bool,
     /// The peer's FIN was seen while something was still to be flushed.
     eof: bool,
-    /// Bytes of a request have been seen.
-    spoke: bool,
+    /// We are the client.
+    client: bool,
 }
 
 /// What only a busy or an ending connection owns.
@@ -171,6 +176,7 @@ pub(crate) struct Work {
     /// Bytes that were read and not parsed: behind a `pause`, or the beginning of a request.
     held: Vec<u8>,
     head: HeadScanner,
+    opening: Option<Box<Opening>>,
     ending: Option<Box<Ending>>,
 }
 
@@ -240,8 +246,9 @@ impl Conn {
         self.flags.paused
     }
 
-    pub(crate) const fn spoke(&self) -> bool {
-        self.flags.spoke
+    /// Bytes of a request have been seen: they are kept until it is whole.
+    pub(crate) fn spoke(&self) -> bool {
+        self.has_held()
     }
 
     /// Bytes that were accepted and are not in the kernel, headers included.
@@ -250,7 +257,7 @@ impl Conn {
     }
 
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.ending().is_some_and(|ending| ending.unanswered)
+        self.state == State::RemoteClosing && self.ending().is_some_and(|ending| ending.unanswered)
     }
 
     /// It lingered for more bytes than it may: the peer will not stop, so its descriptor goes with a reset.
@@ -288,7 +295,7 @@ impl Conn {
         Limits {
             max_payload: max_payload as u64,
             max_fragments: config.max_fragments,
-            expect_mask: true,
+            expect_mask: !self.flags.client,
             deflate: self.coding().is_some(),
         }
     }
@@ -306,7 +313,6 @@ impl Conn {
     /// `n` bytes arrived, whatever they are.
     pub(crate) fn touch(&mut self, now: Time) {
         self.last_inbound = now;
-        self.flags.spoke = true;
         if self.state == State::Open && self.tally != 0 {
             // The next Ping is due before the end of the wait for this answer would have been.
             self.tally = 0;
@@ -314,16 +320,12 @@ impl Conn {
         }
     }
 
-    /// Whether the driver should read.
-    pub(crate) const fn wants_read(&self) -> bool {
+    /// Whether the driver should read. What was held back behind a `pause` has to be parsed before anything new.
+    pub(crate) fn wants_read(&self) -> bool {
         match self.state {
-            State::Open => !self.flags.paused,
-            State::Connecting
-            | State::Refusing
-            | State::LocalClosing
-            | State::RemoteClosing
-            | State::Failing
-            | State::Lingering => true,
+            State::Open | State::LocalClosing => self.may_parse() && !self.has_held(),
+            State::Connecting => !self.is_dialling(),
+            State::Refusing | State::RemoteClosing | State::Failing | State::Lingering => true,
             State::Closed => false,
         }
     }
@@ -388,6 +390,7 @@ impl Conn {
                     if !rest.is_empty() {
                         self.work.get_or_insert_default().held.extend_from_slice(rest);
                     }
+                    self.tidy();
                     return None;
                 }
                 State::Open | State::LocalClosing => {}
@@ -518,10 +521,11 @@ impl Conn {
     pub(crate) fn check_send(&mut self, len: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
         let input = if self.is_unanswered() { Input::SendUnanswered } else { Input::Send };
         if !step(self.state, input).effects.contains(&Effect::QueueMessage) {
-            return Err(SendError::Closing);
+            let connecting = self.state == State::Connecting;
+            return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
         let (queued, message, limit) =
-            (self.buffered_amount(), frame_length(len, false), self.max_backlog(cx.config));
+            (self.buffered_amount(), frame_length(len, self.flags.client), self.max_backlog(cx.config));
         if queued.saturating_add(message) > limit {
             if cx.config.on_overflow == OnOverflow::Fail {
                 let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
@@ -535,16 +539,20 @@ impl Conn {
 
     /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
     pub(crate) fn push_broadcast(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
-        let sharing =
-            self.coding().map_or(Sharing::Plain, |coding| coding.sharing(frames.message().len(), cx.config));
+        let sharing = match self.coding() {
+            // A masked frame is nobody else's.
+            _ if self.flags.client => Sharing::Nothing,
+            Some(coding) => coding.sharing(frames.message().len(), cx.config),
+            None => Sharing::Plain,
+        };
         match frames.get(sharing, cx) {
             Some(&Shared::Corked(start, end)) => {
-                if !self.has_backlog() && self.corked.extend(cx.cork, start, end) {
+                if !self.flags.blocked && !self.has_backlog() && self.corked.extend(cx.cork, start, end) {
                     return self.want_write();
                 }
                 let bytes = cx.cork.bytes.get(start..end).unwrap_or_default().to_vec();
                 self.uncork(cx.cork, cx.now);
-                self.backlog(cx.now).push_rest(&bytes, 0);
+                self.backlog(cx.now).push_rest(&bytes, 0, false);
             }
             Some(Shared::Counted(frame)) => {
                 self.uncork(cx.cork, cx.now);
@@ -572,6 +580,9 @@ impl Conn {
         timing: Timing,
         cx: &mut Context<'_>,
     ) -> bool {
+        if self.cancel(cx) {
+            return true;
+        }
         let was_open = self.state == State::Open;
         self.apply(Input::Close, Why::Close { frame, cause, timing }, cx);
         was_open
@@ -585,9 +596,21 @@ impl Conn {
         timing: Timing,
         cx: &mut Context<'_>,
     ) -> bool {
+        if self.cancel(cx) {
+            return true;
+        }
         let was_open = self.state == State::Open;
         self.apply(Input::Kick, Why::Kick { message, frame, drop_queued, timing }, cx);
         was_open
+    }
+
+    /// Gives up a connection of ours that is not made yet; says whether it was one. There is nobody to close it with.
+    fn cancel(&mut self, cx: &mut Context<'_>) -> bool {
+        let connecting = self.state == State::Connecting && self.is_client();
+        if connecting {
+            self.give_up(HandshakeCause::Cancelled, cx);
+        }
+        connecting
     }
 
     /// Answers the peer's Close where that is the application's business. Returns whether it was.
@@ -616,6 +639,8 @@ impl Conn {
         let why = if before == State::Connecting {
             let cause = if input == Input::HardSweep {
                 HandshakeCause::ShuttingDown
+            } else if self.is_client() {
+                HandshakeCause::Cancelled
             } else {
                 HandshakeCause::Rejected
             };
@@ -634,9 +659,13 @@ impl Conn {
     }
 
     /// Its ending is cut to `deadline` at the latest.
-    pub(crate) fn shorten(&mut self, deadline: Time) {
-        if let Some(ending) = self.ending_mut() {
-            ending.deadline = ending.deadline.min(deadline);
+    pub(crate) fn shorten(&mut self, deadline: Time, now: Time) {
+        if let Some(ending) = self.ending_mut().filter(|ending| deadline < ending.deadline) {
+            ending.deadline = deadline;
+            if ending.flush_deadline != Time::NEVER {
+                // The Close still needs its part of what is left.
+                ending.flush_deadline = ending.flush_deadline.min(now.after(deadline.since(now) / 2));
+            }
         }
     }
 
@@ -654,9 +683,11 @@ impl Conn {
     pub(crate) fn resume(&mut self, now: Time) {
         if self.flags.paused {
             self.flags.paused = false;
-            // Silence that we imposed is not the peer's.
-            self.last_inbound = now;
-            self.tally = 0;
+            if self.state == State::Open {
+                // Silence that we imposed is not the peer's.
+                self.last_inbound = now;
+                self.tally = 0;
+            }
             self.todo.add(Todo::READ | Todo::ALARM);
         }
     }
@@ -691,6 +722,19 @@ impl Conn {
     pub(crate) fn head(&mut self) -> (&mut Vec<u8>, &mut HeadScanner) {
         let work = self.work.get_or_insert_default();
         (&mut work.held, &mut work.head)
+    }
+
+    /// Whether frames are parsed now.
+    pub(crate) const fn may_parse(&self) -> bool {
+        match self.state {
+            State::Open => !self.flags.paused,
+            State::LocalClosing => true,
+            _ => false,
+        }
+    }
+
+    fn has_held(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| !work.held.is_empty())
     }
 
     pub(crate) fn take_held(&mut self) -> Vec<u8> {

@@ -54,9 +54,19 @@ pub enum ProtocolError {
 pub enum HandshakeCause {
     /// `handshake_timeout` ran out.
     Timeout,
+    /// Client: `connect_timeout` ran out before there was a TCP connection.
+    ConnectTimeout,
+    /// Client: the name has no address.
+    NotResolved,
+    /// Client: the server answered with this status instead of 101.
+    Status(u16),
+    /// Client: not a response that RFC 6455 §4.1 allows.
+    BadResponse(ResponseFault),
+    /// Client: `close`, `kick` or `terminate` was called before the handshake was complete.
+    Cancelled,
     /// Not a request that RFC 6455 §4.2.1 allows.
     BadRequest,
-    /// The request head is over `max_head` bytes or `max_headers` lines.
+    /// The request's or response's head is over `max_head` bytes or `max_headers` lines.
     HeadTooLarge,
     /// A `Sec-WebSocket-Version` other than 13.
     BadVersion,
@@ -66,12 +76,36 @@ pub enum HandshakeCause {
     PeerFin,
     /// The peer reset the TCP connection.
     PeerReset,
-    /// The socket failed otherwise.
+    /// The socket failed otherwise; a client's connect was refused.
     Io(std::io::ErrorKind),
-    /// The server is shutting down.
+    /// We are shutting down.
     ShuttingDown,
     /// A limit on connections was reached.
     TooManyConnections,
+}
+
+/// What is wrong with a server's response to a client's opening handshake (§4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum ResponseFault {
+    /// It is not the head of an HTTP/1.1 response.
+    #[error("not an HTTP/1.1 response")]
+    Malformed,
+    /// `Upgrade` is not there once, or is not `websocket`.
+    #[error("Upgrade is not websocket")]
+    Upgrade,
+    /// `Connection` does not list `Upgrade`.
+    #[error("Connection does not include Upgrade")]
+    Connection,
+    /// `Sec-WebSocket-Accept` is not there once, or not made from our key.
+    #[error("Sec-WebSocket-Accept is not the answer to our key")]
+    AcceptKey,
+    /// It names a subprotocol that was not offered, or several.
+    #[error("Sec-WebSocket-Protocol names what was not offered")]
+    Subprotocol,
+    /// It names an extension that was not offered, or in a malformed way.
+    #[error("Sec-WebSocket-Extensions names what was not offered, or not in the way it was")]
+    Extensions,
 }
 
 /// Why a connection is failed (§7.1.7) because of what the peer sent.
@@ -98,6 +132,9 @@ pub enum SendError {
     /// No connection has this id any more.
     #[error("no such connection")]
     NotFound,
+    /// The opening handshake of this client's connection is not complete.
+    #[error("the connection is not open yet")]
+    Connecting,
     /// The closing handshake has begun, or the connection has ended.
     #[error("the connection is closing")]
     Closing,
@@ -114,6 +151,18 @@ pub enum SendError {
     /// A Ping or Pong of more than 125 bytes (§5.5).
     #[error("a control frame carries at most 125 bytes, not {0}")]
     ControlTooLong(usize),
+}
+
+/// Why a connection was not begun. No event follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There are as many connections as there may be.
+    #[error("there are {0} connections, as many as max_connections allows")]
+    TooManyConnections(usize),
+    /// A shutdown has told the connections to go.
+    #[error("shutting down")]
+    ShuttingDown,
 }
 
 /// Why a handle could not pass a command on.

@@ -208,7 +208,10 @@ pub enum Event<'a> {
     },
     /// An opening handshake ended without a connection.
     HandshakeFailed {
-        /// The peer's address.
+        /// Which one, if it was begun by [`Clients::connect`](crate::Clients::connect). Its data can be looked at for the
+        /// last time.
+        id: Option<ConnectionId>,
+        /// The peer's address: of several, the one tried last; `0.0.0.0` if the name was not resolved.
         peer: SocketAddr,
         /// Why.
         cause: HandshakeCause,

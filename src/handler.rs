@@ -13,7 +13,8 @@ use crate::{
 ///
 /// Every call of [`Clients`] is legal inside every callback and in every state; none panics.
 pub trait Handler {
-    /// What the application keeps for each connection, made in [`Handler::on_upgrade`] and dropped after `Close`.
+    /// What the application keeps for each connection, made in [`Handler::on_upgrade`] or given to
+    /// [`Clients::connect`], and dropped after `Close`.
     type Data;
 
     /// A complete HTTP request: a valid upgrade, or a plain request that the application may answer.

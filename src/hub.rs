@@ -27,6 +27,7 @@ use std::{
 use slab::Slab;
 
 mod clients;
+mod connecting;
 mod deadlines;
 mod sweep;
 
@@ -46,6 +47,7 @@ use crate::{
     time::Time,
     wire::{
         header::Opcode,
+        keys::Keys,
         upgrade::{HeadLimits, HeaderStorage, HeaderValue, Request, Response, write_switching_protocols},
     },
 };
@@ -72,6 +74,9 @@ pub struct Hub<D> {
     rng: fastrand::Rng,
 }
 
+/// Notes and slots to deal with for which room is kept when there are none.
+const ROOM: usize = 4096;
+
 struct Slot<D> {
     conn: Conn,
     data: Option<D>,
@@ -85,6 +90,8 @@ pub enum Action {
     /// Read from this slot's socket although it has not become readable anew. First comes what
     /// [`Hub::take_held`] gives.
     Read(usize),
+    /// Find or connect to what [`Hub::target`] says.
+    Connect(usize),
     /// Shut down the sending side.
     Fin(usize),
     /// End it in this style, never [`Abort::Auto`]; then call [`Hub::handle_aborted`], or for a FIN
@@ -101,7 +108,8 @@ impl<D> std::fmt::Debug for Hub<D> {
 }
 
 impl<D> Hub<D> {
-    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep.
+    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the masks
+    /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
             config,
@@ -111,7 +119,7 @@ impl<D> Hub<D> {
             slots_high: 0,
             generation: 0,
             deadlines: Deadlines::default(),
-            cork: Cork::default(),
+            cork: Cork::new(Keys::new(seed)),
             deflate: Deflate::default(),
             notes: VecDeque::new(),
             listed: VecDeque::new(),
@@ -186,16 +194,25 @@ impl<D> Hub<D> {
     /// A TCP connection was accepted. Returns its slot, or `None` if there are too many: close it.
     pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
         if self.slots.len() >= self.config.max_connections.min(MAX_SLOTS) {
-            self.notes.push_back(Note::Failed(peer, HandshakeCause::TooManyConnections));
+            self.notes.push_back(Note::Failed(None, peer, HandshakeCause::TooManyConnections));
             return None;
         }
+        let generation = self.next_generation();
+        let conn = Conn::new(peer, generation, self.now);
+        Some(self.insert(Slot { conn, data: None }))
+    }
+
+    fn next_generation(&mut self) -> u32 {
         self.generation = self.generation.wrapping_add(1);
-        let conn = Conn::new(peer, self.generation, self.now);
-        let slot = self.slots.insert(Slot { conn, data: None });
+        self.generation
+    }
+
+    fn insert(&mut self, entry: Slot<D>) -> usize {
+        let slot = self.slots.insert(entry);
         self.slots_high = self.slots_high.max(slot + 1);
         self.stats.connecting += 1;
         self.set_alarm(slot);
-        Some(slot)
+        slot
     }
 
     /// Whether reading from this slot's socket makes sense now. If not, an [`Action::Read`] will say when.
@@ -213,9 +230,7 @@ impl<D> Hub<D> {
     /// Takes what was read earlier and could not be parsed, because the connection was paused.
     pub fn take_held(&mut self, slot: usize) -> Vec<u8> {
         match self.slots.get_mut(slot) {
-            Some(entry) if entry.conn.wants_read() && entry.conn.state() != State::Connecting => {
-                entry.conn.take_held()
-            }
+            Some(entry) if entry.conn.may_parse() => entry.conn.take_held(),
             _ => Vec::new(),
         }
     }
@@ -228,8 +243,13 @@ impl<D> Hub<D> {
         cursor: &'c mut Cursor<'_>,
         handler: &mut H,
     ) -> Option<Event<'c>> {
-        if self.slots.get(slot)?.conn.state() == State::Connecting {
-            self.next_head(slot, cursor, handler);
+        let conn = &self.slots.get(slot)?.conn;
+        if conn.state() == State::Connecting {
+            if conn.is_client() {
+                self.next_response(slot, cursor);
+            } else {
+                self.next_head(slot, cursor, handler);
+            }
             if !self.notes.is_empty() {
                 return self.poll_event();
             }
@@ -318,9 +338,11 @@ impl<D> Hub<D> {
         }
     }
 
-    /// Carries out what is due: deadlines, then one slice of each sweep and the next step of a shutdown.
+    /// Carries out what is due: a slice of the deadlines and of each sweep, and the next step of a shutdown. What is left
+    /// is due in the next turn, at its own `now`.
     pub fn handle_timeout(&mut self) {
-        while let Some(slot) = self.deadlines.first_due(self.now) {
+        for _ in 0..self.config.sweep_slice.max(1) {
+            let Some(slot) = self.deadlines.first_due(self.now) else { break };
             let key = slot as usize;
             let due = self.with(key, |conn, cx| {
                 conn.handle_timeout(cx);
@@ -346,7 +368,10 @@ impl<D> Hub<D> {
             Note::Open(id) => Event::Open { id },
             Note::Drain(id) => Event::Drain { id },
             Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
-            Note::Failed(peer, cause) => Event::HandshakeFailed { peer, cause },
+            Note::Failed(id, peer, cause) => {
+                self.farewell = id.map(ConnectionId::slot);
+                Event::HandshakeFailed { id, peer, cause }
+            }
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Close(id, ended) => {
@@ -375,6 +400,10 @@ impl<D> Hub<D> {
                 entry.conn.listed = false;
             }
         }
+        // After a sweep of many there is no need for so much room.
+        if self.listed.capacity() > ROOM || self.notes.capacity() > ROOM {
+            (self.listed, self.notes) = <(VecDeque<_>, VecDeque<_>)>::default();
+        }
         None
     }
 
@@ -389,6 +418,8 @@ impl<D> Hub<D> {
             Some(Action::Fin(key))
         } else if todo.take(Todo::READ) {
             Some(Action::Read(key))
+        } else if todo.take(Todo::CONNECT) {
+            Some(Action::Connect(key))
         } else if todo.take(Todo::RELEASE) {
             let reset = entry.conn.exceeded_linger(&self.config);
             self.listed.pop_front();

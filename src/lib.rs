@@ -3,13 +3,16 @@
 mod close;
 mod config;
 pub mod conn;
+mod connect;
 mod error;
 mod event;
+pub mod guide;
 mod handler;
 pub mod hub;
 mod id;
 mod server;
 mod shutdown;
+pub mod testing;
 mod time;
 pub mod wire;
 
@@ -18,7 +21,10 @@ pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator
 pub use config::Deflate;
 pub use config::{Abort, Answer, ClosingData, Config, Heartbeat, OnOverflow, OnPeerClose, Overrides};
 pub use conn::{State, Timing};
-pub use error::{BindError, HandleError, HandshakeCause, ProtocolError, SendError, Violation};
+pub use connect::ConnectRequest;
+pub use error::{
+    BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
+};
 pub use event::{Event, Kind, Message, Stats, SweepReport};
 pub use handler::{Accept, Handler, Upgrade, UpgradeRequest};
 pub use hub::{Broadcast, Client, Clients, ReadyState};
@@ -31,3 +37,4 @@ pub use shutdown::{
 pub use time::Time;
 #[cfg(feature = "deflate")]
 pub use wire::deflate::DeflateParameters;
+pub use wire::upgrade::{RequestError, UrlError};

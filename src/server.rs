@@ -5,6 +5,7 @@
 //! the socket, so an echoed message costs one read, one write and a share of one `epoll_wait`.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
     sync::{Arc, mpsc},
@@ -16,6 +17,7 @@ use mio::{Events, Poll, Token, Waker, event::Event as Readiness};
 mod handle;
 mod listener;
 mod outq;
+mod resolver;
 #[cfg(feature = "signals")]
 mod signals;
 mod socket;
@@ -28,12 +30,14 @@ pub use self::{
 use self::{
     handle::{Command, Shared},
     listener::Listener,
+    resolver::Resolver,
     socket::Sockets,
 };
 use crate::{
     config::{Abort, Config},
-    conn::Cursor,
-    error::BindError,
+    conn::{Cursor, Target},
+    connect::ConnectRequest,
+    error::{BindError, ConnectError},
     event::Event,
     handler::{Handler, Upgrade, UpgradeRequest},
     hub::{Action, Clients, Hub},
@@ -45,6 +49,8 @@ use crate::{
 const WAKER: Token = Token(usize::MAX);
 /// Listeners are numbered downwards from here; connections, by their slots, upwards from 0.
 const LISTENERS: usize = usize::MAX - 1;
+/// Commands of other threads that a turn carries out.
+const COMMANDS: usize = 1024;
 /// Events per wait.
 const EVENTS: usize = 1024;
 /// From this many missing bytes on, a message is read straight into its own buffer.
@@ -52,7 +58,7 @@ const DIRECT: u64 = 32 << 10;
 /// How long `accept` rests when the process has no descriptors left and none is given back.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
-/// A WebSocket server: one loop, any number of listeners and connections.
+/// A WebSocket server, client, or both: one loop, any number of listeners and connections.
 ///
 /// `D` is what the application keeps for each connection; with [`Server::run`] there is nothing.
 pub struct Server<D = ()> {
@@ -65,6 +71,7 @@ struct Loop<D> {
     parts: Parts<D>,
     hub: Hub<D>,
     sockets: Sockets,
+    resolver: Resolver,
     /// The one receive buffer.
     buffer: Vec<u8>,
     /// Where joined messages are lent from.
@@ -130,7 +137,7 @@ impl<D: 'static> Server<D> {
         Ok(server)
     }
 
-    /// A server without a listener.
+    /// A loop without a listener: a client, or a server that is yet to listen.
     ///
     /// # Errors
     /// If the system denies a poll.
@@ -139,13 +146,16 @@ impl<D: 'static> Server<D> {
     }
 
     fn from_parts(parts: Parts<D>) -> Self {
-        let mut hub = Hub::new(parts.config.clone(), parts.worker, fastrand::u64(..));
+        // Its keys are the system's entropy, its hash does not give them away.
+        let seed = RandomState::new().hash_one(parts.worker);
+        let mut hub = Hub::new(parts.config.clone(), parts.worker, seed);
         hub.set_loops(parts.peers.len() + 1);
         Self {
             events: Events::with_capacity(EVENTS),
             turn: Loop {
                 hub,
                 sockets: Sockets::default(),
+                resolver: Resolver::default(),
                 buffer: vec![0; parts.config.read_buffer.max(1024)],
                 scratch: Vec::new(),
                 readable: Vec::new(),
@@ -165,6 +175,16 @@ impl<D: 'static> Server<D> {
         self.turn.parts.listen(address, false)
     }
 
+    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll`] or before the
+    /// loop runs. Its timeout starts now.
+    ///
+    /// # Errors
+    /// If there are too many connections, or a shutdown has told them to go.
+    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+        self.turn.begin();
+        self.turn.hub.connect(request, data)
+    }
+
     /// The address of the first listener; `None` once the listeners are closed.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.turn.parts.listeners.first().and_then(Listener::local_addr)
@@ -176,7 +196,9 @@ impl<D: 'static> Server<D> {
     }
 
     /// The connections, between two calls of [`Server::poll`].
-    pub const fn clients(&mut self) -> Clients<'_, D> {
+    pub fn clients(&mut self) -> Clients<'_, D> {
+        // What is asked for now begins now, not at the last turn.
+        self.turn.begin();
         self.turn.hub.clients()
     }
 
@@ -188,7 +210,8 @@ impl<D: 'static> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        self.turn.signals = Some(signals::Signals::install(self.handle(), plan)?);
+        let handle = self.handle();
+        self.turn.signals = Some(signals::Signals::install(plan, move |request| handle.ask(request))?);
         Ok(())
     }
 
@@ -265,7 +288,8 @@ impl<D> Loop<D> {
 
     /// How long the poll may wait.
     fn wait(&self, limit: Option<Duration>) -> Option<Duration> {
-        if !self.readable.is_empty() || self.hub.has_more() || self.hub.phase() == Phase::Done {
+        let accepting = self.parts.listeners.iter().any(Listener::has_more);
+        if !self.readable.is_empty() || accepting || self.hub.has_more() || self.hub.phase() == Phase::Done {
             return Some(Duration::ZERO);
         }
         let due = self.hub.poll_timeout().map(|at| at.since(self.now()));
@@ -286,6 +310,9 @@ impl<D> Loop<D> {
             }
             Token(slot) => {
                 if event.is_writable() {
+                    if self.sockets.is_connecting(slot) && !self.connected(slot) {
+                        return;
+                    }
                     self.hub.handle_writable(slot);
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -298,6 +325,8 @@ impl<D> Loop<D> {
 
     /// The turn's end: what is due, all that callbacks asked for, and the listeners.
     fn end<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        // Written before expired: what this turn queued gets its chance even if a callback blocked for long.
+        self.settle(handler);
         self.hub.handle_timeout();
         self.settle(handler);
         self.tell_peers();
@@ -305,9 +334,12 @@ impl<D> Loop<D> {
             self.parts.listeners.clear();
         }
         for index in 0..self.parts.listeners.len() {
-            let resting = self.parts.listeners.get(index).is_some_and(Listener::is_resting);
-            let pending = self.parts.listeners.get(index).is_some_and(listener::Listener::has_more);
-            if pending || resting {
+            if self
+                .parts
+                .listeners
+                .get(index)
+                .is_some_and(|listener| listener.has_more() || listener.is_resting())
+            {
                 self.accept(index);
             }
         }
@@ -331,10 +363,53 @@ impl<D> Loop<D> {
     /// Commands of other threads.
     fn obey<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.parts.shared.heard();
-        while let Ok(command) = self.parts.commands.try_recv() {
+        for left in (0..COMMANDS).rev() {
+            let Ok(command) = self.parts.commands.try_recv() else { break };
             command.carry_out(&mut self.hub);
             self.deliver(handler);
+            if left == 0 {
+                // There may be more, and no further wake-up for them: they get the next turn.
+                self.parts.shared.wake_again();
+            }
         }
+        while let Some((ids, addresses)) = self.resolver.poll() {
+            for id in ids {
+                self.hub.handle_resolved(id, addresses.clone());
+            }
+        }
+    }
+
+    /// Begins what a connection of ours needs next.
+    fn connect(&mut self, slot: usize) {
+        let begun = match self.hub.target(slot) {
+            None => return,
+            Some((id, Target::Name(host, port))) => {
+                let asked = self.resolver.ask(id, host, port, &self.parts.shared);
+                if asked.is_err() {
+                    self.hub.handle_resolved(id, Vec::new());
+                }
+                return;
+            }
+            Some((_, Target::Address(address))) => {
+                self.sockets.connect(slot, address, self.parts.poll.registry())
+            }
+        };
+        if let Err(error) = begun {
+            self.hub.handle_connect_failed(slot, error.kind());
+        }
+    }
+
+    /// A connect has come to something: whether it has come to a connection.
+    fn connected(&mut self, slot: usize) -> bool {
+        match self.sockets.connected(slot) {
+            Ok(true) => self.hub.handle_connected(slot),
+            Ok(false) => return false,
+            Err(error) => {
+                self.hub.handle_connect_failed(slot, error.kind());
+                return false;
+            }
+        }
+        true
     }
 
     fn accept(&mut self, index: usize) {
@@ -349,7 +424,11 @@ impl<D> Loop<D> {
 
     /// Slots whose turn at reading ended before their data did.
     fn read_again<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        for slot in std::mem::take(&mut self.readable) {
+        let mut readable = std::mem::take(&mut self.readable);
+        // A socket that also had an event is in the list twice; it has one share of a turn all the same.
+        readable.sort_unstable();
+        readable.dedup();
+        for slot in readable {
             self.read(slot, true, handler);
         }
     }
@@ -487,6 +566,7 @@ impl<D> Loop<D> {
                     }
                 }
                 Some(Action::Read(slot)) => self.readable.push(slot),
+                Some(Action::Connect(slot)) => self.connect(slot),
                 Some(Action::Fin(slot)) => {
                     self.sockets.fin(slot);
                 }
@@ -549,7 +629,8 @@ impl Event<'_> {
             | Self::Drain { id }
             | Self::Closing { id, .. }
             | Self::Close { id, .. } => Some(*id),
-            Self::HandshakeFailed { .. } | Self::SweepDone { .. } | Self::Phase { .. } => None,
+            Self::HandshakeFailed { id, .. } => *id,
+            Self::SweepDone { .. } | Self::Phase { .. } => None,
         }
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "deflate")]
 pub mod deflate;
 pub mod header;
+pub mod keys;
 pub mod mask;
 pub mod upgrade;
 pub mod utf8;

@@ -1,18 +1,11 @@
 //! Properties of the sans-IO core: any split of the same bytes gives the same events and the same answer, and no bytes
 //! whatsoever make it panic, spin or keep anything.
 
-use std::{io, net::SocketAddr, time::Duration};
-
 use adjourn::{
-    Clients, Config, Event, Handler, Time, Upgrade, UpgradeRequest,
-    conn::Cursor,
-    hub::{Action, Hub},
+    Clients, Config, Event, Handler, Upgrade, UpgradeRequest,
+    testing::{REQUEST, Session, describe},
 };
 use proptest::prelude::*;
-
-const REQUEST: &[u8] =
-    b"GET /chat?x=1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// Writes every event down and echoes messages.
 #[derive(Default)]
@@ -29,122 +22,36 @@ impl Handler for Scribe {
     }
 
     fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        match event {
-            Event::Message { id, message, closing } => {
-                self.events.push(format!("message {:?} {:?} {closing}", message.kind(), message.as_bytes()));
-                let _ = clients.send(id, message);
-            }
-            Event::Close { mut closed, .. } => {
-                // How much of what is in vain had been read by then is a matter of the cuts.
-                (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
-                (closed.lost.trailing_bytes, closed.lost.inbound_partial_bytes) = (0, 0);
-                self.events.push(format!("{closed:?}"));
-            }
-            other => self.events.push(format!("{other:?}")),
+        self.events.push(describe(&event));
+        if let Event::Message { id, message, .. } = event {
+            let _ = clients.send(id, message);
         }
     }
 }
 
-/// One connection of a hub whose kernel takes everything at once.
-struct Bench {
-    hub: Hub<()>,
-    slot: usize,
-    scribe: Scribe,
-    written: Vec<u8>,
-    fin: bool,
-    gone: bool,
-    now: Duration,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let mut config = Config::default();
-        config.max_payload = 1000;
-        config.max_head = 2000;
-        let mut hub = Hub::new(config, 0, 1);
-        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-        let slot = hub.accept(peer).expect("there is room");
-        let (scribe, written) = (Scribe::default(), Vec::new());
-        Self { hub, slot, scribe, written, fin: false, gone: false, now: Duration::ZERO }
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
-        if self.gone || bytes.is_empty() {
-            return;
-        }
-        self.hub.begin_turn(Time::from_start(self.now));
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        self.hub.handle_readable(self.slot);
-        while let Some(event) = self.hub.next(self.slot, &mut cursor, &mut self.scribe) {
-            self.scribe.on_event(&mut self.hub.clients(), event);
-            self.deliver();
-        }
-        assert_eq!(cursor.remaining(), 0, "all that was read is dealt with");
-        self.settle();
-    }
-
-    fn deliver(&mut self) {
-        while let Some(event) = self.hub.poll_event() {
-            self.scribe.on_event(&mut self.hub.clients(), event);
-        }
-    }
-
-    fn settle(&mut self) {
-        for steps in 0.. {
-            assert!(steps < 100, "it spins");
-            self.deliver();
-            let Some(action) = self.hub.poll_action() else { return };
-            match action {
-                Action::Write(slot) => {
-                    let written = &mut self.written;
-                    let done = self.hub.transmit(slot, &mut |slices| {
-                        slices.iter().for_each(|slice| written.extend_from_slice(slice));
-                        Ok(slices.iter().map(|slice| slice.len()).sum())
-                    });
-                    done.expect("this kernel takes everything");
-                }
-                Action::Fin(_) => self.fin = true,
-                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                Action::Release(..) => self.gone = true,
-                Action::Read(_) => {}
-            }
-        }
-    }
-
-    /// The peer goes, and time passes until nothing is left.
-    fn end(&mut self) {
-        if !self.gone {
-            self.hub.handle_eof(self.slot);
-            self.settle();
-        }
-        for steps in 0.. {
-            let Some(due) = self.hub.poll_timeout() else { break };
-            assert!(steps < 10, "it does not end");
-            self.now = self.now.max(due.since(Time::ZERO));
-            self.hub.begin_turn(due);
-            self.hub.handle_timeout();
-            self.settle();
-        }
-        assert!(self.gone, "the slot is free");
-        assert_eq!(self.hub.stats().total(), 0);
-    }
+fn new_session() -> Session<Scribe> {
+    let mut config = Config::default();
+    config.max_payload = 1000;
+    config.max_head = 2000;
+    Session::new(config, Scribe::default())
 }
 
 /// What a session of these bytes looks like if they arrive in these pieces.
 fn session(bytes: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
-    let mut bench = Bench::new();
+    let mut session = new_session();
     let mut from = 0;
     for cut in cuts.iter().copied().chain([bytes.len()]) {
         let to = cut.clamp(from, bytes.len());
-        bench.read(&bytes[from..to]);
+        session.read(&bytes[from..to]);
         from = to;
     }
-    bench.end();
-    (bench.scribe.events, bench.written)
+    session.end();
+    let written = session.take_written();
+    (std::mem::take(&mut session.handler().events), written)
 }
 
 /// A masked frame; `lie` breaks it in one of several ways.
+#[expect(clippy::cast_possible_truncation, reason = "the arms say how long the payload is")]
 fn frame(opcode: u8, fin: bool, payload: &[u8], lie: u8) -> Vec<u8> {
     let mut first = opcode | if fin { 0x80 } else { 0 };
     let mask = [0x37, 0xfa, 0x21, 0x3d];
@@ -157,12 +64,12 @@ fn frame(opcode: u8, fin: bool, payload: &[u8], lie: u8) -> Vec<u8> {
     let mut out = vec![first];
     match payload.len() {
         n @ 0..126 if lie == 3 => {
-            out.push(masked | 126);
+            out.push(masked | 0x7e);
             out.extend_from_slice(&(n as u16).to_be_bytes());
         }
         n @ 0..126 => out.push(masked | n as u8),
         n => {
-            out.push(masked | 126);
+            out.push(masked | 0x7e);
             out.extend_from_slice(&(n as u16).to_be_bytes());
         }
     }
@@ -222,7 +129,7 @@ proptest! {
         let mut cuts = cuts;
         cuts.sort_unstable();
         let (events, _) = session(&bytes, &cuts);
-        let ends = events.iter().filter(|event| event.starts_with("Closed") || event.starts_with("HandshakeFailed"));
+        let ends = events.iter().filter(|event| event.starts_with("Close ") || event.starts_with("HandshakeFailed"));
         prop_assert_eq!(ends.count(), 1, "exactly one end: {:?}", events);
     }
 
@@ -230,14 +137,12 @@ proptest! {
     #[test]
     fn a_reset_at_any_point_is_reported_once(frames in frames(), at in 0usize..1200) {
         let bytes = [REQUEST, &frames].concat();
-        let mut bench = Bench::new();
-        bench.read(&bytes[..at.min(bytes.len())]);
-        if !bench.gone {
-            bench.hub.handle_reset(bench.slot, io::ErrorKind::ConnectionReset);
-            bench.settle();
-        }
-        prop_assert!(bench.gone);
-        let ends = bench.scribe.events.iter().filter(|e| e.starts_with("Closed") || e.starts_with("HandshakeFailed"));
+        let mut session = new_session();
+        session.read(&bytes[..at.min(bytes.len())]);
+        session.reset();
+        prop_assert!(session.is_gone());
+        let events = &session.handler().events;
+        let ends = events.iter().filter(|e| e.starts_with("Close ") || e.starts_with("HandshakeFailed"));
         prop_assert_eq!(ends.count(), 1);
     }
 }

@@ -84,7 +84,7 @@ fn a_close_of_the_server_reaches_the_client_behind_what_was_sent_before() {
     server.ask(|clients| {
         let id = clients.iter().next().expect("it is open").id();
         for number in 0..100 {
-            clients.send(id, &format!("message {number}")).expect("there is room");
+            clients.send(id, format!("message {number}")).expect("there is room");
         }
         assert!(clients.close(id, CloseFrame::new(3001, "bye").expect("legal")));
         assert!(!clients.close(id, CloseFrame::EMPTY), "a second close is a no-op");

@@ -95,6 +95,7 @@ pub(crate) fn shutdown(report: &ShutdownReport) -> Value {
         "lost_messages": report.lost.messages,
         "lost_bytes": report.lost.bytes,
         "lost_partial": report.lost.partial,
+        "lost_kernel_unsent": report.lost.kernel_unsent,
         "took_ms": ms(report.took),
         "escalated_by": report.escalated_by.map(|by| format!("{by:?}")),
         "slowest": slowest,

@@ -13,14 +13,15 @@ use std::fmt;
 use super::inbound::Limits;
 use crate::{
     config::Config,
-    error::{ProtocolError, Violation},
+    error::{HandshakeCause, ProtocolError, ResponseFault, Violation},
     event::Kind,
     wire::{
         deflate::{
-            DeflateParameters, accept,
+            DeflateParameters, accept, check_answer,
             codec::{Deflater, InflateError, Inflater},
+            offer,
         },
-        upgrade::Request,
+        upgrade::{Extensions, Request},
         utf8::Utf8,
     },
 };
@@ -110,12 +111,39 @@ impl Coding {
         Some((Self::server(agreed), answer))
     }
 
+    /// What a request of ours offers.
+    pub(crate) fn offer(config: &Config) -> Option<String> {
+        config.deflate.as_ref().map(offer)
+    }
+
+    /// What the response to that offer agrees to.
+    pub(crate) fn answered(
+        config: &Config,
+        extensions: Extensions<'_>,
+    ) -> Result<Option<Self>, HandshakeCause> {
+        let Some(settings) = &config.deflate else { return Ok(None) };
+        let agreed = check_answer(settings, extensions);
+        let agreed = agreed.map_err(|_| HandshakeCause::BadResponse(ResponseFault::Extensions))?;
+        Ok(agreed.map(Self::client))
+    }
+
     fn server(agreed: DeflateParameters) -> Self {
         Self {
             agreed,
             sends_keeping: !agreed.server_no_context_takeover,
             receives_keeping: !agreed.client_no_context_takeover,
             window: agreed.server_max_window_bits.max(9),
+            deflater: None,
+            inflater: None,
+        }
+    }
+
+    fn client(agreed: DeflateParameters) -> Self {
+        Self {
+            agreed,
+            sends_keeping: !agreed.client_no_context_takeover,
+            receives_keeping: !agreed.server_no_context_takeover,
+            window: agreed.client_max_window_bits.max(9),
             deflater: None,
             inflater: None,
         }

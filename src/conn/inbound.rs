@@ -63,10 +63,9 @@ impl<'b> Cursor<'b> {
         mem::take(&mut self.rest)
     }
 
-    /// Lends `joined` as if it had been read whole: swaps it with the scratch buffer.
+    /// Lends `joined` as if it had been read whole: it becomes the scratch buffer.
     pub(crate) fn lend(&mut self, joined: &mut Vec<u8>) {
-        self.scratch.clear();
-        mem::swap(self.scratch, joined);
+        *self.scratch = mem::take(joined);
     }
 
     pub(crate) fn scratch(&mut self) -> &mut Vec<u8> {
@@ -133,11 +132,13 @@ impl Inbound {
         self.packed.as_ref().map_or(self.message.len() as u64, |packed| packed.received_bytes())
     }
 
-    /// If at least `worth` bytes of a frame are still to come: the buffer to read them into, and how many. The
+    /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them into, and how many. The
     /// caller appends what it reads and calls [`Inbound::appended`].
     pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let left = self.frame?.left;
-        (left >= worth && self.packed.is_none()).then_some((&mut self.message, left))
+        // What has arrived pays for the room that the next read is given.
+        let worthwhile = left >= worth && self.message.len() as u64 >= worth && self.packed.is_none();
+        worthwhile.then_some((&mut self.message, left))
     }
 
     /// Takes in what was appended to the buffer of [`Inbound::direct`] from `from` on, masked as it came. Returns
@@ -152,8 +153,7 @@ impl Inbound {
         }
         let complete = if self.end_frame() { self.end_message()? } else { None };
         if complete.is_some() {
-            scratch.clear();
-            mem::swap(scratch, &mut self.message);
+            *scratch = mem::take(&mut self.message);
         }
         Ok(complete)
     }

@@ -166,7 +166,8 @@ impl Conn {
             Effect::Establish | Effect::Answer => self.queue_response(effect, why, cx),
             Effect::ReportFailure => {
                 if let Why::Handshake { cause: Some(cause), .. } = why {
-                    cx.notes.push_back(Note::Failed(self.peer(), *cause));
+                    let id = self.flags.client.then_some(cx.id);
+                    cx.notes.push_back(Note::Failed(id, self.peer(), *cause));
                 }
             }
             // The callers of `apply` or of `step` have these at hand and do them on the spot.
@@ -181,7 +182,7 @@ impl Conn {
                 }
             }
             Effect::QueuePing => {
-                let silent = cx.now.since(self.last_inbound).as_millis();
+                let silent = cx.now.since(self.last_inbound).as_micros().div_ceil(1000);
                 self.tally = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
                 self.push_control(Opcode::Ping, &[], cx.cork, cx.now);
             }
@@ -205,7 +206,7 @@ impl Conn {
                 if let Why::Close { timing, .. } | Why::Kick { timing, .. } = why
                     && let Some(timeout) = timing.close_timeout
                 {
-                    self.shorten(cx.now.after(timeout));
+                    self.shorten(cx.now.after(timeout), cx.now);
                 }
             }
             Effect::ResumeReading => {
@@ -220,7 +221,10 @@ impl Conn {
                 self.report(None, cx);
             }
             Effect::Fin => {
-                self.todo.add(Todo::FIN);
+                // §7.1.1: the server closes first; we wait for its FIN as long as we would for an answer to ours.
+                if !self.flags.client {
+                    self.todo.add(Todo::FIN);
+                }
                 (self.since, self.tally) =
                     if before == State::Refusing { (self.since, self.tally) } else { (cx.now, 0) };
                 if self.flags.eof {
@@ -238,8 +242,16 @@ impl Conn {
     pub(super) fn queue_response(&mut self, effect: Effect, why: &mut Why<'_>, cx: &mut Context<'_>) {
         let Why::Handshake { response, .. } = why else { return };
         self.since = cx.now;
-        self.backlog(cx.now).push_raw(std::mem::take(response));
-        self.todo.add(Todo::WRITE);
+        if effect == Effect::Answer
+            && let Some(work) = &mut self.work
+        {
+            work.held = Vec::new();
+        }
+        // A client has nothing to answer to a 101.
+        if !response.is_empty() {
+            self.backlog(cx.now).push_raw(std::mem::take(response));
+            self.todo.add(Todo::WRITE);
+        }
         if effect == Effect::Establish {
             if let Some(work) = &mut self.work {
                 work.head = HeadScanner::default();
@@ -276,6 +288,8 @@ impl Conn {
             let len = match item {
                 Item::Message(_, payload) => payload.len(),
                 Item::JoinedMessage(_) => cursor.scratch().len(),
+                // §5.5.1: nothing behind a Close counts.
+                Item::Control(Opcode::Close, _) | Item::JoinedControl(Opcode::Close, _) => break,
                 Item::Control(..) | Item::JoinedControl(..) => continue,
             };
             (messages, bytes) = (messages + 1, bytes + len as u64);
@@ -286,15 +300,16 @@ impl Conn {
     /// Drops what has not begun, except a Close of ours.
     pub(super) fn drop_unbegun(&mut self, cx: &mut Context<'_>) {
         self.uncork(cx.cork, cx.now);
+        let mask = self.mask(cx.cork);
         let Some(work) = &mut self.work else { return };
         let Some(ending) = &mut work.ending else { return };
-        let close_len = ending.sent.as_ref().map(|frame| frame_length(frame.payload_len(), false));
+        let close_len = ending.sent.as_ref().map(|frame| frame_length(frame.payload_len(), mask.is_some()));
         if close_len.is_some_and(|close| ending.to_flush <= close) {
             return; // Nothing is queued before it.
         }
         ending.count(work.backlog.drop_unbegun());
         if let Some(frame) = &ending.sent {
-            push_close(&mut work.backlog, frame);
+            push_close(&mut work.backlog, mask, frame);
             ending.to_flush = work.backlog.len();
         }
     }
@@ -367,6 +382,9 @@ impl Conn {
         // Also while the kernel takes nothing: the driver then lets it hold less, so that the Close can overtake the rest.
         self.todo.add(Todo::WRITE);
         let queued = self.buffered_amount();
+        if let Some(work) = &mut self.work {
+            work.backlog.pin_pong();
+        }
         if let Some(ending) = self.ending_mut() {
             ending.unanswered = false;
             ending.sent = Some(frame);
@@ -443,8 +461,8 @@ impl Conn {
 }
 
 /// A Close behind a rebuilt backlog.
-fn push_close(backlog: &mut Backlog, frame: &CloseFrame) {
+fn push_close(backlog: &mut Backlog, mask: Option<[u8; 4]>, frame: &CloseFrame) {
     let mut payload = Vec::with_capacity(frame.payload_len());
     frame.write_payload(&mut payload);
-    backlog.push_frame(None, Opcode::Close, &payload);
+    backlog.push_frame(mask, Opcode::Close, &payload);
 }

@@ -5,9 +5,12 @@
 use super::inbound::Limits;
 use crate::{
     config::Config,
-    error::{ProtocolError, Violation},
+    error::{HandshakeCause, ProtocolError, Violation},
     event::Kind,
-    wire::{upgrade::Request, utf8::Utf8},
+    wire::{
+        upgrade::{Extensions, Request},
+        utf8::Utf8,
+    },
 };
 
 #[derive(Debug, Default)]
@@ -26,6 +29,15 @@ pub(crate) enum Coding {}
 impl Coding {
     pub(crate) fn accept(_: &Config, _: &Request<'_>) -> Option<(Self, String)> {
         None
+    }
+
+    pub(crate) fn offer(_: &Config) -> Option<String> {
+        None
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the signatures are those of the other")]
+    pub(crate) fn answered(_: &Config, _: Extensions<'_>) -> Result<Option<Self>, HandshakeCause> {
+        Ok(None)
     }
 
     pub(crate) fn sharing(&self, _: usize, _: &Config) -> Sharing {

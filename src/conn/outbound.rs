@@ -9,7 +9,10 @@
 
 use std::{collections::VecDeque, io::IoSlice, rc::Rc};
 
-use crate::wire::header::{self, Opcode};
+use crate::wire::{
+    header::{self, Opcode},
+    keys::Keys,
+};
 
 /// Frames below this many bytes are joined in one chunk; above it a chunk is closed.
 const CHUNK: usize = 64 << 10;
@@ -17,11 +20,13 @@ const CHUNK: usize = 64 << 10;
 pub(crate) const MAX_SLICES: usize = 64;
 
 /// The loop's one output buffer: all that was formatted in this turn and not yet written or moved to a backlog.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cork {
     pub(crate) bytes: Vec<u8>,
     /// Connections that own a range of it.
     users: usize,
+    /// What frames in the client's role are masked with.
+    pub(crate) keys: Keys,
 }
 
 impl Cork {
@@ -29,6 +34,10 @@ impl Cork {
     const FULL: usize = 256 << 10;
     /// Capacity that is kept when the cork is empty.
     const KEPT: usize = 1 << 20;
+
+    pub(crate) const fn new(keys: Keys) -> Self {
+        Self { bytes: Vec::new(), users: 0, keys }
+    }
 
     pub(crate) fn is_full(&self) -> bool {
         self.bytes.len() > Self::FULL
@@ -236,7 +245,8 @@ impl Backlog {
 
     /// Takes over what the kernel left of a range of the cork. `bytes` begins `skip` bytes before what is left, at
     /// a frame's first byte; of several Pongs only the newest stays.
-    pub(crate) fn push_rest(&mut self, bytes: &[u8], skip: usize) {
+    /// With `keep_pongs` all stay: a Close of ours has its place counted, and nothing in front of it may change size.
+    pub(crate) fn push_rest(&mut self, bytes: &[u8], skip: usize, keep_pongs: bool) {
         if skip >= bytes.len() {
             return;
         }
@@ -250,7 +260,7 @@ impl Backlog {
                     self.written = skip - at;
                     self.len += end - skip;
                     self.chunks.push_back(Chunk::Frames(frame.to_vec()));
-                } else if opcode == Opcode::Pong {
+                } else if opcode == Opcode::Pong && !keep_pongs {
                     self.push_pong_frame(frame);
                 } else {
                     self.tail(frame.len()).extend_from_slice(frame);
@@ -259,6 +269,11 @@ impl Backlog {
             }
             at = end;
         }
+    }
+
+    /// A Close of ours is queued now: a newer Pong goes behind it, and leaves the one in front of it alone.
+    pub(crate) fn pin_pong(&mut self) {
+        self.pong = None;
     }
 
     fn push_pong_frame(&mut self, frame: &[u8]) {

@@ -17,11 +17,19 @@
 //!
 //!   every state ── terminate, hard sweep, reset, its deadline ──> Closed <── EOF, deadline, budget ── Lingering
 //! ```
+//!
+//! Both roles have these states and the same table. What differs for a client:
+//!
+//! * `Connecting` includes finding the server and TCP. A handshake that fails goes to `Closed`: there is nobody to refuse.
+//! * "The server closes first" (§7.1.1): in `Lingering` the client has sent no FIN. It reads until the server's, for
+//!   `linger_timeout` at most, and only then closes its descriptor. So `TIME_WAIT` stays with the server, and the last
+//!   bytes of both sides arrive. `Close` is reported on entering `Lingering`, as for a server.
+//! * Its frames are masked, the server's must not be (§5.1).
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// TCP is there, the HTTP upgrade is not complete.
+    /// TCP is there, the HTTP upgrade is not complete. A client's connection begins here, with its name and TCP.
     Connecting,
     /// An HTTP answer that is not 101 is being flushed, then lingers.
     Refusing,
@@ -33,7 +41,7 @@ pub enum State {
     RemoteClosing,
     /// We fail the connection (§7.1.7): an error Close is queued, input is discarded.
     Failing,
-    /// The outcome is fixed, our FIN is sent, input is discarded until EOF.
+    /// The outcome is fixed, our FIN is sent (a client waits for the server's first), input is discarded until EOF.
     Lingering,
     /// Ended: the descriptor is closed, or will be before the turn ends.
     Closed,
@@ -76,6 +84,9 @@ pub enum Input {
     HandshakeTimeout,
     /// The soft sweep found it without one byte of a request.
     SweptSilent,
+    /// Client: there will be no connection. No address can be connected to, a timeout ran out, the response is not the
+    /// 101 that was asked for, or it was given up.
+    ConnectFailed,
     /// A whole data message.
     Data,
     /// A Ping.
@@ -135,12 +146,13 @@ pub enum Input {
 
 impl Input {
     /// Every input.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Upgrade,
         Self::Refusal,
         Self::PlainAnswer,
         Self::HandshakeTimeout,
         Self::SweptSilent,
+        Self::ConnectFailed,
         Self::Data,
         Self::Ping,
         Self::Pong,
@@ -212,7 +224,7 @@ pub enum Effect {
     ResumeReading,
     /// Report `Close`.
     Report,
-    /// Send FIN, discard input until EOF.
+    /// Send FIN, discard input until EOF. A client leaves its own FIN until the server's is here (§7.1.1).
     Fin,
     /// End the TCP connection at once in the style asked for, and report `Close` if it was established.
     Abort,
@@ -258,7 +270,9 @@ fn connecting(input: Input) -> Step {
         Input::Upgrade => to(Open, &[E::Establish]),
         Input::Refusal | Input::HandshakeTimeout => to(Refusing, &[E::Answer, E::ReportFailure]),
         Input::PlainAnswer => to(Refusing, &[E::Answer]),
-        Input::SweptSilent | Input::Eof | Input::Reset => to(Closed, &[E::ReportFailure, E::Release]),
+        Input::SweptSilent | Input::ConnectFailed | Input::Eof | Input::Reset => {
+            to(Closed, &[E::ReportFailure, E::Release])
+        }
         Input::Terminate | Input::HardSweep => to(Closed, &[E::ReportFailure, E::Abort]),
         Input::Send | Input::SendUnanswered | Input::Close | Input::Kick => to(Connecting, &[E::Refuse]),
         Input::Data
@@ -299,6 +313,7 @@ fn refusing(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Data
         | Input::Ping
         | Input::Pong
@@ -351,6 +366,7 @@ fn open(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Bytes
         | Input::Flushed
         | Input::CloseTimeout
@@ -384,6 +400,7 @@ fn local_closing(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Bytes
         | Input::AbortedByFin
         | Input::Overflow
@@ -415,6 +432,7 @@ fn remote_closing(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Data
         | Input::Ping
         | Input::Pong
@@ -449,6 +467,7 @@ fn failing(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Data
         | Input::Ping
         | Input::Pong
@@ -479,6 +498,7 @@ fn lingering(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Data
         | Input::Ping
         | Input::Pong
@@ -511,6 +531,7 @@ fn closed(input: Input) -> Step {
         | Input::PlainAnswer
         | Input::HandshakeTimeout
         | Input::SweptSilent
+        | Input::ConnectFailed
         | Input::Data
         | Input::Ping
         | Input::Pong

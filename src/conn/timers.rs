@@ -20,7 +20,7 @@ impl Conn {
     /// When [`Conn::handle_timeout`] is to be called next. Only ever moves earlier by an event, later by activity.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
         match self.state {
-            State::Connecting => Some(self.since.after(config.handshake_timeout)),
+            State::Connecting => Some(self.connecting_deadline(config)),
             State::Refusing | State::Lingering => Some(self.since.after(config.linger_timeout)),
             State::Open => match (self.heartbeat_due(config), self.stall_due(config)) {
                 (Some(heartbeat), Some(stall)) => Some(heartbeat.min(stall)),
@@ -59,6 +59,7 @@ impl Conn {
             return;
         }
         match self.state {
+            State::Connecting if self.is_client() => self.handle_opening_timeout(cx),
             State::Connecting => {
                 let mut response = Vec::new();
                 Refusal::TIMEOUT.write(&mut response);

@@ -19,6 +19,11 @@ use crate::{
 };
 
 impl Conn {
+    /// A key for the next frame, if we are the client (§5.3).
+    pub(super) fn mask(&self, cork: &mut Cork) -> Option<[u8; 4]> {
+        self.flags.client.then(|| cork.keys.mask())
+    }
+
     pub(super) fn has_backlog(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.backlog.is_empty())
     }
@@ -32,11 +37,16 @@ impl Conn {
         &mut work.backlog
     }
 
+    fn has_queued_close(&self) -> bool {
+        self.ending().is_some_and(|ending| ending.sent.is_some())
+    }
+
     /// Moves what is in the cork to the backlog.
     pub(super) fn uncork(&mut self, cork: &mut Cork, now: Time) {
         if !self.corked.is_empty() {
             let corked = self.corked;
-            self.backlog(now).push_rest(corked.bytes(cork), 0);
+            let keep_pongs = self.has_queued_close();
+            self.backlog(now).push_rest(corked.bytes(cork), 0, keep_pongs);
             self.corked.clear(cork);
         }
     }
@@ -75,28 +85,31 @@ impl Conn {
     }
 
     pub(super) fn push_owned(&mut self, head: impl Into<Head>, payload: Vec<u8>, cork: &mut Cork, now: Time) {
+        let mask = self.mask(cork);
         self.uncork(cork, now);
-        self.backlog(now).push_owned(None, head, payload);
+        self.backlog(now).push_owned(mask, head, payload);
         self.want_write();
     }
 
     pub(super) fn push_frame(&mut self, head: impl Into<Head>, payload: &[u8], cork: &mut Cork, now: Time) {
-        if !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
+        let mask = self.mask(cork);
+        if !self.flags.blocked && !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
             let start = cork.bytes.len();
-            outbound::write_frame(&mut cork.bytes, None, head, payload);
+            outbound::write_frame(&mut cork.bytes, mask, head, payload);
             let end = cork.bytes.len();
             self.corked.extend(cork, start, end);
         } else {
             self.uncork(cork, now);
-            self.backlog(now).push_frame(None, head, payload);
+            self.backlog(now).push_frame(mask, head, payload);
         }
         self.want_write();
     }
 
     /// A control frame goes behind what is queued; of Pongs in the backlog only the newest is kept (§5.5.3).
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
-        if opcode == Opcode::Pong && self.flags.behind {
-            self.backlog(now).push_pong(None, payload);
+        if opcode == Opcode::Pong && self.flags.behind && self.has_backlog() {
+            let mask = self.mask(cork);
+            self.backlog(now).push_pong(mask, payload);
             return self.want_write();
         }
         self.push_frame(opcode, payload, cork, now);
@@ -118,7 +131,8 @@ impl Conn {
             let n = accepted(writer(&[IoSlice::new(bytes)]))?;
             if n < bytes.len() {
                 (self.flags.blocked, self.flags.behind) = (true, true);
-                self.backlog(cx.now).push_rest(bytes, n);
+                let keep_pongs = self.has_queued_close();
+                self.backlog(cx.now).push_rest(bytes, n, keep_pongs);
             }
             self.corked.clear(cx.cork);
             self.handle_written(n, cx);

@@ -7,7 +7,8 @@ use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
     conn::{Frames, State, Timing},
-    error::SendError,
+    connect::ConnectRequest,
+    error::{ConnectError, SendError},
     event::{Message, Stats},
     id::ConnectionId,
     shutdown::{Escalation, Pace, Phase, ShutdownPlan, SweepId},
@@ -33,6 +34,19 @@ pub struct Broadcast {
 }
 
 impl<D> Clients<'_, D> {
+    /// Begins a connection as a client and returns at once, whatever the network does. What became of it is told by
+    /// [`Event::Open`](crate::Event::Open) or [`Event::HandshakeFailed`](crate::Event::HandshakeFailed) with the id that
+    /// this returns; `data` is the application's, from now on and until `Close` or `HandshakeFailed` was told.
+    ///
+    /// A name is looked up on another thread, and its addresses are tried in order. Until `Open`, the connection takes no
+    /// messages, and `close` or `terminate` give it up.
+    ///
+    /// # Errors
+    /// If there are too many connections, or a shutdown has told them to go.
+    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+        self.hub.connect(request, data)
+    }
+
     /// Queues a message. Copies the payload into the loop's output buffer, unless it comes in a vector of its own of at
     /// least 16 KiB.
     ///
@@ -50,8 +64,9 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.ping(payload, cx)).unwrap_or(Err(SendError::NotFound))
     }
 
-    /// Queues one message for every open connection that `to` chooses. Its frame is made once and
-    /// shared; compressed, once per size of window, except for connections with context takeover.
+    /// Queues one message for every open connection that `to` chooses. Its frame is made once and shared; compressed,
+    /// once per size of window. Connections with context takeover, and those in the client's role, whose frames are
+    /// masked, each get one of their own.
     pub fn broadcast<'m>(
         &mut self,
         message: impl Into<Message<'m>>,
@@ -286,6 +301,11 @@ impl<'h, D> Client<'h, D> {
     /// The request's path, without its query.
     pub fn path(&self) -> &str {
         self.slot.conn.path()
+    }
+
+    /// Whether we are its client: it was begun by [`Clients::connect`].
+    pub const fn is_outgoing(&self) -> bool {
+        self.slot.conn.is_client()
     }
 
     /// Since `Open`.

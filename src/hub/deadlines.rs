@@ -147,9 +147,12 @@ mod tests {
         fn agrees_with_a_map(ops in prop::collection::vec((0u32..40, prop::option::of(0u64..1000)), 0..400)) {
             let (mut deadlines, mut map) = (Deadlines::default(), BTreeMap::new());
             for (slot, ms) in ops {
-                match ms {
-                    Some(ms) => { deadlines.set(slot, at(ms)); map.insert(slot, at(ms)); }
-                    None => { deadlines.remove(slot); map.remove(&slot); }
+                if let Some(ms) = ms {
+                    deadlines.set(slot, at(ms));
+                    map.insert(slot, at(ms));
+                } else {
+                    deadlines.remove(slot);
+                    map.remove(&slot);
                 }
                 prop_assert_eq!(deadlines.next(), map.values().min().copied());
                 prop_assert_eq!(deadlines.len(), map.len());

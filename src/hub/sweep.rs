@@ -118,8 +118,7 @@ impl Paced {
         self.found += 1;
         let at = match self.pace {
             Pace::AtOnce => return true,
-            #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
-            Pace::Rate(per_second) => self.start.after(seconds(nth as f64 / per_second)),
+            Pace::Rate(per_second) => self.start.after(nth_at(nth, per_second)),
             Pace::Spread(over) => self.start.after(over.mul_f64(rng.f64())),
         };
         self.queue.push((at, id));
@@ -149,11 +148,28 @@ impl Paced {
     fn is_done(&self) -> bool {
         self.queue.is_empty()
     }
+
+    /// The next one is not told.
+    fn skip(&mut self) {
+        self.told += 1;
+        if self.told == self.queue.len() {
+            (self.queue, self.told) = (Vec::new(), 0);
+        }
+    }
+
+    /// Forgets who waits; says how many they were.
+    fn forget(&mut self) -> u64 {
+        let waiting = self.queue.len() - self.told;
+        (self.queue, self.told) = (Vec::new(), 0);
+        waiting as u64
+    }
 }
 
 /// A rate that is not above zero would never end: it counts as one a second.
-fn seconds(value: f64) -> Duration {
-    Duration::try_from_secs_f64(value).unwrap_or(Duration::from_secs(1))
+fn nth_at(nth: u64, per_second: f64) -> Duration {
+    let per_second = if per_second > 0.0 { per_second } else { 1.0 };
+    #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
+    Duration::try_from_secs_f64(nth as f64 / per_second).unwrap_or(Duration::MAX)
 }
 
 /// A shutdown that runs, or is done.
@@ -184,6 +200,16 @@ impl Shutdown {
             report: ShutdownReport::default(),
             plan,
         }
+    }
+}
+
+impl Shutdown {
+    /// The rest of the Close frames go out at once.
+    fn hurry(&mut self, now: Time) {
+        for entry in &mut self.paced.queue {
+            entry.0 = entry.0.min(now);
+        }
+        (self.plan.pace, self.paced.pace) = (Pace::AtOnce, Pace::AtOnce);
     }
 }
 
@@ -284,12 +310,14 @@ impl<D> Hub<D> {
     fn advance_sweep(&mut self, index: usize) {
         let slice = self.config.sweep_slice.max(1);
         let Some(sweep) = self.sweeps.running.get_mut(index) else { return };
-        let (id, what) = (sweep.id, sweep.what.clone());
+        let (id, what, running_for) = (sweep.id, sweep.what.clone(), self.now.since(sweep.paced.start));
         if let Some(mut scan) = sweep.scan.take() {
             let end = (scan.at + slice).min(self.slots_end());
             for slot in scan.at..end {
                 let Some(client) = self.client_at(slot) else { continue };
-                let older = !is_newer(client.id().generation(), scan.newest);
+                // Accepted before the sweep began is not enough: it may have opened since.
+                let older = !is_newer(client.id().generation(), scan.newest, self.generation)
+                    && client.age() >= running_for;
                 let eligible = matches!(what, What::Terminate) || client.state() == State::Open;
                 if !older || !eligible || !(scan.predicate)(&client) {
                     continue;
@@ -312,11 +340,26 @@ impl<D> Hub<D> {
                 }
             }
         }
+        self.skip_the_gone(index);
         let Some(sweep) = self.sweeps.running.get_mut(index).filter(|sweep| sweep.scan.is_none()) else {
             return;
         };
         for client in sweep.paced.take_due(self.now, slice) {
             self.sweep_one(id, &what, client, index);
+        }
+    }
+
+    /// A paced sweep does not wait for the instant of those who have left before it.
+    fn skip_the_gone(&mut self, index: usize) {
+        while let Some(sweep) = self.sweeps.running.get(index).filter(|sweep| sweep.scan.is_none()) {
+            let Some(&(_, next)) = sweep.paced.queue.get(sweep.paced.told) else { return };
+            if self.find(next).is_some_and(|entry| entry.conn.state().is_established()) {
+                return;
+            }
+            let Some(sweep) = self.sweeps.running.get_mut(index) else { return };
+            sweep.paced.skip();
+            sweep.report.matched -= 1;
+            sweep.outstanding -= 1;
         }
     }
 
@@ -422,6 +465,13 @@ impl<D> Hub<D> {
             (shutdown.plan.lame_duck.min(plan.lame_duck), shutdown.plan.grace.min(plan.grace));
         let shorter = lame_duck < shutdown.plan.lame_duck || grace < shutdown.plan.grace;
         (shutdown.plan.lame_duck, shutdown.plan.grace) = (lame_duck, grace);
+        if plan.pace == Pace::AtOnce
+            && shutdown.plan.pace != Pace::AtOnce
+            && shutdown.phase <= Phase::SoftSweep
+        {
+            shutdown.hurry(now);
+            shutdown.report.escalated_by.get_or_insert(Escalation::Shutdown);
+        }
         match shutdown.phase {
             Phase::LameDuck => shutdown.phase_ends = shutdown.phase_ends.min(now.after(lame_duck)),
             Phase::Grace => shutdown.phase_ends = shutdown.phase_ends.min(now.after(grace)),
@@ -440,12 +490,7 @@ impl<D> Hub<D> {
             Phase::Serving => shutdown.plan.lame_duck = Duration::ZERO,
             Phase::LameDuck | Phase::Grace => shutdown.phase_ends = now,
             // The rest of the Close frames go out at once.
-            Phase::SoftSweep => {
-                for entry in &mut shutdown.paced.queue {
-                    entry.0 = entry.0.min(now);
-                }
-                shutdown.paced.pace = Pace::AtOnce;
-            }
+            Phase::SoftSweep => shutdown.hurry(now),
             Phase::HardSweep | Phase::Done => return,
         }
         shutdown.report.escalated_by.get_or_insert(by);
@@ -530,7 +575,8 @@ impl<D> Hub<D> {
             let end = (shutdown.at + slice).min(self.slots_end());
             for slot in shutdown.at..end {
                 let Some(entry) = self.slots.get(slot) else { continue };
-                if entry.conn.state() == State::Connecting && !entry.conn.spoke() {
+                if entry.conn.state() == State::Connecting && (entry.conn.is_client() || !entry.conn.spoke())
+                {
                     shutdown.report.handshakes_cut += 1;
                     self.with(slot, super::super::conn::Conn::sweep_silent);
                 }
@@ -568,7 +614,7 @@ impl<D> Hub<D> {
         let end = (shutdown.at + self.config.sweep_slice.max(1)).min(self.slots_end());
         for slot in shutdown.at..end {
             let Some(entry) = self.slots.get(slot) else { continue };
-            if matches!(entry.conn.state(), State::Connecting | State::Refusing) {
+            if entry.conn.state() == State::Connecting {
                 shutdown.report.handshakes_cut += 1;
             }
             self.with(slot, |conn, cx| conn.hard_sweep(style, cx));
@@ -583,6 +629,14 @@ impl<D> Hub<D> {
 
     fn enter_done(&mut self) {
         let now = self.now;
+        // Nobody is left, so whoever a paced sweep would still tell has ended.
+        for sweep in &mut self.sweeps.running {
+            let gone = sweep.paced.forget();
+            sweep.scan = None;
+            sweep.report.matched -= gone;
+            sweep.outstanding -= gone;
+        }
+        self.end_sweeps();
         let longest = self.sweeps.longest_callback;
         self.enter(Phase::Done);
         if let Some(shutdown) = &mut self.sweeps.shutdown {
@@ -592,18 +646,24 @@ impl<D> Hub<D> {
     }
 }
 
-/// Whether generation `a` began after generation `b`, wrapping.
-const fn is_newer(a: u32, b: u32) -> bool {
-    a != b && a.wrapping_sub(b) < u32::MAX / 2
+/// Whether a generation began after `newest` did, which was the newest once; generations wrap.
+const fn is_newer(generation: u32, newest: u32, current: u32) -> bool {
+    generation != newest && generation.wrapping_sub(newest) <= current.wrapping_sub(newest)
 }
 
 impl ShutdownReport {
     /// Adds the report of another loop that went down at the same time.
     pub(crate) fn merge(&mut self, other: Self) {
-        for (mine, theirs) in self.phases.iter_mut().zip(&other.phases) {
-            mine.start = mine.start.min(theirs.start);
-            mine.length = mine.length.max(theirs.length);
+        for theirs in &other.phases {
+            match self.phases.iter_mut().find(|mine| mine.phase == theirs.phase) {
+                Some(mine) => {
+                    mine.start = mine.start.min(theirs.start);
+                    mine.length = mine.length.max(theirs.length);
+                }
+                None => self.phases.push(*theirs),
+            }
         }
+        self.phases.sort_by_key(|timing| timing.phase);
         self.live_at_start += other.live_at_start;
         self.refused_503 += other.refused_503;
         self.handshakes_cut += other.handshakes_cut;

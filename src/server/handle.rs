@@ -36,13 +36,18 @@ impl Shared {
         Self { waker, woken: AtomicBool::new(false), ready: AtomicBool::new(true) }
     }
 
-    fn wake(&self) -> io::Result<()> {
+    pub(super) fn wake(&self) -> io::Result<()> {
         if self.woken.swap(true, Ordering::AcqRel) { Ok(()) } else { self.waker.wake() }
     }
 
     /// The loop is about to look at what was pushed.
     pub(super) fn heard(&self) {
-        self.woken.store(false, Ordering::Release);
+        self.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// The loop wakes itself: it has not looked at everything. If that fails, the next command wakes it.
+    pub(super) fn wake_again(&self) {
+        let _ = self.wake();
     }
 
     pub(super) fn set_ready(&self, ready: bool) {
@@ -156,7 +161,7 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn shutdown(&self, plan: ShutdownPlan) -> Result<(), HandleError> {
-        self.push(Command::Ask(ShutdownRequest::Shutdown(plan)))
+        self.ask(ShutdownRequest::Shutdown(plan))
     }
 
     /// Takes a running shutdown to its next phase.
@@ -164,7 +169,7 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn escalate(&self) -> Result<(), HandleError> {
-        self.push(Command::Ask(ShutdownRequest::Escalate(Escalation::Escalate)))
+        self.ask(ShutdownRequest::Escalate(Escalation::Escalate))
     }
 
     /// Takes a running shutdown to its hard sweep.
@@ -172,11 +177,12 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn abort(&self) -> Result<(), HandleError> {
-        self.abort_by(Escalation::Abort)
+        self.ask(ShutdownRequest::Abort(Escalation::Abort))
     }
 
-    pub(super) fn abort_by(&self, by: Escalation) -> Result<(), HandleError> {
-        self.push(Command::Ask(ShutdownRequest::Abort(by)))
+    /// What concerns this loop and those that go down with it.
+    pub(super) fn ask(&self, request: ShutdownRequest) -> Result<(), HandleError> {
+        self.push(Command::Ask(request))
     }
 
     pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {

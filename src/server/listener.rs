@@ -78,12 +78,15 @@ impl Listener {
                     self.state = State::Drained;
                     return;
                 }
-                Err(error) if is_out_of_descriptors(&error) => {
+                // The connection that was to be accepted failed already (ECONNABORTED and its like): the next one.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // No descriptor is left (EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the kernel's queue), or
+                // something else that may last: try again later rather than at once.
+                Err(_) => {
                     self.state = State::Resting;
                     return;
                 }
-                // The connection that was to be accepted failed already (ECONNABORTED and its like): the next one.
-                Err(_) => {}
             }
         }
         self.state = State::More;
@@ -101,11 +104,4 @@ fn open(address: SocketAddr, config: &Config, shared: bool) -> io::Result<std::n
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
-}
-
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the kernel's queue until there is room.
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let errno = Errno::from_io_error(error);
-    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }

@@ -11,8 +11,11 @@ use signal_hook::{
     low_level::emulate_default_handler,
 };
 
-use super::Handle;
-use crate::shutdown::{Escalation, ShutdownPlan};
+use crate::{
+    error::HandleError,
+    hub::ShutdownRequest,
+    shutdown::{Escalation, ShutdownPlan},
+};
 
 /// The thread that waits for signals. Dropping this ends it.
 #[derive(Debug)]
@@ -21,17 +24,22 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn install<D: 'static>(server: Handle<D>, plan: ShutdownPlan) -> io::Result<Self> {
+    /// `ask` is called on the thread; an error of it means that there is no server any more.
+    pub(super) fn install(
+        plan: ShutdownPlan,
+        ask: impl Fn(ShutdownRequest) -> Result<(), HandleError> + Send + 'static,
+    ) -> io::Result<Self> {
         let mut source = iterator::Signals::new([SIGTERM, SIGINT])?;
         let handle = source.handle();
         thread::Builder::new().name("adjourn-signals".into()).spawn(move || {
             for (count, signal) in (1u32..).zip(source.forever()) {
                 let asked = match (count, signal) {
-                    (1, SIGINT) => {
-                        server.shutdown(ShutdownPlan { lame_duck: Duration::ZERO, ..plan.clone() })
-                    }
-                    (1, _) => server.shutdown(plan.clone()),
-                    (2, _) => server.abort_by(Escalation::Signal),
+                    (1, SIGINT) => ask(ShutdownRequest::Shutdown(ShutdownPlan {
+                        lame_duck: Duration::ZERO,
+                        ..plan.clone()
+                    })),
+                    (1, _) => ask(ShutdownRequest::Shutdown(plan.clone())),
+                    (2, _) => ask(ShutdownRequest::Abort(Escalation::Signal)),
                     _ => Ok(()),
                 };
                 // Whoever sends a third has seen that not even the hard sweep helps; a server that has stopped and

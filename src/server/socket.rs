@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -15,10 +16,19 @@ use crate::hub::Hub;
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     streams: Vec<Option<TcpStream>>,
-    /// Whether write interest is registered. It is, from the first time on that the kernel took less than it was offered;
-    /// being edge-triggered it costs nothing afterwards.
-    watches_writes: Vec<bool>,
+    watches: Vec<Watch>,
     used: usize,
+}
+
+/// What is watched for besides input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    Nothing,
+    /// Room for writes: from the first time on that the kernel took less than it was offered. Being edge-triggered it costs
+    /// nothing afterwards.
+    Writes,
+    /// The outcome of a connect of ours, and room for writes from then on.
+    Connect,
 }
 
 impl Sockets {
@@ -33,15 +43,60 @@ impl Sockets {
         if let Err(error) = registry.register(&mut stream, Token(slot), Interest::READABLE) {
             return hub.handle_reset(slot, error.kind());
         }
+        self.put(slot, stream, Watch::Nothing);
+    }
+
+    fn put(&mut self, slot: usize, stream: TcpStream, watch: Watch) {
         if self.streams.len() <= slot {
             self.streams.resize_with(slot + 1, || None);
-            self.watches_writes.resize(slot + 1, false);
+            self.watches.resize(slot + 1, Watch::Nothing);
         }
-        if let (Some(place), Some(watches)) = (self.streams.get_mut(slot), self.watches_writes.get_mut(slot))
-        {
-            (*place, *watches) = (Some(stream), false);
+        if let (Some(place), Some(watches)) = (self.streams.get_mut(slot), self.watches.get_mut(slot)) {
+            (*place, *watches) = (Some(stream), watch);
             self.used += 1;
         }
+    }
+
+    /// Begins to connect, in place of an attempt that `slot` may have had before. It becomes writable when that has
+    /// succeeded or failed: see [`Sockets::connected`].
+    pub(super) fn connect(
+        &mut self,
+        slot: usize,
+        address: SocketAddr,
+        registry: &Registry,
+    ) -> io::Result<()> {
+        self.release(slot, false);
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        registry.register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+        self.put(slot, stream, Watch::Connect);
+        Ok(())
+    }
+
+    pub(super) fn is_connecting(&self, slot: usize) -> bool {
+        self.watches.get(slot) == Some(&Watch::Connect)
+    }
+
+    /// How the connect of a slot went: whether it is there, or not yet.
+    ///
+    /// # Errors
+    /// Why it will not be. The socket is gone then.
+    pub(super) fn connected(&mut self, slot: usize) -> io::Result<bool> {
+        let Some(stream) = self.get_mut(slot) else { return Ok(false) };
+        let result = stream.take_error().and_then(|error| match error {
+            Some(error) => Err(error),
+            None => match stream.peer_addr() {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+                Err(error) => Err(error),
+            },
+        });
+        match (&result, self.watches.get_mut(slot)) {
+            (Ok(true), Some(watch)) => *watch = Watch::Writes,
+            (Err(_), _) => self.release(slot, false),
+            _ => {}
+        }
+        result
     }
 
     pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
@@ -107,11 +162,11 @@ impl Sockets {
         if let (Some(lowat), true) = (hub.config().notsent_lowat, hub.is_closing(slot)) {
             SockRef::from(&*stream).set_tcp_notsent_lowat(lowat)?;
         }
-        if let Some(watches) = self.watches_writes.get_mut(slot)
-            && !*watches
+        if let Some(watch) = self.watches.get_mut(slot)
+            && *watch == Watch::Nothing
         {
             registry.reregister(stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-            *watches = true;
+            *watch = Watch::Writes;
         }
         Ok(())
     }
@@ -124,10 +179,9 @@ pub(super) fn read_direct(
     message: &mut Vec<u8>,
     left: u64,
 ) -> io::Result<(usize, usize, usize)> {
-    const LEAST: usize = 64 << 10;
+    const MOST: usize = 256 << 10;
     let from = message.len();
-    let room = (message.capacity() - from).max(from).max(LEAST);
-    let asked = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+    let asked = usize::try_from(left).unwrap_or(usize::MAX).min(from.clamp(1, MOST));
     message.resize(from + asked, 0);
     let result = stream.read(message.get_mut(from..).unwrap_or_default());
     message.truncate(from + result.as_ref().copied().unwrap_or(0));

@@ -5,14 +5,16 @@
 
 use std::{io, net::SocketAddr, net::ToSocketAddrs, thread};
 
+#[cfg(feature = "signals")]
+use super::signals::Signals;
 use super::{Handle, Parts, Server};
 use crate::{
     config::Config,
     error::{BindError, HandleError},
     handler::Handler,
-    hub::Clients,
+    hub::{Clients, ShutdownRequest},
     id::ConnectionId,
-    shutdown::{ShutdownPlan, ShutdownReport},
+    shutdown::{Escalation, ShutdownPlan, ShutdownReport},
 };
 
 /// Several loops on one address.
@@ -20,6 +22,7 @@ use crate::{
 pub struct Workers<D> {
     parts: Vec<Parts<D>>,
     address: SocketAddr,
+    #[cfg(feature = "signals")]
     plan: Option<ShutdownPlan>,
 }
 
@@ -45,7 +48,12 @@ impl<D: 'static> Workers<D> {
             part.peers = others.map(|(_, handle)| handle.clone()).collect();
         }
         let address = address.first().copied().ok_or(BindError::NoAddress)?;
-        Ok(Self { parts, address, plan: None })
+        Ok(Self {
+            parts,
+            address,
+            #[cfg(feature = "signals")]
+            plan: None,
+        })
     }
 
     /// The address that all loops listen on.
@@ -79,16 +87,21 @@ impl<D: 'static> Workers<D> {
         H: Handler<Data = D>,
         F: Fn(u8) -> H + Sync,
     {
-        let plan = self.plan;
+        #[cfg(feature = "signals")]
+        let _signals = {
+            let handle = self.handle();
+            let install = |plan| Signals::install(plan, move |request| handle.ask(&request));
+            self.plan.map(install).transpose()?
+        };
         thread::scope(|scope| {
             let mut parts = self.parts.into_iter();
             let first = parts.next().ok_or(io::ErrorKind::InvalidInput)?;
             let make = &make;
             let others: Vec<_> = (1..)
                 .zip(parts)
-                .map(|(worker, part)| scope.spawn(move || serve(part, None, &mut make(worker))))
+                .map(|(worker, part)| scope.spawn(move || serve(part, || make(worker))))
                 .collect();
-            let mut result = serve(first, plan, &mut make(0));
+            let mut result = serve(first, || make(0));
             for other in others {
                 let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 result = match (result, other) {
@@ -104,27 +117,27 @@ impl<D: 'static> Workers<D> {
     }
 }
 
+/// Runs one loop. However it ends, the others do not go on alone.
 fn serve<H: Handler<Data: 'static>>(
     parts: Parts<H::Data>,
-    plan: Option<ShutdownPlan>,
-    handler: &mut H,
+    make: impl FnOnce() -> H,
 ) -> io::Result<ShutdownReport> {
-    let peers = parts.peers.clone();
-    let mut server = Server::from_parts(parts);
-    #[cfg(feature = "signals")]
-    if let Some(plan) = plan {
-        server.shutdown_on_signals(plan)?;
-    }
-    #[cfg(not(feature = "signals"))]
-    drop(plan);
-    let result = server.run_with(handler);
-    if result.is_err() {
-        for peer in peers {
+    let mut peers = TellPeers(parts.peers.clone());
+    let report = Server::from_parts(parts).run_with(&mut make())?;
+    peers.0.clear();
+    Ok(report)
+}
+
+/// A loop that fails, or whose callback panics, takes the others down.
+struct TellPeers<D>(Vec<Handle<D>>);
+
+impl<D> Drop for TellPeers<D> {
+    fn drop(&mut self) {
+        for peer in &self.0 {
             // A peer that has stopped needs no telling.
             let _ = peer.shutdown(ShutdownPlan::hard());
         }
     }
-    result
 }
 
 /// Speaks to all loops of [`Workers`] from other threads.
@@ -165,12 +178,34 @@ impl<D> WorkersHandle<D> {
         Ok(())
     }
 
-    /// Begins a shutdown of all loops: the first tells the others.
+    /// Begins a shutdown of all loops, or shortens the one that runs.
     ///
     /// # Errors
     /// If the loops have stopped.
     pub fn shutdown(&self, plan: ShutdownPlan) -> Result<(), HandleError> {
-        self.handles.first().ok_or(HandleError::Stopped)?.shutdown(plan)
+        self.ask(&ShutdownRequest::Shutdown(plan))
+    }
+
+    /// Takes a running shutdown to its next phase.
+    ///
+    /// # Errors
+    /// If the loops have stopped.
+    pub fn escalate(&self) -> Result<(), HandleError> {
+        self.ask(&ShutdownRequest::Escalate(Escalation::Escalate))
+    }
+
+    /// Takes a running shutdown to its hard sweep.
+    ///
+    /// # Errors
+    /// If the loops have stopped.
+    pub fn abort(&self) -> Result<(), HandleError> {
+        self.ask(&ShutdownRequest::Abort(Escalation::Abort))
+    }
+
+    /// Every loop is told; one that is done already is no error as long as another is not.
+    fn ask(&self, request: &ShutdownRequest) -> Result<(), HandleError> {
+        let told = self.handles.iter().filter(|handle| handle.relay(request.clone()).is_ok()).count();
+        if told > 0 { Ok(()) } else { Err(HandleError::Stopped) }
     }
 
     /// Whether the server is ready for new clients.

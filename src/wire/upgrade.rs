@@ -10,21 +10,25 @@
 //!
 //! Each arrow is a type, so no step can be left out: only a scanned head is parsed, only an accepted request gets a
 //! 101, and only a subprotocol that was offered can be in it. Everything before [`Request::accept`] holds for any
-//! HTTP request; everything in it is §4.2.1.
+//! HTTP request; everything in it is §4.2.1. The client's side, §4.1, is a picture of its own in `client.rs`.
 
+mod client;
 mod handshake;
 mod head;
 mod lists;
 mod refusal;
 mod request;
 mod response;
+mod url;
 
+pub use client::{ClientKey, Offer, RequestError, ServerResponse, Switched};
 pub use handshake::Accepted;
 pub use head::{Head, HeadLimits, HeadScanner};
 pub use lists::{Extension, Extensions, Parameters, Subprotocol, Subprotocols};
 pub use refusal::Refusal;
 pub use request::{HeaderStorage, Request};
 pub use response::{Body, ExtraHeader, HeaderValue, Response, ResponseError, write_switching_protocols};
+pub use url::{Url, UrlError};
 
 /// A character of a token (RFC 9110 §5.6.2): what names, methods, subprotocols and extensions are made of.
 #[inline]

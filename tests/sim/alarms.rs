@@ -2,7 +2,7 @@
 //!
 //! An alarm may be early; what is really due is asked when it rings. So activity costs nothing here either.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, time::Duration};
 
 use adjourn::{Cause, ConnectionId, Initiator, State, Timing, conn::Input};
 
@@ -45,13 +45,13 @@ impl Book {
                 (state == State::Connecting).then(|| after(facts.since, self.config.handshake_timeout))
             }
             Alarm::Linger => matches!(state, State::Refusing | State::Lingering)
-                .then(|| after(facts.since, self.config.linger_timeout)),
+                .then(|| after(facts.since, self.config.linger_timeout.max(Duration::from_micros(1)))),
             Alarm::Heartbeat => {
                 let heartbeat = self.heartbeat(conn);
                 let interval = heartbeat.interval.filter(|_| state == State::Open && !facts.paused)?;
                 Some(match facts.pinged {
                     None => after(facts.last_inbound, interval),
-                    Some(pinged) => after(pinged, heartbeat.timeout),
+                    Some(pinged) => after(pinged, heartbeat.timeout.max(Duration::from_micros(1))),
                 })
             }
             Alarm::Stall => {
@@ -59,9 +59,9 @@ impl Book {
                 Some(after(facts.behind?.max(facts.progress), timeout))
             }
             Alarm::Close => ending.filter(|_| state.is_closing()).map(|ending| ending.deadline),
-            Alarm::Flush => {
-                ending.filter(|ending| state.is_closing() && !ending.flush_over).map(|ending| ending.flush_deadline)
-            }
+            Alarm::Flush => ending
+                .filter(|ending| state.is_closing() && !ending.flush_over)
+                .map(|ending| ending.flush_deadline),
             Alarm::Shutdown => None,
         }
     }
@@ -84,7 +84,10 @@ impl Book {
     }
 
     /// The hub is about to look at its deadlines: what must it do? `queued` says how many bytes it has for one.
-    pub fn ring(&mut self, queued: impl Fn(ConnectionId) -> usize) {
+    ///
+    /// Returns whether it must do anything.
+    pub fn ring(&mut self, queued: impl Fn(ConnectionId) -> usize) -> bool {
+        let mut fired = false;
         while let Some(&Reverse((at, conn, alarm))) = self.alarms.peek()
             && at <= self.now
         {
@@ -95,9 +98,11 @@ impl Book {
                 Some(due) => {
                     trace!(self, "#{conn} {alarm:?} was due at {due}");
                     self.fire(conn, alarm, &queued);
+                    fired = true;
                 }
             }
         }
+        fired
     }
 
     fn fire(&mut self, conn: u32, alarm: Alarm, queued: &impl Fn(ConnectionId) -> usize) {
@@ -119,7 +124,7 @@ impl Book {
             }
             Alarm::Stall => {
                 self.cover(conn, Input::WriteStall);
-                self.abort(conn, Cause::WriteStall, Initiator::Local, None);
+                self.abort(conn, Cause::WriteStall, Initiator::Local, Some(self.config.abort));
             }
             Alarm::Heartbeat => {
                 // What is due at once goes by the order of the rows in §3 backwards: a stalled one gets no Close.
@@ -129,11 +134,7 @@ impl Book {
                 let queued = self.of(conn).id.map_or(0, queued);
                 self.heartbeat_due(conn, queued);
             }
-            Alarm::Close => {
-                self.cover(conn, Input::CloseTimeout);
-                let flushed = self.of(conn).close_done;
-                self.abort(conn, Cause::CloseTimeout { flushed }, Initiator::Local, None);
-            }
+            Alarm::Close => self.close_timed_out(conn),
             Alarm::Flush => {
                 if self.due(conn, Alarm::Close).is_some_and(|due| due <= now) {
                     return self.fire(conn, Alarm::Close, queued);
@@ -142,6 +143,12 @@ impl Book {
                 self.flush_budget_over(conn);
             }
         }
+    }
+
+    pub fn close_timed_out(&mut self, conn: u32) {
+        self.cover(conn, Input::CloseTimeout);
+        let flushed = self.of(conn).close_done;
+        self.abort(conn, Cause::CloseTimeout { flushed }, Initiator::Local, Some(self.config.abort));
     }
 
     fn heartbeat_due(&mut self, conn: u32, queued: usize) {
@@ -154,11 +161,11 @@ impl Book {
         }
         if queued > 0 {
             self.cover(conn, Input::HeartbeatTimeoutQueued);
-            return self.abort(conn, Cause::HeartbeatTimeout, Initiator::Local, None);
+            return self.abort(conn, Cause::HeartbeatTimeout, Initiator::Local, Some(self.config.abort));
         }
         self.cover(conn, Input::HeartbeatTimeout);
         // "Close 1011 if the backlog is empty, then abort": it has one turn.
-        let timing = Timing { close_timeout: Some(std::time::Duration::from_micros(1)), flush_budget: None };
+        let timing = Timing { close_timeout: Some(Duration::from_micros(1)), flush_budget: None };
         self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, timing);
         self.drop_inbound_now(conn);
     }

@@ -3,9 +3,8 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use adjourn::{
-    Abort, Accept, Broadcast, Cause, Clients, CloseFrame, Event, Handler, Kind, Lost, Message, OnOverflow, Overrides,
-    Pace, SendError, ShutdownPlan, State, Timing, Upgrade, UpgradeRequest,
-    conn::Input,
+    Abort, Accept, Broadcast, Cause, Clients, CloseFrame, Event, Handler, Kind, Lost, Message, Overrides,
+    Pace, SendError, ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::Input,
     wire::upgrade::Response,
 };
 use fastrand::Rng;
@@ -83,14 +82,14 @@ impl Handler for App {
         if let (Event::Close { .. }, Some(_)) = (&event, conn) {
             self.farewell = conn;
         }
-        if let Event::Message { id, message, .. } = event {
-            if let Some(conn) = conn.filter(|_| self.rng.u8(..100) < self.echo) {
-                let length = message.len();
-                if self.expected(clients, conn).is_some() {
-                    let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
-                    let result = clients.send(id, message);
-                    self.sent(conn, None, length, queued, result);
-                }
+        if let Event::Message { id, message, .. } = event
+            && let Some(conn) = conn.filter(|_| self.rng.u8(..100) < self.echo)
+        {
+            let length = message.len();
+            if self.expected(clients, conn).is_some() {
+                let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                let result = clients.send(id, message);
+                self.sent(conn, None, length, queued, result);
             }
         }
         if self.rng.u8(..100) < self.nerve {
@@ -158,7 +157,9 @@ impl App {
             ensure!(self.book, conn, "stale_ids_name_nobody", seen.is_none(), "{seen:?}");
             return None;
         }
-        if seen != state {
+        // A lingering time of nothing is over before it is reported.
+        let swift = self.book.config.linger_timeout.is_zero() && state == Some(State::Lingering);
+        if seen != state && !(swift && seen == Some(State::Closed)) {
             let sweeping = clients.phase() >= adjourn::Phase::SoftSweep
                 || self.book.sweeps.values().any(|sweep| !sweep.done);
             ensure!(self.book, conn, "state_by_the_book", sweeping, "{seen:?} instead of {state:?}");
@@ -202,7 +203,13 @@ impl App {
                 let frame = self.frame();
                 self.book.cover(conn, Input::Close);
                 let began = clients.close_with(id, frame.clone(), timing);
-                ensure!(self.book, conn, "close_answers", began == (state == State::Open), "{began} in {state:?}");
+                ensure!(
+                    self.book,
+                    conn,
+                    "close_answers",
+                    began == (state == State::Open),
+                    "{began} in {state:?}"
+                );
                 if state == State::Open {
                     self.book.begin_local(conn, Cause::LocalClose, frame, timing);
                 } else {
@@ -211,7 +218,8 @@ impl App {
             }
             52..60 => self.kick(clients, conn, state),
             60..66 => {
-                let style = [None, Some(Abort::Reset), Some(Abort::Fin), Some(Abort::Auto)][self.rng.usize(..4)];
+                let style =
+                    [None, Some(Abort::Reset), Some(Abort::Fin), Some(Abort::Auto)][self.rng.usize(..4)];
                 self.book.cover(conn, Input::Terminate);
                 let ended = match style {
                     None => clients.terminate(id),
@@ -239,7 +247,13 @@ impl App {
                 let unanswered = self.book.is_unanswered(conn) && state == State::RemoteClosing;
                 let frame = self.frame();
                 let answered = clients.answer_close(id, frame.clone());
-                ensure!(self.book, conn, "answer_close_answers", answered == unanswered, "{answered} in {state:?}");
+                ensure!(
+                    self.book,
+                    conn,
+                    "answer_close_answers",
+                    answered == unanswered,
+                    "{answered} in {state:?}"
+                );
                 if unanswered {
                     self.book.called_answer(conn, frame);
                 }
@@ -299,9 +313,22 @@ impl App {
     }
 
     /// Whether `send` or `ping` gave the right answer; returns whether it queued something.
-    fn judge_send(&mut self, conn: u32, length: usize, queued: usize, result: &Result<(), SendError>) -> bool {
+    fn judge_send(
+        &mut self,
+        conn: u32,
+        length: usize,
+        queued: usize,
+        result: &Result<(), SendError>,
+    ) -> bool {
         let limit = self.book.max_backlog(conn);
-        let frame = length + if length < 126 { 2 } else if length < 0x1_0000 { 4 } else { 10 };
+        let frame = length
+            + if length < 126 {
+                2
+            } else if length < 0x1_0000 {
+                4
+            } else {
+                10
+            };
         let state = self.book.state(conn);
         let takes = state == Some(State::Open) || self.book.is_unanswered(conn);
         let fits = queued + frame <= limit;
@@ -371,7 +398,14 @@ impl App {
         let big = self.rng.u8(..3) == 0;
         let (number, payload) = self.payload(big);
         let length = payload.len();
-        let frame = length + if length < 126 { 2 } else if length < 0x1_0000 { 4 } else { 10 };
+        let frame = length
+            + if length < 126 {
+                2
+            } else if length < 0x1_0000 {
+                4
+            } else {
+                10
+            };
         let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
         let mut chosen = Vec::new();
         let book = &self.book;
@@ -386,7 +420,13 @@ impl App {
         });
         let sent = chosen.iter().filter(|(_, _, fits)| *fits).count();
         let expected = Broadcast { sent, refused: chosen.len() - sent };
-        ensure!(self.book, None, "broadcast_answers", result == expected, "{result:?} instead of {expected:?}");
+        ensure!(
+            self.book,
+            None,
+            "broadcast_answers",
+            result == expected,
+            "{result:?} instead of {expected:?}"
+        );
         for (conn, queued, fits) in chosen {
             self.book.touch(conn);
             if fits {
@@ -398,7 +438,7 @@ impl App {
     }
 
     fn sweep(&mut self, clients: &mut Clients<'_, u32>) {
-        if self.sweeps_left == 0 || self.calm {
+        if self.sweeps_left == 0 || self.calm || clients.phase() == adjourn::Phase::Done {
             return;
         }
         self.sweeps_left -= 1;
@@ -432,7 +472,8 @@ impl App {
             terminates,
             chosen,
             seen: 0,
-            order: self.book.opens,
+            began: self.book.now,
+            rest: (kind > 1).then_some((of, rest % of)),
             told: 0,
             ended: 0,
             clean: 0,
@@ -494,11 +535,6 @@ impl App {
                 self.book.called_resume(conn);
             }
         }
-    }
-
-    /// Whether overflow ends a connection here.
-    pub fn overflow_fails(&self) -> bool {
-        self.book.config.on_overflow == OnOverflow::Fail
     }
 }
 

@@ -15,8 +15,7 @@ use std::{
 
 use adjourn::{
     Cause, CloseFrame, Config, ConnectionId, Heartbeat, Initiator, Lost, OnPeerClose, Phase, ProtocolError,
-    State, Timing,
-    conn::Input,
+    State, Timing, conn::Input,
 };
 
 use crate::{
@@ -100,10 +99,14 @@ pub struct Facts {
     pub touched: bool,
     /// The peer's FIN was handed in.
     pub eof: bool,
+    /// When its last write began, it was not at its end.
+    pub may_write: bool,
+    /// It was aborted.
+    pub aborted: bool,
     /// Accepted, answered, opened, or ended: when this part of its life began.
     pub since: u64,
-    /// Its place in the order of `Open` events.
-    pub order: u64,
+    /// Bytes that came while it lingered.
+    pub discarded: u64,
     pub last_inbound: u64,
     /// When a heartbeat's Ping was due that is not answered.
     pub pinged: Option<u64>,
@@ -162,10 +165,10 @@ pub struct Ending {
     pub partial_in: (u64, u64),
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
-    /// An abort style that was asked for; `None` for Auto.
+    /// The abort style that was asked for; `None` is the book's ignorance.
     pub style: Option<adjourn::Abort>,
-    /// The style is the settings' or the call's.
-    pub aborted: bool,
+    /// What the kernel held at the abort.
+    pub unsent: Option<u32>,
 }
 
 /// A `close_where` or `terminate_where`.
@@ -176,8 +179,10 @@ pub struct SweepBook {
     pub chosen: Rc<RefCell<Vec<u32>>>,
     /// How many of `chosen` were looked at.
     pub seen: usize,
-    /// Opens until it began.
-    pub order: u64,
+    /// When it began.
+    pub began: u64,
+    /// If it is by number: it chooses those whose number leaves this rest.
+    pub rest: Option<(u32, u32)>,
     pub told: u64,
     pub ended: u64,
     pub clean: u64,
@@ -382,7 +387,13 @@ impl Book {
                 (Found::Message { text, payload }, Given::Message { text: t, payload: p, closing }) => {
                     self.cover(conn, Input::Data);
                     let state = self.state(conn);
-                    ensure!(self, conn, "message_is_what_was_sent", *text == t && payload == p, "other payload");
+                    ensure!(
+                        self,
+                        conn,
+                        "message_is_what_was_sent",
+                        *text == t && payload == p,
+                        "other payload"
+                    );
                     ensure!(
                         self,
                         conn,
@@ -425,7 +436,7 @@ impl Book {
                     }
                     return;
                 }
-                _ => return self.cover(conn, Input::Bytes),
+                _ => return self.discarded(conn, bytes.len()),
             }
             match self.pull(conn, &mut bytes) {
                 None => break,
@@ -445,6 +456,22 @@ impl Book {
         }
     }
 
+    /// Bytes came while it lingers: they have a budget.
+    fn discarded(&mut self, conn: u32, n: usize) {
+        self.cover(conn, Input::Bytes);
+        let most = self.config.linger_bytes;
+        let facts = self.of(conn);
+        if !matches!(facts.state, Some(State::Refusing | State::Lingering)) {
+            return;
+        }
+        facts.discarded += n as u64;
+        if facts.discarded > most {
+            facts.state = Some(State::Closed);
+            self.cover(conn, Input::LingerEnd);
+            self.release_due.push(conn);
+        }
+    }
+
     fn pull(&mut self, conn: u32, bytes: &mut &[u8]) -> Option<Found> {
         let limits = self.limits(conn);
         self.busy(conn).inbound.pull(bytes, limits)
@@ -454,7 +481,9 @@ impl Book {
     fn is_discarded(&mut self, conn: u32, len: usize) -> bool {
         let (paused, state) = (self.of(conn).paused, self.state(conn));
         let (most, policy) = (self.config.closing_bytes, self.config.closing_data);
-        let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else { return false };
+        let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
+            return false;
+        };
         ending.taken_in += len as u64;
         let discarded = paused || policy == adjourn::ClosingData::Discard || ending.taken_in > most;
         if discarded {
@@ -470,9 +499,16 @@ impl Book {
         let flushed = self.of(conn).close_done;
         self.cover(conn, if flushed { Input::PeerCloseAfterFlush } else { Input::PeerClose });
         if self.state(conn) == Some(State::Open) {
-            self.begin_ending(conn, State::RemoteClosing, Initiator::Remote, Cause::PeerClose, Timing::default());
+            self.begin_ending(
+                conn,
+                State::RemoteClosing,
+                Initiator::Remote,
+                Cause::PeerClose,
+                Timing::default(),
+            );
             let own = self.own(conn);
-            let manual = own.and_then(|own| own.answer).unwrap_or(self.config.answer) == adjourn::Answer::Manual;
+            let manual =
+                own.and_then(|own| own.answer).unwrap_or(self.config.answer) == adjourn::Answer::Manual;
             let drops = own.and_then(|own| own.on_peer_close).unwrap_or(self.config.on_peer_close)
                 == OnPeerClose::DropQueued;
             let answer = answer_to(code);
@@ -535,7 +571,9 @@ impl Book {
         let (mut rest, mut messages, mut bytes) = (held.as_slice(), 0, 0);
         loop {
             match busy.inbound.pull(&mut rest, limits) {
-                Some(Found::Message { payload, .. }) => (messages, bytes) = (messages + 1, bytes + payload.len()),
+                Some(Found::Message { payload, .. }) => {
+                    (messages, bytes) = (messages + 1, bytes + payload.len());
+                }
                 Some(Found::Ping(_) | Found::Pong(_)) => {}
                 Some(Found::Close(..) | Found::Breach(_)) | None => break,
             }
@@ -544,7 +582,8 @@ impl Book {
         if let Some(ending) = &mut busy.ending {
             ending.lost_in += messages;
             ending.lost_in_bytes += bytes as u64;
-            ending.partial_in = (if breached { 0 } else { inbound.partial() }, inbound.partial());
+            ending.partial_in.0 += if breached { 0 } else { inbound.partial() };
+            ending.partial_in.1 += inbound.partial();
             // Where exactly a breach is noticed is the parser's business.
             ending.trailing.1 += if breached { inbound.since_frame() } else { 0 };
         }
@@ -563,42 +602,57 @@ impl Book {
             Some(State::Open) => self.abort(conn, Cause::PeerFin, Initiator::Transport, None),
             Some(State::LocalClosing) => self.abort(conn, Cause::PeerFinDuringClose, Initiator::Local, None),
             Some(State::Failing) => self.abort(conn, Cause::PeerFin, Initiator::Local, None),
-            Some(State::Lingering) => self.release_due.push(conn),
+            Some(State::Lingering) => self.release(conn),
             Some(State::Refusing | State::RemoteClosing | State::Closed) | None => {}
         }
     }
 
     /// An error of the socket is handed to the hub.
-    pub fn reset(&mut self, conn: u32) {
-        trace!(self, "#{conn} reads a reset in {:?}", self.state(conn));
+    pub fn reset(&mut self, conn: u32, kind: std::io::ErrorKind) {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        trace!(self, "#{conn} reads {kind:?} in {:?}", self.state(conn));
+        let reset = matches!(kind, ConnectionReset | BrokenPipe);
+        let cause = |cause| if reset { cause } else { Cause::Io(kind) };
         self.touch(conn);
         self.cover(conn, Input::Reset);
         match self.state(conn) {
             Some(State::Connecting) => self.failure_due.push(conn),
             Some(State::Open) => {
-                self.abort(conn, Cause::PeerReset, Initiator::Transport, Some(adjourn::Abort::Reset));
+                let cause = cause(Cause::PeerReset);
+                self.abort(conn, cause, Initiator::Transport, Some(adjourn::Abort::Reset));
             }
             Some(State::LocalClosing | State::RemoteClosing | State::Failing) => {
-                let reset = Some(adjourn::Abort::Reset);
-                self.abort(conn, Cause::PeerResetDuringClose, Initiator::Local, reset);
+                let cause = cause(Cause::PeerResetDuringClose);
+                self.abort(conn, cause, Initiator::Local, Some(adjourn::Abort::Reset));
             }
-            Some(State::Refusing | State::Lingering) => self.release_due.push(conn),
+            Some(State::Refusing | State::Lingering) => self.release(conn),
             Some(State::Closed) | None => {}
         }
     }
 
-    /// The link took these bytes.
-    pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
+    fn release(&mut self, conn: u32) {
+        self.of(conn).state = Some(State::Closed);
+        self.release_due.push(conn);
+    }
+
+    /// The hub is about to write.
+    pub fn will_write(&mut self, conn: u32) {
         self.touch(conn);
-        let now = self.now;
-        let facts = self.of(conn);
-        facts.progress = now;
-        let state = facts.state;
+        let state = self.state(conn);
         let may = matches!(
             state,
             Some(State::Open | State::LocalClosing | State::RemoteClosing | State::Failing | State::Refusing)
         );
-        ensure!(self, conn, "nothing_written_after_the_end", may, "{} bytes in {state:?}", bytes.len());
+        self.of(conn).may_write = may;
+    }
+
+    /// The link took these bytes.
+    pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
+        let now = self.now;
+        let facts = self.of(conn);
+        facts.progress = now;
+        let may = facts.may_write;
+        ensure!(self, conn, "nothing_written_after_the_end", may, "{} bytes", bytes.len());
         loop {
             match self.of(conn).wire.pull(&mut bytes) {
                 Ok(None) => return,
@@ -648,14 +702,19 @@ impl Book {
             match busy.queued.pop_front() {
                 Some((n, len)) if n == number && len == length => {
                     if condemned && !std::mem::take(&mut busy.spared) {
-                        self.fail("dropped_is_dropped", conn, format!("message {number:?} was to be dropped"));
+                        self.fail(
+                            "dropped_is_dropped",
+                            conn,
+                            format!("message {number:?} was to be dropped"),
+                        );
                     }
                     return;
                 }
                 // Passed over: it must have been dropped, which the account at the end will show.
                 Some(_) => {}
                 None => {
-                    let text = format!("message {number:?} of {length} bytes, which was not sent, or not in order");
+                    let text =
+                        format!("message {number:?} of {length} bytes, which was not sent, or not in order");
                     return self.fail("messages_in_order", conn, text);
                 }
             }
@@ -703,7 +762,7 @@ impl Book {
             trailing: (0, 0),
             sweeps: Vec::new(),
             style: None,
-            aborted: false,
+            unsent: None,
         });
         self.set_alarm(deadline, conn, Alarm::Close);
         self.set_alarm(flush_deadline, conn, Alarm::Flush);
@@ -741,7 +800,12 @@ impl Book {
         let now = self.now;
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Lingering), now);
+        let half_closed = facts.eof;
         self.close_due.push(conn);
+        if half_closed {
+            self.of(conn).state = Some(State::Closed);
+            return self.release_due.push(conn);
+        }
         let at = after(now, self.config.linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
@@ -756,7 +820,7 @@ impl Book {
         self.drop_inbound(conn, None);
         self.of(conn).state = Some(State::Closed);
         if let Some(ending) = self.ending(conn) {
-            (ending.style, ending.aborted) = (style, true);
+            ending.style = style;
             if !failing {
                 ending.cause = cause;
             }
@@ -799,10 +863,14 @@ impl Book {
     /// A later `close` may shorten the deadline.
     pub fn shorten(&mut self, conn: u32, timing: Timing) {
         let Some(timeout) = timing.close_timeout else { return };
-        let at = after(self.now, timeout);
+        let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
         if let Some(ending) = self.ending(conn).filter(|ending| at < ending.deadline) {
             ending.deadline = at;
+            // The Close still needs its part of what is left.
+            ending.flush_deadline = ending.flush_deadline.min(half);
+            let flush = ending.flush_deadline;
             self.set_alarm(at, conn, Alarm::Close);
+            self.set_alarm(flush, conn, Alarm::Flush);
         }
     }
 
@@ -815,8 +883,9 @@ impl Book {
     }
 
     pub fn is_unanswered(&self, conn: u32) -> bool {
-        let ending = self.facts[conn as usize].busy.as_ref().and_then(|busy| busy.ending.as_ref());
-        ending.is_some_and(|ending| ending.unanswered)
+        let facts = &self.facts[conn as usize];
+        let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
+        facts.state == Some(State::RemoteClosing) && ending.is_some_and(|ending| ending.unanswered)
     }
 
     pub fn called_resume(&mut self, conn: u32) {
@@ -861,8 +930,10 @@ impl Facts {
             spoke: false,
             touched: false,
             eof: false,
+            may_write: false,
+            aborted: false,
             since: 0,
-            order: 0,
+            discarded: 0,
             last_inbound: 0,
             pinged: None,
             wire: ServerStream::default(),

@@ -34,7 +34,10 @@ pub enum Seen {
     /// The first byte of a frame with this opcode.
     Begun(u8),
     /// A data frame is complete; its number, if its payload was made by [`numbered`] and is long enough.
-    Data { length: u64, number: Option<u64> },
+    Data {
+        length: u64,
+        number: Option<u64>,
+    },
     Close(Vec<u8>),
     Ping,
     Pong(Vec<u8>),
@@ -131,7 +134,8 @@ impl ServerStream {
         let head = std::mem::take(&mut self.kept);
         let status = head.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        let status = status.ok_or_else(|| format!("no HTTP status in {:?}", String::from_utf8_lossy(&head)))?;
+        let status =
+            status.ok_or_else(|| format!("no HTTP status in {:?}", String::from_utf8_lossy(&head)))?;
         self.part = if status == 101 { Part::Header } else { Part::Body };
         Ok(Seen::Answer(status))
     }

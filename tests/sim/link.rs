@@ -97,10 +97,10 @@ pub struct Link {
     pub peer_gone: bool,
     /// The server has closed its socket.
     pub server_gone: bool,
-    /// An RST has arrived at the server's socket.
+    /// An RST has come or gone.
     dead: bool,
-    /// It has not been told yet.
-    error: bool,
+    /// The error that it has not been told yet.
+    error: Option<io::ErrorKind>,
 }
 
 impl Link {
@@ -115,7 +115,7 @@ impl Link {
             peer_gone: false,
             server_gone: false,
             dead: false,
-            error: false,
+            error: None,
         }
     }
 
@@ -125,8 +125,8 @@ impl Link {
         if self.up.arrived() > 0 {
             return Ok(self.up.read(buffer));
         }
-        if std::mem::take(&mut self.error) {
-            return Err(io::ErrorKind::ConnectionReset.into());
+        if let Some(kind) = self.error.take() {
+            return Err(kind.into());
         }
         if self.dead || self.up.fin_arrived() { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
@@ -134,9 +134,7 @@ impl Link {
     /// How much the server may write, `offered` bytes at most. Zero is `WouldBlock`.
     pub fn room(&mut self, offered: usize) -> io::Result<usize> {
         if self.dead {
-            let first = std::mem::take(&mut self.error);
-            let kind = if first { io::ErrorKind::ConnectionReset } else { io::ErrorKind::BrokenPipe };
-            return Err(kind.into());
+            return Err(self.error.take().unwrap_or(io::ErrorKind::BrokenPipe).into());
         }
         let free = (self.capacity as usize).saturating_sub(self.down.used());
         self.hungry |= free < offered;
@@ -149,11 +147,11 @@ impl Link {
         enough && std::mem::take(&mut self.hungry)
     }
 
-    /// An RST of the peer has arrived at the server. `all`: what was not read is gone as well.
-    pub fn handle_reset(&mut self, all: bool) {
+    /// An RST of the peer has arrived at the server, or another error. `all`: what was not read is gone as well.
+    pub fn handle_reset(&mut self, kind: io::ErrorKind, all: bool) {
         self.up.lose(all);
         self.down.lose(true);
-        (self.dead, self.error, self.peer_gone) = (true, true, true);
+        (self.dead, self.error, self.peer_gone) = (true, Some(kind), true);
     }
 
     /// The server's socket ends with RST.

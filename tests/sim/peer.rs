@@ -159,6 +159,7 @@ impl Peer {
         self.stream.at_boundary()
     }
 
+    /// It has got a Close frame.
     pub fn has_seen_close(&self) -> bool {
         self.close_seen
     }
@@ -336,7 +337,8 @@ impl Peer {
             0 => format!("GET {wish} HTTP/1.1\r\nHost: sim\r\n\r\n"),
             1 => head.replace("13", "12"),
             2 => head.replace("Host: sim", "Host: sim\r\nContent-Length: 3"),
-            3 => head.replace("Host: sim", &format!("Host: sim\r\nX: {}", "y".repeat(self.rng.usize(..20_000)))),
+            3 => head
+                .replace("Host: sim", &format!("Host: sim\r\nX: {}", "y".repeat(self.rng.usize(..20_000)))),
             4 => head.replace("\r\n", "\n"),
             _ => format!("HEAD {wish} HTTP/1.1\r\nHost: sim\r\n\r\n"),
         };
@@ -364,8 +366,7 @@ impl Peer {
                 }
             }
             Kind::Pauser => {
-                self.reading =
-                    if self.reading == Reading::Eager { Reading::Stopped } else { Reading::Eager };
+                self.reading = if self.reading == Reading::Eager { Reading::Stopped } else { Reading::Eager };
             }
             _ => match self.rng.u8(..10) {
                 0 => self.frame(doing, 0x80 | PING, b"are you there"),
@@ -380,7 +381,12 @@ impl Peer {
     /// The last thing that it does of its own accord.
     fn finish(&mut self, doing: &mut Doing) {
         match self.kind {
-            Kind::Polite | Kind::SlowReader | Kind::Trickler | Kind::Pauser | Kind::Fragmenter | Kind::Pinger => {
+            Kind::Polite
+            | Kind::SlowReader
+            | Kind::Trickler
+            | Kind::Pauser
+            | Kind::Fragmenter
+            | Kind::Pinger => {
                 if self.kind == Kind::Pauser {
                     self.reading = Reading::Eager;
                 }

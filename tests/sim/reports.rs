@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Cause, CloseFrame, Closed, ConnectionId, Event, HandshakeCause, Initiator, Lost, Pace, Phase, ShutdownPlan,
-    ShutdownReport, State, Stats, SweepReport, Timing, conn::Input,
+    Abort, Cause, CloseFrame, Closed, ConnectionId, Event, HandshakeCause, Initiator, LameDuckPolicy, Lost,
+    Pace, Phase, ShutdownPlan, ShutdownReport, State, Stats, SweepReport, Timing, conn::Input,
 };
 
 use crate::{
     alarms::{Alarm, SERVER},
-    book::{Book, Expected, after, ensure, payload_of, trace},
+    book::{Book, Expected, after, ensure, trace},
 };
 
 /// How long a shutdown may take beyond its plan.
@@ -26,13 +26,18 @@ pub struct ShutdownBook {
     /// A second one, an escalation or an abort came.
     pub cut: bool,
     pub phases: Vec<(Phase, u64)>,
-    /// Since the soft sweep began.
+    /// Established connections when it was asked for, and `Open` events until then.
+    pub live: u64,
+    pub opens: u64,
+    /// Since then.
     pub ended: u64,
-    pub live: Option<u64>,
     pub groups: [u64; 5],
     pub lost: Lost,
     pub longest: Duration,
     pub refused: u64,
+    /// Handshakes that were cut, and those whose answer was.
+    pub cut_handshakes: u64,
+    pub cut_answers: u64,
 }
 
 impl Book {
@@ -47,7 +52,9 @@ impl Book {
     /// Compares an event with the facts, before the application hears of it. `conn` is the connection, if it is about
     /// one.
     pub fn event(&mut self, event: &Event<'_>, conn: Option<u32>) {
-        if !matches!(event, Event::Message { .. }) {
+        if let Event::Message { message, closing, .. } = event {
+            trace!(self, "{conn:?} event Message of {} bytes, closing: {closing}", message.len());
+        } else {
             trace!(self, "{conn:?} event {event:?}");
         }
         let Some(conn) = conn else { return self.server_event(event) };
@@ -77,7 +84,7 @@ impl Book {
 
     fn server_event(&mut self, event: &Event<'_>) {
         match event {
-            Event::HandshakeFailed { peer, cause } => self.handshake_failed(Self::at_address(*peer), *cause),
+            Event::HandshakeFailed { peer, cause, .. } => self.handshake_failed(Self::at_address(*peer), *cause),
             Event::SweepDone { sweep, report } => self.sweep_done(sweep.as_u32(), report),
             Event::Phase { phase, stats } => self.phase_begins(*phase, *stats),
             _ => {}
@@ -86,16 +93,18 @@ impl Book {
 
     fn opened(&mut self, conn: u32, id: ConnectionId) {
         self.cover(conn, Input::Upgrade);
-        let (now, order) = (self.now, self.opens);
+        let now = self.now;
         self.opens += 1;
         let state = self.state(conn);
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
-        let latched = self.phase >= Phase::SoftSweep;
+        let refuses = |shutdown: &ShutdownBook| shutdown.plan.listeners == LameDuckPolicy::Refuse;
+        let lame = self.phase == Phase::LameDuck && self.shutdown.as_ref().is_some_and(refuses);
+        let latched = self.phase >= Phase::SoftSweep || lame;
         ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
-        (facts.opened, facts.id, facts.order) = (true, Some(id), order);
+        (facts.opened, facts.id) = (true, Some(id));
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
     }
@@ -108,7 +117,13 @@ impl Book {
         let (state, opened, failed, head, spoke) =
             (facts.state, facts.opened, facts.failed, facts.head_done, facts.spoke);
         facts.failed = true;
-        ensure!(self, conn, "open_or_failed", !opened && !failed, "{cause:?}, opened: {opened}, failed: {failed}");
+        ensure!(
+            self,
+            conn,
+            "open_or_failed",
+            !opened && !failed,
+            "{cause:?}, opened: {opened}, failed: {failed}"
+        );
         let connecting = state == Some(State::Connecting);
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
@@ -133,7 +148,10 @@ impl Book {
             }
             HandshakeCause::ShuttingDown if head => {
                 self.cover(conn, Input::Refusal);
-                ensure!(self, conn, "503_in_a_shutdown", connecting && self.phase >= Phase::LameDuck, "{text}");
+                let serves = |shutdown: &ShutdownBook| shutdown.plan.listeners == LameDuckPolicy::Serve;
+                let lame = self.phase == Phase::LameDuck && !self.shutdown.as_ref().is_some_and(serves);
+                let late = self.phase >= Phase::SoftSweep || lame;
+                ensure!(self, conn, "503_in_a_shutdown", connecting && late, "{text}, {:?}", self.phase);
                 if let Some(shutdown) = &mut self.shutdown {
                     shutdown.refused += 1;
                 }
@@ -146,6 +164,9 @@ impl Book {
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.cut_handshakes += 1;
+                }
             }
             HandshakeCause::TooManyConnections => {
                 ensure!(self, conn, "too_many_connections", state.is_none(), "{text}");
@@ -156,13 +177,22 @@ impl Book {
 
     fn closing(&mut self, conn: u32, initiator: Initiator, frame: &CloseFrame) {
         // Sweeps choose the moment; so here, and only here, the hub is believed.
-        if self.state(conn) == Some(State::Open) && initiator == Initiator::Local {
-            self.swept(conn, frame);
+        if initiator == Initiator::Local {
+            match self.state(conn) {
+                Some(State::Open) => self.swept(conn, frame),
+                // By one sweep closed and by the next terminated, before the first was heard of.
+                Some(State::Closed) => self.swept_and_terminated(conn, frame),
+                _ => {}
+            }
         }
         let facts = &self.facts[conn as usize];
         let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
         let Some(ending) = ending else {
-            return self.fail("closing_has_a_reason", conn, format!("{initiator:?} {frame:?} in {:?}", facts.state));
+            return self.fail(
+                "closing_has_a_reason",
+                conn,
+                format!("{initiator:?} {frame:?} in {:?}", facts.state),
+            );
         };
         // When they have crossed, ours came first.
         let remote = ending.initiator == Initiator::Remote;
@@ -190,6 +220,22 @@ impl Book {
         }
     }
 
+    fn swept_and_terminated(&mut self, conn: u32, frame: &CloseFrame) {
+        let now = self.now;
+        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
+        let sweep = self.sweep_frames.get(frame.reason()).copied();
+        let ending = self.busy(conn).ending.as_mut();
+        let Some(ending) = ending.filter(|ending| ending.began == now && ending.sent.is_none()) else {
+            return;
+        };
+        if soft || sweep.is_some() {
+            ending.sent = Some(Expected::Frame(frame.clone()));
+        }
+        if let Some(sweep) = sweep {
+            self.join_sweep(conn, sweep);
+        }
+    }
+
     fn join_sweep(&mut self, conn: u32, sweep: u32) {
         if let Some(ending) = &mut self.busy(conn).ending {
             ending.sweeps.push(sweep);
@@ -206,12 +252,12 @@ impl Book {
             let chosen = sweep.chosen.borrow();
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
-            ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.order, conn)));
+            ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
         }
         ended.sort_unstable();
-        for (sweep, terminates, order, conn) in ended {
-            let opened = self.of(conn).order;
-            ensure!(self, conn, "sweeps_know_no_later_ones", opened < order, "sweep {sweep} chose it");
+        for (sweep, terminates, began, conn) in ended {
+            let opened = self.of(conn).since;
+            ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
             if terminates {
                 self.cover(conn, Input::Terminate);
                 self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.config.terminate));
@@ -225,14 +271,8 @@ impl Book {
         self.of(conn).closed = true;
         self.tally.closed(closed);
         let state = self.state(conn);
-        if !matches!(state, Some(State::Lingering | State::Closed)) {
-            let hard = self.phase == Phase::HardSweep && cause_of(closed, state) == "ShutdownHard";
-            ensure!(self, conn, "close_has_a_reason", hard, "{closed:?} in {state:?}");
-            self.cover(conn, Input::HardSweep);
-            let style = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
-            let style = style.unwrap_or(self.config.abort);
-            self.abort(conn, Cause::ShutdownHard, Initiator::Local, Some(style).filter(|s| *s != Abort::Auto));
-        }
+        let due = matches!(state, Some(State::Lingering | State::Closed));
+        ensure!(self, conn, "close_has_a_reason", due, "{closed:?} in {state:?}");
         self.check_table(conn, closed);
         self.check_account(conn, closed);
         self.check_inbound(conn, closed);
@@ -276,7 +316,13 @@ impl Book {
         ensure!(self, conn, "close_sent_flushed", closed.sent_flushed == flushed, "{text}");
         ensure!(self, conn, "close_received", received == self.received(conn), "{text}");
         ensure!(self, conn, "close_code", closed.code() == code, "{text}");
-        ensure!(self, conn, "close_effective_code", closed.effective_code() == effective, "{effective}; {text}");
+        ensure!(
+            self,
+            conn,
+            "close_effective_code",
+            closed.effective_code() == effective,
+            "{effective}; {text}"
+        );
         ensure!(self, conn, "close_was_clean", closed.was_clean() == clean, "{text}");
         let initiator = self.ending_of(conn).map(|ending| ending.initiator);
         ensure!(self, conn, "close_initiator", Some(closed.initiator) == initiator, "{text}");
@@ -329,9 +375,11 @@ impl Book {
         let messages = (lost.inbound_messages, lost.inbound_bytes) == (ending.lost_in, ending.lost_in_bytes);
         let partial = (ending.partial_in.0..=ending.partial_in.1).contains(&lost.inbound_partial_bytes);
         let trailing = (ending.trailing.0..=ending.trailing.1).contains(&lost.trailing_bytes);
+        let unsent = lost.kernel_unsent == ending.unsent;
         ensure!(self, conn, "inbound_lost", messages, "{text}");
         ensure!(self, conn, "inbound_partial", partial, "{text}");
         ensure!(self, conn, "inbound_trailing", trailing, "{text}");
+        ensure!(self, conn, "kernel_unsent", unsent, "{text}");
     }
 
     fn count_ending(&mut self, conn: u32, closed: &Closed) {
@@ -344,7 +392,7 @@ impl Book {
                 book.lost.add(&closed.lost);
             }
         }
-        if let Some(shutdown) = self.shutdown.as_mut().filter(|_| self.phase >= Phase::SoftSweep) {
+        if let Some(shutdown) = &mut self.shutdown {
             shutdown.ended += 1;
             shutdown.lost.add(&closed.lost);
             shutdown.longest = shutdown.longest.max(closed.close_phase);
@@ -365,12 +413,21 @@ impl Book {
             return self.fail("sweep_done_once", None, format!("sweep {id} is not known"));
         };
         let before = std::mem::replace(&mut sweep.done, true);
+        let (began, terminates, rest) = (sweep.began, sweep.terminates, sweep.rest);
         let right = report.matched == sweep.told
             && sweep.ended == sweep.told
             && (report.clean, report.timed_out, report.lost) == (sweep.clean, sweep.timed_out, sweep.lost);
         let text = format!("{report:?} instead of {sweep:?}");
         ensure!(self, None, "sweep_done_once", !before, "sweep {id}");
         ensure!(self, None, "sweep_report", right, "{text}");
+        let Some((of, rest)) = rest else { return };
+        let missed = self.facts.iter().zip(0_u32..).find(|(facts, conn)| {
+            let meant =
+                facts.state.is_some_and(|state| state == State::Open || terminates && state.is_closing());
+            conn % of == rest && meant && facts.since < began
+        });
+        let missed = missed.map(|(_, conn)| conn);
+        ensure!(self, missed, "sweeps_miss_nobody", missed.is_none(), "sweep {id}");
     }
 
     // The shutdown.
@@ -398,12 +455,15 @@ impl Book {
             done: false,
             cut: false,
             phases: Vec::new(),
+            live: self.opens - self.closes,
+            opens: self.opens,
             ended: 0,
-            live: None,
             groups: [0; 5],
             lost: Lost::default(),
             longest: Duration::ZERO,
             refused: 0,
+            cut_handshakes: 0,
+            cut_answers: 0,
         });
         self.set_alarm(bound, SERVER, Alarm::Shutdown);
     }
@@ -418,18 +478,20 @@ impl Book {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
-        if phase >= Phase::SoftSweep && shutdown.live.is_none() {
-            shutdown.live = Some(live);
-            if let Pace::Rate(rate) = shutdown.plan.pace {
-                let paced = Duration::try_from_secs_f64(live as f64 / rate).unwrap_or(Duration::MAX);
-                shutdown.bound = after(after(now, paced), shutdown.plan.grace) + TOLERANCE;
-                let bound = shutdown.bound;
-                self.set_alarm(bound, SERVER, Alarm::Shutdown);
-            }
+        if phase >= Phase::SoftSweep && shutdown.bound == u64::MAX {
+            let Pace::Rate(rate) = shutdown.plan.pace else { return };
+            let paced = Duration::try_from_secs_f64(live as f64 / rate).unwrap_or(Duration::MAX);
+            shutdown.bound = after(after(now, paced), shutdown.plan.grace) + TOLERANCE;
+            let bound = shutdown.bound;
+            self.set_alarm(bound, SERVER, Alarm::Shutdown);
+        }
+        if phase == Phase::Grace {
+            self.check_soft_sweep();
         }
         if phase == Phase::Done {
             ensure!(self, None, "every_close_before_done", live == 0, "{live} are open");
-            let open: Vec<_> = self.sweeps.iter().filter(|(_, sweep)| !sweep.done).map(|(id, _)| *id).collect();
+            let open: Vec<_> =
+                self.sweeps.iter().filter(|(_, sweep)| !sweep.done).map(|(id, _)| *id).collect();
             ensure!(self, None, "every_sweep_before_done", open.is_empty(), "sweeps {open:?} are not done");
             let empty = stats == Stats::default();
             ensure!(self, None, "nobody_left_when_done", empty, "{stats:?}");
@@ -437,6 +499,18 @@ impl Book {
                 shutdown.done = true;
             }
         }
+    }
+
+    /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
+    fn check_soft_sweep(&mut self) {
+        let missed = self.facts.iter().position(|facts| match facts.state {
+            Some(State::Open) => true,
+            Some(State::Connecting) => !facts.spoke,
+            _ => false,
+        });
+        let missed = missed.and_then(|conn| u32::try_from(conn).ok());
+        let state = missed.and_then(|conn| self.state(conn));
+        ensure!(self, missed, "soft_sweep_misses_nobody", missed.is_none(), "{state:?}");
     }
 
     /// The shutdown is complete: does its report add up?
@@ -449,10 +523,12 @@ impl Book {
         let groups = [report.clean, report.by_peer, report.timed_out, report.terminated, report.failed];
         let text = format!("{report:?}\n  by the book {shutdown:?}");
         let ended = report.ended() == shutdown.ended && groups == shutdown.groups;
-        let live = Some(report.live_at_start) == shutdown.live && report.live_at_start == shutdown.ended;
+        let late = self.opens - shutdown.opens;
+        let live = report.live_at_start == shutdown.live && shutdown.live + late == shutdown.ended;
         let phases: Duration = report.phases.iter().map(|phase| phase.length).sum();
         let mut gaps = report.phases.windows(2);
         let no_gaps = gaps.all(|pair| pair[0].start + pair[0].length == pair[1].start);
+        let first = report.phases.first().map_or(report.took, |phase| phase.start);
         let names: Vec<_> = report.phases.iter().map(|phase| phase.phase).collect();
         let seen: Vec<_> =
             shutdown.phases.iter().map(|phase| phase.0).filter(|phase| *phase != Phase::Done).collect();
@@ -461,19 +537,27 @@ impl Book {
             && report.slowest.is_sorted_by(|a, b| a.close_phase >= b.close_phase)
             && report.slowest.first().is_none_or(|slow| slow.close_phase == shutdown.longest);
         let took = report.took == Duration::from_micros(self.now - shutdown.asked);
-        let first = report.phases.first().map_or(report.took, |phase| phase.start);
         let cut = report.escalated_by.is_none() || shutdown.cut;
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;
+        let most = shutdown.cut_handshakes + shutdown.cut_answers;
+        let handshakes = (shutdown.cut_handshakes..=most).contains(&report.handshakes_cut);
         ensure!(self, None, "report_counts_every_ending", ended, "{text}");
         ensure!(self, None, "report_live_at_start", live, "{text}");
-        ensure!(self, None, "report_phases", no_gaps && names == seen && first + phases == report.took, "{text}");
+        ensure!(
+            self,
+            None,
+            "report_phases",
+            no_gaps && names == seen && first + phases == report.took,
+            "{text}"
+        );
         ensure!(self, None, "report_histogram", histogram, "{text}");
         ensure!(self, None, "report_slowest", slowest, "{text}");
         ensure!(self, None, "report_took", took, "{text}");
         ensure!(self, None, "report_escalation", cut, "{text}");
         ensure!(self, None, "report_lost", lost, "{text}");
         ensure!(self, None, "report_refused", refused, "{text}");
+        ensure!(self, None, "report_handshakes_cut", handshakes, "{text}");
     }
 
     /// The world is over: nothing may be left.
@@ -496,24 +580,45 @@ impl Book {
 
     /// FIN is sent: behind whole frames, and behind a Close or an HTTP answer.
     pub fn sent_fin(&mut self, conn: u32) {
+        if self.state(conn) == Some(State::Refusing) {
+            self.cover(conn, Input::Flushed);
+            self.of(conn).state = Some(State::Lingering);
+        }
         let facts = &self.facts[conn as usize];
-        let whole = facts.wire.at_boundary();
-        let after_close = facts.close_done || !facts.opened;
+        // Behind an abort by FIN it comes once more.
+        // A Pong behind the Close may be cut: nobody parses it.
+        let whole = facts.wire.at_boundary() || facts.aborted || facts.close_done;
+        let after_close = facts.close_done || !facts.opened || facts.aborted;
         ensure!(self, conn, "fin_behind_whole_frames", whole, "a frame is cut");
         ensure!(self, conn, "fin_behind_a_close", after_close, "without a Close");
     }
 
-    /// The connection is aborted in this style.
-    pub fn aborted(&mut self, conn: u32, style: Abort) {
-        let Some(ending) = self.ending_of(conn) else { return };
-        let asked = ending.style;
-        match asked {
-            Some(Abort::Auto) | None => {
-                let cut = !self.facts[conn as usize].wire.at_boundary();
-                let fin = style == Abort::Fin;
-                ensure!(self, conn, "no_fin_behind_a_cut_frame", !(fin && cut), "{style:?}");
-            }
-            Some(asked) => ensure!(self, conn, "abort_style", asked == style, "{style:?} instead of {asked:?}"),
+    /// The hub wants the connection aborted in this style.
+    pub fn aborted(&mut self, conn: u32, style: Abort, unsent: Option<u32>) {
+        let state = self.state(conn);
+        let now = self.now;
+        // A deadline that was over when it was set is due in this turn or in the next.
+        let over = self.ending_of(conn).is_some_and(|ending| ending.deadline <= now + 1);
+        if over && state.is_some_and(State::is_closing) {
+            self.close_timed_out(conn);
+        } else if state != Some(State::Closed) {
+            let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);
+            ensure!(self, conn, "abort_has_a_reason", hard, "in {state:?}, {:?}", self.phase);
+            self.cover(conn, Input::HardSweep);
+            let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
+            self.abort(conn, Cause::ShutdownHard, Initiator::Local, asked.or(Some(self.config.abort)));
+        }
+        let asked = self.ending_of(conn).and_then(|ending| ending.style);
+        if let None | Some(Abort::Auto) = asked {
+            let cut = !self.facts[conn as usize].wire.at_boundary();
+            let fin = style == Abort::Fin;
+            ensure!(self, conn, "no_fin_behind_a_cut_frame", !(fin && cut), "{style:?}");
+        } else {
+            ensure!(self, conn, "abort_style", asked == Some(style), "{style:?} instead of {asked:?}");
+        }
+        self.of(conn).aborted = true;
+        if let Some(ending) = &mut self.busy(conn).ending {
+            ending.unsent = unsent;
         }
     }
 
@@ -522,27 +627,28 @@ impl Book {
         self.cover(conn, Input::AbortedByFin);
         let now = self.now;
         let facts = self.of(conn);
-        (facts.state, facts.since) = (Some(State::Lingering), now);
         if facts.eof {
-            self.release_due.push(conn);
-        } else {
-            let at = after(now, self.config.linger_timeout);
-            self.set_alarm(at, conn, Alarm::Linger);
+            return self.release_due.push(conn);
         }
+        (facts.state, facts.since) = (Some(State::Lingering), now);
+        let at = after(now, self.config.linger_timeout);
+        self.set_alarm(at, conn, Alarm::Linger);
     }
 
     /// The slot is free.
     pub fn released(&mut self, conn: u32) {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
+        if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
+            self.cover(conn, Input::HardSweep);
+            let refusing = self.state(conn) == Some(State::Refusing);
+            if let Some(shutdown) = self.shutdown.as_mut().filter(|_| refusing) {
+                shutdown.cut_answers += 1;
+            }
+        }
         let facts = self.of(conn);
         facts.state = None;
         facts.busy = None;
         let (opened, closed) = (facts.opened, facts.closed);
         ensure!(self, conn, "released_after_close", opened == closed, "opened: {opened}, closed: {closed}");
     }
-}
-
-fn cause_of(closed: &Closed, state: Option<State>) -> &'static str {
-    // What fails keeps its first cause.
-    if state == Some(State::Failing) { "ShutdownHard" } else { closed.cause.name() }
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, CloseFrame, ClosingData, Config, LameDuckPolicy, OnOverflow, OnPeerClose, Pace, ShutdownPlan,
+    Abort, Answer, CloseFrame, ClosingData, Config, LameDuckPolicy, OnOverflow, OnPeerClose, Pace,
+    ShutdownPlan,
 };
 use fastrand::Rng;
 
@@ -35,11 +36,11 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     config.close_timeout = ms(12, 6000);
     config.linger_timeout = ms(8, 2000);
     config.handshake_timeout = ms(40, 4000);
-    config.heartbeat.timeout = ms(10, 3000);
+    config.heartbeat.timeout = ms(10, 3000).max(Duration::from_millis(1));
     config.retry_after = ms(4, 5000);
     let (interval, stall, budget) = (ms(50, 5000), ms(20, 4000), ms(4, 3000));
     config.heartbeat.interval = Some(interval).filter(|interval| !interval.is_zero() && rng.u8(..4) > 0);
-    config.stall_timeout = Some(stall).filter(|_| rng.u8(..4) > 0);
+    config.stall_timeout = Some(stall).filter(|stall| !stall.is_zero() && rng.u8(..4) > 0);
     config.flush_budget = Some(budget).filter(|_| rng.bool());
     config.linger_bytes = if rng.bool() { rng.u64(..60_000) } else { 16 << 20 };
     config.max_payload = if rng.bool() { rng.usize(130..100_000) } else { 1 << 20 };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use adjourn::{
-    Abort, Event, Handler, Phase, State, Time,
+    Abort, Handler, Phase, State, Time,
     conn::Cursor,
     hub::{Action, Hub},
 };
@@ -86,12 +86,19 @@ struct World {
     /// How late a turn may begin, in milliseconds.
     late: u64,
     turns: u64,
-    /// Turns without time going on.
+    /// Bytes were read or written in the last turn.
+    moved: bool,
+    /// Turns without time going on, or a byte.
     spins: u64,
 }
 
 /// Lives through the world of this seed. Returns what happened, or the first check that failed.
-pub fn live(seed: u64, size: Size, tracing: bool, progress: &mut dyn FnMut(u64, &Book)) -> Result<Tally, Failure> {
+pub fn live(
+    seed: u64,
+    size: Size,
+    tracing: bool,
+    progress: &mut dyn FnMut(u64, &Book),
+) -> Result<Tally, Failure> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, size, tracing);
         world.run(progress);
@@ -147,6 +154,7 @@ impl World {
             late: if size.crowd || rng.bool() { 0 } else { rng.u64(1..40) },
             now: 0,
             turns: 0,
+            moved: false,
             spins: 0,
             rng,
         };
@@ -219,15 +227,19 @@ impl World {
             }
             let Some(wake) = self.next_wake() else { return self.end() };
             self.app.book.check_wake(wake);
-            let late = if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) * 1000 } else { 0 };
-            self.spins = if wake + late == self.now { self.spins + 1 } else { 0 };
+            let late =
+                if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) * 1000 } else { 0 };
+            let busy = std::mem::take(&mut self.moved);
+            self.spins = if wake + late == self.now && !busy { self.spins + 1 } else { 0 };
             self.now = wake + late;
             self.app.book.now = self.now;
             self.happen();
             self.turn();
             self.turns += 1;
             let endless = self.spins > 10_000 + 4 * u64::from(self.size.connections);
-            ensure!(self.app.book, None, "time_goes_on", !endless, "{} turns at one moment", self.spins);
+            let (due, readable) = (self.hub.poll_timeout().map(micros), &self.readable);
+            let text = format!("{} turns at one moment; due {due:?}, readable {readable:?}", self.spins);
+            ensure!(self.app.book, None, "time_goes_on", !endless, "{text}");
             if self.turns.is_multiple_of(1024) {
                 progress(self.now, &self.app.book);
             }
@@ -413,7 +425,11 @@ impl World {
             let (opened, closed) = (facts.opened, facts.closed);
             let whole = self.peers[conn as usize].at_boundary();
             let text = format!("opened: {opened}, closed: {closed}");
-            ensure!(self.app.book, conn, "fin_reaches_the_peer_behind_whole_frames", whole || closed, "{text}");
+            let orderly = facts.close_done && !facts.aborted;
+            let seen = self.peers[conn as usize].has_seen_close();
+            let (book, whole) = (&mut self.app.book, whole || closed || !opened);
+            ensure!(book, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
+            ensure!(book, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
             let doing = self.peers[conn as usize].receive_fin();
             self.carry_out(conn, doing);
         }
@@ -425,7 +441,9 @@ impl World {
             return;
         }
         let all = self.rng.u8(..4) == 0;
-        link.handle_reset(all);
+        let timed_out = self.rng.u8(..8) == 0;
+        let kind = if timed_out { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionReset };
+        link.handle_reset(kind, all);
         self.edges.push(Edge { conn, readable: true, writable: true, ended: true });
     }
 
@@ -441,9 +459,9 @@ impl World {
         for edge in edges {
             self.dispatch(edge);
         }
+        self.accept();
         self.time_out();
         self.settle();
-        self.accept();
         self.check_turn();
     }
 
@@ -455,7 +473,6 @@ impl World {
             }
             let Some(slot) = self.hub.accept(address(conn)) else {
                 self.links[conn as usize].server_gone = true;
-                self.deliver();
                 continue;
             };
             if self.slots.len() <= slot {
@@ -497,7 +514,7 @@ impl World {
     fn read_last(&mut self, slot: usize, kind: io::ErrorKind) {
         while self.hub.wants_read(slot) && matches!(self.read_once(slot), Ok(Read::Full | Read::Short)) {}
         if let Some(conn) = self.conn(slot) {
-            self.app.book.reset(conn);
+            self.app.book.reset(conn, kind);
         }
         self.hub.handle_reset(slot, kind);
         self.deliver();
@@ -534,7 +551,7 @@ impl World {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
                     if let Some(conn) = self.conn(slot) {
-                        self.app.book.reset(conn);
+                        self.app.book.reset(conn, error.kind());
                     }
                     self.hub.handle_reset(slot, error.kind());
                     break;
@@ -558,6 +575,7 @@ impl World {
             let result = link.read(&mut message[from..]);
             message.truncate(from + result.as_ref().copied().unwrap_or(0));
             let n = result?;
+            self.moved |= n > 0;
             if n > 0 {
                 let pristine = message[from..].to_vec();
                 self.refill(conn);
@@ -568,6 +586,7 @@ impl World {
         let mut buffer = std::mem::take(&mut self.buffer);
         let asked = buffer.len();
         let result = link.read(&mut buffer);
+        self.moved |= matches!(result, Ok(1..));
         if let Ok(n @ 1..) = result {
             let pristine = buffer[..n].to_vec();
             self.refill(conn);
@@ -607,9 +626,11 @@ impl World {
 
     fn feed(&mut self, slot: usize, bytes: &mut [u8], pristine: &[u8]) {
         let Some(conn) = self.conn(slot) else { return };
+        self.deliver();
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut cursor = Cursor::new(bytes, &mut scratch);
         let mut rest = pristine;
+        let connecting = self.app.book.state(conn) == Some(State::Connecting);
         while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.app) {
             if let Some(given) = given(&event) {
                 self.app.book.fed(conn, &mut rest, given);
@@ -617,8 +638,11 @@ impl World {
             self.app.on_event(&mut self.hub.clients(), event);
             self.deliver();
         }
-        let state = self.state_at(conn);
-        self.app.book.fed_up(conn, rest, state);
+        // How much of what is behind a bad request counts as part of it, is the scanner's business.
+        if !(connecting && self.app.book.state(conn) == Some(State::Refusing)) {
+            let state = self.state_at(conn);
+            self.app.book.fed_up(conn, rest, state);
+        }
         self.deliver();
         self.scratch = scratch;
     }
@@ -644,12 +668,15 @@ impl World {
         let (link, book) = (&mut self.links[conn as usize], &mut self.app.book);
         book.touch(conn);
         let closes = book.facts[conn as usize].close_begun;
+        let moved = &mut self.moved;
+        book.will_write(conn);
         self.hub.transmit(slot, &mut |slices| {
             let offered: usize = slices.iter().map(|slice| slice.len()).sum();
             let room = link.room(offered)?;
             if room == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
+            *moved = true;
             let mut left = room;
             for slice in slices {
                 let piece = &slice[..left.min(slice.len())];
@@ -678,8 +705,16 @@ impl World {
 
     fn time_out(&mut self) {
         let clients = self.hub.clients();
-        self.app.book.ring(|id| clients.get(id).map_or(0, |client| client.buffered_amount()));
+        let due = self.app.book.ring(|id| clients.get(id).map_or(0, |client| client.buffered_amount()));
         self.hub.handle_timeout();
+        // Deadlines expire in slices. The book does not know which come first, so all that are due have their turn.
+        let slices = self.size.connections as usize / self.hub.config().sweep_slice.max(1) + 1;
+        for _ in 0..slices {
+            if !due || self.hub.poll_timeout().is_none_or(|at| micros(at) > self.now) {
+                break;
+            }
+            self.hub.handle_timeout();
+        }
         self.app.book.check_sweeps();
     }
 
@@ -701,6 +736,7 @@ impl World {
                     }
                 }
                 Action::Read(slot) => self.readable.push(slot),
+                Action::Connect(slot) => unreachable!("nobody connects from slot {slot}"),
                 Action::Fin(slot) => {
                     if let Some(conn) = self.conn(slot) {
                         self.app.book.sent_fin(conn);
@@ -716,9 +752,10 @@ impl World {
 
     fn abort(&mut self, slot: usize, style: Abort) {
         let Some(conn) = self.conn(slot) else { return };
-        self.app.book.aborted(conn, style);
         let link = &mut self.links[conn as usize];
         let unsent = u32::try_from(link.down.used()).ok();
+        self.app.book.aborted(conn, style, unsent);
+        let link = &mut self.links[conn as usize];
         if style == Abort::Reset {
             link.send_reset();
             link.slot = None;
@@ -765,14 +802,16 @@ impl World {
     /// What must be true of a connection between two turns.
     fn check_connection(&mut self, conn: u32) {
         let facts = &self.app.book.facts[conn as usize];
-        let (Some(id), Some(slot), Some(state)) = (facts.id, self.links[conn as usize].slot, facts.state) else {
+        let (Some(id), Some(slot), Some(state)) = (facts.id, self.links[conn as usize].slot, facts.state)
+        else {
             return;
         };
         let link = &self.links[conn as usize];
         let clients = self.hub.clients();
         let client = clients.get(id);
         let seen = client.as_ref().map(adjourn::Client::state);
-        let (queued, owns) = client.map_or((0, false), |client| (client.buffered_amount(), client.owns_buffers()));
+        let (queued, owns) =
+            client.map_or((0, false), |client| (client.buffered_amount(), client.owns_buffers()));
         let expected = Some(state).filter(|_| state.is_established());
         let book = &mut self.app.book;
         ensure!(book, conn, "state_by_the_book", seen == expected, "{seen:?} instead of {expected:?}");
@@ -787,12 +826,19 @@ impl World {
         let unread = link.up.arrived() > 0 && !listed && !link.is_dead();
         ensure!(book, conn, "input_is_not_forgotten", !(wants && unread), "{} bytes", link.up.arrived());
         let facts = &self.app.book.facts[conn as usize];
-        let busy = facts.busy.as_ref();
+        let (busy, paused) = (facts.busy.as_ref(), facts.paused);
         let held = busy.is_some_and(|busy| !busy.held.is_empty());
         let idle = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
         let book = &mut self.app.book;
-        ensure!(book, conn, "held_input_is_not_forgotten", !(held && wants && !listed), "paused no more");
-        ensure!(book, conn, "a_quiet_one_owns_nothing", state != State::Open || !idle || !owns, "it owns a buffer");
+        let parses = state == State::LocalClosing || (state == State::Open && !paused);
+        ensure!(book, conn, "held_input_is_not_forgotten", !held || !parses || listed, "paused no more");
+        ensure!(
+            book,
+            conn,
+            "a_quiet_one_owns_nothing",
+            state != State::Open || !idle || !owns,
+            "it owns a buffer"
+        );
         book.note_queue(conn, queued);
         if queued == 0 {
             book.check_control_frames(conn);

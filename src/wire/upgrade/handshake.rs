@@ -66,7 +66,7 @@ pub struct Accepted {
 
 impl Accepted {
     /// §4.2.2, step 5.4: base64 of SHA-1 of the key as it was sent and the GUID.
-    fn of(key: &[u8]) -> Self {
+    pub(super) fn of(key: &[u8]) -> Self {
         let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
         let mut accept_key = [0; 28];
         STANDARD.encode_slice(digest, &mut accept_key).expect("20 bytes are 28 in base64");

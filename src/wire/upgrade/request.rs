@@ -169,7 +169,7 @@ impl<'a> HeaderStorage<'a> {
         Self { few: [const { MaybeUninit::uninit() }; HeaderStorage::FEW], many: Vec::new() }
     }
 
-    fn room_for(&mut self, lines: usize) -> &mut [MaybeUninit<Header<'a>>] {
+    pub(super) fn room_for(&mut self, lines: usize) -> &mut [MaybeUninit<Header<'a>>] {
         if lines <= HeaderStorage::FEW {
             return &mut self.few;
         }

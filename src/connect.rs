@@ -1,0 +1,87 @@
+//! The vocabulary of connecting: what is asked of a server, and how this one connection differs.
+
+use std::{borrow::Cow, time::Duration};
+
+use crate::{
+    config::Overrides,
+    wire::upgrade::{Offer, RequestError, Url, UrlError},
+};
+
+/// A connection to be made as a client. Everything is checked when it is put in.
+///
+/// ```
+/// use adjourn::ConnectRequest;
+///
+/// let request = ConnectRequest::new("ws://example.com/chat")?
+///     .subprotocol("chat.v2")?
+///     .subprotocol("chat.v1")?
+///     .header("Authorization", "Bearer 12345")?;
+/// # Ok::<(), adjourn::RequestError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ConnectRequest {
+    pub(crate) offer: Offer,
+    pub(crate) overrides: Option<Overrides>,
+    pub(crate) connect_timeout: Option<Duration>,
+}
+
+impl ConnectRequest {
+    /// Connects to a URL: `ws://host[:port][/path][?query]`. Allocates.
+    ///
+    /// # Errors
+    /// If it is not such a URL; `wss://` is an error of its own until there is TLS.
+    pub fn new(url: &str) -> Result<Self, UrlError> {
+        Ok(Self { offer: Offer::new(Url::parse(url)?), overrides: None, connect_timeout: None })
+    }
+
+    /// Offers one more subprotocol; the one offered first is preferred. Which one the server chose, if any, says
+    /// [`Client::subprotocol`](crate::Client::subprotocol).
+    ///
+    /// # Errors
+    /// If it is not a token, or offered already.
+    pub fn subprotocol(mut self, name: &str) -> Result<Self, RequestError> {
+        self.offer.subprotocol(name)?;
+        Ok(self)
+    }
+
+    /// Sends `Origin`, as a browser would.
+    ///
+    /// # Errors
+    /// If it is not visible ASCII.
+    pub fn origin(mut self, origin: &str) -> Result<Self, RequestError> {
+        self.offer.origin(origin)?;
+        Ok(self)
+    }
+
+    /// Adds one header line to the request.
+    ///
+    /// # Errors
+    /// If it could break out of its line, or is one that the library writes itself.
+    pub fn header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Result<Self, RequestError> {
+        self.offer.header(name, value)?;
+        Ok(self)
+    }
+
+    /// Sets what differs from the loop's settings for this connection.
+    #[must_use]
+    pub fn overrides(mut self, overrides: Overrides) -> Self {
+        self.overrides = Some(overrides);
+        self
+    }
+
+    /// How long the name and TCP may take. See [`Config::connect_timeout`](crate::Config::connect_timeout).
+    #[must_use]
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Where to.
+    pub const fn url(&self) -> &Url {
+        self.offer.url()
+    }
+}

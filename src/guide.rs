@@ -1,0 +1,17 @@
+//! The guide: what cannot be said at one item. The pages lie in `docs/`.
+
+/// How a connection ends: the idea, the states, the timers, the report, and which test stands for which rule.
+#[doc = include_str!("../docs/how_a_connection_ends.md")]
+pub mod how_a_connection_ends {}
+
+/// The transition table, as the tests read it.
+#[doc = include_str!("../docs/transitions.md")]
+pub mod transitions {}
+
+/// What other servers do where peers lose data or hang, with versions.
+#[doc = include_str!("../docs/what_others_do.md")]
+pub mod what_others_do {}
+
+/// How to take a server down under an orchestrator.
+#[doc = include_str!("../docs/shutting_down.md")]
+pub mod shutting_down {}

@@ -1,0 +1,76 @@
+//! Connections of our own: the client's role, from `connect` to the response.
+
+use std::{io, net::SocketAddr};
+
+use super::{Hub, Slot};
+use crate::{
+    conn::{Conn, Cursor, Target},
+    connect::ConnectRequest,
+    error::{ConnectError, HandshakeCause},
+    id::{ConnectionId, MAX_SLOTS},
+    shutdown::Phase,
+    wire::upgrade::ClientKey,
+};
+
+impl<D> Hub<D> {
+    /// Begins a connection of our own: [`Action::Connect`](super::Action::Connect) is due. See
+    /// [`Clients::connect`](super::Clients::connect).
+    ///
+    /// # Errors
+    /// If there are too many connections, or they are told to go.
+    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+        if self.cuts_handshakes() {
+            return Err(ConnectError::ShuttingDown);
+        }
+        let limit = self.config.max_connections.min(MAX_SLOTS);
+        if self.slots.len() >= limit {
+            return Err(ConnectError::TooManyConnections(limit));
+        }
+        let key = ClientKey::new(self.cork.keys.nonce());
+        let generation = self.next_generation();
+        let conn = Conn::dial(request, key, generation, &self.config, self.now);
+        let slot = self.insert(Slot { conn, data: Some(data) });
+        // Puts it into the list of those with something to do.
+        self.with(slot, |_, cx| cx.id).ok_or(ConnectError::TooManyConnections(limit))
+    }
+
+    /// What [`Action::Connect`](super::Action::Connect) is about. `None` if it is not wanted any more.
+    pub fn target(&self, slot: usize) -> Option<(ConnectionId, Target<'_>)> {
+        let conn = &self.slots.get(slot)?.conn;
+        let key = u32::try_from(slot).ok()?;
+        Some((ConnectionId::new(self.worker, key, conn.generation), conn.target()?))
+    }
+
+    /// The addresses of a name, to be tried in this order; none if it has none. Of no effect if the connection is gone.
+    pub fn handle_resolved(&mut self, id: ConnectionId, addresses: Vec<SocketAddr>) {
+        self.with_id(id, |conn, cx| conn.handle_resolved(addresses, cx));
+    }
+
+    /// The TCP connection to the present [`Target::Address`] is there.
+    pub fn handle_connected(&mut self, slot: usize) {
+        self.with(slot, Conn::handle_connected);
+    }
+
+    /// The present [`Target::Address`] cannot be connected to: the next one, if there is one.
+    pub fn handle_connect_failed(&mut self, slot: usize, kind: io::ErrorKind) {
+        self.with(slot, |conn, cx| conn.handle_connect_failed(kind, cx));
+    }
+
+    /// Bytes of a response.
+    pub(super) fn next_response(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
+        // After the latch no handshake becomes a connection, whoever began it.
+        let late = self.cuts_handshakes();
+        self.with(slot, |conn, cx| {
+            if late {
+                conn.give_up(HandshakeCause::ShuttingDown, cx);
+            } else {
+                conn.handle_response(cursor, cx);
+            }
+        });
+    }
+
+    /// The latch of a shutdown is set.
+    fn cuts_handshakes(&self) -> bool {
+        self.phase() >= Phase::SoftSweep
+    }
+}
