@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, ConnectionId, Deflate, Event, Handler, Message,
-    ProtocolError, Time, Upgrade, UpgradeRequest,
+    Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Deflate, Event, Handler,
+    Message, ProtocolError, Server, ShutdownPlan, Time, Upgrade, UpgradeRequest,
     conn::Cursor,
     hub::{Action, Hub},
     wire::deflate::codec::{Deflater, Inflater},
@@ -130,7 +130,7 @@ impl Bench {
                     done.expect("this kernel has no errors");
                 }
                 Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                Action::Fin(_) | Action::Release(..) | Action::Read(_) => {}
+                Action::Fin(_) | Action::Release(..) | Action::Read(_) | Action::Connect(_) => {}
             }
         }
     }
@@ -533,6 +533,52 @@ fn messages_that_come_during_our_closing_are_inflated() {
     bench.act(|clients| clients.terminate(id));
     let lost = bench.echo.closed[0].lost;
     assert_eq!((lost.inbound_messages, lost.inbound_bytes), (2, 600), "{lost:?}");
+}
+
+/// Both roles on one loop, over real sockets: what the client sends comes back.
+#[test]
+fn the_client_role_compresses_too() {
+    for (server_keeps, client_keeps) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut config = Config::default();
+        config.deflate = Some(settings(server_keeps, client_keeps));
+        let mut server = Server::bind("127.0.0.1:0", config).expect("a port is free");
+        let url = format!("ws://{}/", server.local_addr().expect("it listens"));
+        let client = server.connect(ConnectRequest::new(&url).expect("a URL"), ()).expect("there is room");
+        let (mut round, mut agreed) = (0, Vec::new());
+        let message = |round: usize| prices(round, [10, 500, 500, 70_000, 30_000][round]);
+        let run = server.run(|clients, event| match event {
+            Event::Open { id } => {
+                agreed.push(clients.get(id).and_then(|client| client.deflate()).expect("negotiated"));
+                if id == client {
+                    clients.send(id, Message::text(&message(0))).expect("open");
+                }
+            }
+            Event::Message { id, message: echo, .. } if id == client => {
+                assert_eq!(echo.as_text(), Some(message(round).as_str()));
+                round += 1;
+                if round == 5 {
+                    clients.close(id, CloseFrame::NORMAL);
+                } else {
+                    // A broadcast is the same for one, but for its mask.
+                    let sent = clients.broadcast(Message::text(&message(round)), |other| other.id() == id);
+                    assert_eq!(sent.sent, 1);
+                }
+            }
+            Event::Message { id, message, .. } => clients.send(id, message).expect("open"),
+            Event::Close { id, closed } if id == client => {
+                assert!(closed.was_clean(), "{closed:?}");
+                clients.shutdown(ShutdownPlan::hard());
+            }
+            Event::HandshakeFailed { cause, .. } => panic!("{cause:?}"),
+            _ => {}
+        });
+        run.expect("the poll works");
+        assert_eq!(round, 5);
+        assert_eq!(agreed.len(), 2);
+        assert_eq!(agreed[0], agreed[1], "both sides agree");
+        assert_eq!(agreed[0].server_no_context_takeover, !server_keeps);
+        assert_eq!(agreed[0].client_no_context_takeover, !client_keeps);
+    }
 }
 
 fn any_message() -> impl Strategy<Value = (u8, Vec<u8>)> {

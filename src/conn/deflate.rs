@@ -341,6 +341,7 @@ mod tests {
         event::Message,
         id::ConnectionId,
         time::Time,
+        wire::keys::Keys,
     };
 
     fn open(takeover: bool, cx: &mut Context<'_>) -> Conn {
@@ -370,7 +371,8 @@ mod tests {
     #[test]
     fn contexts_are_made_when_needed_and_given_back_when_closing() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let (mut cork, mut deflate, mut notes) = (Cork::default(), Shared::default(), VecDeque::new());
+        let (mut cork, mut deflate) = (Cork::new(Keys::new(1)), Shared::default());
+        let mut notes = VecDeque::new();
         let mut cx = Context {
             config: &config,
             cork: &mut cork,
