@@ -1,6 +1,6 @@
 //! One connection without a socket, for tests and fuzzers of your own handler.
 //!
-//! A [`Session`] feeds bytes to the very hub that serves, with time as a parameter and a kernel that takes everything, and
+//! A [`Session`] feeds bytes to the very hub that serves, with time as a parameter and a kernel that takes as much as it is told to, and
 //! collects what the connection writes. Nothing in it is random, and nothing waits.
 //!
 //! ```
@@ -54,6 +54,8 @@ pub struct Session<H: Handler> {
     handler: H,
     written: Vec<u8>,
     now: Duration,
+    /// Bytes that the kernel still takes.
+    room: usize,
     fin: bool,
     gone: bool,
 }
@@ -67,7 +69,16 @@ impl<H: Handler> Session<H> {
         let mut hub = Hub::new(config, 0, 1);
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
         let slot = hub.accept(peer).expect("a session wants room for one connection");
-        Self { hub, slot, handler, written: Vec::new(), now: Duration::ZERO, fin: false, gone: false }
+        Self {
+            hub,
+            slot,
+            handler,
+            written: Vec::new(),
+            now: Duration::ZERO,
+            room: usize::MAX,
+            fin: false,
+            gone: false,
+        }
     }
 
     /// A connection after its opening handshake.
@@ -146,6 +157,15 @@ impl<H: Handler> Session<H> {
         assert!(self.gone && self.hub.stats().total() == 0, "something is left of the connection");
     }
 
+    /// From now on the kernel takes so many bytes and then no more; it takes everything unless this is called.
+    pub fn make_room(&mut self, bytes: usize) {
+        self.room = bytes;
+        if !self.gone {
+            self.hub.handle_writable(self.slot);
+            self.settle();
+        }
+    }
+
     /// The application acts, as in a callback.
     pub fn act(&mut self, act: impl FnOnce(&mut Clients<'_, H::Data>, &mut H)) {
         act(&mut self.hub.clients(), &mut self.handler);
@@ -179,14 +199,20 @@ impl<H: Handler> Session<H> {
             let Some(action) = self.hub.poll_action() else { return };
             match action {
                 Action::Write(slot) => {
-                    let written = &mut self.written;
+                    let (written, room) = (&mut self.written, &mut self.room);
                     let done = self.hub.transmit(slot, &mut |slices| {
+                        let before = written.len();
                         for slice in slices {
-                            written.extend_from_slice(slice);
+                            let piece = slice.get(..*room).unwrap_or(slice);
+                            written.extend_from_slice(piece);
+                            *room -= piece.len();
                         }
-                        Ok(slices.iter().map(|slice| slice.len()).sum())
+                        match written.len() - before {
+                            0 => Err(io::ErrorKind::WouldBlock.into()),
+                            n => Ok(n),
+                        }
                     });
-                    debug_assert!(done.is_ok(), "this kernel takes everything");
+                    debug_assert!(done.is_ok(), "this kernel has no errors");
                 }
                 Action::Connect(_) => {}
                 Action::Read(slot) => {

@@ -35,7 +35,10 @@ impl Book {
     /// When this is really due; `None` if it is not any more.
     pub fn due(&self, conn: u32, alarm: Alarm) -> Option<u64> {
         if conn == SERVER {
-            return self.shutdown.as_ref().filter(|shutdown| !shutdown.done).map(|shutdown| shutdown.bound);
+            return self.shutdown.as_ref().filter(|shutdown| !shutdown.done).map(|shutdown| {
+                // A phase that ends in a late turn is that much longer.
+                shutdown.bound.saturating_add(self.late - shutdown.late)
+            });
         }
         let facts = &self.facts[conn as usize];
         let state = facts.state?;

@@ -209,6 +209,10 @@ pub struct Book {
     pub sweep_frames: HashMap<String, u32>,
     pub shutdown: Option<ShutdownBook>,
     pub phase: Phase,
+    /// By how much turns began late, added up.
+    pub late: u64,
+    /// When deadlines last expired in more than one slice.
+    pub sliced: u64,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
@@ -232,6 +236,8 @@ impl Book {
             sweep_frames: HashMap::new(),
             shutdown: None,
             phase: Phase::Serving,
+            late: 0,
+            sliced: u64::MAX,
             opens: 0,
             closes: 0,
             numbers: 0,
@@ -701,6 +707,11 @@ impl Book {
             busy.condemned = busy.condemned.saturating_sub(1);
             match busy.queued.pop_front() {
                 Some((n, len)) if n == number && len == length => {
+                    let again =
+                        busy.queued.iter().skip(busy.condemned).any(|later| *later == (number, length));
+                    if condemned && number.is_none() && again {
+                        continue; // One without a number looks like another.
+                    }
                     if condemned && !std::mem::take(&mut busy.spared) {
                         self.fail(
                             "dropped_is_dropped",
@@ -867,7 +878,9 @@ impl Book {
         if let Some(ending) = self.ending(conn).filter(|ending| at < ending.deadline) {
             ending.deadline = at;
             // The Close still needs its part of what is left.
-            ending.flush_deadline = ending.flush_deadline.min(half);
+            if ending.flush_deadline != u64::MAX {
+                ending.flush_deadline = ending.flush_deadline.min(half);
+            }
             let flush = ending.flush_deadline;
             self.set_alarm(at, conn, Alarm::Close);
             self.set_alarm(flush, conn, Alarm::Flush);

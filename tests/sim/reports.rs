@@ -20,6 +20,8 @@ const TOLERANCE: u64 = 250_000;
 pub struct ShutdownBook {
     pub plan: ShutdownPlan,
     pub asked: u64,
+    /// How late turns had been until then.
+    pub late: u64,
     /// When it must be done.
     pub bound: u64,
     pub done: bool,
@@ -35,9 +37,8 @@ pub struct ShutdownBook {
     pub lost: Lost,
     pub longest: Duration,
     pub refused: u64,
-    /// Handshakes that were cut, and those whose answer was.
+    /// Handshakes that were cut.
     pub cut_handshakes: u64,
-    pub cut_answers: u64,
 }
 
 impl Book {
@@ -84,7 +85,9 @@ impl Book {
 
     fn server_event(&mut self, event: &Event<'_>) {
         match event {
-            Event::HandshakeFailed { peer, cause, .. } => self.handshake_failed(Self::at_address(*peer), *cause),
+            Event::HandshakeFailed { peer, cause, .. } => {
+                self.handshake_failed(Self::at_address(*peer), *cause)
+            }
             Event::SweepDone { sweep, report } => self.sweep_done(sweep.as_u32(), report),
             Event::Phase { phase, stats } => self.phase_begins(*phase, *stats),
             _ => {}
@@ -179,7 +182,10 @@ impl Book {
         // Sweeps choose the moment; so here, and only here, the hub is believed.
         if initiator == Initiator::Local {
             match self.state(conn) {
-                Some(State::Open) => self.swept(conn, frame),
+                Some(State::Open) => {
+                    self.swept(conn, frame);
+                    self.forget_flush_budget_of_a_slice(conn);
+                }
                 // By one sweep closed and by the next terminated, before the first was heard of.
                 Some(State::Closed) => self.swept_and_terminated(conn, frame),
                 _ => {}
@@ -217,6 +223,18 @@ impl Book {
         if soft && self.phase >= Phase::SoftSweep {
             self.cover(conn, Input::Close);
             self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), Timing::default());
+        }
+    }
+
+    /// A budget of nothing may be over already, by the next slice of the turn's deadlines.
+    fn forget_flush_budget_of_a_slice(&mut self, conn: u32) {
+        let now = self.now;
+        if self.sliced == now
+            && let Some(ending) =
+                self.busy(conn).ending.as_mut().filter(|ending| ending.flush_deadline <= now)
+        {
+            ending.flush_deadline = u64::MAX;
+            self.busy(conn).pongs_dropped = true;
         }
     }
 
@@ -451,6 +469,7 @@ impl Book {
         self.shutdown = Some(ShutdownBook {
             plan: plan.clone(),
             asked: now,
+            late: self.late,
             bound,
             done: false,
             cut: false,
@@ -463,7 +482,6 @@ impl Book {
             longest: Duration::ZERO,
             refused: 0,
             cut_handshakes: 0,
-            cut_answers: 0,
         });
         self.set_alarm(bound, SERVER, Alarm::Shutdown);
     }
@@ -540,8 +558,7 @@ impl Book {
         let cut = report.escalated_by.is_none() || shutdown.cut;
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;
-        let most = shutdown.cut_handshakes + shutdown.cut_answers;
-        let handshakes = (shutdown.cut_handshakes..=most).contains(&report.handshakes_cut);
+        let handshakes = report.handshakes_cut == shutdown.cut_handshakes;
         ensure!(self, None, "report_counts_every_ending", ended, "{text}");
         ensure!(self, None, "report_live_at_start", live, "{text}");
         ensure!(
@@ -640,10 +657,6 @@ impl Book {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
         if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
             self.cover(conn, Input::HardSweep);
-            let refusing = self.state(conn) == Some(State::Refusing);
-            if let Some(shutdown) = self.shutdown.as_mut().filter(|_| refusing) {
-                shutdown.cut_answers += 1;
-            }
         }
         let facts = self.of(conn);
         facts.state = None;

@@ -102,11 +102,13 @@ impl Tally {
 }
 
 /// Some rows are there for completeness only: nobody has an id before `Open`, and some inputs are told from others by
-/// the state itself.
+/// the state itself, and the one of a client that cannot connect.
 fn can_happen(state: State, input: Input) -> bool {
     let named = matches!(input, Input::Send | Input::Close | Input::Kick | Input::Terminate);
     match state {
-        State::Connecting | State::Refusing => !named && input != Input::SendUnanswered,
+        State::Connecting | State::Refusing => {
+            !named && !matches!(input, Input::SendUnanswered | Input::ConnectFailed)
+        }
         State::Open => {
             !matches!(input, Input::SendUnanswered | Input::PeerCloseAfterFlush | Input::ViolationAfterFlush)
         }

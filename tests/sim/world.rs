@@ -230,6 +230,7 @@ impl World {
             let late =
                 if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) * 1000 } else { 0 };
             let busy = std::mem::take(&mut self.moved);
+            self.app.book.late += late;
             self.spins = if wake + late == self.now && !busy { self.spins + 1 } else { 0 };
             self.now = wake + late;
             self.app.book.now = self.now;
@@ -713,6 +714,7 @@ impl World {
             if !due || self.hub.poll_timeout().is_none_or(|at| micros(at) > self.now) {
                 break;
             }
+            self.app.book.sliced = self.now;
             self.hub.handle_timeout();
         }
         self.app.book.check_sweeps();

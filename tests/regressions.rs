@@ -1,0 +1,217 @@
+//! Bugs that were, each named after what went wrong.
+
+mod common;
+
+use std::{io::Write as _, time::Duration};
+
+use adjourn::{
+    Answer, Clients, CloseFrame, Closed, Config, ConnectionId, Event, Handler, OnPeerClose, Pace, Phase,
+    ShutdownPlan, Timing, Upgrade, UpgradeRequest,
+    testing::{Session, frame},
+};
+use common::{Echo, wait_until};
+
+const PING: u8 = 0x89;
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+const CODE_1000: &[u8] = &[0x03, 0xe8];
+
+/// Does what a text says, and keeps what it hears.
+#[derive(Default)]
+struct Actor {
+    id: Option<ConnectionId>,
+    closed: Option<Closed>,
+    sweeps_done: u32,
+}
+
+impl Handler for Actor {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        Upgrade::accept(())
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
+        match event {
+            Event::Open { id } => self.id = Some(id),
+            Event::Message { id, message, .. } if message.as_text() == Some("close") => {
+                clients.close(id, CloseFrame::NORMAL);
+            }
+            Event::Message { id, message, .. } if message.as_text() == Some("kick") => {
+                clients.kick(id, "bye", CloseFrame::NORMAL, true);
+            }
+            Event::Close { closed, .. } => self.closed = Some(closed),
+            Event::SweepDone { .. } => self.sweeps_done += 1,
+            _ => {}
+        }
+    }
+}
+
+/// An open connection whose kernel takes so many bytes.
+fn session(config: Config, room: usize) -> (Session<Actor>, ConnectionId) {
+    let mut session = Session::open(config, Actor::default());
+    session.make_room(room);
+    let id = session.handler().id.expect("it is open");
+    (session, id)
+}
+
+fn send(session: &mut Session<Actor>, id: ConnectionId, texts: &[&'static str]) {
+    session.act(|clients, _| texts.iter().for_each(|text| clients.send(id, *text).expect("there is room")));
+}
+
+fn close(session: &mut Session<Actor>, id: ConnectionId) {
+    session.act(|clients, _| assert!(clients.close(id, CloseFrame::NORMAL)));
+}
+
+#[test]
+fn a_longer_pong_in_front_of_the_close_made_it_count_as_flushed() {
+    let (mut session, id) = session(Config::default(), 3);
+    send(&mut session, id, &["0123456789"]);
+    session.read(&frame(PING, b""));
+    close(&mut session, id);
+    session.read(&frame(PING, &[b'x'; 125]));
+    // The rest of the message, the first Pong, the Close, and no byte of the second Pong.
+    session.make_room(12 - 3 + 2 + 4);
+    assert!(session.take_written().ends_with(&[CLOSE, 2, 0x03, 0xe8]));
+    session.read(&frame(CLOSE, CODE_1000));
+    let closed = session.handler().closed.clone().expect("it has ended");
+    assert!(closed.was_clean() && closed.sent_flushed);
+}
+
+#[test]
+fn a_shorter_pong_in_front_of_the_close_kept_it_from_being_flushed() {
+    let (mut session, id) = session(Config::default(), 3);
+    send(&mut session, id, &["0123456789"]);
+    session.read(&frame(PING, &[b'x'; 125]));
+    close(&mut session, id);
+    session.read(&frame(PING, b""));
+    session.make_room(usize::MAX);
+    session.read(&frame(CLOSE, CODE_1000));
+    assert!(session.handler().closed.clone().expect("it has ended").was_clean());
+}
+
+#[test]
+fn pongs_and_a_close_of_one_turn_that_met_a_full_kernel_were_never_flushed() {
+    let (mut session, _) = session(Config::default(), 0);
+    let pings = frame(PING, b"abc").repeat(3);
+    session.read(&[pings, frame(TEXT, b"close")].concat());
+    session.make_room(usize::MAX);
+    session.read(&frame(CLOSE, CODE_1000));
+    assert!(session.handler().closed.clone().expect("it has ended").was_clean());
+}
+
+#[test]
+fn a_ping_behind_a_kick_that_drops_what_is_queued_mixed_up_the_frames() {
+    for room in 1..12 {
+        let (mut session, id) = session(Config::default(), 12);
+        send(&mut session, id, &["0123456789", "never begun"]);
+        assert_eq!(session.take_written(), b"\x81\x0a0123456789");
+        session.make_room(0);
+        session.read(&[frame(TEXT, b"kick"), frame(PING, b"")].concat());
+        session.make_room(room);
+        session.make_room(usize::MAX);
+        assert_eq!(
+            session.take_written(),
+            b"\x81\x03bye\x88\x02\x03\xe8\x8a\x00",
+            "the kernel took {room} first"
+        );
+    }
+}
+
+#[test]
+fn what_is_sent_before_a_manual_answer_waited_although_there_was_room() {
+    let mut config = Config::default();
+    (config.answer, config.on_peer_close) = (Answer::Manual, OnPeerClose::DropQueued);
+    let (mut session, id) = session(config, 12);
+    send(&mut session, id, &["0123456789", "never begun"]);
+    session.read(&frame(CLOSE, CODE_1000));
+    send(&mut session, id, &["last words"]);
+    session.take_written();
+    session.make_room(usize::MAX);
+    assert_eq!(session.take_written(), b"\x81\x0alast words");
+    session.act(|clients, _| assert!(clients.answer_close(id, CloseFrame::NORMAL)));
+    assert_eq!(session.take_written(), b"\x88\x02\x03\xe8");
+}
+
+#[test]
+fn a_shortened_deadline_left_the_close_no_time() {
+    let (mut session, id) = session(Config::default(), 3);
+    send(&mut session, id, &["0123456789", "a", "b", "c"]);
+    close(&mut session, id);
+    session.act(|clients, _| {
+        let timing = Timing { close_timeout: Some(Duration::from_secs(2)), ..Timing::default() };
+        assert!(!clients.close_with(id, CloseFrame::NORMAL, timing));
+    });
+    session.advance(Duration::from_millis(1500));
+    session.make_room(9 + 4);
+    assert!(
+        session.take_written().ends_with(&[b'9', CLOSE, 2, 0x03, 0xe8]),
+        "half of what was left was its own"
+    );
+}
+
+#[test]
+fn a_sweep_waited_for_the_instant_of_those_who_had_left() {
+    let (mut session, _) = session(Config::default(), usize::MAX);
+    let pace = Pace::Spread(Duration::from_hours(1));
+    session.act(|clients, _| {
+        clients.close_where(CloseFrame::NORMAL, pace, |_| true);
+    });
+    session.advance(Duration::from_millis(10));
+    session.read_eof();
+    session.advance(Duration::from_millis(10));
+    assert_eq!(session.handler().sweeps_done, 1);
+}
+
+#[test]
+fn a_second_shutdown_did_not_shorten_the_pace() {
+    let (mut session, _) = session(Config::default(), usize::MAX);
+    session.act(|clients, _| {
+        let mut plan = ShutdownPlan::default();
+        plan.pace = Pace::Spread(Duration::from_hours(1));
+        clients.shutdown(plan);
+    });
+    session.advance(Duration::from_millis(10));
+    session.act(|clients, _| clients.shutdown(ShutdownPlan::hard()));
+    session.advance(Duration::from_millis(500));
+    session.act(|clients, _| assert_eq!(clients.phase(), Phase::Done));
+}
+
+#[test]
+fn a_rate_of_nobody_a_second_told_everybody_at_once() {
+    let mut config = Config::default();
+    config.heartbeat.interval = None;
+    let (mut session, _) = session(config, usize::MAX);
+    session.act(|clients, _| {
+        clients.close_where(CloseFrame::NORMAL, Pace::Rate(0.0), |_| true);
+    });
+    session.advance(Duration::from_millis(100));
+    assert!(session.take_written().ends_with(&[CLOSE, 2, 0x03, 0xe8]), "the first of one a second");
+}
+
+#[test]
+fn more_connections_than_two_batches_of_accept_kept_the_next_one_waiting() {
+    let server = Echo::start(Config::default());
+    let silent: Vec<_> = (0..700).map(|_| server.connect()).collect();
+    let honest = server.open();
+    wait_until("all are accepted", || server.stats().total() == 701);
+    drop((silent, honest));
+    server.shut_down(ShutdownPlan::hard());
+}
+
+#[test]
+fn a_command_that_pushed_another_kept_the_loop_from_its_sockets() {
+    fn again(handle: &adjourn::Handle) {
+        let next = handle.clone();
+        // It ends when the server does.
+        let _ = handle.defer(move |_| again(&next));
+    }
+    let server = Echo::start(Config::default());
+    again(&server.handle);
+    let mut client = server.open();
+    client.write_all(&frame(TEXT, b"still there?")).expect("it is open");
+    let mut echo = [0; 14];
+    std::io::Read::read_exact(&mut client, &mut echo).expect("an echo");
+    assert_eq!(&echo, b"\x81\x0cstill there?");
+    server.shut_down(ShutdownPlan::hard());
+}
