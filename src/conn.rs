@@ -171,6 +171,8 @@ struct Flags {
 pub(crate) struct Work {
     pub(crate) inbound: Inbound,
     backlog: Backlog,
+    /// A `Drain` is owed although the kernel has refused nothing yet.
+    awaited: bool,
     /// When the kernel last took a byte of the backlog.
     progress: Time,
     /// Bytes that were read and not parsed: behind a `pause`, or the beginning of a request.
@@ -677,6 +679,10 @@ impl Conn {
 
     pub(crate) fn pause(&mut self) {
         self.flags.paused = true;
+        // Whoever pauses because of what is queued waits for `Drain`, even if the next write takes all of it.
+        if self.buffered_amount() > 0 {
+            self.work.get_or_insert_default().awaited = true;
+        }
     }
 
     /// Reads again; what was read and not parsed comes first.

@@ -185,7 +185,7 @@ pub enum Event<'a> {
         /// At most 125 bytes.
         payload: &'a [u8],
     },
-    /// What had been queued because the kernel took no more is now in the kernel.
+    /// What had been queued because the kernel took no more, or when reading was paused, is now in the kernel.
     Drain {
         /// The connection.
         id: ConnectionId,

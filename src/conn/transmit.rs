@@ -133,6 +133,8 @@ impl Conn {
                 (self.flags.blocked, self.flags.behind) = (true, true);
                 let keep_pongs = self.has_queued_close();
                 self.backlog(cx.now).push_rest(bytes, n, keep_pongs);
+            } else {
+                self.note_drained(cx);
             }
             self.corked.clear(cx.cork);
             self.handle_written(n, cx);
@@ -148,7 +150,6 @@ impl Conn {
         writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<()> {
         let mut total = 0;
-        let mut drained = false;
         while let Some(work) = &mut self.work {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = work.backlog.slices(&mut slices);
@@ -164,7 +165,7 @@ impl Conn {
                 total += n;
             }
             if work.backlog.is_empty() {
-                drained = std::mem::take(&mut self.flags.behind);
+                self.note_drained(cx);
                 break;
             }
             if n < offered {
@@ -172,11 +173,17 @@ impl Conn {
                 break;
             }
         }
-        if drained && self.state == State::Open {
-            cx.notes.push_back(Note::Drain(cx.id));
-        }
         self.handle_written(total, cx);
         Ok(())
+    }
+
+    /// All that was queued is in the kernel: says so if that is owed.
+    fn note_drained(&mut self, cx: &mut Context<'_>) {
+        let behind = std::mem::take(&mut self.flags.behind);
+        let awaited = self.work.as_mut().is_some_and(|work| std::mem::take(&mut work.awaited));
+        if (behind || awaited) && self.state == State::Open {
+            cx.notes.push_back(Note::Drain(cx.id));
+        }
     }
 
     /// `n` more bytes are in the kernel: was the Close, or the HTTP answer, among them?
@@ -199,6 +206,7 @@ impl Conn {
             && work.ending.is_none()
             && work.inbound.is_idle()
             && work.backlog.is_empty()
+            && !work.awaited
             && work.held.is_empty()
             && self.state != State::Connecting
         {

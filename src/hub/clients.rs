@@ -138,7 +138,8 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.terminate(Some(style), cx)).unwrap_or(false)
     }
 
-    /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again.
+    /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
+    /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, _| conn.pause()).is_some()
     }
