@@ -28,10 +28,12 @@ mod transmit;
 
 use self::outbound::Backlog;
 pub(crate) use self::transmit::Frames;
-pub use self::{
-    inbound::Cursor,
-    opening::Target,
-    state::{Effect, Input, State, Step, step},
+use self::{
+    deflate::Sharing,
+    lifecycle::{Ending, Why},
+    opening::Opening,
+    peer::Peer,
+    transmit::Shared,
 };
 pub(crate) use self::{
     deflate::{Coding, Shared as Deflate, Unpacker},
@@ -39,12 +41,10 @@ pub(crate) use self::{
     outbound::{Cork, Corked},
     path::Path,
 };
-use self::{
-    deflate::Sharing,
-    lifecycle::{Ending, Why},
-    opening::Opening,
-    peer::Peer,
-    transmit::Shared,
+pub use self::{
+    inbound::Cursor,
+    opening::Target,
+    state::{Effect, Input, State, Step, step},
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Closed, Initiator},
