@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example autobahn_client [URL]`
 
-use adjourn::{Config, ConnectRequest, Event, Server, ShutdownPlan};
+use adjourn::{Config, ConnectRequest, Deflate, Event, Server, ShutdownPlan};
 
 /// What the present connection is for.
 enum Step {
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.max_payload = 64 << 20;
     config.max_backlog = 256 << 20;
+    config.deflate = Some(Deflate::default());
     let (mut step, mut count, mut failed) = (Step::Count, 0, None);
     let mut client = Server::new(config)?;
     client.connect(request(&step)?, ())?;

@@ -2,13 +2,14 @@
 //!
 //! `cargo run --release --example autobahn_server [ADDRESS]`
 
-use adjourn::{Config, Event, Server, ShutdownPlan};
+use adjourn::{Config, Deflate, Event, Server, ShutdownPlan};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9002".into());
     let mut config = Config::default();
     config.max_payload = 64 << 20;
     config.max_backlog = 256 << 20;
+    config.deflate = Some(Deflate::default());
     let mut server = Server::bind(address, config)?;
     server.shutdown_on_signals(ShutdownPlan::hard())?;
     println!("listening on ws://{}", server.local_addr().ok_or("not listening")?);

@@ -1,11 +1,12 @@
 //! The load generator's counterpart: `/echo` echoes, `/broadcast` relays each message to all others there.
 //!
-//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000).
+//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), `BENCH_DEFLATE=1`.
 
 use std::time::Duration;
 
 use adjourn::{
-    Clients, Config, Event, Handler, Message, ShutdownPlan, Upgrade, UpgradeRequest, Workers, WorkersHandle,
+    Clients, Config, Deflate, Event, Handler, Message, ShutdownPlan, Upgrade, UpgradeRequest, Workers,
+    WorkersHandle,
 };
 
 struct Bench {
@@ -60,6 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut config = Config::default();
     config.close_timeout = grace;
+    config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
     let workers =
         Workers::bind(("127.0.0.1", port), count, &config)?.shutdown_on_signals(ShutdownPlan::soft(grace));
     let others = workers.handle();

@@ -2,16 +2,23 @@
 //!
 //! A client that does not read what it is sent is not read from either: back-pressure instead of memory.
 //!
-//! `cargo run --example echo [ADDRESS]`, then open a WebSocket to <ws://127.0.0.1:9001>.
+//! `cargo run --example echo [ADDRESS [--deflate]]`, then open a WebSocket to <ws://127.0.0.1:9001>.
 
-use adjourn::{Clients, CloseFrame, Config, ConnectionId, Event, Message, SendError, Server};
+use adjourn::{Clients, CloseFrame, Config, ConnectionId, Deflate, Event, Message, SendError, Server};
 
 /// Unsent bytes from which on a client is not read from.
 const ENOUGH: usize = 1 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".into());
-    let mut server = Server::bind(address, Config::default())?;
+    let mut config = Config::default();
+    if std::env::args().nth(2).is_some_and(|switch| switch == "--deflate") {
+        // Clients that want no context takeover say so.
+        let mut deflate = Deflate::default();
+        (deflate.server_no_context_takeover, deflate.client_no_context_takeover) = (false, false);
+        config.deflate = Some(deflate);
+    }
+    let mut server = Server::bind(address, config)?;
     println!("listening on ws://{}", server.local_addr().ok_or("not listening")?);
 
     server.run(|clients, event| match event {

@@ -291,7 +291,7 @@ impl From<Violation> for Cause {
 pub struct Lost {
     /// Whole messages that were accepted and never begun on the wire.
     pub messages: u64,
-    /// Their payload, in bytes.
+    /// Their payload, in bytes; compressed, where it was to be.
     pub bytes: u64,
     /// 1 if a message was cut on the wire.
     pub partial: u64,

@@ -77,6 +77,10 @@ pub struct Config {
     pub notsent_lowat: Option<u32>,
     /// Connections that may wait in the kernel for `accept`. 4,096: what Linux caps it at by default.
     pub listen_backlog: u32,
+    /// Whether and how messages are compressed, where the client offers it too. `None`: not at all; compression costs
+    /// more time than it saves on a local network, so it is for those who ask for it.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<Deflate>,
 }
 
 impl Default for Config {
@@ -112,7 +116,70 @@ impl Default for Config {
             sweep_slice: 4096,
             notsent_lowat: Some(128 << 10),
             listen_backlog: 4096,
+            #[cfg(feature = "deflate")]
+            deflate: None,
         }
+    }
+}
+
+/// How messages are compressed: permessage-deflate (RFC 7692).
+///
+/// As it is by default, a connection keeps nothing between messages: the loop has one compressor (370 KiB) and one
+/// inflater (46 KiB) for all, from the first message on that needs them. *Context takeover* lets messages refer to earlier ones, which makes small similar
+/// messages much smaller, and costs each connection a compressor or an inflater of its own, from the first message that
+/// needs it until it closes.
+///
+/// ```
+/// let mut deflate = adjourn::Deflate::default();
+/// deflate.threshold = 256;
+/// let mut config = adjourn::Config::default();
+/// config.deflate = Some(deflate);
+/// ```
+#[cfg(feature = "deflate")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deflate {
+    /// From 0 (stored) and 1 (fastest) to 9 (smallest). 3: most of what can be saved, in two thirds of the time that 6
+    /// takes.
+    pub level: u8,
+    /// Bytes below which a message of ours is sent as it is. 1,024, as npm ws has it: what fits in a packet anyway
+    /// gains nothing but work.
+    pub threshold: usize,
+    /// The server's messages do not refer to earlier ones: no compressor per connection (370 KiB). A client that asks
+    /// for it gets it in any case. True: a quiet connection owns no buffer.
+    pub server_no_context_takeover: bool,
+    /// The client's messages do not refer to earlier ones: no inflater per connection (48 KiB with a window of 15 bits).
+    /// A client that offers it is taken at its word in any case. True, for the same reason.
+    pub client_no_context_takeover: bool,
+    /// The largest window of the server, 8 to 15 bits; the client may ask for less. 15: 9 and less still takes
+    /// 245 KiB of the compressor's 370, and makes messages larger.
+    pub server_max_window_bits: u8,
+    /// The largest window of the client, 8 to 15 bits. With less than 15, an offer of a client that would not obey is
+    /// declined. 15: our memory does not depend on it.
+    pub client_max_window_bits: u8,
+}
+
+#[cfg(feature = "deflate")]
+impl Default for Deflate {
+    fn default() -> Self {
+        Self {
+            level: 3,
+            threshold: 1024,
+            server_no_context_takeover: true,
+            client_no_context_takeover: true,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+        }
+    }
+}
+
+#[cfg(feature = "deflate")]
+impl Deflate {
+    /// With windows that exist.
+    pub(crate) fn clamped(mut self) -> Self {
+        self.server_max_window_bits = self.server_max_window_bits.clamp(8, 15);
+        self.client_max_window_bits = self.client_max_window_bits.clamp(8, 15);
+        self
     }
 }
 

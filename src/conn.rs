@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg_attr(not(feature = "deflate"), path = "conn/no_deflate.rs")]
+mod deflate;
 mod inbound;
 mod lifecycle;
 mod opening;
@@ -25,26 +27,29 @@ mod timers;
 mod transmit;
 
 use self::outbound::Backlog;
-pub(crate) use self::transmit::Shared;
+pub(crate) use self::transmit::Frames;
+use self::{
+    deflate::Sharing,
+    lifecycle::{Ending, Why},
+    opening::Opening,
+    peer::Peer,
+    transmit::Shared,
+};
+pub(crate) use self::{
+    deflate::{Coding, Shared as Deflate, Unpacker},
+    inbound::{Inbound, Item, Limits},
+    outbound::{Cork, Corked},
+    path::Path,
+};
 pub use self::{
     inbound::Cursor,
     opening::Target,
     state::{Effect, Input, State, Step, step},
 };
-pub(crate) use self::{
-    inbound::{Inbound, Item, Limits},
-    outbound::{Cork, Corked},
-    path::Path,
-};
-use self::{
-    lifecycle::{Ending, Why},
-    opening::Opening,
-    peer::Peer,
-};
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Closed, Initiator},
     config::{Abort, ClosingData, Config, OnOverflow, Overrides},
-    error::{HandshakeCause, SendError, Violation},
+    error::{HandshakeCause, ProtocolError, SendError, Violation},
     event::{Message, Stats, SweepReport},
     shutdown::{Phase, SweepId},
     time::Time,
@@ -58,6 +63,7 @@ use crate::{
 pub(crate) struct Context<'h> {
     pub(crate) config: &'h Config,
     pub(crate) cork: &'h mut Cork,
+    pub(crate) deflate: &'h mut Deflate,
     pub(crate) now: Time,
     /// What is to be reported, in order.
     pub(crate) notes: &'h mut VecDeque<Note>,
@@ -178,7 +184,8 @@ pub(crate) struct Work {
 #[derive(Debug, Default)]
 struct Extras {
     subprotocol: Option<Box<str>>,
-    overrides: Overrides,
+    overrides: Option<Box<Overrides>>,
+    coding: Option<Coding>,
 }
 
 /// How long a closing handshake may take, where the caller says otherwise than the settings.
@@ -272,7 +279,15 @@ impl Conn {
     }
 
     fn overrides(&self) -> Option<&Overrides> {
-        self.extras.as_ref().map(|extras| &extras.overrides)
+        self.extras.as_ref()?.overrides.as_deref()
+    }
+
+    pub(crate) fn coding(&self) -> Option<&Coding> {
+        self.extras.as_ref()?.coding.as_ref()
+    }
+
+    fn coding_mut(&mut self) -> Option<&mut Coding> {
+        self.extras.as_mut()?.coding.as_mut()
     }
 
     fn limits(&self, config: &Config) -> Limits {
@@ -281,6 +296,7 @@ impl Conn {
             max_payload: max_payload as u64,
             max_fragments: config.max_fragments,
             expect_mask: !self.flags.client,
+            deflate: self.coding().is_some(),
         }
     }
 
@@ -390,7 +406,9 @@ impl Conn {
                 }
             }
             let limits = self.limits(cx.config);
-            match Inbound::next(&mut self.work, cursor, limits) {
+            let coding = self.extras.as_mut().and_then(|extras| extras.coding.as_mut());
+            let mut unpacker = Unpacker { coding, shared: cx.deflate };
+            match Inbound::next(&mut self.work, cursor, limits, &mut unpacker) {
                 Ok(None) => {
                     self.tidy();
                     return None;
@@ -480,6 +498,9 @@ impl Conn {
     /// §7.1.7: the peer broke a rule.
     pub(crate) fn fail(&mut self, violation: Violation, cx: &mut Context<'_>) {
         let frame = match violation {
+            Violation::Protocol(ProtocolError::InvalidDeflate) => {
+                CloseFrame::with_constant(CloseCode::INVALID_DATA, "invalid compressed data")
+            }
             Violation::Protocol(_) => CloseFrame::with_constant(CloseCode::PROTOCOL, "protocol error"),
             Violation::TooBig { .. } => CloseFrame::with_constant(CloseCode::TOO_BIG, "message too big"),
             Violation::InvalidUtf8 => CloseFrame::with_constant(CloseCode::INVALID_DATA, "invalid UTF-8"),
@@ -494,7 +515,7 @@ impl Conn {
     /// Queues a message, or says why not.
     pub(crate) fn send(&mut self, message: Message<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
         self.check_send(message.len(), cx)?;
-        self.push_message(message, cx.cork, cx.now);
+        self.push_message(message, cx);
         Ok(())
     }
 
@@ -518,21 +539,28 @@ impl Conn {
         Ok(())
     }
 
-    /// Queues a frame that others get too. The caller has asked [`Conn::check_send`].
-    pub(crate) fn push_shared(&mut self, frame: &Shared<'_>, cx: &mut Context<'_>) {
-        match frame {
-            Shared::Corked(start, end) => {
-                if !self.flags.blocked && !self.has_backlog() && self.corked.extend(cx.cork, *start, *end) {
+    /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
+    pub(crate) fn push_broadcast(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
+        let sharing = match self.coding() {
+            // A masked frame is nobody else's.
+            _ if self.flags.client => Sharing::Nothing,
+            Some(coding) => coding.sharing(frames.message().len(), cx.config),
+            None => Sharing::Plain,
+        };
+        match frames.get(sharing, cx) {
+            Some(&Shared::Corked(start, end)) => {
+                if !self.flags.blocked && !self.has_backlog() && self.corked.extend(cx.cork, start, end) {
                     return self.want_write();
                 }
-                let bytes = cx.cork.bytes.get(*start..*end).unwrap_or_default().to_vec();
+                let bytes = cx.cork.bytes.get(start..end).unwrap_or_default().to_vec();
                 self.uncork(cx.cork, cx.now);
                 self.backlog(cx.now).push_rest(&bytes, 0, false);
             }
-            Shared::Counted(frame) => {
+            Some(Shared::Counted(frame)) => {
                 self.uncork(cx.cork, cx.now);
                 self.backlog(cx.now).push_shared(frame);
             }
+            None => return self.push_message(frames.message(), cx),
         }
         self.want_write();
     }
@@ -675,12 +703,13 @@ impl Conn {
         path: &str,
         subprotocol: Option<&str>,
         overrides: Option<Overrides>,
+        coding: Option<Coding>,
         cx: &mut Context<'_>,
     ) {
         self.path = Path::new(path);
-        if subprotocol.is_some() || overrides.is_some() {
-            let (subprotocol, overrides) = (subprotocol.map(Box::from), overrides.unwrap_or_default());
-            self.extras = Some(Box::new(Extras { subprotocol, overrides }));
+        if subprotocol.is_some() || overrides.is_some() || coding.is_some() {
+            let (subprotocol, overrides) = (subprotocol.map(Box::from), overrides.map(Box::new));
+            self.extras = Some(Box::new(Extras { subprotocol, overrides, coding }));
         }
         self.apply(Input::Upgrade, Why::Handshake { cause: None, response }, cx);
     }

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-/// How a peer broke RFC 6455 in its frames. The answer is a Close frame with code 1002.
+/// How a peer broke RFC 6455 in its frames. The answer is a Close frame with code 1002; for compressed data that cannot
+/// be inflated it is 1007, as npm ws and most others have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -42,6 +43,9 @@ pub enum ProtocolError {
     /// A Close code that must not be on the wire (§7.4).
     #[error("Close code {0} must not be sent")]
     CloseCode(u16),
+    /// A compressed message that is no DEFLATE data, or not all of it (RFC 7692 §7.2.2).
+    #[error("compressed message is no valid DEFLATE data")]
+    InvalidDeflate,
 }
 
 /// Why an opening handshake ended without a connection.
@@ -100,7 +104,7 @@ pub enum ResponseFault {
     #[error("Sec-WebSocket-Protocol names what was not offered")]
     Subprotocol,
     /// It names an extension that was not offered, or in a malformed way.
-    #[error("Sec-WebSocket-Extensions names what was not offered")]
+    #[error("Sec-WebSocket-Extensions names what was not offered, or not in the way it was")]
     Extensions,
 }
 

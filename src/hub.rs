@@ -38,7 +38,7 @@ pub use self::{
 use self::{deadlines::Deadlines, sweep::Sweeps};
 use crate::{
     config::{Abort, Config},
-    conn::{Conn, Context, Cork, Cursor, Item, Note, State, Todo},
+    conn::{Coding, Conn, Context, Cork, Cursor, Deflate, Item, Note, State, Todo},
     error::HandshakeCause,
     event::{Data, Event, Message, Stats},
     handler::{Handler, Upgrade, UpgradeRequest},
@@ -48,7 +48,7 @@ use crate::{
     wire::{
         header::Opcode,
         keys::Keys,
-        upgrade::{HeadLimits, HeaderStorage, Request, Response, write_switching_protocols},
+        upgrade::{HeadLimits, HeaderStorage, HeaderValue, Request, Response, write_switching_protocols},
     },
 };
 
@@ -63,6 +63,7 @@ pub struct Hub<D> {
     generation: u32,
     deadlines: Deadlines,
     cork: Cork,
+    deflate: Deflate,
     notes: VecDeque<Note>,
     /// Slots with something for the driver to do.
     listed: VecDeque<u32>,
@@ -119,6 +120,7 @@ impl<D> Hub<D> {
             generation: 0,
             deadlines: Deadlines::default(),
             cork: Cork::new(Keys::new(seed)),
+            deflate: Deflate::default(),
             notes: VecDeque::new(),
             listed: VecDeque::new(),
             farewell: None,
@@ -449,6 +451,7 @@ impl<D> Hub<D> {
         let mut cx = Context {
             config: &self.config,
             cork: &mut self.cork,
+            deflate: &mut self.deflate,
             now: self.now,
             notes: &mut self.notes,
             id: ConnectionId::new(self.worker, key, conn.generation),
@@ -565,12 +568,14 @@ impl<D> Hub<D> {
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Accept(accept), Ok(accepted)) => {
+                let (coding, extensions) = Coding::accept(&self.config, &request).unzip();
+                let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
                 let mut response = Vec::with_capacity(192);
                 write_switching_protocols(
                     &mut response,
                     &accepted,
                     accept.subprotocol,
-                    None,
+                    extensions,
                     &accept.headers,
                 );
                 Answered::Open {
@@ -578,6 +583,7 @@ impl<D> Hub<D> {
                     path: request.path().into(),
                     subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
                     overrides: accept.overrides,
+                    coding,
                     data: accept.data,
                 }
             }
@@ -599,12 +605,12 @@ impl<D> Hub<D> {
 
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
-            Answered::Open { response, path, subprotocol, overrides, data } => {
+            Answered::Open { response, path, subprotocol, overrides, coding, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
                 }
                 self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, cx);
+                    conn.establish(response, &path, subprotocol.as_deref(), overrides, coding, cx);
                 });
             }
             Answered::Refuse { response, cause } => {
@@ -624,6 +630,7 @@ enum Answered<D> {
         path: Box<str>,
         subprotocol: Option<Box<str>>,
         overrides: Option<crate::config::Overrides>,
+        coding: Option<Coding>,
         data: D,
     },
     Refuse {

@@ -17,6 +17,8 @@ mod time;
 pub mod wire;
 
 pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON};
+#[cfg(feature = "deflate")]
+pub use config::Deflate;
 pub use config::{Abort, Answer, ClosingData, Config, Heartbeat, OnOverflow, OnPeerClose, Overrides};
 pub use conn::{State, Timing};
 pub use connect::ConnectRequest;
@@ -33,4 +35,6 @@ pub use shutdown::{
     Slowest, SweepId,
 };
 pub use time::Time;
+#[cfg(feature = "deflate")]
+pub use wire::deflate::DeflateParameters;
 pub use wire::upgrade::{RequestError, UrlError};

@@ -1,5 +1,7 @@
 //! ROOM: bytes <-> frames. Stateless but for what a caller hands back in. No connection, no time, no socket enters.
 
+#[cfg(feature = "deflate")]
+pub mod deflate;
 pub mod header;
 pub mod keys;
 pub mod mask;

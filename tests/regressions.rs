@@ -230,3 +230,44 @@ fn a_command_that_pushed_another_kept_the_loop_from_its_sockets() {
     assert_eq!(&echo, b"\x81\x0cstill there?");
     server.shut_down(ShutdownPlan::hard());
 }
+
+/// Who pauses because of what is queued resumes when `Drain` comes; it did not come if the next write took everything.
+#[test]
+fn a_pause_before_the_first_write_never_got_its_drain() {
+    for size in [10, 100_000] {
+        let mut session = Session::open(Config::default(), Resumer::default());
+        session.read(&frame(TEXT, &vec![b'a'; size]));
+        session.read(&frame(TEXT, b"more"));
+        assert_eq!((session.handler().drains, session.handler().messages), (2, 2), "{size}");
+    }
+}
+
+/// Echoes, and reads on when the echo is gone.
+#[derive(Default)]
+struct Resumer {
+    messages: u32,
+    drains: u32,
+}
+
+impl Handler for Resumer {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        Upgrade::accept(())
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
+        match event {
+            Event::Message { id, message, .. } => {
+                self.messages += 1;
+                clients.send(id, message).expect("there is room");
+                clients.pause(id);
+            }
+            Event::Drain { id } => {
+                self.drains += 1;
+                clients.resume(id);
+            }
+            _ => {}
+        }
+    }
+}

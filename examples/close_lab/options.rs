@@ -2,7 +2,7 @@
 
 use std::{net::ToSocketAddrs as _, time::Duration};
 
-use adjourn::{Abort, ClosingData, Config, OnPeerClose, Pace, ShutdownPlan};
+use adjourn::{Abort, ClosingData, Config, Deflate, OnPeerClose, Pace, ShutdownPlan};
 
 pub(crate) struct Options {
     pub(crate) listen: String,
@@ -24,7 +24,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
     let mut paced = None;
     while let Some(name) = args.next() {
         match name.as_str() {
-            "--deflate" => return Err("--deflate: not there yet".into()),
+            "--deflate" => options.config.deflate = Some(Deflate::default()),
             "--log-messages" => options.log_messages = true,
             _ => {
                 let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;

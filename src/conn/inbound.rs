@@ -6,7 +6,10 @@
 
 use std::{mem, str};
 
-use super::Work;
+use super::{
+    Work,
+    deflate::{Packed, Target, Unpacker},
+};
 use crate::{
     error::{ProtocolError, Violation},
     event::Kind,
@@ -77,6 +80,8 @@ pub(crate) struct Limits {
     pub(crate) max_fragments: u32,
     /// A server wants masks, a client refuses them (§5.1).
     pub(crate) expect_mask: bool,
+    /// Compression was negotiated: RSV1 has a meaning (RFC 7692 §6).
+    pub(crate) deflate: bool,
 }
 
 /// A frame or message that is complete. `Joined` ones lie in the cursor's scratch buffer.
@@ -102,6 +107,8 @@ pub(crate) struct Inbound {
     message: Vec<u8>,
     utf8: Utf8,
     fragments: u32,
+    /// There if that message is compressed.
+    packed: Option<Box<Packed>>,
 }
 
 /// A data frame whose payload is not all here.
@@ -120,9 +127,9 @@ impl Inbound {
         self.spill.is_empty() && self.frame.is_none() && self.kind.is_none()
     }
 
-    /// Payload received of a message that is not finished.
+    /// Payload received of a message that is not finished, as it came.
     pub(crate) fn partial_bytes(&self) -> u64 {
-        self.message.len() as u64
+        self.packed.as_ref().map_or(self.message.len() as u64, |packed| packed.received_bytes())
     }
 
     /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them into, and how many. The
@@ -130,7 +137,8 @@ impl Inbound {
     pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let left = self.frame?.left;
         // What has arrived pays for the room that the next read is given.
-        (left >= worth && self.message.len() as u64 >= worth).then_some((&mut self.message, left))
+        let worthwhile = left >= worth && self.message.len() as u64 >= worth && self.packed.is_none();
+        worthwhile.then_some((&mut self.message, left))
     }
 
     /// Takes in what was appended to the buffer of [`Inbound::direct`] from `from` on, masked as it came. Returns
@@ -143,7 +151,7 @@ impl Inbound {
         if self.kind == Some(Kind::Text) {
             self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
         }
-        let complete = self.end_frame()?;
+        let complete = if self.end_frame() { self.end_message()? } else { None };
         if complete.is_some() {
             *scratch = mem::take(&mut self.message);
         }
@@ -158,10 +166,11 @@ impl Inbound {
         work: &mut Option<Box<Work>>,
         cursor: &mut Cursor<'b>,
         limits: Limits,
+        unpacker: &mut Unpacker<'_>,
     ) -> Result<Option<Item<'b>>, Violation> {
         let cut = work.as_deref_mut().map(|work| &mut work.inbound).filter(|inbound| !inbound.is_idle());
         match cut {
-            None => match Self::whole(cursor, limits)? {
+            None => match Self::whole(cursor, limits, unpacker)? {
                 Whole::Item(item) => Ok(Some(item)),
                 Whole::Empty => Ok(None),
                 Whole::BadText(payload) => {
@@ -169,14 +178,22 @@ impl Inbound {
                     work.get_or_insert_default().inbound.message = payload.to_vec();
                     Err(Violation::InvalidUtf8)
                 }
-                Whole::Cut => work.get_or_insert_default().inbound.resume(cursor, limits),
+                Whole::BadPacked(length, violation) => {
+                    work.get_or_insert_default().inbound.packed = Packed::of(length);
+                    Err(violation)
+                }
+                Whole::Cut => work.get_or_insert_default().inbound.resume(cursor, limits, unpacker),
             },
-            Some(inbound) => inbound.resume(cursor, limits),
+            Some(inbound) => inbound.resume(cursor, limits, unpacker),
         }
     }
 
     /// The common case: nothing is kept, and a whole message or control frame lies at the front.
-    fn whole<'b>(cursor: &mut Cursor<'b>, limits: Limits) -> Result<Whole<'b>, Violation> {
+    fn whole<'b>(
+        cursor: &mut Cursor<'b>,
+        limits: Limits,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<Whole<'b>, Violation> {
         if cursor.rest.is_empty() {
             return Ok(Whole::Empty);
         }
@@ -189,7 +206,7 @@ impl Inbound {
             Opcode::Close | Opcode::Ping | Opcode::Pong => None,
         };
         if kind.is_some() {
-            limits.check_size(0, header.length)?;
+            limits.check_announced(&header, header.rsv1, 0)?;
         }
         let here = (cursor.rest.len() - header.header_length) as u64;
         if header.length > here || !header.fin {
@@ -202,16 +219,30 @@ impl Inbound {
         }
         match kind {
             None => Ok(Whole::Item(Item::Control(header.opcode, payload))),
+            Some(kind) if header.rsv1 => {
+                let mut utf8 = Utf8::default();
+                let target = Target { message: cursor.scratch, kind: Some(kind), utf8: &mut utf8, limits };
+                let unpacked = unpacker.whole(payload, target);
+                Ok(match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
+                    Ok(()) => Whole::Item(Item::JoinedMessage(kind)),
+                    Err(violation) => Whole::BadPacked(header.length, violation),
+                })
+            }
             Some(Kind::Text) if str::from_utf8(payload).is_err() => Ok(Whole::BadText(payload)),
             Some(kind) => Ok(Whole::Item(Item::Message(kind, payload))),
         }
     }
 
     /// The general case: something is kept, or must be.
-    fn resume<'b>(&mut self, cursor: &mut Cursor<'b>, limits: Limits) -> Result<Option<Item<'b>>, Violation> {
+    fn resume<'b>(
+        &mut self,
+        cursor: &mut Cursor<'b>,
+        limits: Limits,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<Option<Item<'b>>, Violation> {
         loop {
             if self.frame.is_some() {
-                if let Some(kind) = self.absorb(cursor)? {
+                if let Some(kind) = self.absorb(cursor, limits, unpacker)? {
                     cursor.lend(&mut self.message);
                     return Ok(Some(Item::JoinedMessage(kind)));
                 }
@@ -289,10 +320,12 @@ impl Inbound {
             (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
             _ => return Err(ProtocolError::ExpectedContinuation.into()),
         };
-        limits.check_size(self.message.len() as u64, header.length)?;
+        // Of a compressed message it is what was received that is announced; what it inflates to is seen on the way.
+        limits.check_announced(header, header.rsv1 || self.packed.is_some(), self.partial_bytes())?;
         if self.kind.is_none() {
             self.fragments = 0;
             self.utf8 = Utf8::default();
+            self.packed = if header.rsv1 { Packed::of(0) } else { None };
             // A buffer left over from a large message is not for a small one that may stay for long.
             if self.message.capacity() as u64 > header.length.saturating_mul(4).max(SMALL_BUFFER) {
                 self.message = Vec::new();
@@ -308,27 +341,46 @@ impl Inbound {
     }
 
     /// Takes what the cursor has of the frame's payload. Returns the kind if that completed the message.
-    fn absorb(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Kind>, Violation> {
+    fn absorb(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: Limits,
+        unpacker: &mut Unpacker<'_>,
+    ) -> Result<Option<Kind>, Violation> {
         let Some(frame) = &mut self.frame else { return Ok(None) };
         let piece = cursor.take(usize::try_from(frame.left).unwrap_or(usize::MAX));
         frame.absorb(piece);
-        if self.kind == Some(Kind::Text) {
-            self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
+        if let Some(packed) = &mut self.packed {
+            let (message, kind, utf8) = (&mut self.message, self.kind, &mut self.utf8);
+            unpacker.piece(packed, piece, Target { message, kind, utf8, limits })?;
+        } else {
+            if self.kind == Some(Kind::Text) {
+                self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
+            }
+            self.message.extend_from_slice(piece);
         }
-        self.message.extend_from_slice(piece);
-        self.end_frame()
-    }
-
-    /// If the frame is complete, ends it, and with the last one the message.
-    fn end_frame(&mut self) -> Result<Option<Kind>, Violation> {
-        let Some(Frame { fin, left: 0, .. }) = self.frame else { return Ok(None) };
-        self.frame = None;
-        if !fin {
+        if !self.end_frame() {
             return Ok(None);
         }
+        if let Some(packed) = &mut self.packed {
+            let (message, kind, utf8) = (&mut self.message, self.kind, &mut self.utf8);
+            unpacker.finish(packed, Target { message, kind, utf8, limits })?;
+        }
+        self.end_message()
+    }
+
+    /// If the frame is complete, ends it. Says whether it was the message's last.
+    fn end_frame(&mut self) -> bool {
+        let Some(Frame { fin, left: 0, .. }) = self.frame else { return false };
+        self.frame = None;
+        fin
+    }
+
+    fn end_message(&mut self) -> Result<Option<Kind>, Violation> {
         if self.kind == Some(Kind::Text) {
             self.utf8.finish().map_err(|_| Violation::InvalidUtf8)?;
         }
+        self.packed = None;
         Ok(self.kind.take())
     }
 }
@@ -337,6 +389,8 @@ impl Inbound {
 enum Whole<'b> {
     Item(Item<'b>),
     BadText(&'b [u8]),
+    /// Compressed, of so many bytes.
+    BadPacked(u64, Violation),
     Empty,
     /// Not whole, or a fragment: the general case must take it.
     Cut,
@@ -359,14 +413,21 @@ impl Limits {
         match (self.expect_mask, header.mask) {
             (true, None) => Err(ProtocolError::Unmasked.into()),
             (false, Some(_)) => Err(ProtocolError::Masked.into()),
-            _ if header.rsv1 => Err(ProtocolError::ReservedBits.into()),
+            _ if header.rsv1 && !self.allows_rsv1(header.opcode) => Err(ProtocolError::ReservedBits.into()),
             _ => Ok(()),
         }
     }
 
-    /// The whole message so far and announced, against `max_payload`.
-    fn check_size(self, so_far: u64, announced: u64) -> Result<(), Violation> {
-        if so_far.saturating_add(announced) > self.max_payload {
+    /// RFC 7692 §6: RSV1 is for the first frame of a message, once compression was negotiated.
+    fn allows_rsv1(self, opcode: Opcode) -> bool {
+        self.deflate && matches!(opcode, Opcode::Text | Opcode::Binary)
+    }
+
+    /// The whole message so far and announced, against `max_payload`; compressed, with what DEFLATE costs where it cannot
+    /// save anything.
+    fn check_announced(self, header: &Header, compressed: bool, so_far: u64) -> Result<(), Violation> {
+        let slack = if compressed { self.max_payload / 256 + 64 } else { 0 };
+        if so_far.saturating_add(header.length) > self.max_payload.saturating_add(slack) {
             return Err(Violation::TooBig { limit: self.max_payload });
         }
         Ok(())

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Cursor, Ended, Inbound, Item, Note, Timing, Todo,
+    Conn, Context, Cursor, Ended, Inbound, Item, Note, Timing, Todo, Unpacker,
     outbound::{self, Backlog, Cork, Dropped},
     state::{Effect, Input, State, Step, step},
 };
 use crate::{
     close::{Cause, CloseFrame, Closed, Initiator, Lost},
-    config::{Abort, Answer, Config, OnPeerClose},
+    config::{Abort, Answer, OnPeerClose},
     error::HandshakeCause,
     event::Message,
     shutdown::SweepId,
@@ -114,6 +114,12 @@ impl Conn {
     pub(super) fn apply(&mut self, input: Input, mut why: Why<'_>, cx: &mut Context<'_>) {
         let Step { next, effects } = step(self.state, input);
         let before = std::mem::replace(&mut self.state, next);
+        if before == State::Open && next != State::Open {
+            // §11: a closing connection holds no compression context.
+            if let Some(coding) = self.coding_mut() {
+                coding.release_deflater();
+            }
+        }
         self.todo.add(Todo::ALARM);
         self.note_cause(before, input, &why, cx.now);
         for effect in effects {
@@ -172,7 +178,7 @@ impl Conn {
                     if *drop_queued {
                         self.drop_unbegun(cx);
                     }
-                    self.push_message(message, cx.cork, cx.now);
+                    self.push_message(message, cx);
                 }
             }
             Effect::QueuePing => {
@@ -180,7 +186,7 @@ impl Conn {
                 self.tally = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
                 self.push_control(Opcode::Ping, &[], cx.cork, cx.now);
             }
-            Effect::DropInbound => self.drop_inbound(cx.config),
+            Effect::DropInbound => self.drop_inbound(cx),
             Effect::DropUnbegun => self.drop_unbegun(cx),
             Effect::CutFlushBudget => {
                 if let Some(ending) = self.ending_mut() {
@@ -255,9 +261,12 @@ impl Conn {
     }
 
     /// What was received and will not be delivered is counted, frames behind a `pause` too.
-    pub(super) fn drop_inbound(&mut self, config: &Config) {
+    pub(super) fn drop_inbound(&mut self, cx: &mut Context<'_>) {
         let mut held = self.take_held();
-        let (messages, bytes) = if held.is_empty() { (0, 0) } else { self.count_held(&mut held, config) };
+        let (messages, bytes) = if held.is_empty() { (0, 0) } else { self.count_held(&mut held, cx) };
+        if let Some(coding) = self.coding_mut() {
+            coding.release_inflater();
+        }
         let Some(work) = &mut self.work else { return };
         let partial = std::mem::take(&mut work.inbound).partial_bytes();
         if let Some(ending) = &mut work.ending {
@@ -268,12 +277,14 @@ impl Conn {
     }
 
     /// Messages among frames that were read and not parsed, and their bytes.
-    fn count_held(&mut self, held: &mut [u8], config: &Config) -> (u64, u64) {
-        let limits = self.limits(config);
+    fn count_held(&mut self, held: &mut [u8], cx: &mut Context<'_>) -> (u64, u64) {
+        let limits = self.limits(cx.config);
         let mut scratch = Vec::new();
         let mut cursor = Cursor::new(held, &mut scratch);
         let (mut messages, mut bytes) = (0, 0);
-        while let Ok(Some(item)) = Inbound::next(&mut self.work, &mut cursor, limits) {
+        let coding = self.extras.as_mut().and_then(|extras| extras.coding.as_mut());
+        let mut unpacker = Unpacker { coding, shared: cx.deflate };
+        while let Ok(Some(item)) = Inbound::next(&mut self.work, &mut cursor, limits, &mut unpacker) {
             let len = match item {
                 Item::Message(_, payload) => payload.len(),
                 Item::JoinedMessage(_) => cursor.scratch().len(),

@@ -12,7 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    Conn, Context, Cursor, Flags, Todo, Work,
+    Coding, Conn, Context, Cursor, Flags, Todo, Work,
     lifecycle::Why,
     peer::Peer,
     state::{Input, State},
@@ -22,7 +22,7 @@ use crate::{
     connect::ConnectRequest,
     error::HandshakeCause,
     time::Time,
-    wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, Offer, ServerResponse},
+    wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Offer, ServerResponse},
 };
 
 /// A handshake of ours that is not complete.
@@ -67,7 +67,10 @@ impl Conn {
         config: &Config,
         now: Time,
     ) -> Self {
-        let ConnectRequest { offer, overrides, connect_timeout } = request;
+        let ConnectRequest { mut offer, overrides, connect_timeout } = request;
+        if let Some(value) = Coding::offer(config).as_deref().and_then(|value| HeaderValue::new(value).ok()) {
+            offer.extensions(value);
+        }
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), offer.url().port());
         let give_up = now.after(connect_timeout.unwrap_or(config.connect_timeout));
         let address = offer.url().address().map(|ip| SocketAddr::new(ip, offer.url().port()));
@@ -203,13 +206,16 @@ impl Conn {
         let mut storage = HeaderStorage::new();
         let switched = ServerResponse::parse(head, &mut storage)
             .and_then(|response| response.check(&opening.offer, &opening.key))
-            .map(|switched| switched.subprotocol.map(str::to_owned));
+            .and_then(|switched| {
+                let coding = Coding::answered(cx.config, switched.extensions)?;
+                Ok((switched.subprotocol.map(str::to_owned), coding))
+            });
         *held = Vec::new();
         match switched {
-            Ok(subprotocol) => {
+            Ok((subprotocol, coding)) => {
                 let Some(opening) = work.opening.take() else { return };
                 let path = opening.offer.url().path();
-                self.establish(Vec::new(), path, subprotocol.as_deref(), opening.overrides, cx);
+                self.establish(Vec::new(), path, subprotocol.as_deref(), opening.overrides, coding, cx);
             }
             Err(cause) => self.give_up(cause, cx),
         }

@@ -116,6 +116,26 @@ impl Corked {
     }
 }
 
+/// What the header of a frame says besides its length and mask. An opcode alone is a frame without RSV1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) opcode: Opcode,
+    /// The payload is compressed (RFC 7692 §6).
+    pub(crate) rsv1: bool,
+}
+
+impl Head {
+    pub(crate) const fn compressed(opcode: Opcode) -> Self {
+        Self { opcode, rsv1: true }
+    }
+}
+
+impl From<Opcode> for Head {
+    fn from(opcode: Opcode) -> Self {
+        Self { opcode, rsv1: false }
+    }
+}
+
 /// What a piece of the backlog holds.
 #[derive(Debug)]
 enum Chunk {
@@ -177,25 +197,26 @@ impl Backlog {
     }
 
     /// Formats one frame behind what is queued.
-    pub(crate) fn push_frame(&mut self, mask: Option<[u8; 4]>, opcode: Opcode, payload: &[u8]) {
+    pub(crate) fn push_frame(&mut self, mask: Option<[u8; 4]>, head: impl Into<Head>, payload: &[u8]) {
         let before = self.len;
         let tail = self.tail(payload.len());
         let start = tail.len();
-        write_frame(tail, mask, opcode, payload);
+        write_frame(tail, mask, head, payload);
         self.len = before + tail.len() - start;
     }
 
     /// Queues a frame whose payload is not copied.
-    pub(crate) fn push_owned(&mut self, mask: Option<[u8; 4]>, opcode: Opcode, mut payload: Vec<u8>) {
+    pub(crate) fn push_owned(&mut self, mask: Option<[u8; 4]>, head: impl Into<Head>, mut payload: Vec<u8>) {
+        let head = head.into();
         if payload.len() < CHUNK / 4 {
-            return self.push_frame(mask, opcode, &payload);
+            return self.push_frame(mask, head, &payload);
         }
         if let Some(key) = mask {
             crate::wire::mask::apply(&mut payload, key, 0);
         }
         let tail = self.tail(0);
         let start = tail.len();
-        header::write(tail, true, false, opcode, mask, payload.len() as u64);
+        header::write(tail, true, head.rsv1, head.opcode, mask, payload.len() as u64);
         let added = tail.len() - start + payload.len();
         self.chunks.push_back(Chunk::Payload(payload));
         self.len += added;
@@ -394,8 +415,9 @@ impl Backlog {
 }
 
 /// Appends one frame.
-pub(crate) fn write_frame(out: &mut Vec<u8>, mask: Option<[u8; 4]>, opcode: Opcode, payload: &[u8]) {
-    header::write(out, true, false, opcode, mask, payload.len() as u64);
+pub(crate) fn write_frame(out: &mut Vec<u8>, mask: Option<[u8; 4]>, head: impl Into<Head>, payload: &[u8]) {
+    let Head { opcode, rsv1 } = head.into();
+    header::write(out, true, rsv1, opcode, mask, payload.len() as u64);
     let start = out.len();
     out.extend_from_slice(payload);
     if let (Some(key), Some(payload)) = (mask, out.get_mut(start..)) {

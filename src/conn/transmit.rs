@@ -1,17 +1,21 @@
 //! From messages to the kernel: the cork, the backlog, and the writes.
 
-use std::io::{self, IoSlice};
+use std::{
+    io::{self, IoSlice},
+    rc::Rc,
+};
 
 use super::{
     Conn, Context, Note, Todo,
+    deflate::Sharing,
     lifecycle::Why,
-    outbound::{self, Backlog, Cork, MAX_SLICES},
+    outbound::{self, Backlog, Cork, Head, MAX_SLICES},
     state::{Input, State},
 };
 use crate::{
-    event::{Data, Message},
+    event::{Data, Kind, Message},
     time::Time,
-    wire::header::Opcode,
+    wire::header::{Opcode, frame_length},
 };
 
 impl Conn {
@@ -47,11 +51,16 @@ impl Conn {
         }
     }
 
-    pub(super) fn push_message(&mut self, message: Message<'_>, cork: &mut Cork, now: Time) {
-        let opcode = match message.kind {
-            crate::event::Kind::Text => Opcode::Text,
-            crate::event::Kind::Binary => Opcode::Binary,
-        };
+    pub(super) fn push_message(&mut self, message: Message<'_>, cx: &mut Context<'_>) {
+        let opcode = opcode(message.kind);
+        let open = self.state == State::Open;
+        let coding = self.extras.as_mut().and_then(|extras| extras.coding.as_mut());
+        if let Some(packed) =
+            coding.and_then(|coding| coding.deflate(message.as_bytes(), open, cx.deflate, cx.config))
+        {
+            return self.push_packed(opcode, packed, cx.cork, cx.now);
+        }
+        let (cork, now) = (&mut *cx.cork, cx.now);
         match message.data {
             Data::Borrowed(payload) => self.push_frame(opcode, payload, cork, now),
             Data::Scratch(payload) if payload.len() < OWN_BUFFER => {
@@ -65,23 +74,33 @@ impl Conn {
         }
     }
 
-    pub(super) fn push_owned(&mut self, opcode: Opcode, payload: Vec<u8>, cork: &mut Cork, now: Time) {
+    /// Queues a message that was compressed.
+    fn push_packed(&mut self, opcode: Opcode, payload: &mut Vec<u8>, cork: &mut Cork, now: Time) {
+        let head = Head::compressed(opcode);
+        if payload.len() < OWN_BUFFER {
+            self.push_frame(head, payload, cork, now);
+        } else {
+            self.push_owned(head, std::mem::take(payload), cork, now);
+        }
+    }
+
+    pub(super) fn push_owned(&mut self, head: impl Into<Head>, payload: Vec<u8>, cork: &mut Cork, now: Time) {
         let mask = self.mask(cork);
         self.uncork(cork, now);
-        self.backlog(now).push_owned(mask, opcode, payload);
+        self.backlog(now).push_owned(mask, head, payload);
         self.want_write();
     }
 
-    pub(super) fn push_frame(&mut self, opcode: Opcode, payload: &[u8], cork: &mut Cork, now: Time) {
+    pub(super) fn push_frame(&mut self, head: impl Into<Head>, payload: &[u8], cork: &mut Cork, now: Time) {
         let mask = self.mask(cork);
         if !self.flags.blocked && !self.has_backlog() && self.corked.reaches_end(cork) && !cork.is_full() {
             let start = cork.bytes.len();
-            outbound::write_frame(&mut cork.bytes, mask, opcode, payload);
+            outbound::write_frame(&mut cork.bytes, mask, head, payload);
             let end = cork.bytes.len();
             self.corked.extend(cork, start, end);
         } else {
             self.uncork(cork, now);
-            self.backlog(now).push_frame(mask, opcode, payload);
+            self.backlog(now).push_frame(mask, head, payload);
         }
         self.want_write();
     }
@@ -194,10 +213,73 @@ impl Conn {
 }
 
 /// A broadcast's frame: a range of the cork, or, if it is large, counted.
-pub(crate) enum Shared<'f> {
+pub(super) enum Shared {
     Corked(usize, usize),
-    Counted(&'f std::rc::Rc<[u8]>),
+    Counted(Rc<[u8]>),
 }
+
+/// The frames of a broadcast: each is made for the first connection that gets it.
+#[expect(clippy::option_option, reason = "not tried, tried in vain, made")]
+pub(crate) struct Frames<'m> {
+    message: Message<'m>,
+    plain: Option<Shared>,
+    /// By the bits of the window, from 9 on. An inner `None`: compressing it is not worth it.
+    packed: [Option<Option<Shared>>; 7],
+}
+
+impl<'m> Frames<'m> {
+    /// The cork must be held as long as these are in use.
+    pub(crate) fn new(message: Message<'m>) -> Self {
+        Self { message, plain: None, packed: [const { None }; 7] }
+    }
+
+    pub(super) fn message(&self) -> Message<'_> {
+        self.message.reborrow()
+    }
+
+    pub(super) fn get(&mut self, sharing: Sharing, cx: &mut Context<'_>) -> Option<&Shared> {
+        let opcode = opcode(self.message.kind);
+        let payload = self.message.as_bytes();
+        match sharing {
+            Sharing::Nothing => return None,
+            Sharing::Plain => {}
+            Sharing::Packed(window) => {
+                let packed =
+                    self.packed.get_mut(usize::from(window).saturating_sub(9))?.get_or_insert_with(|| {
+                        let packed = cx.deflate.deflate(payload, window, cx.config)?;
+                        Some(Shared::new(Head::compressed(opcode), packed, cx.cork))
+                    });
+                if packed.is_some() {
+                    return packed.as_ref();
+                }
+            }
+        }
+        Some(self.plain.get_or_insert_with(|| Shared::new(opcode.into(), payload, cx.cork)))
+    }
+}
+
+impl Shared {
+    fn new(head: Head, payload: &[u8], cork: &mut Cork) -> Self {
+        if payload.len() >= COUNTED {
+            let mut frame = Vec::with_capacity(frame_length(payload.len(), false));
+            outbound::write_frame(&mut frame, None, head, payload);
+            return Self::Counted(frame.into());
+        }
+        let start = cork.bytes.len();
+        outbound::write_frame(&mut cork.bytes, None, head, payload);
+        Self::Corked(start, cork.bytes.len())
+    }
+}
+
+fn opcode(kind: Kind) -> Opcode {
+    match kind {
+        Kind::Text => Opcode::Text,
+        Kind::Binary => Opcode::Binary,
+    }
+}
+
+/// A broadcast's frame with at least this much payload is counted, not copied, by those who cannot send it at once.
+const COUNTED: usize = 4 << 10;
 
 /// From here on a payload that has its own buffer is queued as that, instead of copied.
 const OWN_BUFFER: usize = 16 << 10;

@@ -1,19 +1,18 @@
 //! The application's view: what it may ask of its connections, and what it may know of one.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{Hub, ShutdownRequest, Slot};
 use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
-    conn::{Shared, State, Timing},
+    conn::{Frames, State, Timing},
     connect::ConnectRequest,
     error::{ConnectError, SendError},
-    event::{Kind, Message, Stats},
+    event::{Message, Stats},
     id::ConnectionId,
     shutdown::{Escalation, Pace, Phase, ShutdownPlan, SweepId},
     time::Time,
-    wire::header::{self, Opcode, frame_length},
 };
 
 /// The connections of one loop, as callbacks see them.
@@ -33,9 +32,6 @@ pub struct Broadcast {
     /// Those whose backlog had no room for it.
     pub refused: usize,
 }
-
-/// A broadcast of at least this many bytes is counted, not copied, by those who cannot send it at once.
-const COUNTED: usize = 4 << 10;
 
 impl<D> Clients<'_, D> {
     /// Begins a connection as a client and returns at once, whatever the network does. What became of it is told by
@@ -68,45 +64,26 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.ping(payload, cx)).unwrap_or(Err(SendError::NotFound))
     }
 
-    /// Queues one message for every open connection that `to` chooses. The frame is formatted once and shared;
-    /// connections in the client's role each get one of their own, since theirs are masked.
+    /// Queues one message for every open connection that `to` chooses. Its frame is made once and shared; compressed,
+    /// once per size of window. Connections with context takeover, and those in the client's role, whose frames are
+    /// masked, each get one of their own.
     pub fn broadcast<'m>(
         &mut self,
         message: impl Into<Message<'m>>,
         mut to: impl FnMut(&Client<'_, D>) -> bool,
     ) -> Broadcast {
         let message = message.into();
-        let payload = message.as_bytes();
-        let opcode = match message.kind {
-            Kind::Text => Opcode::Text,
-            Kind::Binary => Opcode::Binary,
-        };
+        let len = message.len();
+        let mut frames = Frames::new(message);
         let mut result = Broadcast::default();
-        let counted: Option<Rc<[u8]>> = (payload.len() >= COUNTED).then(|| {
-            let mut frame = Vec::with_capacity(frame_length(payload.len(), false));
-            header::write(&mut frame, true, false, opcode, None, payload.len() as u64);
-            frame.extend_from_slice(payload);
-            frame.into()
-        });
-        let start = self.hub.cork.bytes.len();
         self.hub.cork.hold();
-        if counted.is_none() {
-            header::write(&mut self.hub.cork.bytes, true, false, opcode, None, payload.len() as u64);
-            self.hub.cork.bytes.extend_from_slice(payload);
-        }
-        let end = self.hub.cork.bytes.len();
-        let frame = counted.as_ref().map_or(Shared::Corked(start, end), Shared::Counted);
         for slot in 0..self.hub.slots_end() {
             let Some(client) = self.hub.client_at(slot) else { continue };
             if client.state() != State::Open || !to(&client) {
                 continue;
             }
             let queued = self.hub.with(slot, |conn, cx| {
-                // A masked frame is nobody else's.
-                if conn.is_client() {
-                    return conn.send(message.reborrow(), cx);
-                }
-                conn.check_send(payload.len(), cx).map(|()| conn.push_shared(&frame, cx))
+                conn.check_send(len, cx).map(|()| conn.push_broadcast(&mut frames, cx))
             });
             match queued {
                 Some(Ok(())) => result.sent += 1,
@@ -161,7 +138,8 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.terminate(Some(style), cx)).unwrap_or(false)
     }
 
-    /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again.
+    /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
+    /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, _| conn.pause()).is_some()
     }
@@ -313,6 +291,12 @@ impl<'h, D> Client<'h, D> {
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.slot.conn.subprotocol()
+    }
+
+    /// How its messages may be compressed; `None` if that was not agreed on.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(&self) -> Option<crate::wire::deflate::DeflateParameters> {
+        self.slot.conn.coding().map(crate::conn::Coding::agreed)
     }
 
     /// The request's path, without its query.

@@ -31,7 +31,7 @@ async function main() {
   try {
     const tab = await browser.newPage();
     await tab.goto(`http://127.0.0.1:${server.address().port}/`);
-    for (const [name, reason] of await tab.evaluate((to) => runCases(to), url)) {
+    for (const [name, reason] of await tab.evaluate(([to, deflate]) => runCases(to, deflate), [url, process.env.ECHO_DEFLATE === '1'])) {
       if (reason === null) passed++;
       else failed++;
       console.log(reason === null ? `ok    chromium: ${name}` : `FAIL  chromium: ${name}: ${reason}`);

@@ -1,7 +1,7 @@
 // Runs inside the page. `runCases(url)` gives [[name, null or what went wrong], ...].
 'use strict';
 
-globalThis.runCases = async (url) => {
+globalThis.runCases = async (url, deflate) => {
   const { expect } = cases;
   const list = [];
   const test = (name, body) => list.push([name, body]);
@@ -89,6 +89,22 @@ globalThis.runCases = async (url) => {
       await peer.finish();
     });
   }
+
+  test(`what is negotiated, and compressible messages`, async () => {
+    const peer = await Peer.open();
+    const { extensions } = peer.socket;
+    expect(extensions.startsWith('permessage-deflate') === deflate, `extensions ${JSON.stringify(extensions)}`);
+    for (let round = 0; round < 3; round++) {
+      for (const size of [...cases.sizes, 1024, 5000, 40000]) {
+        const text = cases.prices(round, size);
+        peer.socket.send(text);
+        peer.socket.send(cases.bytes(size));
+        await peer.expectText(text);
+        await peer.expectBytes(cases.bytes(size));
+      }
+    }
+    await peer.finish();
+  });
 
   test('no subprotocol is chosen', async () => {
     const peer = await Peer.open();

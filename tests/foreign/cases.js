@@ -35,6 +35,13 @@ const cases = {
     return parts.join('');
   },
 
+  // A text of so many characters that compresses well, and better behind another one.
+  prices(round, length) {
+    let text = `round ${round}: `;
+    for (let i = 0; text.length < length; i++) text += `{"id":${i * 7919 % 10007},"price":${i * 104729 % 997}},`;
+    return text.slice(0, length);
+  },
+
   sameBytes(a, b) {
     if (a.length !== b.length) return false;
     for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;

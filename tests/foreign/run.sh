@@ -38,16 +38,19 @@ finish() {
 }
 trap finish EXIT
 
-"$echo_binary" 127.0.0.1:0 >"$scratch/server.out" 2>"$scratch/server.err" &
-server=$!
-address=
-for _ in $(seq 100); do
-    address=$(sed -n 's|^listening on \(ws://127\.0\.0\.1:[0-9]*\)/\?$|\1|p' "$scratch/server.out")
-    [ -n "$address" ] && break
-    kill -0 "$server" 2>/dev/null || break
-    sleep 0.1
-done
-[ -n "$address" ] || { cat "$scratch/server.err" >&2; die "the echo example did not say where it listens"; }
+# Starts the echo example with these arguments behind the address.
+start_server() {
+    "$echo_binary" 127.0.0.1:0 "$@" >"$scratch/server.out" 2>"$scratch/server.err" &
+    server=$!
+    address=
+    for _ in $(seq 100); do
+        address=$(sed -n 's|^listening on \(ws://127\.0\.0\.1:[0-9]*\)/\?$|\1|p' "$scratch/server.out")
+        [ -n "$address" ] && break
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    [ -n "$address" ] || { cat "$scratch/server.err" >&2; die "the echo example did not say where it listens"; }
+}
 
 # One client after the other; each ends with its own `N passed, M failed`.
 passed=0
@@ -81,9 +84,21 @@ run_client() {
     fi
 }
 
-run_client "npm ws" node ws_client.js
-run_client "Python websockets" venv/bin/python websockets_client.py
-run_client "Chromium" node browser.js
+run_clients() {
+    run_client "npm ws$1" node ws_client.js
+    run_client "Python websockets$1" venv/bin/python websockets_client.py
+    run_client "Chromium$1" node browser.js
+}
+
+start_server
+run_clients ""
+kill "$server"
+wait "$server" 2>/dev/null || true
+
+# The same, and more, with what the clients offer accepted.
+start_server --deflate
+export ECHO_DEFLATE=1
+run_clients ", compressed"
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -1,13 +1,16 @@
 """Python websockets as the client: websockets_client.py ws://127.0.0.1:PORT"""
 
 import asyncio
+import os
 import sys
 import time
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 URL = sys.argv[1]
+DEFLATE = os.environ.get("ECHO_DEFLATE") == "1"
 SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1024 * 1024]
 CLOSE_LIMIT_S = 2
 TESTS = []
@@ -96,6 +99,40 @@ for compression in (None, "deflate"):
                     await ws.send(data)
                     check_echo(await ws.recv(), data)
                     await finish(ws)
+
+
+def prices(number, length):
+    """A text of so many characters that compresses well, and better behind another one."""
+    return (f"round {number}: " + "".join(f'{{"id":{i * 7919 % 10007}}},' for i in range(length // 8)))[:length]
+
+
+for label, options in (
+    ("takeover on both sides", {}),
+    ("no takeover", {"server_no_context_takeover": True, "client_no_context_takeover": True}),
+    ("no takeover by the server", {"server_no_context_takeover": True}),
+    ("no takeover by the client", {"client_no_context_takeover": True}),
+    ("windows of 9 and 10 bits", {"server_max_window_bits": 9, "client_max_window_bits": 10}),
+    ("the smallest window of the server", {"server_max_window_bits": 8, "client_max_window_bits": True}),
+):
+
+    @test(f"compression, {label}")
+    async def compression(options=options):
+        async with peer(extensions=[ClientPerMessageDeflateFactory(**options)]) as ws:
+            agreed = ws.protocol.extensions
+            check(bool(agreed) == DEFLATE, f"extensions {agreed}")
+            if agreed:
+                check(agreed[0].remote_no_context_takeover == ("server_no_context_takeover" in options), f"{agreed}")
+            for number in range(3):
+                for size in (*SIZES, 1024, 5000, 40_000):
+                    await ws.send(prices(number, size))
+                    check_echo(await ws.recv(), prices(number, size))
+                    data = some_bytes(min(size, 70_000))
+                    await ws.send(data)
+                    check_echo(await ws.recv(), data)
+            text = prices(4, 100_000)
+            await ws.send([text[i : i + 7777] for i in range(0, len(text), 7777)])
+            check_echo(await ws.recv(), text)
+            await finish(ws)
 
 
 @test("no subprotocol is chosen")

@@ -86,6 +86,57 @@ for (const [label, options] of [['', { perMessageDeflate: false }], [' (deflate 
   }
 }
 
+// What the server was started with; both sides compress from the first byte on, so that most messages are.
+const deflate = process.env.ECHO_DEFLATE === '1';
+for (const [label, options] of [
+  ['takeover on both sides', {}],
+  ['no takeover', { serverNoContextTakeover: true, clientNoContextTakeover: true }],
+  ['no takeover by the server', { serverNoContextTakeover: true }],
+  ['no takeover by the client', { clientNoContextTakeover: true }],
+  ['windows of 9 and 10 bits', { serverMaxWindowBits: 9, clientMaxWindowBits: 10 }],
+  ['the smallest window of the server', { serverMaxWindowBits: 8, clientNoContextTakeover: true }],
+]) {
+  test(`compression, ${label}`, async () => {
+    const peer = await Peer.open({ perMessageDeflate: { threshold: 0, ...options } });
+    const agreed = peer.socket._extensions['permessage-deflate'];
+    expect(!!agreed === deflate, `extensions ${JSON.stringify(peer.socket.extensions)}`);
+    if (deflate) {
+      const { params } = agreed;
+      expect(!!params.server_no_context_takeover === !!options.serverNoContextTakeover, JSON.stringify(params));
+      expect(!!params.client_no_context_takeover === !!options.clientNoContextTakeover, JSON.stringify(params));
+      expect(params.server_max_window_bits === options.serverMaxWindowBits, JSON.stringify(params));
+      expect(params.client_max_window_bits === options.clientMaxWindowBits, JSON.stringify(params));
+    }
+    for (let round = 0; round < 3; round++) {
+      for (const size of [...cases.sizes, 1024, 5000, 40000]) {
+        const text = cases.prices(round, size);
+        peer.socket.send(text);
+        peer.socket.ping();
+        peer.socket.send(cases.bytes(size));
+        await peer.expectEcho(text, false);
+        await peer.expectEcho(cases.bytes(size), true);
+      }
+    }
+    const text = cases.prices(4, 100000);
+    for (let at = 0; at < text.length; at += 7777) {
+      peer.socket.send(text.slice(at, at + 7777), { fin: at + 7777 >= text.length });
+    }
+    await peer.expectEcho(text, false);
+    await peer.finish();
+  });
+}
+
+test('compression pays', async () => {
+  const peer = await Peer.open({ perMessageDeflate: { threshold: 0 } });
+  const before = peer.socket._socket.bytesRead;
+  const text = cases.prices(1, 100000);
+  peer.socket.send(text);
+  await peer.expectEcho(text, false);
+  const read = peer.socket._socket.bytesRead - before;
+  expect((read < 50000) === deflate, `${read} bytes for an echo of ${text.length}`);
+  await peer.finish();
+});
+
 test('no subprotocol is chosen', async () => {
   const peer = await Peer.open();
   expect(peer.socket.protocol === '', `protocol ${peer.socket.protocol}`);

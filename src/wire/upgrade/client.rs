@@ -21,7 +21,7 @@ use super::is_token;
 use super::lists::{Extensions, Single, list_contains, single, values};
 use super::refusal::Refusal;
 use super::request::HeaderStorage;
-use super::response::{ExtraHeader, ResponseError, write_line};
+use super::response::{ExtraHeader, HeaderValue, ResponseError, write_line};
 use super::url::{Url, UrlError};
 use crate::error::{HandshakeCause, ResponseFault};
 
@@ -31,8 +31,7 @@ pub struct Offer {
     url: Url,
     origin: Option<Box<str>>,
     subprotocols: Vec<Box<str>>,
-    /// The value of `Sec-WebSocket-Extensions`. Nothing is offered so far; a response that names an extension then
-    /// fails.
+    /// The value of `Sec-WebSocket-Extensions`. Without one, a response that names an extension fails.
     extensions: Option<Box<str>>,
     headers: Vec<ExtraHeader>,
 }
@@ -61,6 +60,11 @@ impl Offer {
         }
         self.subprotocols.push(name.into());
         Ok(())
+    }
+
+    /// Offers these extensions.
+    pub(crate) fn extensions(&mut self, value: HeaderValue<'_>) {
+        self.extensions = Some(value.as_str().into());
     }
 
     /// Says which page or program connects.

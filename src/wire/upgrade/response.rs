@@ -181,6 +181,11 @@ impl<'a> HeaderValue<'a> {
             Err(ResponseError::InvalidValue)
         }
     }
+
+    /// The value.
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
 }
 
 /// Why an application's answer or header line cannot be sent.

@@ -1,0 +1,430 @@
+//! Compression in the life of a connection: who owns which context, and for how long (RFC 7692 §7).
+//!
+//! ```text
+//!                         no context takeover              context takeover
+//!   deflating             the loop's, per window size      the connection's, from its first message until closing
+//!   inflating, whole      the loop's                       the connection's, from its first message until the peer's
+//!   inflating, cut        the message's own, from 4 KiB    Close or a failure
+//!                         on, and back to the loop
+//! ```
+
+use std::fmt;
+
+use super::inbound::Limits;
+use crate::{
+    config::Config,
+    error::{HandshakeCause, ProtocolError, ResponseFault, Violation},
+    event::Kind,
+    wire::{
+        deflate::{
+            DeflateParameters, accept, check_answer,
+            codec::{Deflater, InflateError, Inflater},
+            offer,
+        },
+        upgrade::{Extensions, Request},
+        utf8::Utf8,
+    },
+};
+
+/// Received bytes of a cut message that are kept as they came, before it gets an inflater of its own: a byte must not
+/// make us hold 46 KiB.
+const PATIENCE: usize = 4 << 10;
+/// Inflaters of cut messages that the loop keeps for the next ones.
+const SPARE: usize = 4;
+/// Capacity that the loop's output buffer keeps.
+const KEPT: usize = 1 << 20;
+
+/// What the connections of a loop share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// By bits of the window, from 9 on; 8 is served by 9.
+    deflaters: [Option<Deflater>; 7],
+    inflater: Option<Inflater>,
+    spare: Vec<Inflater>,
+    /// The message that was deflated last.
+    packed: Vec<u8>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Deflates a message that refers to none before it. `None` if that is not worth it.
+    pub(crate) fn deflate(&mut self, payload: &[u8], window: u8, config: &Config) -> Option<&mut Vec<u8>> {
+        let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
+        let bits = window.clamp(9, 15);
+        let deflater = self.deflaters.get_mut(usize::from(bits - 9))?;
+        let deflater = deflater.get_or_insert_with(|| Deflater::new(bits, settings.level));
+        let packed = emptied(&mut self.packed);
+        let smaller = deflater.message(payload, packed);
+        if smaller {
+            deflater.reset();
+        }
+        smaller.then_some(packed)
+    }
+}
+
+fn worth(payload: &[u8], threshold: usize) -> bool {
+    payload.len() >= threshold.max(1)
+}
+
+fn emptied(buffer: &mut Vec<u8>) -> &mut Vec<u8> {
+    buffer.clear();
+    if buffer.capacity() > KEPT {
+        *buffer = Vec::new();
+    }
+    buffer
+}
+
+/// A connection that has negotiated compression.
+#[derive(Debug)]
+pub(crate) struct Coding {
+    agreed: DeflateParameters,
+    /// Our messages, and the peer's, may refer to earlier ones.
+    sends_keeping: bool,
+    receives_keeping: bool,
+    /// The bits of our window.
+    window: u8,
+    /// With context takeover only, and only once it was needed.
+    deflater: Option<Box<Deflater>>,
+    inflater: Option<Box<Inflater>>,
+}
+
+/// Which frame of a broadcast a connection gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// The message as it is.
+    Plain,
+    /// Compressed with a window of so many bits, 9 to 15, and without reference to others.
+    Packed(u8),
+    /// One of its own.
+    Nothing,
+}
+
+impl Coding {
+    /// The server's answer to a request's offers, and how the 101 says it.
+    pub(crate) fn accept(config: &Config, request: &Request<'_>) -> Option<(Self, String)> {
+        let (agreed, answer) = accept(config.deflate.as_ref()?, request.extensions())?;
+        Some((Self::server(agreed), answer))
+    }
+
+    /// What a request of ours offers.
+    pub(crate) fn offer(config: &Config) -> Option<String> {
+        config.deflate.as_ref().map(offer)
+    }
+
+    /// What the response to that offer agrees to.
+    pub(crate) fn answered(
+        config: &Config,
+        extensions: Extensions<'_>,
+    ) -> Result<Option<Self>, HandshakeCause> {
+        let Some(settings) = &config.deflate else { return Ok(None) };
+        let agreed = check_answer(settings, extensions);
+        let agreed = agreed.map_err(|_| HandshakeCause::BadResponse(ResponseFault::Extensions))?;
+        Ok(agreed.map(Self::client))
+    }
+
+    fn server(agreed: DeflateParameters) -> Self {
+        Self {
+            agreed,
+            sends_keeping: !agreed.server_no_context_takeover,
+            receives_keeping: !agreed.client_no_context_takeover,
+            window: agreed.server_max_window_bits.max(9),
+            deflater: None,
+            inflater: None,
+        }
+    }
+
+    fn client(agreed: DeflateParameters) -> Self {
+        Self {
+            agreed,
+            sends_keeping: !agreed.client_no_context_takeover,
+            receives_keeping: !agreed.server_no_context_takeover,
+            window: agreed.client_max_window_bits.max(9),
+            deflater: None,
+            inflater: None,
+        }
+    }
+
+    pub(crate) const fn agreed(&self) -> DeflateParameters {
+        self.agreed
+    }
+
+    /// What others may get of a message of `len` bytes that this connection gets, too.
+    pub(crate) fn sharing(&self, len: usize, config: &Config) -> Sharing {
+        match config.deflate {
+            Some(settings) if len >= settings.threshold.max(1) => {
+                if self.sends_keeping {
+                    Sharing::Nothing
+                } else {
+                    Sharing::Packed(self.window)
+                }
+            }
+            _ => Sharing::Plain,
+        }
+    }
+
+    /// Deflates a message to send. `None`: it goes as it is. Only if it is `open`, more will follow.
+    pub(crate) fn deflate<'s>(
+        &mut self,
+        payload: &[u8],
+        open: bool,
+        shared: &'s mut Shared,
+        config: &Config,
+    ) -> Option<&'s mut Vec<u8>> {
+        if !self.sends_keeping || !open {
+            return shared.deflate(payload, self.window, config);
+        }
+        let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
+        let make = || Box::new(Deflater::new(self.window, settings.level));
+        let deflater = self.deflater.get_or_insert_with(make);
+        let packed = emptied(&mut shared.packed);
+        deflater.message(payload, packed).then_some(packed)
+    }
+
+    /// Nothing more will be sent that could refer to what was.
+    pub(crate) fn release_deflater(&mut self) {
+        self.deflater = None;
+    }
+
+    /// Nothing more will be received.
+    pub(crate) fn release_inflater(&mut self) {
+        self.inflater = None;
+    }
+
+    fn own_inflater(&mut self) -> &mut Inflater {
+        self.inflater.get_or_insert_default()
+    }
+}
+
+/// A compressed message that is not all here.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    /// Payload of its frames so far, as it came.
+    received: u64,
+    /// What of it waits to be inflated.
+    waiting: Vec<u8>,
+    /// Without context takeover, once too much would have to wait.
+    inflater: Option<Inflater>,
+}
+
+impl Packed {
+    /// One of which so many bytes are here.
+    #[expect(clippy::unnecessary_wraps, reason = "where there is no compression there is none")]
+    pub(crate) fn of(received: u64) -> Option<Box<Self>> {
+        Some(Box::new(Self { received, ..Self::default() }))
+    }
+
+    pub(crate) const fn received_bytes(&self) -> u64 {
+        self.received
+    }
+}
+
+/// Where a message inflates to, and the rules that it is held against on the way.
+pub(crate) struct Target<'t> {
+    pub(crate) message: &'t mut Vec<u8>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) utf8: &'t mut Utf8,
+    pub(crate) limits: Limits,
+}
+
+impl Target<'_> {
+    fn limit(&self) -> usize {
+        usize::try_from(self.limits.max_payload).unwrap_or(usize::MAX)
+    }
+
+    /// Takes in what `inflate` appends. The first violation counts: bad text before a limit or bad data behind it.
+    fn take(
+        &mut self,
+        inflate: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), InflateError>,
+    ) -> Result<(), Violation> {
+        let (from, limit) = (self.message.len(), self.limit());
+        let result = inflate(self.message, limit);
+        if self.kind == Some(Kind::Text) {
+            let fresh = self.message.get(from..self.message.len().min(limit)).unwrap_or_default();
+            self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
+        }
+        result.map_err(|error| match error {
+            InflateError::TooBig => Violation::TooBig { limit: self.limits.max_payload },
+            InflateError::Corrupt => ProtocolError::InvalidDeflate.into(),
+        })
+    }
+}
+
+/// What inflates the messages of one connection.
+pub(crate) struct Unpacker<'c> {
+    pub(crate) coding: Option<&'c mut Coding>,
+    pub(crate) shared: &'c mut Shared,
+}
+
+impl Unpacker<'_> {
+    /// A message that is all here.
+    pub(crate) fn whole(&mut self, payload: &[u8], mut target: Target<'_>) -> Result<(), Violation> {
+        emptied(target.message);
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let keep = self.keeps();
+        let inflater = match &mut self.coding {
+            Some(coding) if keep => coding.own_inflater(),
+            _ => self.shared.inflater.get_or_insert_with(Inflater::default),
+        };
+        let result = target
+            .take(|out, limit| inflater.feed(payload, out, limit))
+            .and_then(|()| target.take(|out, limit| inflater.finish(keep, out, limit)));
+        if result.is_err() {
+            inflater.reset();
+            *target.message = Vec::new();
+        }
+        result
+    }
+
+    /// The next piece of a message that is cut.
+    pub(crate) fn piece(
+        &mut self,
+        packed: &mut Packed,
+        piece: &[u8],
+        mut target: Target<'_>,
+    ) -> Result<(), Violation> {
+        packed.received += piece.len() as u64;
+        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives_keeping) {
+            let inflater = coding.own_inflater();
+            return target.take(|out, limit| inflater.feed(piece, out, limit));
+        }
+        if packed.inflater.is_none() && packed.waiting.len() + piece.len() <= PATIENCE {
+            packed.waiting.extend_from_slice(piece);
+            return Ok(());
+        }
+        let inflater = packed.inflater.get_or_insert_with(|| self.shared.spare.pop().unwrap_or_default());
+        for piece in [std::mem::take(&mut packed.waiting).as_slice(), piece] {
+            target.take(|out, limit| inflater.feed(piece, out, limit))?;
+        }
+        Ok(())
+    }
+
+    /// A message that was cut has ended.
+    pub(crate) fn finish(&mut self, packed: &mut Packed, mut target: Target<'_>) -> Result<(), Violation> {
+        if packed.received == 0 {
+            return Ok(());
+        }
+        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives_keeping) {
+            let inflater = coding.own_inflater();
+            return target.take(|out, limit| inflater.finish(true, out, limit));
+        }
+        let Some(mut inflater) = packed.inflater.take() else {
+            return self.whole(&packed.waiting, target);
+        };
+        target.take(|out, limit| inflater.finish(false, out, limit))?;
+        if self.shared.spare.len() < SPARE {
+            self.shared.spare.push(inflater);
+        }
+        Ok(())
+    }
+
+    fn keeps(&self) -> bool {
+        self.coding.as_ref().is_some_and(|coding| coding.receives_keeping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::{
+        close::{Cause, CloseFrame},
+        config::Deflate,
+        conn::{Conn, Context, Cork, Cursor, Timing, state::State},
+        event::Message,
+        id::ConnectionId,
+        time::Time,
+        wire::keys::Keys,
+    };
+
+    fn open(takeover: bool, cx: &mut Context<'_>) -> Conn {
+        let agreed = DeflateParameters {
+            server_no_context_takeover: !takeover,
+            client_no_context_takeover: !takeover,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+        };
+        let mut conn = Conn::new(([127, 0, 0, 1], 1).into(), 1, Time::ZERO);
+        conn.establish(Vec::new(), "/", None, None, Some(Coding::server(agreed)), cx);
+        conn
+    }
+
+    fn receive(conn: &mut Conn, payload: &[u8], cx: &mut Context<'_>) {
+        let length = u8::try_from(payload.len()).expect("short");
+        let mut bytes = [&[0xC1, 0x80 | length, 0, 0, 0, 0], payload].concat();
+        let mut scratch = Vec::new();
+        assert!(conn.next(&mut Cursor::new(&mut bytes, &mut scratch), cx).is_some());
+    }
+
+    fn contexts(conn: &Conn) -> (bool, bool) {
+        let coding = conn.coding().expect("negotiated");
+        (coding.deflater.is_some(), coding.inflater.is_some())
+    }
+
+    #[test]
+    fn contexts_are_made_when_needed_and_given_back_when_closing() {
+        let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
+        let (mut cork, mut deflate) = (Cork::new(Keys::new(1)), Shared::default());
+        let mut notes = VecDeque::new();
+        let mut cx = Context {
+            config: &config,
+            cork: &mut cork,
+            deflate: &mut deflate,
+            now: Time::ZERO,
+            notes: &mut notes,
+            id: ConnectionId::new(0, 0, 1),
+        };
+        let (hello, long) = ([0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], "long ".repeat(500));
+
+        let mut quiet = open(false, &mut cx);
+        receive(&mut quiet, &hello, &mut cx);
+        quiet.send(Message::text(&long), &mut cx).expect("open");
+        assert_eq!(contexts(&quiet), (false, false), "without takeover the loop has them");
+
+        let mut conn = open(true, &mut cx);
+        conn.send(Message::text("short"), &mut cx).expect("open");
+        assert_eq!(contexts(&conn), (false, false), "nothing was compressed");
+        conn.send(Message::text(&long), &mut cx).expect("open");
+        assert_eq!(contexts(&conn), (true, false));
+        receive(&mut conn, &hello, &mut cx);
+        assert_eq!(contexts(&conn), (true, true));
+        conn.close(CloseFrame::NORMAL, Cause::LocalClose, Timing::default(), &mut cx);
+        assert_eq!(contexts(&conn), (false, true), "the peer may still send");
+        let mut close = [0x88, 0x80, 0, 0, 0, 0];
+        conn.next(&mut Cursor::new(&mut close, &mut Vec::new()), &mut cx);
+        assert_eq!(conn.state(), State::RemoteClosing);
+        assert_eq!(contexts(&conn), (false, false));
+    }
+
+    /// Not even many bytes that come one by one make a connection own an inflater before it is time.
+    #[test]
+    fn a_cut_message_waits_before_it_gets_an_inflater() {
+        let mut shared = Shared::default();
+        let (mut packed, mut message, mut utf8) = (Packed::default(), Vec::new(), Utf8::default());
+        let limits = Limits { max_payload: 1 << 20, max_fragments: 9, expect_mask: true, deflate: true };
+        let mut unpacker = Unpacker { coding: None, shared: &mut shared };
+        for round in 0..=PATIENCE {
+            let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
+            // An empty stored block, over and over.
+            let byte = [[0, 0, 0, 0xFF, 0xFF][round % 5]];
+            unpacker.piece(&mut packed, &byte, target).expect("valid");
+            assert_eq!(packed.inflater.is_some(), round == PATIENCE);
+        }
+        assert!(packed.waiting.is_empty());
+        // It goes back to the loop at the end of the message: 4,097 bytes and the four of the tail end a block.
+        for byte in [0, 0xFF, 0xFF, 0] {
+            let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
+            unpacker.piece(&mut packed, &[byte], target).expect("valid");
+        }
+        let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
+        unpacker.finish(&mut packed, target).expect("whole");
+        assert_eq!(shared.spare.len(), 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! Stands in for `deflate.rs` in builds without the feature: nothing is ever negotiated, and all of it compiles to nothing.
+
+#![expect(clippy::unused_self, reason = "the signatures are those of the other")]
+
+use super::inbound::Limits;
+use crate::{
+    config::Config,
+    error::{HandshakeCause, ProtocolError, Violation},
+    event::Kind,
+    wire::{
+        upgrade::{Extensions, Request},
+        utf8::Utf8,
+    },
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Shared {}
+
+impl Shared {
+    pub(crate) fn deflate(&mut self, _: &[u8], _: u8, _: &Config) -> Option<&mut Vec<u8>> {
+        None
+    }
+}
+
+/// There is none.
+#[derive(Debug)]
+pub(crate) enum Coding {}
+
+impl Coding {
+    pub(crate) fn accept(_: &Config, _: &Request<'_>) -> Option<(Self, String)> {
+        None
+    }
+
+    pub(crate) fn offer(_: &Config) -> Option<String> {
+        None
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "the signatures are those of the other")]
+    pub(crate) fn answered(_: &Config, _: Extensions<'_>) -> Result<Option<Self>, HandshakeCause> {
+        Ok(None)
+    }
+
+    pub(crate) fn sharing(&self, _: usize, _: &Config) -> Sharing {
+        match *self {}
+    }
+
+    pub(crate) fn deflate<'s>(
+        &mut self,
+        _: &[u8],
+        _: bool,
+        _: &'s mut Shared,
+        _: &Config,
+    ) -> Option<&'s mut Vec<u8>> {
+        match *self {}
+    }
+
+    pub(crate) fn release_deflater(&mut self) {
+        match *self {}
+    }
+
+    pub(crate) fn release_inflater(&mut self) {
+        match *self {}
+    }
+}
+
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "all is plain")]
+pub(crate) enum Sharing {
+    Plain,
+    Packed(u8),
+    Nothing,
+}
+
+/// There is none.
+#[derive(Debug)]
+pub(crate) enum Packed {}
+
+impl Packed {
+    pub(crate) fn of(_: u64) -> Option<Box<Self>> {
+        None
+    }
+
+    pub(crate) fn received_bytes(&self) -> u64 {
+        match *self {}
+    }
+}
+
+#[expect(dead_code, reason = "nobody reads what is never inflated")]
+pub(crate) struct Target<'t> {
+    pub(crate) message: &'t mut Vec<u8>,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) utf8: &'t mut Utf8,
+    pub(crate) limits: Limits,
+}
+
+#[expect(dead_code, reason = "the other one has a use for it")]
+pub(crate) struct Unpacker<'c> {
+    pub(crate) coding: Option<&'c mut Coding>,
+    pub(crate) shared: &'c mut Shared,
+}
+
+impl Unpacker<'_> {
+    pub(crate) fn whole(&mut self, _: &[u8], _: Target<'_>) -> Result<(), Violation> {
+        Err(ProtocolError::ReservedBits.into())
+    }
+
+    pub(crate) fn piece(&mut self, packed: &mut Packed, _: &[u8], _: Target<'_>) -> Result<(), Violation> {
+        match *packed {}
+    }
+
+    pub(crate) fn finish(&mut self, packed: &mut Packed, _: Target<'_>) -> Result<(), Violation> {
+        match *packed {}
+    }
+}

@@ -1,0 +1,673 @@
+//! permessage-deflate through the sans-IO core: what is compressed, inflated, limited, shared and given back.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+
+use adjourn::{
+    Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Deflate, Event, Handler,
+    Message, ProtocolError, Server, ShutdownPlan, Time, Upgrade, UpgradeRequest,
+    conn::Cursor,
+    hub::{Action, Hub},
+    wire::deflate::codec::{Deflater, Inflater},
+};
+use proptest::prelude::*;
+
+const OFFER: &str = "permessage-deflate; client_max_window_bits";
+const LIMIT: usize = 100_000;
+
+/// Echoes, and writes down.
+#[derive(Default)]
+struct Echo {
+    events: Vec<String>,
+    closed: Vec<Closed>,
+    ids: Vec<ConnectionId>,
+}
+
+impl Handler for Echo {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        Upgrade::accept(())
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
+        match event {
+            Event::Open { id } => self.ids.push(id),
+            Event::Message { id, message, closing } => {
+                self.events.push(format!("{:?} {} {closing}", message.kind(), hash(message.as_bytes())));
+                let _ = clients.send(id, message);
+            }
+            Event::Close { mut closed, .. } => {
+                (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
+                let mut told = closed.clone();
+                // How much of what is in vain had been read by then is a matter of the cuts.
+                (told.lost.trailing_bytes, told.lost.inbound_partial_bytes) = (0, 0);
+                self.events.push(format!("{told:?}"));
+                self.closed.push(closed);
+            }
+            other => self.events.push(format!("{other:?}")),
+        }
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    let sum = bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte) + 1));
+    format!("{} bytes {sum:x}", bytes.len())
+}
+
+/// A hub, and the bytes that its connections were sent.
+struct Bench {
+    hub: Hub<()>,
+    echo: Echo,
+    written: BTreeMap<usize, Vec<u8>>,
+    /// Bytes that the kernel takes from each connection yet.
+    room: usize,
+}
+
+impl Bench {
+    fn new(deflate: Option<Deflate>) -> Self {
+        let mut config = Config::default();
+        config.max_payload = LIMIT;
+        config.deflate = deflate;
+        let hub = Hub::new(config, 0, 1);
+        Self { hub, echo: Echo::default(), written: BTreeMap::new(), room: usize::MAX }
+    }
+
+    /// Opens a connection; returns its slot and the head of the answer.
+    fn open(&mut self, offer: &str) -> (usize, String) {
+        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
+        let slot = self.hub.accept(peer).expect("there is room");
+        let offer =
+            if offer.is_empty() { String::new() } else { format!("Sec-WebSocket-Extensions: {offer}\r\n") };
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n"
+        );
+        self.read(slot, request.as_bytes());
+        let head = String::from_utf8(self.take(slot)).expect("ASCII");
+        (slot, head)
+    }
+
+    fn read(&mut self, slot: usize, bytes: &[u8]) {
+        self.hub.begin_turn(Time::ZERO);
+        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
+        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
+        self.hub.handle_readable(slot);
+        while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.echo) {
+            self.echo.on_event(&mut self.hub.clients(), event);
+            self.deliver();
+        }
+        assert!(scratch.capacity() <= LIMIT + 4096, "the limit bounds the buffer: {}", scratch.capacity());
+        self.settle();
+    }
+
+    fn act<T>(&mut self, act: impl FnOnce(&mut Clients<'_, ()>) -> T) -> T {
+        self.hub.begin_turn(Time::ZERO);
+        let result = act(&mut self.hub.clients());
+        self.settle();
+        result
+    }
+
+    fn deliver(&mut self) {
+        while let Some(event) = self.hub.poll_event() {
+            self.echo.on_event(&mut self.hub.clients(), event);
+        }
+    }
+
+    fn settle(&mut self) {
+        loop {
+            self.deliver();
+            let Some(action) = self.hub.poll_action() else { return };
+            match action {
+                Action::Write(slot) => {
+                    let (written, room) = (self.written.entry(slot).or_default(), &mut self.room);
+                    let done = self.hub.transmit(slot, &mut |slices| {
+                        let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+                        let n = offered.len().min(*room);
+                        *room -= n;
+                        written.extend_from_slice(&offered[..n]);
+                        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+                    });
+                    done.expect("this kernel has no errors");
+                }
+                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
+                Action::Fin(_) | Action::Release(..) | Action::Read(_) | Action::Connect(_) => {}
+            }
+        }
+    }
+
+    fn take(&mut self, slot: usize) -> Vec<u8> {
+        self.written.remove(&slot).unwrap_or_default()
+    }
+
+    /// The frames that were sent since the last time.
+    fn frames(&mut self, slot: usize) -> Vec<Frame> {
+        let bytes = self.take(slot);
+        let mut rest = bytes.as_slice();
+        let mut frames = Vec::new();
+        while !rest.is_empty() {
+            let (frame, after) = Frame::parse(rest).expect("whole frames");
+            frames.push(frame);
+            rest = after;
+        }
+        frames
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Frame {
+    first: u8,
+    payload: Vec<u8>,
+}
+
+impl Frame {
+    fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (length, header) = match *bytes.get(1)? {
+            126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+            127 => (usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?, 10),
+            length => (usize::from(length), 2),
+        };
+        let payload = bytes.get(header..header + length)?.to_vec();
+        Some((Self { first: bytes[0], payload }, &bytes[header + length..]))
+    }
+}
+
+/// A client's frame.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut out = vec![first];
+    match u16::try_from(payload.len()) {
+        Ok(n @ 0..=125) => out.push(0x80 | n.to_le_bytes()[0]),
+        Ok(n) => {
+            out.push(0xFE);
+            out.extend_from_slice(&n.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(0xFF);
+            out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(&key);
+    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out
+}
+
+/// One side's codec, as the parameters say.
+struct Peer {
+    deflater: Deflater,
+    inflater: Inflater,
+    sends_keeping: bool,
+    receives_keeping: bool,
+}
+
+impl Peer {
+    fn of(head: &str) -> Self {
+        let bits = head
+            .split("client_max_window_bits=")
+            .nth(1)
+            .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+        Self {
+            deflater: Deflater::new(bits.unwrap_or(15), 6),
+            inflater: Inflater::default(),
+            sends_keeping: !head.contains("client_no_context_takeover"),
+            receives_keeping: !head.contains("server_no_context_takeover"),
+        }
+    }
+
+    /// A message in frames cut at these places; not compressed if that makes it larger.
+    fn message(&mut self, opcode: u8, payload: &[u8], cuts: &[usize]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        let compressed = self.deflater.message(payload, &mut packed);
+        if !self.sends_keeping {
+            self.deflater.reset();
+        }
+        let bytes = if compressed { packed.as_slice() } else { payload };
+        fragments(opcode | if compressed { 0x40 } else { 0 }, bytes, cuts)
+    }
+
+    fn inflate(&mut self, frame: &Frame) -> Vec<u8> {
+        if frame.first & 0x40 == 0 {
+            return frame.payload.clone();
+        }
+        let mut out = Vec::new();
+        self.inflater.feed(&frame.payload, &mut out, usize::MAX - 1).expect("valid");
+        self.inflater.finish(self.receives_keeping, &mut out, usize::MAX - 1).expect("whole");
+        out
+    }
+}
+
+fn fragments(first: u8, bytes: &[u8], cuts: &[usize]) -> Vec<u8> {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
+    cuts.sort_unstable();
+    let last = cuts.len() - 2;
+    let pieces = cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).enumerate();
+    pieces
+        .flat_map(|(index, piece)| {
+            let opcode = if index == 0 { first } else { 0 };
+            frame(opcode | if index == last { 0x80 } else { 0 }, piece)
+        })
+        .collect()
+}
+
+fn settings(server_keeps: bool, client_keeps: bool) -> Deflate {
+    let mut deflate = Deflate::default();
+    deflate.threshold = 20;
+    deflate.server_no_context_takeover = !server_keeps;
+    deflate.client_no_context_takeover = !client_keeps;
+    deflate
+}
+
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    assert!(Deflater::new(15, 6).message(payload, &mut out), "smaller");
+    out
+}
+
+#[test]
+fn a_message_below_the_threshold_goes_as_it_is() {
+    let mut deflate = Deflate::default();
+    deflate.threshold = 100;
+    let mut bench = Bench::new(Some(deflate));
+    let (slot, head) = bench.open(OFFER);
+    let mut peer = Peer::of(&head);
+    let noise: Vec<u8> = std::iter::repeat_with({
+        let mut random = fastrand::Rng::with_seed(1);
+        move || random.u8(..)
+    })
+    .take(500)
+    .collect();
+    for (payload, compressed) in
+        [(vec![b'a'; 99], false), (vec![b'a'; 100], true), (noise, false), (vec![], false)]
+    {
+        bench.read(slot, &frame(0x82, &payload));
+        let frames = bench.frames(slot);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].first, if compressed { 0xC2 } else { 0x82 }, "{} bytes", payload.len());
+        assert_eq!(peer.inflate(&frames[0]), payload);
+        assert_eq!(frames[0].payload.len() < payload.len(), compressed);
+    }
+    let agreed = bench.hub.clients().iter().next().and_then(|client| client.deflate()).expect("negotiated");
+    assert!(head.contains(&agreed.to_string()), "{head}: {agreed}");
+}
+
+#[test]
+fn nothing_is_negotiated_that_was_not_asked_for_on_both_sides() {
+    for (deflate, offer) in [(None, OFFER), (Some(Deflate::default()), ""), (None, "")] {
+        let mut bench = Bench::new(deflate);
+        let (slot, head) = bench.open(offer);
+        assert!(!head.contains("Sec-WebSocket-Extensions"), "{head}");
+        assert_eq!(bench.hub.clients().iter().next().and_then(|client| client.deflate()), None);
+        bench.read(slot, &frame(0xC1, &deflated(&[b'a'; 50])));
+        assert_eq!(bench.echo.closed[0].cause, Cause::Protocol(ProtocolError::ReservedBits));
+    }
+}
+
+#[test]
+fn rsv1_is_for_the_first_frame_of_a_message() {
+    let packed = deflated(&[b'a'; 200]);
+    let (first, second) = packed.split_at(4);
+    let rows: &[(&str, Vec<u8>, Option<u16>)] = &[
+        ("a whole message", frame(0xC1, &packed), None),
+        ("two fragments", [frame(0x41, first), frame(0x80, second)].concat(), None),
+        ("an empty last fragment", [frame(0x41, &packed), frame(0x80, b"")].concat(), None),
+        ("an empty first fragment", [frame(0x41, b""), frame(0x80, &packed)].concat(), None),
+        ("an empty compressed message", frame(0xC1, b""), None),
+        ("another empty one", frame(0xC1, b"\0"), None),
+        ("a Ping between", [frame(0x41, first), frame(0x89, b""), frame(0x80, second)].concat(), None),
+        ("a continuation", [frame(0x41, first), frame(0xC0, second)].concat(), Some(1002)),
+        ("a continuation of a plain message", [frame(0x01, b"a"), frame(0xC0, b"b")].concat(), Some(1002)),
+        ("a Ping", frame(0xC9, b""), Some(1002)),
+        ("a Pong", frame(0xCA, b""), Some(1002)),
+        ("a Close", frame(0xC8, b""), Some(1002)),
+        ("RSV2 as well", frame(0xE1, &packed), Some(1002)),
+        ("no DEFLATE data", frame(0xC2, &[0xFF; 20]), Some(1007)),
+        ("half a message", frame(0xC2, first), Some(1007)),
+        ("text that is not UTF-8", frame(0xC1, &deflated(&[0xFF; 50])), Some(1007)),
+        (
+            "text that ends inside a character",
+            frame(0xC1, &deflated("ü".repeat(30).as_bytes().split_last().expect("some").1)),
+            Some(1007),
+        ),
+        ("too much", frame(0xC2, &deflated(&vec![0; LIMIT + 1])), Some(1009)),
+        ("just not too much", frame(0xC2, &deflated(&vec![0; LIMIT])), None),
+        (
+            "bad text before too much",
+            frame(0xC1, &deflated(&[vec![b'a'; 10], vec![0xFF; 2 * LIMIT]].concat())),
+            Some(1007),
+        ),
+        (
+            "bad text behind too much",
+            frame(0xC1, &deflated(&[vec![b'a'; LIMIT + 1], vec![0xFF; 9]].concat())),
+            Some(1009),
+        ),
+        (
+            "announced to be too much even compressed",
+            frame(0x42, &[0, 0, 0, 0xFF, 0xFF])
+                .into_iter()
+                .chain([0x80, 0xFF, 0, 0, 0, 0, 0, 2, 0, 0, 1, 2, 3, 4])
+                .collect(),
+            Some(1009),
+        ),
+        ("compressed to more than it was", frame(0xC2, &stored(LIMIT)), None),
+    ];
+    for (server_keeps, client_keeps) in [(false, false), (true, true)] {
+        for (name, bytes, expected) in rows {
+            // All at once, and byte by byte.
+            for step in [bytes.len(), 1, 4096] {
+                if step == 1 && bytes.len() > 10_000 {
+                    continue;
+                }
+                let mut bench = Bench::new(Some(settings(server_keeps, client_keeps)));
+                let (slot, _) = bench.open(OFFER);
+                for piece in bytes.chunks(step) {
+                    bench.read(slot, piece);
+                }
+                let close = bench.frames(slot).into_iter().find(|frame| frame.first == 0x88);
+                let code = close.map(|frame| u16::from_be_bytes([frame.payload[0], frame.payload[1]]));
+                assert_eq!(code, *expected, "{name}, by {step}");
+            }
+        }
+    }
+}
+
+/// DEFLATE data that is larger than what it holds.
+fn stored(length: usize) -> Vec<u8> {
+    let blocks = vec![7; length];
+    let mut out: Vec<u8> = blocks
+        .chunks(2000)
+        .flat_map(|block| {
+            let length = u16::try_from(block.len()).expect("short");
+            [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes(), block].concat()
+        })
+        .collect();
+    out.push(0);
+    assert!(out.len() > length);
+    out
+}
+
+#[test]
+fn a_broadcast_is_compressed_once_for_all_who_can_get_the_same() {
+    let mut bench = Bench::new(Some(settings(true, true)));
+    let offers = [
+        "",
+        "permessage-deflate; server_no_context_takeover",
+        "permessage-deflate; server_no_context_takeover",
+        "permessage-deflate; server_no_context_takeover; server_max_window_bits=9",
+        "permessage-deflate",
+        "permessage-deflate",
+    ];
+    let mut clients: Vec<_> = offers
+        .iter()
+        .map(|offer| {
+            let (slot, head) = bench.open(offer);
+            (slot, Peer::of(&head))
+        })
+        .collect();
+    for (round, length) in [5, 300, 300, 30_000, 90_000].into_iter().enumerate() {
+        let text = prices(round, length);
+        let sent = bench.act(|clients| clients.broadcast(Message::text(&text), |_| true));
+        assert_eq!((sent.sent, sent.refused), (6, 0));
+        let frames: Vec<_> = clients
+            .iter_mut()
+            .map(|(slot, peer)| {
+                let frames = bench.frames(*slot);
+                assert_eq!(frames.len(), 1);
+                assert_eq!(peer.inflate(&frames[0]), text.as_bytes(), "{length}");
+                frames[0].clone()
+            })
+            .collect();
+        let compressed: Vec<_> = frames.iter().map(|frame| frame.first & 0x40 != 0).collect();
+        let expected = if length < 20 { [false; 6] } else { [false, true, true, true, true, true] };
+        assert_eq!(compressed, expected);
+        assert_eq!(frames[1], frames[2], "the same frame");
+        if round == 2 {
+            assert!(frames[4].payload.len() < frames[1].payload.len(), "refers to the one before");
+        }
+    }
+}
+
+/// Text that can be compressed, and better with what came before.
+fn prices(round: usize, length: usize) -> String {
+    let words = (0..=length / 3).map(|n| format!("{}, ", n * 7919 % 1000));
+    format!("{round}: {}", words.collect::<String>()).chars().take(length).collect()
+}
+
+/// Whatever the kernel takes: what was accepted is what was handed over and what is reported as lost.
+#[test]
+fn a_cut_at_every_byte_is_accounted_for() {
+    let lengths = [30, 5, 400, 40_000, 0, 700];
+    let messages: Vec<_> = (0..).zip(lengths).map(|(n, length)| prices(n, length)).collect();
+    for keeping in [false, true] {
+        let mut total = usize::MAX;
+        let mut room = 0;
+        while room <= total {
+            let mut bench = Bench::new(Some(settings(keeping, keeping)));
+            let (slot, head) = bench.open(OFFER);
+            let mut peer = Peer::of(&head);
+            let id = bench.echo.ids[0];
+            bench.room = room;
+            let mut buffered = 0;
+            for message in &messages {
+                buffered = bench.act(|clients| {
+                    clients.send(id, Message::text(message)).expect("there is room");
+                    clients.get(id).expect("it is open").buffered_amount()
+                });
+            }
+            bench.act(|clients| clients.terminate(id));
+            let written = bench.take(slot);
+            let mut rest = written.as_slice();
+            let mut whole = 0;
+            while let Some((frame, after)) = Frame::parse(rest) {
+                assert_eq!(peer.inflate(&frame), messages[whole].as_bytes());
+                (whole, rest) = (whole + 1, after);
+            }
+            let lost = bench.echo.closed[0].lost;
+            assert_eq!(
+                whole as u64 + lost.messages + lost.partial,
+                messages.len() as u64,
+                "{room}: {lost:?}"
+            );
+            assert_eq!(lost.partial, u64::from(!rest.is_empty()));
+            if room == 0 {
+                assert!(lost.bytes < 20_000, "compressed: {lost:?}");
+                total = buffered + written.len();
+            }
+            // Every byte of the small ones, and some of the large one.
+            room += if room > 600 && room + 800 < total { 97 } else { 1 };
+        }
+    }
+}
+
+#[test]
+fn a_kick_that_drops_what_is_queued_does_not_refer_to_it() {
+    for keeping in [false, true] {
+        for room in [0, 40, 300] {
+            let mut bench = Bench::new(Some(settings(keeping, keeping)));
+            let (slot, head) = bench.open(OFFER);
+            let mut peer = Peer::of(&head);
+            let id = bench.echo.ids[0];
+            bench.room = room;
+            bench.act(|clients| {
+                for n in 0..60 {
+                    clients.send(id, Message::text(&prices(n, 500))).expect("there is room");
+                }
+            });
+            bench.act(|clients| {
+                clients.kick(id, Message::text(&prices(0, 500)), CloseFrame::GOING_AWAY, true)
+            });
+            bench.room = usize::MAX;
+            bench.hub.handle_writable(slot);
+            bench.settle();
+            let mut frames = bench.frames(slot);
+            assert_eq!(frames.pop().map(|frame| frame.first), Some(0x88));
+            assert!(!frames.is_empty() && frames.len() < 60);
+            let last = frames.len() - 1;
+            for (n, frame) in frames.into_iter().enumerate() {
+                assert_eq!(frame.first, 0xC1);
+                let expected = prices(if n == last { 0 } else { n }, 500);
+                assert_eq!(peer.inflate(&frame), expected.as_bytes());
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_that_come_during_our_closing_are_inflated() {
+    let mut bench = Bench::new(Some(settings(true, true)));
+    let (slot, head) = bench.open(OFFER);
+    let mut peer = Peer::of(&head);
+    let id = bench.echo.ids[0];
+    let message = prices(1, 300);
+    bench.read(slot, &peer.message(1, message.as_bytes(), &[]));
+    bench.act(|clients| clients.close(id, CloseFrame::NORMAL));
+    bench.read(slot, &peer.message(1, message.as_bytes(), &[2, 7]));
+    let expected = format!("Text {} true", hash(message.as_bytes()));
+    assert_eq!(bench.echo.events.iter().filter(|event| **event == expected).count(), 1);
+    // Paused, they are counted instead.
+    let (slot, head) = bench.open(OFFER);
+    let mut peer = Peer::of(&head);
+    let id = bench.echo.ids[1];
+    bench.act(|clients| clients.pause(id));
+    let bytes =
+        [peer.message(1, message.as_bytes(), &[]), peer.message(2, message.as_bytes(), &[3])].concat();
+    bench.read(slot, &bytes);
+    bench.act(|clients| clients.terminate(id));
+    let lost = bench.echo.closed[0].lost;
+    assert_eq!((lost.inbound_messages, lost.inbound_bytes), (2, 600), "{lost:?}");
+}
+
+/// Both roles on one loop, over real sockets: what the client sends comes back.
+#[test]
+fn the_client_role_compresses_too() {
+    for (server_keeps, client_keeps) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut config = Config::default();
+        config.deflate = Some(settings(server_keeps, client_keeps));
+        let mut server = Server::bind("127.0.0.1:0", config).expect("a port is free");
+        let url = format!("ws://{}/", server.local_addr().expect("it listens"));
+        let client = server.connect(ConnectRequest::new(&url).expect("a URL"), ()).expect("there is room");
+        let (mut round, mut agreed) = (0, Vec::new());
+        let message = |round: usize| prices(round, [10, 500, 500, 70_000, 30_000][round]);
+        let run = server.run(|clients, event| match event {
+            Event::Open { id } => {
+                agreed.push(clients.get(id).and_then(|client| client.deflate()).expect("negotiated"));
+                if id == client {
+                    clients.send(id, Message::text(&message(0))).expect("open");
+                }
+            }
+            Event::Message { id, message: echo, .. } if id == client => {
+                assert_eq!(echo.as_text(), Some(message(round).as_str()));
+                round += 1;
+                if round == 5 {
+                    clients.close(id, CloseFrame::NORMAL);
+                } else {
+                    // A broadcast is the same for one, but for its mask.
+                    let sent = clients.broadcast(Message::text(&message(round)), |other| other.id() == id);
+                    assert_eq!(sent.sent, 1);
+                }
+            }
+            Event::Message { id, message, .. } => clients.send(id, message).expect("open"),
+            Event::Close { id, closed } if id == client => {
+                assert!(closed.was_clean(), "{closed:?}");
+                clients.shutdown(ShutdownPlan::hard());
+            }
+            Event::HandshakeFailed { cause, .. } => panic!("{cause:?}"),
+            _ => {}
+        });
+        run.expect("the poll works");
+        assert_eq!(round, 5);
+        assert_eq!(agreed.len(), 2);
+        assert_eq!(agreed[0], agreed[1], "both sides agree");
+        assert_eq!(agreed[0].server_no_context_takeover, !server_keeps);
+        assert_eq!(agreed[0].client_no_context_takeover, !client_keeps);
+    }
+}
+
+fn any_message() -> impl Strategy<Value = (u8, Vec<u8>)> {
+    let words =
+        prop::collection::vec(prop::sample::select(vec!["price", "\"id\":", "é", "7", "{}, "]), 0..400)
+            .prop_map(|words| (1, words.concat().into_bytes()));
+    let noise = prop::collection::vec(any::<u8>(), 0..1000).prop_map(|bytes| (2, bytes));
+    let zeros = (0..LIMIT).prop_map(|length| (2, vec![0; length]));
+    prop_oneof![4 => words, 2 => noise, 1 => zeros]
+}
+
+fn any_offer() -> impl Strategy<Value = String> {
+    let bits = |name: &'static str| {
+        prop_oneof![Just(String::new()), (8..=15_u8).prop_map(move |bits| format!("; {name}={bits}"))]
+    };
+    let flag = |name: &'static str| {
+        prop::bool::ANY.prop_map(move |on| if on { format!("; {name}") } else { String::new() })
+    };
+    (
+        flag("server_no_context_takeover"),
+        flag("client_no_context_takeover"),
+        bits("server_max_window_bits"),
+        prop_oneof![1 => Just("; client_max_window_bits".to_owned()), 3 => bits("client_max_window_bits")],
+    )
+        .prop_map(|(a, b, c, d)| format!("permessage-deflate{a}{b}{c}{d}"))
+}
+
+/// What a session of these pieces looks like.
+fn session(deflate: Deflate, offer: &str, bytes: &[u8], cuts: &[usize]) -> (Vec<String>, Vec<u8>) {
+    let mut bench = Bench::new(Some(deflate));
+    let (slot, _) = bench.open(offer);
+    let mut from = 0;
+    for cut in cuts.iter().copied().chain([bytes.len()]) {
+        let to = cut.clamp(from, bytes.len());
+        if to > from {
+            bench.read(slot, &bytes[from..to]);
+        }
+        from = to;
+    }
+    bench.hub.handle_eof(slot);
+    bench.settle();
+    (std::mem::take(&mut bench.echo.events), bench.take(slot))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+    #[test]
+    fn messages_come_back_as_they_were(
+        (server_keeps, client_keeps, offer) in (any::<bool>(), any::<bool>(), any_offer()),
+        messages in prop::collection::vec((any_message(), prop::collection::vec(any::<usize>(), 0..4)), 1..6),
+        mut cuts in prop::collection::vec(0..3000_usize, 0..12),
+    ) {
+        let mut bench = Bench::new(Some(settings(server_keeps, client_keeps)));
+        let (slot, head) = bench.open(&offer);
+        let mut peer = Peer::of(&head);
+        let bytes: Vec<u8> = messages.iter().flat_map(|((opcode, payload), cuts)| peer.message(*opcode, payload, cuts)).collect();
+        cuts.sort_unstable();
+        let mut from = 0;
+        for cut in cuts.into_iter().chain([bytes.len()]) {
+            let to = cut.clamp(from, bytes.len());
+            if to > from {
+                bench.read(slot, &bytes[from..to]);
+            }
+            from = to;
+        }
+        let frames = bench.frames(slot);
+        prop_assert_eq!(frames.len(), messages.len());
+        for (frame, ((opcode, payload), _)) in frames.iter().zip(&messages) {
+            prop_assert_eq!(frame.first & 0xBF, 0x80 | opcode);
+            let inflated = peer.inflate(frame);
+            prop_assert!(&inflated == payload);
+        }
+    }
+
+    /// One byte wrong, anywhere: the same events and the same bytes, whatever the cuts.
+    #[test]
+    fn any_split_of_wrong_bytes_gives_the_same_events(
+        keeps: bool,
+        messages in prop::collection::vec((any_message(), prop::collection::vec(any::<usize>(), 0..4)), 1..4),
+        (place, byte) in (any::<prop::sample::Index>(), any::<u8>()),
+        mut cuts in prop::collection::vec(0..3000_usize, 0..12),
+    ) {
+        let mut peer = Peer::of(if keeps { "" } else { "client_no_context_takeover server_no_context_takeover" });
+        let mut bytes: Vec<u8> = messages.iter().flat_map(|((opcode, payload), cuts)| peer.message(*opcode, payload, cuts)).collect();
+        let place = place.index(bytes.len());
+        bytes[place] = byte;
+        cuts.sort_unstable();
+        let deflate = settings(keeps, keeps);
+        prop_assert_eq!(session(deflate, OFFER, &bytes, &[]), session(deflate, OFFER, &bytes, &cuts));
+    }
+}
