@@ -271,7 +271,8 @@ impl Backlog {
         }
     }
 
-    /// A Close of ours is queued now: a newer Pong goes behind it, and leaves the one in front of it alone.
+    /// A Close of ours, or a Pong of its own, is queued now: a newer Pong goes behind it, and leaves the one in front
+    /// of it alone.
     pub(crate) fn pin_pong(&mut self) {
         self.pong = None;
     }

@@ -112,6 +112,10 @@ impl Conn {
             self.backlog(now).push_pong(mask, payload);
             return self.want_write();
         }
+        if let (Opcode::Pong, Some(work)) = (opcode, &mut self.work) {
+            // It goes behind all others, so a newer one must not take the place of one in front of it.
+            work.backlog.pin_pong();
+        }
         self.push_frame(opcode, payload, cork, now);
     }
 
