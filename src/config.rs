@@ -77,8 +77,9 @@ pub struct Config {
     pub notsent_lowat: Option<u32>,
     /// Connections that may wait in the kernel for `accept`. 4,096: what Linux caps it at by default.
     pub listen_backlog: u32,
-    /// Whether and how messages are compressed, where the client offers it too. `None`: not at all; compression costs
-    /// more time than it saves on a local network, so it is for those who ask for it.
+    /// Whether and how messages are compressed, where the other side agrees: a server accepts what clients offer, and
+    /// connections of ours offer it. `None`: not at all; compression costs more time than it saves on a local network,
+    /// so it is for those who ask for it.
     #[cfg(feature = "deflate")]
     pub deflate: Option<Deflate>,
 }
@@ -124,10 +125,13 @@ impl Default for Config {
 
 /// How messages are compressed: permessage-deflate (RFC 7692).
 ///
-/// As it is by default, a connection keeps nothing between messages: the loop has one compressor (370 KiB) and one
-/// inflater (46 KiB) for all, from the first message on that needs them. *Context takeover* lets messages refer to earlier ones, which makes small similar
-/// messages much smaller, and costs each connection a compressor or an inflater of its own, from the first message that
-/// needs it until it closes.
+/// As it is by default, a connection keeps nothing between messages: the loop has one inflater (46 KiB), and a compressor
+/// (370 KiB) per size of window that its peers ask for, which is one. Both are made for the first message that needs
+/// them. *Context takeover* lets messages refer to earlier ones, which makes similar messages much smaller, and costs
+/// each connection a compressor or an inflater of its own, from the first message that needs it until it closes.
+///
+/// A message that is cut, by fragments or by the end of a read, has an inflater of its own from 4 KiB on. Inflating never
+/// allocates more than what has come out by then, [`Config::max_payload`] at most.
 ///
 /// ```
 /// let mut deflate = adjourn::Deflate::default();
@@ -145,17 +149,17 @@ pub struct Deflate {
     /// Bytes below which a message of ours is sent as it is. 1,024, as npm ws has it: what fits in a packet anyway
     /// gains nothing but work.
     pub threshold: usize,
-    /// The server's messages do not refer to earlier ones: no compressor per connection (370 KiB). A client that asks
-    /// for it gets it in any case. True: a quiet connection owns no buffer.
+    /// The server's messages do not refer to earlier ones: on a server, no compressor per connection (370 KiB). A client
+    /// that asks for it gets it in any case. True: a quiet connection owns no buffer.
     pub server_no_context_takeover: bool,
-    /// The client's messages do not refer to earlier ones: no inflater per connection (48 KiB with a window of 15 bits).
-    /// A client that offers it is taken at its word in any case. True, for the same reason.
+    /// The client's messages do not refer to earlier ones: on a server, no inflater per connection (46 KiB). A client
+    /// that offers it is taken at its word in any case. True, for the same reason.
     pub client_no_context_takeover: bool,
-    /// The largest window of the server, 8 to 15 bits; the client may ask for less. 15: 9 and less still takes
-    /// 245 KiB of the compressor's 370, and makes messages larger.
+    /// The largest window of the server, 8 to 15 bits; the client may ask for less. 15: a smaller one makes messages
+    /// larger and saves little, since a compressor with 9 bits still takes 245 KiB.
     pub server_max_window_bits: u8,
     /// The largest window of the client, 8 to 15 bits. With less than 15, an offer of a client that would not obey is
-    /// declined. 15: our memory does not depend on it.
+    /// declined. 15: an inflater's memory does not depend on it.
     pub client_max_window_bits: u8,
 }
 

@@ -183,7 +183,8 @@ pub(crate) struct Work {
 /// What few connections have, for all of their life.
 #[derive(Debug, Default)]
 struct Extras {
-    subprotocol: Option<Box<str>>,
+    /// Boxed twice, because a fat pointer would make this larger for all.
+    subprotocol: Option<Box<Box<str>>>,
     overrides: Option<Box<Overrides>>,
     coding: Option<Coding>,
 }
@@ -231,7 +232,7 @@ impl Conn {
     }
 
     pub(crate) fn subprotocol(&self) -> Option<&str> {
-        self.extras.as_ref()?.subprotocol.as_deref()
+        self.extras.as_ref()?.subprotocol.as_ref().map(|name| &***name)
     }
 
     pub(crate) const fn since(&self) -> Time {
@@ -708,7 +709,8 @@ impl Conn {
     ) {
         self.path = Path::new(path);
         if subprotocol.is_some() || overrides.is_some() || coding.is_some() {
-            let (subprotocol, overrides) = (subprotocol.map(Box::from), overrides.map(Box::new));
+            let subprotocol = subprotocol.map(|name| Box::new(Box::from(name)));
+            let overrides = overrides.map(Box::new);
             self.extras = Some(Box::new(Extras { subprotocol, overrides, coding }));
         }
         self.apply(Input::Upgrade, Why::Handshake { cause: None, response }, cx);
