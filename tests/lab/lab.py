@@ -11,7 +11,7 @@ import time
 
 import wire
 
-# A deadline fires within [T, T + 50 ms] (CLOSING.md section 3); the rest is for a noisy machine.
+# A deadline fires within [T, T + 50 ms] (the closing specification section 3); the rest is for a noisy machine.
 PROMISED_MS = 50
 SLACK_MS = int(os.environ.get("LAB_SLACK_MS", "150"))
 # "flood N SIZE" for a peer that does not read. The first is several times what both kernels hold, in many messages:

@@ -42,7 +42,7 @@ MB = 1_000_000
 MIB = 1 << 20
 DESCRIPTORS = 20_000
 SLACK_MS = lab.SLACK_MS
-# What closing adds to a promise, whatever peers do (CLOSING.md section 8).
+# What closing adds to a promise, whatever peers do (the closing specification section 8).
 SHUTDOWN_MS = 250
 # No deadline later than this, with 10,000 connections closing at once.
 LATE_MS = 100

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Black-box tests of how connections end: they know CLOSING.md, LAB.md and RFC 6455, and drive `close_lab`.
+"""Black-box tests of how connections end: they know the closing specification, the lab's interface and RFC 6455, and drive `close_lab`.
 
     python3 tests/lab/run.py PATH/OF/close_lab [-k PATTERN] [-j N] [--slack MS] [--list] [-v]
 
-The name of a test says which section of CLOSING.md it is about (s3_..., s8_...), `lab_` is LAB.md, `hostile_` is a
+The name of a test says which section of the closing specification it is about (s3_..., s8_...), `lab_` is the lab's interface, `hostile_` is a
 peer that means harm. Each test has server processes of its own. PATTERN is a regular expression searched in the names;
 several -k are alternatives. The last line is `N passed, M failed`; the exit status is 1 when something failed.
 """

@@ -1,4 +1,4 @@
-"""CLOSING.md section 4, the rows of LocalClosing, RemoteClosing and Lingering."""
+"""the closing specification section 4, the rows of LocalClosing, RemoteClosing and Lingering."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692) behind `--deflate`; CLOSING.md section 11; bombs."""
+"""permessage-deflate (RFC 7692) behind `--deflate`; the closing specification section 11; bombs."""
 
 import zlib
 

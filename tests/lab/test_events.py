@@ -1,4 +1,4 @@
-"""CLOSING.md section 1: the vocabulary and the order of events. LAB.md: commands, output, exit codes."""
+"""the closing specification section 1: the vocabulary and the order of events. the lab's interface: commands, output, exit codes."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ def s1_events_come_in_order(start):
 
 
 def s1_open_event_names_peer_and_path(start):
-    """LAB.md: the open event carries peer and path."""
+    """the lab's interface: the open event carries peer and path."""
     lab = start()
     peer = lab.peer("/some/path")
     event = lab.wait("open", id=peer.id)
@@ -93,7 +93,7 @@ def s1_closing_by_peer_carries_its_frame(start):
 
 @rows(("local", "close"), ("remote", None))
 def s1_closing_code_is_null_for_an_empty_frame(start, command):
-    """LAB.md: closing has code null for an empty frame."""
+    """the lab's interface: closing has code null for an empty frame."""
     lab = start()
     peer = lab.peer()
     if command:
@@ -141,7 +141,7 @@ def s1_illegal_code_changes_nothing(start, code):
     ("quotes", 'say "no" \\ and \u0001 end'),
 )
 def s1_reason_goes_out_whole(start, reason):
-    """Section 1: a reason of up to 123 bytes of UTF-8; LAB.md: JSON carries it unharmed."""
+    """Section 1: a reason of up to 123 bytes of UTF-8; the lab's interface: JSON carries it unharmed."""
     lab = start()
     peer = lab.peer()
     peer.text(f"close 4000 {reason}")
@@ -189,11 +189,11 @@ def s1_operation_on_a_gone_connection_hits_nobody(start):
     new.expect_alive()
 
 
-# LAB.md.
+# the lab's interface.
 
 
 def lab_echo(start):
-    """LAB.md: everything that is no command is echoed, text as text, binary as binary."""
+    """the lab's interface: everything that is no command is echoed, text as text, binary as binary."""
     lab = start()
     peer = lab.peer()
     for text in ("", "hello", "closed", "closefoo", "flooded", "🦀" * 1000, "x" * 70000):
@@ -214,7 +214,7 @@ def lab_echo(start):
     ("shutdown", "shutdown soon"),
 )
 def lab_impossible_command(start, command):
-    """LAB.md: an impossible command is answered with a text that begins with `error: ` and changes nothing."""
+    """the lab's interface: an impossible command is answered with a text that begins with `error: ` and changes nothing."""
     lab = start()
     peer = lab.peer()
     peer.text(command)
@@ -225,7 +225,7 @@ def lab_impossible_command(start, command):
 
 
 def lab_flood(start):
-    """LAB.md: flood N SIZE sends N binary messages, the i-th beginning with i as u64 big-endian; the flood event."""
+    """the lab's interface: flood N SIZE sends N binary messages, the i-th beginning with i as u64 big-endian; the flood event."""
     lab = start(max_backlog=1 << 26)
     peer = lab.peer()
     peer.text("flood 100 1000")
@@ -239,7 +239,7 @@ def lab_flood(start):
 
 
 def lab_flood_beyond_the_backlog_is_refused(start):
-    """LAB.md, section 4 Open | send: queued, or Err(Overflow) and nothing queued."""
+    """the lab's interface, section 4 Open | send: queued, or Err(Overflow) and nothing queued."""
     lab = start(max_backlog=1 << 20)
     peer = lab.peer()
     peer.text("flood 1000 65536")
@@ -255,7 +255,7 @@ def lab_flood_beyond_the_backlog_is_refused(start):
 
 
 def lab_pause_and_resume(start):
-    """LAB.md: pause stops reading (frames already read behind it wait), resume-where resumes by prefix."""
+    """the lab's interface: pause stops reading (frames already read behind it wait), resume-where resumes by prefix."""
     lab = start()
     peer, other = lab.peer("/paused"), lab.peer("/other")
     peer.send_raw(wire.encode(wire.TEXT, b"pause") + wire.encode(wire.TEXT, b"same read"))
@@ -270,7 +270,7 @@ def lab_pause_and_resume(start):
 
 
 def lab_ping(start):
-    """LAB.md: ping PAYLOAD sends a Ping."""
+    """the lab's interface: ping PAYLOAD sends a Ping."""
     lab = start()
     peer = lab.peer()
     peer.text("ping beat")
@@ -292,7 +292,7 @@ def lab_late(start):
 
 
 def lab_stats(start):
-    """LAB.md: stats counts open, closing, lingering and connecting ones, and the descriptors."""
+    """the lab's interface: stats counts open, closing, lingering and connecting ones, and the descriptors."""
     lab = start(close_timeout=5000)
     base = lab.control.stats()
     equal(
@@ -313,7 +313,7 @@ def lab_stats(start):
 
 
 def lab_commands_are_obeyed_while_closing(start):
-    """LAB.md: a command is obeyed also while the connection is closing; nothing is echoed then."""
+    """the lab's interface: a command is obeyed also while the connection is closing; nothing is echoed then."""
     lab = start(close_timeout=3000)
     peer, victim = lab.peer("/boss"), lab.peer("/victim")
     peer.text("close 1000")
@@ -325,7 +325,7 @@ def lab_commands_are_obeyed_while_closing(start):
 
 
 def lab_message_events(start):
-    """LAB.md: message events come with --log-messages only, and carry text, bytes, closing."""
+    """the lab's interface: message events come with --log-messages only, and carry text, bytes, closing."""
     lab = start(log_messages=True)
     peer = lab.peer()
     peer.text("twelve bytes")
@@ -340,7 +340,7 @@ def lab_message_events(start):
 
 
 def lab_healthz(start):
-    """LAB.md: GET /healthz answers 200 while ready; plain HTTP that the lab answers itself is no failure."""
+    """the lab's interface: GET /healthz answers 200 while ready; plain HTTP that the lab answers itself is no failure."""
     lab = start()
     status, _, _, end = lab.http("/healthz")
     equal(status, 200, "status")
@@ -349,7 +349,7 @@ def lab_healthz(start):
 
 
 def lab_page(start):
-    """LAB.md: GET / is a page for a browser, with the browser's CloseEvent."""
+    """the lab's interface: GET / is a page for a browser, with the browser's CloseEvent."""
     lab = start()
     status, headers, body, end = lab.http("/")
     equal(status, 200, "status")
@@ -360,7 +360,7 @@ def lab_page(start):
 
 
 def lab_block_is_measured(start):
-    """LAB.md, section 8: block MS; a callback that blocks is measured and named in the report."""
+    """the lab's interface, section 8: block MS; a callback that blocks is measured and named in the report."""
     lab = start()
     peer = lab.peer()
     peer.text("block 300")
@@ -388,7 +388,7 @@ def lab_block_is_measured(start):
     ("endless-close", ["--listen", "127.0.0.1:0", "--close-timeout", "off"]),
 )
 def lab_unusable_command_line(start, arguments):
-    """LAB.md: exit 2 on an unusable command line, with one line on stderr. Section 3: there is no wait for ever."""
+    """the lab's interface: exit 2 on an unusable command line, with one line on stderr. Section 3: there is no wait for ever."""
     try:
         done = subprocess.run([start.binary, *arguments], capture_output=True, timeout=5, check=False)
     except subprocess.TimeoutExpired:
@@ -400,7 +400,7 @@ def lab_unusable_command_line(start, arguments):
 
 
 def lab_every_option_is_accepted(start):
-    """LAB.md: the options and their forms, `off` where a timer is optional."""
+    """the lab's interface: the options and their forms, `off` where a timer is optional."""
     lab = start(
         close_timeout=1000, flush_budget=500, handshake_timeout=1000, linger_timeout=500, linger_bytes=100000,
         heartbeat_interval="off", heartbeat_timeout=1000, stall_timeout="off", max_payload=100000, max_backlog=100000,
@@ -412,7 +412,7 @@ def lab_every_option_is_accepted(start):
 
 
 def lab_workers_share_the_work(start):
-    """LAB.md: --workers; events, sweeps and stats cover all loops."""
+    """the lab's interface: --workers; events, sweeps and stats cover all loops."""
     lab = start(workers=2, close_timeout=2000)
     peers = [lab.peer(f"/w/{i}") for i in range(12)]
     for peer in peers:
@@ -432,7 +432,7 @@ def lab_workers_share_the_work(start):
 
 
 def lab_json_survives_hostile_strings(start):
-    """LAB.md: one JSON object a line, whatever the strings are."""
+    """the lab's interface: one JSON object a line, whatever the strings are."""
     lab = start()
     peer = lab.peer("/%22%0A?x='<&")
     reason = 'a"b\\c\nd\re\u0000f\u2028g🦀h\u007f'

@@ -1,4 +1,4 @@
-"""CLOSING.md section 6: close, kick, terminate and what was queued; section 7: abort styles on the wire."""
+"""the closing specification section 6: close, kick, terminate and what was queued; section 7: abort styles on the wire."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""CLOSING.md section 4, the rows of Connecting and Refusing."""
+"""the closing specification section 4, the rows of Connecting and Refusing."""
 
 import time
 

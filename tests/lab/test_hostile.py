@@ -1,4 +1,4 @@
-"""Peers that mean harm, each beside an honest one that must stay served; CLOSING.md section 11.
+"""Peers that mean harm, each beside an honest one that must stay served; the closing specification section 11.
 
 After each attack the harness looks whether connections and descriptors are back where they were.
 """

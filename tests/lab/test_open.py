@@ -1,4 +1,4 @@
-"""CLOSING.md section 4, the rows of Open and Failing: data, control frames, violations."""
+"""the closing specification section 4, the rows of Open and Failing: data, control frames, violations."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""CLOSING.md section 5: what Close carries; its table, row by row."""
+"""the closing specification section 5: what Close carries; its table, row by row."""
 
 import time
 

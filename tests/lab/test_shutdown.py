@@ -1,4 +1,4 @@
-"""CLOSING.md section 8: shutdown of the whole server."""
+"""the closing specification section 8: shutdown of the whole server."""
 
 import signal
 import time
@@ -241,7 +241,7 @@ def s8_no_escalation_no_name(start):
 
 
 def s8_shutdown_command(start):
-    """LAB.md, section 8: the shutdown command: no lame duck, its own grace."""
+    """the lab's interface, section 8: the shutdown command: no lame duck, its own grace."""
     lab = start(lame_duck=5000, grace=9000, close_timeout=9000)
     peer, mute = lab.peer(), lab.peer()
     began = time.monotonic()
@@ -289,7 +289,7 @@ def s8_spread(start):
 
 
 def s8_spread_of_the_signals_plan(start):
-    """LAB.md: --spread shapes the plan of the signals."""
+    """the lab's interface: --spread shapes the plan of the signals."""
     lab = start(spread=800, grace=2000)
     peers = [lab.peer() for _ in range(20)]
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""CLOSING.md section 9: sweeps by predicate."""
+"""the closing specification section 9: sweeps by predicate."""
 
 import time
 

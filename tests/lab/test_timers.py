@@ -1,4 +1,4 @@
-"""CLOSING.md section 3: the timers, what starts them, and that nothing extends them which must not."""
+"""the closing specification section 3: the timers, what starts them, and that nothing extends them which must not."""
 
 import threading
 import time
