@@ -20,16 +20,28 @@ mod alarms;
 mod app;
 #[path = "../tests/sim/book.rs"]
 mod book;
+#[path = "../tests/sim/driver.rs"]
+mod driver;
+#[path = "../tests/sim/endings.rs"]
+mod endings;
+#[path = "../tests/sim/facts.rs"]
+mod facts;
 #[path = "../tests/sim/frames.rs"]
 mod frames;
+#[path = "../tests/sim/inbound.rs"]
+mod inbound;
 #[path = "../tests/sim/link.rs"]
 mod link;
+#[path = "../tests/sim/outbound.rs"]
+mod outbound;
 #[path = "../tests/sim/peer.rs"]
 mod peer;
 #[path = "../tests/sim/reports.rs"]
 mod reports;
 #[path = "../tests/sim/scenario.rs"]
 mod scenario;
+#[path = "../tests/sim/shutdowns.rs"]
+mod shutdowns;
 #[path = "../tests/sim/tally.rs"]
 mod tally;
 #[path = "../tests/sim/world.rs"]
@@ -61,7 +73,7 @@ fn main() -> ExitCode {
         let lived = world::live(seed, size, tracing, &mut |now, book| {
             bar.draw(
                 world,
-                &format!("{:>6.1} s, {} open, {} closed", now as f64 / 1e6, book.opens, book.closes),
+                &format!("{:>4} s, {} open, {} closed", now / 1_000_000, book.opens, book.closes),
             );
         });
         match lived {

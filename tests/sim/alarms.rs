@@ -4,9 +4,12 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use adjourn::{Cause, ConnectionId, Initiator, State, Timing, conn::Input};
+use adjourn::{Cause, ConnectionId, Initiator, Phase, State, Timing, conn::Input};
 
-use crate::book::{Book, Expected, after, answer_to, ensure, trace};
+use crate::{
+    book::{Book, after, answer_to, ensure, trace},
+    facts::Expected,
+};
 
 /// Nobody in particular: the whole server.
 pub const SERVER: u32 = u32::MAX;
@@ -98,6 +101,7 @@ impl Book {
             match self.due(conn, alarm) {
                 None => {}
                 Some(due) if due > self.now => self.set_alarm(due, conn, alarm),
+                Some(_) if self.is_overtaken(alarm) => fired = true,
                 Some(due) => {
                     trace!(self, "#{conn} {alarm:?} was due at {due}");
                     self.fire(conn, alarm, &queued);
@@ -106,6 +110,15 @@ impl Book {
             }
         }
         fired
+    }
+
+    /// When deadlines and a hard sweep both go in slices, either may come first.
+    fn is_overtaken(&self, alarm: Alarm) -> bool {
+        self.sweeps_hard_in_slices() && !matches!(alarm, Alarm::Handshake | Alarm::Linger | Alarm::Shutdown)
+    }
+
+    pub fn sweeps_hard_in_slices(&self) -> bool {
+        self.phase == Phase::HardSweep && self.config.sweep_slice <= self.facts.len()
     }
 
     fn fire(&mut self, conn: u32, alarm: Alarm, queued: &impl Fn(ConnectionId) -> usize) {
@@ -170,7 +183,7 @@ impl Book {
         // "Close 1011 if the backlog is empty, then abort": it has one turn.
         let timing = Timing { close_timeout: Some(Duration::from_micros(1)), flush_budget: None };
         self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, timing);
-        self.drop_inbound_now(conn);
+        self.drop_inbound(conn, None);
     }
 
     fn flush_budget_over(&mut self, conn: u32) {

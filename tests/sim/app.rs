@@ -10,7 +10,8 @@ use adjourn::{
 use fastrand::Rng;
 
 use crate::{
-    book::{Book, Own, SweepBook, ensure, trace},
+    book::{Book, ensure, trace},
+    facts::{Given, Own, SweepBook},
     frames::{NUMBER, numbered},
 };
 
@@ -539,8 +540,7 @@ impl App {
 }
 
 /// What the hub gave, for the book.
-pub fn given<'a>(event: &'a Event<'_>) -> Option<crate::book::Given<'a>> {
-    use crate::book::Given;
+pub fn given<'a>(event: &'a Event<'_>) -> Option<Given<'a>> {
     Some(match event {
         Event::Message { message, closing, .. } => Given::Message {
             text: Message::kind(message) == Kind::Text,

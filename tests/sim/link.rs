@@ -81,6 +81,7 @@ impl Pipe {
 
 /// A connection between a peer and the server's socket.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Link {
     /// From the peer to the server.
     pub up: Pipe,

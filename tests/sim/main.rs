@@ -1,5 +1,5 @@
 //! The proof, in virtual time: worlds of seeded peers, links and applications, and after each step every rule of
-//! CLOSING.md that can be derived from what really happened on the wire.
+//! the closing specification that can be derived from what really happened on the wire.
 //!
 //! `ADJOURN_SIM_SEED=n cargo test --test sim` lives through one world again, `ADJOURN_SIM_TRACE=1` says what happens in
 //! it. `README.md` beside this file lists the checks, and which bugs they are known to catch.
@@ -9,11 +9,17 @@
 mod alarms;
 mod app;
 mod book;
+mod driver;
+mod endings;
+mod facts;
 mod frames;
+mod inbound;
 mod link;
+mod outbound;
 mod peer;
 mod reports;
 mod scenario;
+mod shutdowns;
 mod tally;
 mod world;
 
@@ -44,4 +50,11 @@ fn every_rule_holds_in_every_world() {
     }
     let (rows, met, missing) = tally.coverage();
     assert!(met * 100 >= rows * 90, "{met} of {rows} rows of the table were met; not {missing:?}");
+}
+
+#[test]
+fn a_crowd_goes_down() {
+    let crowd = Size { connections: 5_000, shutdown: Some(true), crowd: true, pace: None };
+    let tally = live(7, crowd);
+    assert_eq!(tally.shutdowns, 1);
 }

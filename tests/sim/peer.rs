@@ -104,6 +104,7 @@ pub struct Doing {
 
 /// A client.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Peer {
     pub kind: Kind,
     pub reading: Reading,

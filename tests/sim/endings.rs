@@ -1,0 +1,163 @@
+//! The report of an ending, compared with the facts: the specification of endings, and the accounts.
+
+use std::time::Duration;
+
+use adjourn::{Cause, Closed, Initiator, Phase, State};
+
+use crate::{
+    book::{Book, ensure},
+    facts::{Ending, Expected},
+};
+
+impl Book {
+    pub fn closed(&mut self, conn: u32, closed: &Closed) {
+        self.closes += 1;
+        self.of(conn).closed = true;
+        self.tally.closed(closed);
+        let state = self.state(conn);
+        let due = matches!(state, Some(State::Lingering | State::Closed));
+        ensure!(self, conn, "close_has_a_reason", due, "{closed:?} in {state:?}");
+        let over = self.ending_of(conn).is_some_and(|ending| ending.deadline <= self.now + 1);
+        if (self.sweeps_hard_in_slices() || (over && self.phase == Phase::HardSweep))
+            && matches!(
+                closed.cause,
+                Cause::CloseTimeout { .. } | Cause::HeartbeatTimeout | Cause::WriteStall
+            )
+            && let Some(ending) = &mut self.busy(conn).ending
+        {
+            (ending.cause, ending.style) = (closed.cause, None);
+        }
+        self.check_table(conn, closed);
+        self.check_account(conn, closed);
+        self.check_inbound(conn, closed);
+        self.count_ending(conn, closed);
+        let facts = self.of(conn);
+        facts.paused = false;
+        facts.behind = None;
+        facts.busy = None;
+    }
+
+    /// the specification of endings, from what the wire saw.
+    pub fn check_table(&mut self, conn: u32, closed: &Closed) {
+        let facts = &self.facts[conn as usize];
+        let Some(ending) = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref()) else { return };
+        let received = closed.received.as_ref().map(|frame| (frame.code(), frame.reason().to_owned()));
+        let flushed = facts.close_done;
+        let (sent_right, sent_code) = match (&ending.sent, &closed.sent) {
+            (None, None) => (true, None),
+            (Some(Expected::Frame(expected)), Some(sent)) => (expected == sent, Some(sent.code_or_1005())),
+            (Some(Expected::Code(code)), Some(sent)) => (sent.code() == Some(*code), Some(*code)),
+            _ => (false, None),
+        };
+        let code = ending.received.as_ref().map_or(1006, |(code, _)| code.unwrap_or(1005));
+        let effective = match (&ending.received, ending.initiator, sent_code) {
+            (Some(_), _, _) => code,
+            (None, Initiator::Local, Some(sent)) => sent,
+            _ => 1006,
+        };
+        let clean = ending.received.is_some() && flushed;
+        let cause = ending.cause.name();
+        let same_cause = closed.cause.name() == cause
+            && match (closed.cause, ending.cause) {
+                (Cause::CloseTimeout { flushed: a }, Cause::CloseTimeout { flushed: b }) => a == b,
+                (Cause::Overflow { queued: a }, Cause::Overflow { queued: b }) => a == b,
+                _ => true,
+            };
+        let had_close = closed.sent.is_some() || closed.received.is_some();
+        let phase = if had_close { Duration::from_micros(self.now - ending.began) } else { Duration::ZERO };
+        let text = format!("{closed:?}; by the book {ending:?}, flushed: {flushed}");
+        ensure!(self, conn, "close_sent", sent_right, "{text}");
+        ensure!(self, conn, "close_sent_flushed", closed.sent_flushed == flushed, "{text}");
+        ensure!(self, conn, "close_received", received == self.received(conn), "{text}");
+        ensure!(self, conn, "close_code", closed.code() == code, "{text}");
+        ensure!(
+            self,
+            conn,
+            "close_effective_code",
+            closed.effective_code() == effective,
+            "{effective}; {text}"
+        );
+        ensure!(self, conn, "close_was_clean", closed.was_clean() == clean, "{text}");
+        let initiator = self.ending_of(conn).map(|ending| ending.initiator);
+        ensure!(self, conn, "close_initiator", Some(closed.initiator) == initiator, "{text}");
+        ensure!(self, conn, "close_cause", same_cause, "{cause}; {text}");
+        ensure!(self, conn, "close_phase", closed.close_phase == phase, "{phase:?}; {text}");
+        let closing = self.of(conn).closing;
+        ensure!(self, conn, "closing_before_close", closing == had_close, "Closing: {closing}; {text}");
+    }
+
+    pub fn ending_of(&self, conn: u32) -> Option<&Ending> {
+        self.facts[conn as usize].busy.as_ref()?.ending.as_ref()
+    }
+
+    pub fn received(&self, conn: u32) -> Option<(Option<u16>, String)> {
+        self.ending_of(conn)?.received.clone()
+    }
+
+    /// Accepted by `send` = wholly handed to the kernel + `messages` + `partial`, in messages and in bytes.
+    pub fn check_account(&mut self, conn: u32, closed: &Closed) {
+        let facts = &self.facts[conn as usize];
+        let Some(busy) = &facts.busy else { return };
+        let lost = &closed.lost;
+        let text = format!(
+            "accepted {} ({} bytes), handed {} ({} bytes), {lost:?}",
+            busy.accepted, busy.accepted_bytes, busy.handed, busy.handed_bytes
+        );
+        let cut = facts.wire.cut_data();
+        let partial = u64::from(cut.is_some());
+        let missing = (busy.accepted - busy.handed).saturating_sub(partial);
+        let missing_bytes = busy.accepted_bytes - busy.handed_bytes;
+        let bytes_right = match cut {
+            None => lost.bytes == missing_bytes,
+            Some(Some(length)) => lost.bytes + length == missing_bytes,
+            // Not even its header is whole: it is one of those that are missing.
+            Some(None) => busy.queued.iter().any(|(_, length)| lost.bytes + length == missing_bytes),
+        };
+        ensure!(self, conn, "conservation_partial", lost.partial == partial, "{text}, cut: {cut:?}");
+        ensure!(self, conn, "conservation", lost.messages == missing, "{text}, cut: {cut:?}");
+        ensure!(self, conn, "conservation_of_bytes", bytes_right, "{text}, cut: {cut:?}");
+    }
+
+    /// What came in and was not delivered is counted.
+    pub fn check_inbound(&mut self, conn: u32, closed: &Closed) {
+        let Some(ending) = self.ending_of(conn) else { return };
+        let lost = &closed.lost;
+        let text = format!(
+            "{lost:?}; by the book {} messages, {} bytes, partial {:?}, trailing {:?}",
+            ending.lost_in, ending.lost_in_bytes, ending.partial_in, ending.trailing
+        );
+        let messages = (lost.inbound_messages, lost.inbound_bytes) == (ending.lost_in, ending.lost_in_bytes);
+        let partial = (ending.partial_in.0..=ending.partial_in.1).contains(&lost.inbound_partial_bytes);
+        let trailing = (ending.trailing.0..=ending.trailing.1).contains(&lost.trailing_bytes);
+        let unsent = lost.kernel_unsent == ending.unsent;
+        ensure!(self, conn, "inbound_lost", messages, "{text}");
+        ensure!(self, conn, "inbound_partial", partial, "{text}");
+        ensure!(self, conn, "inbound_trailing", trailing, "{text}");
+        ensure!(self, conn, "kernel_unsent", unsent, "{text}");
+    }
+
+    pub fn count_ending(&mut self, conn: u32, closed: &Closed) {
+        let sweeps = self.ending_of(conn).map(|ending| ending.sweeps.clone()).unwrap_or_default();
+        for sweep in sweeps {
+            if let Some(book) = self.sweeps.get_mut(&sweep) {
+                book.ended += 1;
+                book.clean += u64::from(closed.was_clean());
+                book.timed_out += u64::from(matches!(closed.cause, Cause::CloseTimeout { .. }));
+                book.lost.add(&closed.lost);
+            }
+        }
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.ended += 1;
+            shutdown.lost.add(&closed.lost);
+            shutdown.longest = shutdown.longest.max(closed.close_phase);
+            let group = match closed.cause.name() {
+                "LocalClose" | "Kicked" | "ShutdownSoft" | "Crossed" => 0,
+                "PeerClose" | "PeerFin" | "PeerFinDuringClose" | "PeerReset" | "PeerResetDuringClose" => 1,
+                "CloseTimeout" => 2,
+                "Terminated" | "ShutdownHard" => 3,
+                _ => 4,
+            };
+            shutdown.groups[group] += 1;
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What is known of one connection, of its ending, and of one sweep.
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
+
+use adjourn::{Cause, CloseFrame, ConnectionId, Heartbeat, Initiator, Lost, OnPeerClose, State};
+
+use crate::frames::{ClientStream, ServerStream};
+
+/// What is different for one connection. A copy of what went into [`adjourn::Overrides`].
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    pub close_timeout: Option<Duration>,
+    pub flush_budget: Option<Duration>,
+    pub heartbeat: Option<Heartbeat>,
+    /// As the override has it: `Some(None)` switches it off.
+    #[expect(clippy::option_option, reason = "as in Overrides")]
+    pub stall_timeout: Option<Option<Duration>>,
+    pub max_payload: Option<usize>,
+    pub max_backlog: Option<usize>,
+    pub answer: Option<adjourn::Answer>,
+    pub on_peer_close: Option<OnPeerClose>,
+}
+
+/// A Close frame of ours, as far as it is known beforehand.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    Frame(CloseFrame),
+    /// With a reason that is the crate's business.
+    Code(u16),
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
+pub struct Facts {
+    /// Where it is, as far as the facts say. `None` before it was accepted and after its slot was freed.
+    pub state: Option<State>,
+    pub id: Option<ConnectionId>,
+    /// `Open`, `Closing`, `Close` and `HandshakeFailed` were delivered.
+    pub opened: bool,
+    pub closing: bool,
+    pub closed: bool,
+    pub failed: bool,
+    pub paused: bool,
+    /// The request's head is complete.
+    pub head_done: bool,
+    pub head_matched: u8,
+    /// A byte has come.
+    pub spoke: bool,
+    pub touched: bool,
+    /// The peer's FIN was handed in.
+    pub eof: bool,
+    /// When its last write began, it was not at its end.
+    pub may_write: bool,
+    /// It was aborted.
+    pub aborted: bool,
+    /// Accepted, answered, opened, or ended: when this part of its life began.
+    pub since: u64,
+    /// Bytes that came while it lingered.
+    pub discarded: u64,
+    pub last_inbound: u64,
+    /// When a heartbeat's Ping was due that is not answered.
+    pub pinged: Option<u64>,
+    pub wire: ServerStream,
+    /// A Close frame has begun, is complete, on the wire.
+    pub close_begun: bool,
+    pub close_done: bool,
+    /// Since when something is queued that the link does not take, and when it last took something.
+    pub behind: Option<u64>,
+    pub progress: u64,
+    pub own: Option<Box<Own>>,
+    pub busy: Option<Box<Busy>>,
+}
+
+/// What only a connection has with which something is going on.
+#[derive(Debug, Default)]
+pub struct Busy {
+    /// Messages that `send` accepted and that are not whole on the wire: number and length.
+    pub queued: VecDeque<(Option<u64>, u64)>,
+    /// How many of them were to be dropped at once, the one on the wire excepted.
+    pub condemned: usize,
+    pub spared: bool,
+    pub accepted: u64,
+    pub accepted_bytes: u64,
+    pub handed: u64,
+    pub handed_bytes: u64,
+    pub inbound: ClientStream,
+    /// Read while paused.
+    pub held: Vec<u8>,
+    pub pings_due: u64,
+    pub pings: u64,
+    pub last_ping: Option<Vec<u8>>,
+    pub last_pong: Option<Vec<u8>>,
+    /// Pongs were dropped with what had not begun.
+    pub pongs_dropped: bool,
+    pub ending: Option<Ending>,
+}
+
+/// The facts of an ending.
+#[derive(Debug)]
+pub struct Ending {
+    pub initiator: Initiator,
+    pub cause: Cause,
+    pub sent: Option<Expected>,
+    pub received: Option<(Option<u16>, String)>,
+    pub began: u64,
+    pub deadline: u64,
+    pub flush_deadline: u64,
+    /// The flush budget is used up: no message may begin.
+    pub flush_over: bool,
+    pub unanswered: bool,
+    pub lost_in: u64,
+    pub lost_in_bytes: u64,
+    /// Payload of messages since the closing began.
+    pub taken_in: u64,
+    pub partial_in: (u64, u64),
+    pub trailing: (u64, u64),
+    pub sweeps: Vec<u32>,
+    /// The abort style that was asked for; `None` is the book's ignorance.
+    pub style: Option<adjourn::Abort>,
+    /// What the kernel held at the abort.
+    pub unsent: Option<u32>,
+}
+
+/// A `close_where` or `terminate_where`.
+#[derive(Debug)]
+pub struct SweepBook {
+    pub terminates: bool,
+    /// Whom the predicate chose, in order.
+    pub chosen: Rc<RefCell<Vec<u32>>>,
+    /// How many of `chosen` were looked at.
+    pub seen: usize,
+    /// When it began.
+    pub began: u64,
+    /// If it is by number: it chooses those whose number leaves this rest.
+    pub rest: Option<(u32, u32)>,
+    pub told: u64,
+    pub ended: u64,
+    pub clean: u64,
+    pub timed_out: u64,
+    pub lost: Lost,
+    pub done: bool,
+}
+
+/// What the hub gave for some bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Given<'a> {
+    Message { text: bool, payload: &'a [u8], closing: bool },
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+}

@@ -1,0 +1,305 @@
+//! The book's way in: what the hub was handed of a peer's bytes, and what it must make of them.
+
+use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::Input};
+
+use crate::{
+    book::{Book, answer_to, ensure, trace},
+    facts::{Expected, Given},
+    frames::{Breach, Found},
+};
+
+impl Book {
+    /// Bytes are handed to the hub. Returns how many of them belong to the request's head.
+    pub fn read(&mut self, conn: u32, bytes: &[u8]) -> usize {
+        let now = self.now;
+        self.touch(conn);
+        let facts = self.of(conn);
+        facts.last_inbound = now;
+        facts.spoke = true;
+        if facts.pinged.take().is_some() {
+            self.set_heartbeat_alarm(conn);
+        }
+        let facts = self.of(conn);
+        if facts.head_done {
+            return 0;
+        }
+        for (at, byte) in bytes.iter().enumerate() {
+            facts.head_matched = match (facts.head_matched, byte) {
+                (0 | 2, b'\r') | (1 | 3, b'\n') => facts.head_matched + 1,
+                (_, b'\r') => 1,
+                _ => 0,
+            };
+            if facts.head_matched == 4 {
+                facts.head_done = true;
+                return at + 1;
+            }
+        }
+        bytes.len()
+    }
+
+    /// The hub has given a message, a Ping or a Pong for the bytes that begin here: takes from them what it was.
+    pub fn fed(&mut self, conn: u32, bytes: &mut &[u8], given: Given<'_>) {
+        while let Some(found) = self.pull(conn, bytes) {
+            match (&found, given) {
+                (Found::Message { text, payload }, _) if self.is_discarded(conn, payload.len()) => {
+                    trace!(self, "#{conn} discards {} bytes, text: {text}", payload.len());
+                }
+                (Found::Message { text, payload }, Given::Message { text: t, payload: p, closing }) => {
+                    self.cover(conn, Input::Data);
+                    let state = self.state(conn);
+                    ensure!(
+                        self,
+                        conn,
+                        "message_is_what_was_sent",
+                        *text == t && payload == p,
+                        "other payload"
+                    );
+                    ensure!(
+                        self,
+                        conn,
+                        "closing_mark",
+                        closing == (state != Some(State::Open)),
+                        "{closing} in {state:?}"
+                    );
+                    return;
+                }
+                (Found::Ping(payload), Given::Ping(p)) if payload == p => {
+                    self.cover(conn, Input::Ping);
+                    self.busy(conn).last_ping = Some(p.to_vec());
+                    return;
+                }
+                (Found::Pong(payload), Given::Pong(p)) if payload == p => {
+                    return self.cover(conn, Input::Pong);
+                }
+                _ => {
+                    let text = format!("{given:?} was given for {found:?}");
+                    return self.fail("nothing_but_what_was_sent", conn, text);
+                }
+            }
+        }
+        self.fail("nothing_but_what_was_sent", conn, format!("{given:?} was given for nothing"));
+    }
+
+    /// The hub gives nothing more for the bytes that begin here.
+    pub fn fed_up(&mut self, conn: u32, mut bytes: &[u8], hub: Option<State>) {
+        while !bytes.is_empty() {
+            match self.state(conn) {
+                Some(State::Open) if self.of(conn).paused => {
+                    return self.busy(conn).held.extend_from_slice(bytes);
+                }
+                Some(State::Open | State::LocalClosing) => {}
+                Some(State::RemoteClosing | State::Failing) => {
+                    self.cover(conn, Input::Bytes);
+                    if let Some(ending) = self.ending(conn) {
+                        ending.trailing.0 += bytes.len() as u64;
+                        ending.trailing.1 += bytes.len() as u64;
+                    }
+                    return;
+                }
+                _ => return self.discarded(conn, bytes.len()),
+            }
+            match self.pull(conn, &mut bytes) {
+                None => break,
+                Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len()) => {}
+                Some(Found::Close(code, reason)) => self.peer_closed(conn, code, reason),
+                Some(Found::Breach(breach)) => self.peer_broke(conn, breach),
+                Some(found) => {
+                    return self.fail("all_that_was_sent_is_given", conn, format!("{found:?} was not"));
+                }
+            }
+        }
+        // A header that cannot be legal may be refused before it is whole.
+        let suspect = self.of(conn).busy.as_ref().and_then(|busy| busy.inbound.suspect());
+        let parsing = matches!(self.state(conn), Some(State::Open | State::LocalClosing));
+        if let Some(breach) = suspect.filter(|_| parsing && hub != self.state(conn)) {
+            self.peer_broke(conn, breach);
+        }
+    }
+
+    /// Bytes came while it lingers: they have a budget.
+    pub fn discarded(&mut self, conn: u32, n: usize) {
+        self.cover(conn, Input::Bytes);
+        let most = self.config.linger_bytes;
+        let facts = self.of(conn);
+        if !matches!(facts.state, Some(State::Refusing | State::Lingering)) {
+            return;
+        }
+        facts.discarded += n as u64;
+        if facts.discarded > most {
+            facts.state = Some(State::Closed);
+            self.cover(conn, Input::LingerEnd);
+            self.release_due.push(conn);
+        }
+    }
+
+    pub fn pull(&mut self, conn: u32, bytes: &mut &[u8]) -> Option<Found> {
+        let limits = self.limits(conn);
+        self.busy(conn).inbound.pull(bytes, limits)
+    }
+
+    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it.
+    pub fn is_discarded(&mut self, conn: u32, len: usize) -> bool {
+        let (paused, state) = (self.of(conn).paused, self.state(conn));
+        let (most, policy) = (self.config.closing_bytes, self.config.closing_data);
+        let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
+            return false;
+        };
+        ending.taken_in += len as u64;
+        let discarded = paused || policy == adjourn::ClosingData::Discard || ending.taken_in > most;
+        if discarded {
+            ending.lost_in += 1;
+            ending.lost_in_bytes += len as u64;
+        }
+        discarded
+    }
+
+    /// A valid Close was parsed.
+    pub fn peer_closed(&mut self, conn: u32, code: Option<u16>, reason: String) {
+        trace!(self, "#{conn} gets Close {code:?} {reason:?}");
+        let flushed = self.of(conn).close_done;
+        self.cover(conn, if flushed { Input::PeerCloseAfterFlush } else { Input::PeerClose });
+        if self.state(conn) == Some(State::Open) {
+            self.begin_ending(
+                conn,
+                State::RemoteClosing,
+                Initiator::Remote,
+                Cause::PeerClose,
+                Timing::default(),
+            );
+            let own = self.own(conn);
+            let manual =
+                own.and_then(|own| own.answer).unwrap_or(self.config.answer) == adjourn::Answer::Manual;
+            let drops = own.and_then(|own| own.on_peer_close).unwrap_or(self.config.on_peer_close)
+                == OnPeerClose::DropQueued;
+            let answer = answer_to(code);
+            if drops {
+                self.condemn(conn);
+            }
+            if let Some(ending) = self.ending(conn) {
+                ending.received = Some((code, reason));
+                ending.unanswered = manual;
+                ending.sent = (!manual).then_some(Expected::Frame(answer));
+            }
+        } else {
+            if !flushed && let Some(ending) = self.ending(conn) {
+                (ending.initiator, ending.cause) = (Initiator::Both, Cause::Crossed);
+            }
+            if let Some(ending) = self.ending(conn) {
+                ending.received = Some((code, reason));
+            }
+            if flushed {
+                self.finish(conn);
+            } else {
+                self.of(conn).state = Some(State::RemoteClosing);
+            }
+        }
+        self.drop_inbound(conn, None);
+    }
+
+    /// A rule was broken.
+    pub fn peer_broke(&mut self, conn: u32, breach: Breach) {
+        trace!(self, "#{conn} breaks a rule: {breach:?}");
+        let flushed = self.of(conn).close_done;
+        self.cover(conn, if flushed { Input::ViolationAfterFlush } else { Input::Violation });
+        let (cause, code) = match breach {
+            Breach::Protocol => (Cause::Protocol(ProtocolError::ReservedBits), 1002),
+            Breach::TooBig => (Cause::TooBig { limit: 0 }, 1009),
+            Breach::Utf8 => (Cause::InvalidUtf8, 1007),
+        };
+        if self.state(conn) == Some(State::Open) {
+            self.begin_failing(conn, cause, code, Timing::default());
+            self.drop_inbound(conn, Some(breach));
+            return;
+        }
+        if let Some(ending) = self.ending(conn) {
+            ending.cause = cause;
+        }
+        self.drop_inbound(conn, Some(breach));
+        if flushed {
+            self.finish(conn);
+        } else {
+            self.of(conn).state = Some(State::Failing);
+            self.cut_flush_budget(conn);
+        }
+    }
+
+    /// What was received and will not be delivered: a message that is not whole, and what was held back.
+    pub fn drop_inbound(&mut self, conn: u32, breach: Option<Breach>) {
+        let (limits, breached) = (self.limits(conn), breach.is_some());
+        let busy = self.busy(conn);
+        let held = std::mem::take(&mut busy.held);
+        let (mut rest, mut messages, mut bytes) = (held.as_slice(), 0, 0);
+        loop {
+            match busy.inbound.pull(&mut rest, limits) {
+                Some(Found::Message { payload, .. }) => {
+                    (messages, bytes) = (messages + 1, bytes + payload.len());
+                }
+                Some(Found::Ping(_) | Found::Pong(_)) => {}
+                Some(Found::Close(..) | Found::Breach(_)) | None => break,
+            }
+        }
+        let inbound = std::mem::take(&mut busy.inbound);
+        if let Some(ending) = &mut busy.ending {
+            ending.lost_in += messages;
+            ending.lost_in_bytes += bytes as u64;
+            ending.partial_in.0 += if breached { 0 } else { inbound.partial() };
+            ending.partial_in.1 += inbound.partial();
+            // Where exactly a breach is noticed is the parser's business.
+            ending.trailing.1 += if breached { inbound.since_frame() } else { 0 };
+        }
+    }
+
+    /// Takes what was held back, as the hub does.
+    pub fn take_held(&mut self, conn: u32) {
+        if let Some(busy) = &mut self.of(conn).busy {
+            busy.held = Vec::new();
+        }
+    }
+
+    // What the transport brings besides.
+
+    /// The peer's FIN is handed to the hub.
+    pub fn eof(&mut self, conn: u32) {
+        trace!(self, "#{conn} reads EOF in {:?}", self.state(conn));
+        self.touch(conn);
+        self.cover(conn, Input::Eof);
+        self.of(conn).eof = true;
+        let auto = Some(adjourn::Abort::Auto);
+        match self.state(conn) {
+            Some(State::Connecting) => self.failure_due.push(conn),
+            Some(State::Open) => self.abort(conn, Cause::PeerFin, Initiator::Transport, auto),
+            Some(State::LocalClosing) => self.abort(conn, Cause::PeerFinDuringClose, Initiator::Local, auto),
+            Some(State::Failing) => self.abort(conn, Cause::PeerFin, Initiator::Local, auto),
+            Some(State::Lingering) => self.release(conn),
+            Some(State::Refusing | State::RemoteClosing | State::Closed) | None => {}
+        }
+    }
+
+    /// An error of the socket is handed to the hub.
+    pub fn reset(&mut self, conn: u32, kind: std::io::ErrorKind) {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+        trace!(self, "#{conn} reads {kind:?} in {:?}", self.state(conn));
+        let reset = matches!(kind, ConnectionReset | BrokenPipe);
+        let cause = |cause| if reset { cause } else { Cause::Io(kind) };
+        self.touch(conn);
+        self.cover(conn, Input::Reset);
+        match self.state(conn) {
+            Some(State::Connecting) => self.failure_due.push(conn),
+            Some(State::Open) => {
+                let cause = cause(Cause::PeerReset);
+                self.abort(conn, cause, Initiator::Transport, Some(adjourn::Abort::Reset));
+            }
+            Some(State::LocalClosing | State::RemoteClosing | State::Failing) => {
+                let cause = cause(Cause::PeerResetDuringClose);
+                self.abort(conn, cause, Initiator::Local, Some(adjourn::Abort::Reset));
+            }
+            Some(State::Refusing | State::Lingering) => self.release(conn),
+            Some(State::Closed) | None => {}
+        }
+    }
+
+    pub fn release(&mut self, conn: u32) {
+        self.of(conn).state = Some(State::Closed);
+        self.release_due.push(conn);
+    }
+}

@@ -1,0 +1,205 @@
+//! The book's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
+
+use adjourn::{Abort, Cause, Initiator, Phase, State, conn::Input};
+
+use crate::{
+    alarms::Alarm,
+    book::{Book, after, ensure, payload_of, trace},
+    facts::Expected,
+    frames::{CLOSE, PONG, Seen},
+};
+
+impl Book {
+    /// The hub is about to write.
+    pub fn will_write(&mut self, conn: u32) {
+        self.touch(conn);
+        let state = self.state(conn);
+        let may = matches!(
+            state,
+            Some(State::Open | State::LocalClosing | State::RemoteClosing | State::Failing | State::Refusing)
+        );
+        self.of(conn).may_write = may;
+    }
+
+    /// The link took these bytes.
+    pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
+        let now = self.now;
+        let facts = self.of(conn);
+        facts.progress = now;
+        let may = facts.may_write;
+        ensure!(self, conn, "nothing_written_after_the_end", may, "{} bytes", bytes.len());
+        loop {
+            match self.of(conn).wire.pull(&mut bytes) {
+                Ok(None) => return,
+                Ok(Some(seen)) => self.saw(conn, seen),
+                Err(text) => return self.fail("whole_frames_on_the_wire", conn, text),
+            }
+        }
+    }
+
+    pub fn saw(&mut self, conn: u32, seen: Seen) {
+        if !matches!(seen, Seen::Begun(_)) {
+            trace!(self, "#{conn} writes {seen:?}");
+        }
+        let opened = self.of(conn).opened;
+        match seen {
+            Seen::Answer(status) => {
+                let refused = self.state(conn) == Some(State::Refusing);
+                let right = (status == 101) == opened && (status == 101) != refused;
+                ensure!(self, conn, "the_answer_fits", right, "{status} in {:?}", self.state(conn));
+            }
+            Seen::Begun(opcode) => {
+                let close = self.of(conn).close_begun;
+                let right = !close || opcode == PONG;
+                ensure!(self, conn, "only_pongs_behind_a_close", right, "opcode {opcode}");
+                if opcode == CLOSE {
+                    self.of(conn).close_begun = true;
+                } else if opcode < CLOSE {
+                    let over = self.ending(conn).is_some_and(|ending| ending.flush_over);
+                    ensure!(self, conn, "flush_budget", !over, "a message begins after the flush budget");
+                }
+            }
+            Seen::Data { length, number } => self.handed(conn, length, number),
+            Seen::Ping => self.busy(conn).pings += 1,
+            Seen::Pong(payload) => self.busy(conn).last_pong = Some(payload),
+            Seen::Close(payload) => self.close_flushed(conn, &payload),
+        }
+    }
+
+    /// A message is wholly in the kernel: which, and which were passed over?
+    pub fn handed(&mut self, conn: u32, length: u64, number: Option<u64>) {
+        let busy = self.busy(conn);
+        busy.handed += 1;
+        busy.handed_bytes += length;
+        loop {
+            let condemned = busy.condemned > 0;
+            busy.condemned = busy.condemned.saturating_sub(1);
+            match busy.queued.pop_front() {
+                Some((n, len)) if n == number && len == length => {
+                    let again =
+                        busy.queued.iter().skip(busy.condemned).any(|later| *later == (number, length));
+                    if condemned && number.is_none() && again {
+                        continue; // One without a number looks like another.
+                    }
+                    if condemned && !std::mem::take(&mut busy.spared) {
+                        self.fail(
+                            "dropped_is_dropped",
+                            conn,
+                            format!("message {number:?} was to be dropped"),
+                        );
+                    }
+                    return;
+                }
+                // Passed over: it must have been dropped, which the account at the end will show.
+                Some(_) => {}
+                None => {
+                    let text =
+                        format!("message {number:?} of {length} bytes, which was not sent, or not in order");
+                    return self.fail("messages_in_order", conn, text);
+                }
+            }
+        }
+    }
+
+    pub fn close_flushed(&mut self, conn: u32, payload: &[u8]) {
+        self.of(conn).close_done = true;
+        self.cover(conn, Input::Flushed);
+        let expected = self.ending(conn).and_then(|ending| ending.sent.clone());
+        let right = match &expected {
+            None => false,
+            Some(Expected::Frame(frame)) => payload == payload_of(frame),
+            Some(Expected::Code(code)) => payload.get(..2) == Some(&code.to_be_bytes()),
+        };
+        ensure!(self, conn, "the_close_that_was_meant", right, "{payload:?} instead of {expected:?}");
+        match self.state(conn) {
+            Some(State::RemoteClosing | State::Failing) => self.finish(conn),
+            Some(State::LocalClosing) => {}
+            state => self.fail("the_close_that_was_meant", conn, format!("a Close in {state:?}")),
+        }
+    }
+
+    /// What is queued and has not begun is to be dropped.
+    pub fn condemn(&mut self, conn: u32) {
+        let spared = self.of(conn).wire.cut_data().is_some();
+        let busy = self.busy(conn);
+        (busy.condemned, busy.spared, busy.pongs_dropped) = (busy.queued.len(), spared, true);
+    }
+
+    // The end of the server's side.
+
+    /// FIN is sent: behind whole frames, and behind a Close or an HTTP answer.
+    pub fn sent_fin(&mut self, conn: u32) {
+        if self.state(conn) == Some(State::Refusing) {
+            self.cover(conn, Input::Flushed);
+            self.of(conn).state = Some(State::Lingering);
+        }
+        let facts = &self.facts[conn as usize];
+        // Behind an abort by FIN it comes once more.
+        // A Pong behind the Close may be cut: nobody parses it.
+        let whole = facts.wire.at_boundary() || facts.aborted || facts.close_done;
+        let after_close = facts.close_done || !facts.opened || facts.aborted;
+        ensure!(self, conn, "fin_behind_whole_frames", whole, "a frame is cut");
+        ensure!(self, conn, "fin_behind_a_close", after_close, "without a Close");
+    }
+
+    /// The hub wants the connection aborted in this style.
+    pub fn aborted(&mut self, conn: u32, style: Abort, unsent: Option<u32>) {
+        let state = self.state(conn);
+        let now = self.now;
+        // A deadline that was over when it was set is due in this turn or in the next.
+        let over = self.ending_of(conn).is_some_and(|ending| ending.deadline <= now + 1);
+        let either = self.sweeps_hard_in_slices() || (over && self.phase == Phase::HardSweep);
+        if over && !either && state.is_some_and(State::is_closing) {
+            self.close_timed_out(conn);
+        } else if state != Some(State::Closed) {
+            let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);
+            ensure!(self, conn, "abort_has_a_reason", hard, "in {state:?}, {:?}", self.phase);
+            self.cover(conn, Input::HardSweep);
+            let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
+            let asked = asked.or(Some(self.config.abort)).filter(|_| !either);
+            self.abort(conn, Cause::ShutdownHard, Initiator::Local, asked);
+        }
+        let asked = self.ending_of(conn).and_then(|ending| ending.style);
+        let cut = !self.facts[conn as usize].wire.at_boundary();
+        match asked {
+            None => {}
+            Some(Abort::Auto) => {
+                let hides = cut && style == Abort::Fin;
+                ensure!(self, conn, "no_fin_behind_a_cut_frame", !hides, "{style:?}");
+            }
+            Some(asked) => {
+                ensure!(self, conn, "abort_style", asked == style, "{style:?} instead of {asked:?}");
+            }
+        }
+        self.of(conn).aborted = true;
+        if let Some(ending) = &mut self.busy(conn).ending {
+            ending.unsent = unsent;
+        }
+    }
+
+    /// It was aborted by FIN: its descriptor waits for the peer's.
+    pub fn lingers(&mut self, conn: u32) {
+        self.cover(conn, Input::AbortedByFin);
+        let now = self.now;
+        let facts = self.of(conn);
+        if facts.eof {
+            return self.release_due.push(conn);
+        }
+        (facts.state, facts.since) = (Some(State::Lingering), now);
+        let at = after(now, self.config.linger_timeout);
+        self.set_alarm(at, conn, Alarm::Linger);
+    }
+
+    /// The slot is free.
+    pub fn released(&mut self, conn: u32) {
+        trace!(self, "#{conn} is released in {:?}", self.state(conn));
+        if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
+            self.cover(conn, Input::HardSweep);
+        }
+        let facts = self.of(conn);
+        facts.state = None;
+        facts.busy = None;
+        let (opened, closed) = (facts.opened, facts.closed);
+        ensure!(self, conn, "released_after_close", opened == closed, "opened: {opened}, closed: {closed}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Sweeps and shutdowns: whom they must reach, when they must end, and what their reports must say.
+
+use std::time::Duration;
+
+use adjourn::{
+    Cause, CloseFrame, Initiator, Lost, Pace, Phase, ShutdownPlan, ShutdownReport, State, Stats, SweepReport,
+    Timing, conn::Input,
+};
+
+use crate::{
+    alarms::{Alarm, SERVER},
+    book::{Book, after, ensure, trace},
+    facts::Expected,
+};
+
+/// How long a shutdown may take beyond its plan.
+const TOLERANCE: u64 = 250_000;
+
+/// A shutdown that was asked for.
+#[derive(Debug)]
+pub struct ShutdownBook {
+    pub plan: ShutdownPlan,
+    pub asked: u64,
+    /// How late turns had been until then.
+    pub late: u64,
+    /// When it must be done.
+    pub bound: u64,
+    pub done: bool,
+    /// A second one, an escalation or an abort came.
+    pub cut: bool,
+    pub phases: Vec<(Phase, u64)>,
+    /// Established connections when it was asked for, and `Open` events until then.
+    pub live: u64,
+    pub opens: u64,
+    /// Since then.
+    pub ended: u64,
+    pub groups: [u64; 5],
+    pub lost: Lost,
+    pub longest: Duration,
+    pub refused: u64,
+    /// Handshakes that were cut.
+    pub cut_handshakes: u64,
+}
+
+impl Book {
+    // Sweeps.
+
+    pub fn swept(&mut self, conn: u32, frame: &CloseFrame) {
+        if let Some(&sweep) = self.sweep_frames.get(frame.reason()) {
+            self.cover(conn, Input::Close);
+            self.begin_local(conn, Cause::LocalClose, frame.clone(), Timing::default());
+            return self.join_sweep(conn, sweep);
+        }
+        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
+        if soft && self.phase >= Phase::SoftSweep {
+            self.cover(conn, Input::Close);
+            self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), Timing::default());
+        }
+    }
+
+    /// A budget of nothing may be over already, by the next slice of the turn's deadlines.
+    pub fn forget_flush_budget_of_a_slice(&mut self, conn: u32) {
+        let now = self.now;
+        if self.sliced == now
+            && let Some(ending) =
+                self.busy(conn).ending.as_mut().filter(|ending| ending.flush_deadline <= now)
+        {
+            ending.flush_deadline = u64::MAX;
+            self.busy(conn).pongs_dropped = true;
+        }
+    }
+
+    pub fn swept_and_terminated(&mut self, conn: u32, frame: &CloseFrame) {
+        let now = self.now;
+        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
+        let sweep = self.sweep_frames.get(frame.reason()).copied();
+        let ending = self.busy(conn).ending.as_mut();
+        let Some(ending) = ending.filter(|ending| ending.began == now && ending.sent.is_none()) else {
+            return;
+        };
+        if soft || sweep.is_some() {
+            ending.sent = Some(Expected::Frame(frame.clone()));
+        }
+        if let Some(sweep) = sweep {
+            self.join_sweep(conn, sweep);
+        }
+    }
+
+    pub fn join_sweep(&mut self, conn: u32, sweep: u32) {
+        if let Some(ending) = &mut self.busy(conn).ending {
+            ending.sweeps.push(sweep);
+        }
+        if let Some(book) = self.sweeps.get_mut(&sweep) {
+            book.told += 1;
+        }
+    }
+
+    /// The hub has just looked at its sweeps: those whom a `terminate_where` chose end in this turn.
+    pub fn check_sweeps(&mut self) {
+        let mut ended = Vec::new();
+        for (id, sweep) in &mut self.sweeps {
+            let chosen = sweep.chosen.borrow();
+            let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
+            sweep.seen = chosen.len();
+            ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
+        }
+        ended.sort_unstable();
+        for (sweep, terminates, began, conn) in ended {
+            let opened = self.of(conn).since;
+            ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
+            if terminates {
+                self.cover(conn, Input::Terminate);
+                self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.config.terminate));
+                self.join_sweep(conn, sweep);
+            }
+        }
+    }
+
+    pub fn sweep_done(&mut self, id: u32, report: &SweepReport) {
+        trace!(self, "sweep {id} is done: {report:?}");
+        let Some(sweep) = self.sweeps.get_mut(&id) else {
+            return self.fail("sweep_done_once", None, format!("sweep {id} is not known"));
+        };
+        let before = std::mem::replace(&mut sweep.done, true);
+        let now = self.now;
+        let (began, terminates, rest) = (sweep.began, sweep.terminates, sweep.rest);
+        let right = report.matched == sweep.told
+            && sweep.ended == sweep.told
+            && (report.clean, report.timed_out, report.lost) == (sweep.clean, sweep.timed_out, sweep.lost);
+        let text = format!("{report:?} instead of {sweep:?}");
+        ensure!(self, None, "sweep_done_once", !before, "sweep {id}");
+        ensure!(self, None, "sweep_report", right, "{text}");
+        let Some((of, rest)) = rest else { return };
+        let missed = self.facts.iter().zip(0_u32..).find(|(facts, conn)| {
+            let meant =
+                facts.state.is_some_and(|state| state == State::Open || terminates && state.is_closing());
+            // It may have run out of time in the same turn.
+            let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
+            let over = ending.is_some_and(|ending| ending.deadline <= now + 1);
+            conn % of == rest && meant && facts.since < began && !over
+        });
+        let missed = missed.map(|(_, conn)| conn);
+        ensure!(self, missed, "sweeps_miss_nobody", missed.is_none(), "sweep {id}");
+    }
+
+    // The shutdown.
+
+    /// `shutdown` was called.
+    pub fn called_shutdown(&mut self, plan: &ShutdownPlan) {
+        let now = self.now;
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.cut = true;
+            return;
+        }
+        trace!(self, "shutdown by {plan:?}");
+        let lame_duck = after(now, plan.lame_duck);
+        // How many there are is known when the sweep begins; a rate's bound is set then.
+        let paced = match plan.pace {
+            Pace::AtOnce => Some(Duration::ZERO),
+            Pace::Spread(over) => Some(over),
+            Pace::Rate(_) => None,
+        };
+        let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
+        self.shutdown = Some(ShutdownBook {
+            plan: plan.clone(),
+            asked: now,
+            late: self.late,
+            bound,
+            done: false,
+            cut: false,
+            phases: Vec::new(),
+            live: self.opens - self.closes,
+            opens: self.opens,
+            ended: 0,
+            groups: [0; 5],
+            lost: Lost::default(),
+            longest: Duration::ZERO,
+            refused: 0,
+            cut_handshakes: 0,
+        });
+        self.set_alarm(bound, SERVER, Alarm::Shutdown);
+    }
+
+    pub fn phase_begins(&mut self, phase: Phase, stats: Stats) {
+        let (now, before) = (self.now, self.phase);
+        trace!(self, "{phase:?} begins: {stats:?}");
+        ensure!(self, None, "phases_in_order", phase > before, "{phase:?} after {before:?}");
+        self.phase = phase;
+        let live = self.opens - self.closes;
+        let Some(shutdown) = &mut self.shutdown else {
+            return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
+        };
+        shutdown.phases.push((phase, now));
+        if phase >= Phase::SoftSweep && shutdown.bound == u64::MAX {
+            let Pace::Rate(rate) = shutdown.plan.pace else { return };
+            #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
+            let paced = Duration::try_from_secs_f64(live as f64 / rate).unwrap_or(Duration::MAX);
+            shutdown.bound = after(after(now, paced), shutdown.plan.grace) + TOLERANCE;
+            let bound = shutdown.bound;
+            self.set_alarm(bound, SERVER, Alarm::Shutdown);
+        }
+        if phase == Phase::Grace {
+            self.check_soft_sweep();
+        }
+        if phase == Phase::Done {
+            ensure!(self, None, "every_close_before_done", live == 0, "{live} are open");
+            let open: Vec<_> =
+                self.sweeps.iter().filter(|(_, sweep)| !sweep.done).map(|(id, _)| *id).collect();
+            ensure!(self, None, "every_sweep_before_done", open.is_empty(), "sweeps {open:?} are not done");
+            let empty = stats == Stats::default();
+            ensure!(self, None, "nobody_left_when_done", empty, "{stats:?}");
+            if let Some(shutdown) = &mut self.shutdown {
+                shutdown.done = true;
+            }
+        }
+    }
+
+    /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
+    pub fn check_soft_sweep(&mut self) {
+        let missed = self.facts.iter().position(|facts| match facts.state {
+            Some(State::Open) => true,
+            Some(State::Connecting) => !facts.spoke,
+            _ => false,
+        });
+        let missed = missed.and_then(|conn| u32::try_from(conn).ok());
+        let state = missed.and_then(|conn| self.state(conn));
+        ensure!(self, missed, "soft_sweep_misses_nobody", missed.is_none(), "{state:?}");
+    }
+
+    /// The shutdown is complete: does its report add up?
+    pub fn check_shutdown_report(&mut self, report: &ShutdownReport) {
+        trace!(self, "{report:?}");
+        self.tally.shutdown(report);
+        let Some(shutdown) = &self.shutdown else {
+            return self.fail("shutdown_report", None, "of no shutdown".into());
+        };
+        let groups = [report.clean, report.by_peer, report.timed_out, report.terminated, report.failed];
+        let text = format!("{report:?}\n  by the book {shutdown:?}");
+        let ended = report.ended() == shutdown.ended && groups == shutdown.groups;
+        let late = self.opens - shutdown.opens;
+        let live = report.live_at_start == shutdown.live && shutdown.live + late == shutdown.ended;
+        let phases: Duration = report.phases.iter().map(|phase| phase.length).sum();
+        let mut gaps = report.phases.windows(2);
+        let no_gaps = gaps.all(|pair| pair[0].start + pair[0].length == pair[1].start);
+        let first = report.phases.first().map_or(report.took, |phase| phase.start);
+        let names: Vec<_> = report.phases.iter().map(|phase| phase.phase).collect();
+        let seen: Vec<_> =
+            shutdown.phases.iter().map(|phase| phase.0).filter(|phase| *phase != Phase::Done).collect();
+        let histogram = report.close_phases.iter().sum::<u64>() == report.ended();
+        let slowest = report.slowest.len() as u64 == report.ended().min(10)
+            && report.slowest.is_sorted_by(|a, b| a.close_phase >= b.close_phase)
+            && report.slowest.first().is_none_or(|slow| slow.close_phase == shutdown.longest);
+        let took = report.took == Duration::from_micros(self.now - shutdown.asked);
+        let cut = report.escalated_by.is_none() || shutdown.cut;
+        let lost = report.lost == shutdown.lost;
+        let refused = report.refused_503 == shutdown.refused;
+        let handshakes = report.handshakes_cut == shutdown.cut_handshakes;
+        ensure!(self, None, "report_counts_every_ending", ended, "{text}");
+        ensure!(self, None, "report_live_at_start", live, "{text}");
+        ensure!(
+            self,
+            None,
+            "report_phases",
+            no_gaps && names == seen && first + phases == report.took,
+            "{text}"
+        );
+        ensure!(self, None, "report_histogram", histogram, "{text}");
+        ensure!(self, None, "report_slowest", slowest, "{text}");
+        ensure!(self, None, "report_took", took, "{text}");
+        ensure!(self, None, "report_escalation", cut, "{text}");
+        ensure!(self, None, "report_lost", lost, "{text}");
+        ensure!(self, None, "report_refused", refused, "{text}");
+        ensure!(self, None, "report_handshakes_cut", handshakes, "{text}");
+    }
+}
