@@ -29,7 +29,9 @@ use crate::{
     report::{print, stats},
 };
 
-/// Reports that are kept for `GET /report?path=...`.
+/// The page connects to paths below this one.
+const PAGE: &str = "/page/";
+/// Reports of the page's connections that are kept for `GET /report?path=...`.
 const KEPT_REPORTS: usize = 1000;
 
 /// What all loops share.
@@ -84,7 +86,8 @@ impl Handler for Lab {
             Event::Close { id, closed } => {
                 let line = report::closed(id, &closed);
                 print(&line);
-                if let Some(path) = clients.get(id).map(|client| client.path().to_owned()) {
+                let path = clients.get(id).map(|client| client.path().to_owned());
+                if let Some(path) = path.filter(|path| path.starts_with(PAGE)) {
                     let mut reports = self.shared.reports.lock().expect("no callback panics while it writes");
                     reports.push_back((path, line.to_string()));
                     if reports.len() > KEPT_REPORTS {
