@@ -354,10 +354,11 @@ impl Inbound {
             let (message, kind, utf8) = (&mut self.message, self.kind, &mut self.utf8);
             unpacker.piece(packed, piece, Target { message, kind, utf8, limits })?;
         } else {
+            // Before its UTF-8 is checked: what was received in vain is counted.
+            self.message.extend_from_slice(piece);
             if self.kind == Some(Kind::Text) {
                 self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
             }
-            self.message.extend_from_slice(piece);
         }
         if !self.end_frame() {
             return Ok(None);

@@ -248,7 +248,7 @@ impl Book {
             lost_in: 0,
             lost_in_bytes: 0,
             taken_in: 0,
-            partial_in: (0, 0),
+            partial_in: 0,
             trailing: (0, 0),
             sweeps: Vec::new(),
             style: None,

@@ -123,11 +123,11 @@ impl Book {
         let Some(ending) = self.ending_of(conn) else { return };
         let lost = &closed.lost;
         let text = format!(
-            "{lost:?}; by the book {} messages, {} bytes, partial {:?}, trailing {:?}",
+            "{lost:?}; by the book {} messages, {} bytes, partial {}, trailing {:?}",
             ending.lost_in, ending.lost_in_bytes, ending.partial_in, ending.trailing
         );
         let messages = (lost.inbound_messages, lost.inbound_bytes) == (ending.lost_in, ending.lost_in_bytes);
-        let partial = (ending.partial_in.0..=ending.partial_in.1).contains(&lost.inbound_partial_bytes);
+        let partial = ending.partial_in == lost.inbound_partial_bytes;
         let trailing = (ending.trailing.0..=ending.trailing.1).contains(&lost.trailing_bytes);
         let unsent = lost.kernel_unsent == ending.unsent;
         ensure!(self, conn, "inbound_lost", messages, "{text}");

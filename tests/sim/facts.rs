@@ -113,7 +113,7 @@ pub struct Ending {
     pub lost_in_bytes: u64,
     /// Payload of messages since the closing began.
     pub taken_in: u64,
-    pub partial_in: (u64, u64),
+    pub partial_in: u64,
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
     /// The abort style that was asked for; `None` is the book's ignorance.

@@ -242,8 +242,7 @@ impl Book {
         if let Some(ending) = &mut busy.ending {
             ending.lost_in += messages;
             ending.lost_in_bytes += bytes as u64;
-            ending.partial_in.0 += if breached { 0 } else { inbound.partial() };
-            ending.partial_in.1 += inbound.partial();
+            ending.partial_in += inbound.partial();
             // Where exactly a breach is noticed is the parser's business.
             ending.trailing.1 += if breached { inbound.since_frame() } else { 0 };
         }
