@@ -158,8 +158,10 @@ impl App {
             ensure!(self.book, conn, "stale_ids_name_nobody", seen.is_none(), "{seen:?}");
             return None;
         }
-        // A lingering time of nothing is over before it is reported.
-        let swift = self.book.config.linger_timeout.is_zero() && state == Some(State::Lingering);
+        // A lingering time of nothing is over before it is reported, and so may be a small budget.
+        let config = &self.book.config;
+        let spent = facts.discarded + facts.undecided > config.linger_bytes;
+        let swift = (config.linger_timeout.is_zero() || spent) && state == Some(State::Lingering);
         if seen != state && !(swift && seen == Some(State::Closed)) {
             let sweeping = clients.phase() >= adjourn::Phase::SoftSweep
                 || self.book.sweeps.values().any(|sweep| !sweep.done);

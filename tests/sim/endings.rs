@@ -27,6 +27,13 @@ impl Book {
         {
             (ending.cause, ending.style) = (closed.cause, None);
         }
+        if self.sweeps_hard_in_slices()
+            && let Some(ending) = &mut self.busy(conn).ending
+            && std::mem::take(&mut ending.unanswered)
+        {
+            // Its flush budget may have been over first: then the automatic answer was queued.
+            ending.sent = closed.sent.clone().map(Expected::Frame);
+        }
         self.check_table(conn, closed);
         self.check_account(conn, closed);
         self.check_inbound(conn, closed);

@@ -58,6 +58,8 @@ pub struct Facts {
     pub since: u64,
     /// Bytes that came while it lingered.
     pub discarded: u64,
+    /// So many more, if the parser did not consume the frame that broke a rule.
+    pub undecided: u64,
     pub last_inbound: u64,
     /// When a heartbeat's Ping was due that is not answered.
     pub pinged: Option<u64>,

@@ -239,13 +239,15 @@ impl Book {
             }
         }
         let inbound = std::mem::take(&mut busy.inbound);
+        let undecided = if breached { inbound.since_frame() } else { 0 };
         if let Some(ending) = &mut busy.ending {
             ending.lost_in += messages;
             ending.lost_in_bytes += bytes as u64;
             ending.partial_in += inbound.partial();
             // Where exactly a breach is noticed is the parser's business.
-            ending.trailing.1 += if breached { inbound.since_frame() } else { 0 };
+            ending.trailing.1 += undecided;
         }
+        self.of(conn).undecided = undecided;
     }
 
     /// Takes what was held back, as the hub does.
