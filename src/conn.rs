@@ -415,6 +415,7 @@ impl Conn {
                     return None;
                 }
                 Ok(Some(item)) => {
+                    self.tidy();
                     if let Some(item) = self.admit(item, cursor, cx) {
                         return Some(item);
                     }
@@ -522,8 +523,7 @@ impl Conn {
 
     /// Whether a message of `len` bytes may be queued now.
     pub(crate) fn check_send(&mut self, len: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
-        let input = if self.is_unanswered() { Input::SendUnanswered } else { Input::Send };
-        if !step(self.state, input).effects.contains(&Effect::QueueMessage) {
+        if !self.takes_sends() {
             let connecting = self.state == State::Connecting;
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
@@ -538,6 +538,13 @@ impl Conn {
             return Err(SendError::Overflow { queued, message, limit });
         }
         Ok(())
+    }
+
+    #[inline]
+    fn takes_sends(&self) -> bool {
+        let input = if self.is_unanswered() { Input::SendUnanswered } else { Input::Send };
+        // The table says so; it is not asked for every message.
+        self.state == State::Open || step(self.state, input).effects.contains(&Effect::QueueMessage)
     }
 
     /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
@@ -714,6 +721,7 @@ impl Conn {
             self.extras = Some(Box::new(Extras { subprotocol, overrides, coding }));
         }
         self.apply(Input::Upgrade, Why::Handshake { cause: None, response }, cx);
+        self.tidy();
     }
 
     /// The request is refused, or answered with plain HTTP if there is no `cause`.

@@ -67,6 +67,8 @@ pub struct Hub<D> {
     notes: VecDeque<Note>,
     /// Slots with something for the driver to do.
     listed: VecDeque<u32>,
+    /// The slot that is being read. What that leaves to do the driver does at once, most often, so it is listed late.
+    reading: Option<u32>,
     /// The connection whose `Close` was delivered last: its data goes when the callback has returned.
     farewell: Option<usize>,
     stats: Stats,
@@ -123,6 +125,7 @@ impl<D> Hub<D> {
             deflate: Deflate::default(),
             notes: VecDeque::new(),
             listed: VecDeque::new(),
+            reading: None,
             farewell: None,
             stats: Stats::default(),
             sweeps: Sweeps::default(),
@@ -222,8 +225,22 @@ impl<D> Hub<D> {
 
     /// Bytes of this slot were read and are about to be handed in by [`Hub::next`].
     pub fn handle_readable(&mut self, slot: usize) {
+        self.list_what_was_read();
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.conn.touch(self.now);
+            self.reading = u32::try_from(slot).ok();
+        }
+    }
+
+    /// What reading a slot has left to do, beyond what was done at once, is the list's from here on.
+    fn list_what_was_read(&mut self) {
+        if let Some(key) = self.reading.take()
+            && let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
+            && !conn.todo.is_idle()
+            && !conn.listed
+        {
+            conn.listed = true;
+            self.listed.push_back(key);
         }
     }
 
@@ -243,6 +260,9 @@ impl<D> Hub<D> {
         cursor: &'c mut Cursor<'_>,
         handler: &mut H,
     ) -> Option<Event<'c>> {
+        if cursor.remaining() == 0 {
+            return None;
+        }
         let conn = &self.slots.get(slot)?.conn;
         if conn.state() == State::Connecting {
             if conn.is_client() {
@@ -301,11 +321,10 @@ impl<D> Hub<D> {
     /// # Errors
     /// The writer's, other than `WouldBlock`. Read what the peer may have sent before, then call
     /// [`Hub::handle_reset`].
-    pub fn transmit(
-        &mut self,
-        slot: usize,
-        writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+    pub fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<()>
+    where
+        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    {
         self.with(slot, |conn, cx| {
             conn.todo.take(Todo::WRITE);
             conn.transmit(cx, writer)
@@ -361,7 +380,12 @@ impl<D> Hub<D> {
     // What the driver takes out.
 
     /// The next event that waits. The data of a connection whose `Close` this returned is dropped by the next call.
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event<'static>> {
+        if self.has_events() { self.poll_note() } else { None }
+    }
+
+    fn poll_note(&mut self) -> Option<Event<'static>> {
         self.say_farewell();
         let note = self.notes.pop_front()?;
         Some(match note {
@@ -382,6 +406,12 @@ impl<D> Hub<D> {
         })
     }
 
+    /// Whether [`Hub::poll_event`] has something.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        self.farewell.is_some() || !self.notes.is_empty()
+    }
+
     /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
     pub fn has_more(&self) -> bool {
         !self.notes.is_empty() || !self.listed.is_empty()
@@ -389,6 +419,7 @@ impl<D> Hub<D> {
 
     /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call.
     pub fn poll_action(&mut self) -> Option<Action> {
+        self.list_what_was_read();
         self.say_farewell();
         while let Some(&slot) = self.listed.front() {
             let key = slot as usize;
@@ -444,6 +475,7 @@ impl<D> Hub<D> {
     // Inside.
 
     /// Lets something happen to a connection, and keeps the books about it.
+    #[inline]
     fn with<R>(&mut self, slot: usize, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
         let conn = &mut self.slots.get_mut(slot)?.conn;
         let before = conn.state();
@@ -459,7 +491,7 @@ impl<D> Hub<D> {
         let result = happen(conn, &mut cx);
         let after = conn.state();
         self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
-        if !conn.todo.is_idle() && !conn.listed {
+        if !conn.todo.is_idle() && !conn.listed && self.reading != Some(key) {
             conn.listed = true;
             self.listed.push_back(key);
         }

@@ -31,7 +31,7 @@ use self::{
     handle::{Command, Shared},
     listener::Listener,
     resolver::Resolver,
-    socket::Sockets,
+    socket::{Sockets, Stopwatch},
 };
 use crate::{
     config::{Abort, Config},
@@ -79,9 +79,11 @@ struct Loop<D> {
     /// Slots that may have more to read although no event will say so.
     readable: Vec<usize>,
     start: Instant,
+    /// Between callbacks: how long each took.
+    watch: Stopwatch,
     /// Kept for as long as the server lives.
     #[cfg(feature = "signals")]
-    #[allow(dead_code, reason = "its Drop ends the thread that waits for signals")]
+    #[allow(dead_code, reason = "its Drop removes the signal handlers")]
     signals: Option<signals::Signals>,
 }
 
@@ -97,6 +99,8 @@ struct Parts<D> {
     shared: Arc<Shared>,
     /// The other loops that shut down with this one.
     peers: Vec<Handle<D>>,
+    #[cfg(feature = "signals")]
+    watcher: Option<signals::Watcher>,
 }
 
 impl<D> Parts<D> {
@@ -104,7 +108,18 @@ impl<D> Parts<D> {
         let poll = Poll::new()?;
         let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
         let (sender, commands) = mpsc::channel();
-        Ok(Self { config, worker, poll, listeners: Vec::new(), commands, sender, shared, peers: Vec::new() })
+        Ok(Self {
+            config,
+            worker,
+            poll,
+            listeners: Vec::new(),
+            commands,
+            sender,
+            shared,
+            peers: Vec::new(),
+            #[cfg(feature = "signals")]
+            watcher: None,
+        })
     }
 
     fn listen(&mut self, address: impl ToSocketAddrs, shared: bool) -> Result<SocketAddr, BindError> {
@@ -160,6 +175,7 @@ impl<D: 'static> Server<D> {
                 scratch: Vec::new(),
                 readable: Vec::new(),
                 start: Instant::now(),
+                watch: Stopwatch::default(),
                 #[cfg(feature = "signals")]
                 signals: None,
                 parts,
@@ -210,8 +226,9 @@ impl<D: 'static> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        let handle = self.handle();
-        self.turn.signals = Some(signals::Signals::install(plan, move |request| handle.ask(request))?);
+        let loops = vec![Arc::clone(&self.turn.parts.shared)];
+        let (signals, mut watchers) = signals::Signals::install(plan, loops)?;
+        (self.turn.signals, self.turn.parts.watcher) = (Some(signals), watchers.pop());
         Ok(())
     }
 
@@ -300,13 +317,18 @@ impl<D> Loop<D> {
     fn begin(&mut self) {
         let now = self.now();
         self.hub.begin_turn(now);
+        self.watch.lap();
     }
 
     fn dispatch<H: Handler<Data = D>>(&mut self, event: &Readiness, handler: &mut H) {
         match event.token() {
-            WAKER => self.obey(handler),
+            WAKER => {
+                self.obey(handler);
+                self.watch.lap();
+            }
             Token(number) if number > LISTENERS - self.parts.listeners.len() => {
                 self.accept(LISTENERS - number);
+                self.watch.lap();
             }
             Token(slot) => {
                 if event.is_writable() {
@@ -363,6 +385,11 @@ impl<D> Loop<D> {
     /// Commands of other threads.
     fn obey<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.parts.shared.heard();
+        #[cfg(feature = "signals")]
+        while let Some(request) = self.parts.watcher.as_mut().and_then(signals::Watcher::poll) {
+            // Every loop has a watcher of its own.
+            self.hub.obey(request);
+        }
         for left in (0..COMMANDS).rev() {
             let Ok(command) = self.parts.commands.try_recv() else { break };
             command.carry_out(&mut self.hub);
@@ -436,11 +463,10 @@ impl<D> Loop<D> {
     /// Reads what one socket has, for its share of the turn, and writes what that brought forth. `ended` says that a
     /// short read has something behind it: a FIN, an error.
     fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) {
-        let watch = socket::Stopwatch::start();
         if let Err(error) = self.read_share(slot, ended, handler) {
             self.read_last(slot, error.kind(), handler);
         }
-        if let Some(took) = watch.noteworthy() {
+        if let Some(took) = self.watch.lap() {
             let id = self.hub.id_at(slot);
             self.hub.note_callback(took, id);
         }
@@ -588,11 +614,14 @@ impl<D> Loop<D> {
     }
 
     fn deliver_watched<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        if !self.hub.has_events() {
+            return;
+        }
+        self.watch.lap();
         while let Some(event) = self.hub.poll_event() {
-            let watch = socket::Stopwatch::start();
             let id = event.id();
             handler.on_event(&mut self.hub.clients(), event);
-            if let Some(took) = watch.noteworthy() {
+            if let Some(took) = self.watch.lap() {
                 self.hub.note_callback(took, id);
             }
         }

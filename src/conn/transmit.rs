@@ -124,11 +124,10 @@ impl Conn {
     /// # Errors
     /// The socket's, other than `WouldBlock`. The connection still stands: read what the peer sent before, then
     /// report the error by [`Conn::handle_reset`].
-    pub(crate) fn transmit(
-        &mut self,
-        cx: &mut Context<'_>,
-        writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+    pub(crate) fn transmit<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<()>
+    where
+        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    {
         if !self.corked.is_empty() {
             let corked = self.corked;
             let bytes = corked.bytes(cx.cork);
@@ -147,11 +146,10 @@ impl Conn {
         Ok(())
     }
 
-    pub(super) fn transmit_backlog(
-        &mut self,
-        cx: &mut Context<'_>,
-        writer: &mut dyn FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<()> {
+    fn transmit_backlog<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<()>
+    where
+        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    {
         let mut total = 0;
         while let Some(work) = &mut self.work {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];

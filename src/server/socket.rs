@@ -189,22 +189,22 @@ pub(super) fn read_direct(
 }
 
 /// Measures callbacks by the kernel's coarse clock, which costs a few nanoseconds and is good to a few milliseconds.
-pub(super) struct Stopwatch(Duration);
+#[derive(Debug, Default)]
+pub(super) struct Stopwatch {
+    seconds: i64,
+    nanos: i64,
+}
 
 impl Stopwatch {
     /// What is shorter than this is nobody's fault.
-    const NOTEWORTHY: Duration = Duration::from_millis(10);
+    const NOTEWORTHY: i64 = 10_000_000;
 
-    pub(super) fn start() -> Self {
-        Self(Self::coarse())
-    }
-
-    pub(super) fn noteworthy(&self) -> Option<Duration> {
-        Some(Self::coarse().saturating_sub(self.0)).filter(|took| *took >= Self::NOTEWORTHY)
-    }
-
-    fn coarse() -> Duration {
-        let time = clock_gettime(ClockId::MonotonicCoarse);
-        Duration::try_from(time).unwrap_or_default()
+    /// Ends one lap and begins the next. How long the one took, if that is worth a note.
+    #[inline]
+    pub(super) fn lap(&mut self) -> Option<Duration> {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let took = (now.tv_sec - self.seconds) * 1_000_000_000 + (now.tv_nsec - self.nanos);
+        *self = Self { seconds: now.tv_sec, nanos: now.tv_nsec };
+        (took >= Self::NOTEWORTHY).then(|| Duration::from_nanos(took.unsigned_abs()))
     }
 }

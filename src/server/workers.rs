@@ -87,14 +87,20 @@ impl<D: 'static> Workers<D> {
         H: Handler<Data = D>,
         F: Fn(u8) -> H + Sync,
     {
+        let mut parts = self.parts;
         #[cfg(feature = "signals")]
-        let _signals = {
-            let handle = self.handle();
-            let install = |plan| Signals::install(plan, move |request| handle.ask(&request));
-            self.plan.map(install).transpose()?
+        let _signals = if let Some(plan) = self.plan {
+            let loops = parts.iter().map(|part| part.shared.clone()).collect();
+            let (signals, watchers) = Signals::install(plan, loops)?;
+            for (part, watcher) in parts.iter_mut().zip(watchers) {
+                part.watcher = Some(watcher);
+            }
+            Some(signals)
+        } else {
+            None
         };
         thread::scope(|scope| {
-            let mut parts = self.parts.into_iter();
+            let mut parts = parts.into_iter();
             let first = parts.next().ok_or(io::ErrorKind::InvalidInput)?;
             let make = &make;
             let others: Vec<_> = (1..)

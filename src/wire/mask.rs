@@ -7,8 +7,13 @@ const WIDE: usize = 32;
 /// with byte i modulo 4 of `key`, which is its own inverse (§5.3).
 #[inline]
 pub fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut key = key;
-    key.rotate_left(offset & 3);
+    let [a, b, c, d] = key;
+    let key = match offset & 3 {
+        0 => key,
+        1 => [b, c, d, a],
+        2 => [c, d, a, b],
+        _ => [d, a, b, c],
+    };
     let word = u32::from_ne_bytes(key);
     let double = u64::from(word) << 32 | u64::from(word);
 
@@ -19,6 +24,10 @@ pub fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
         for bytes in words {
             *bytes = (u64::from_ne_bytes(*bytes) ^ double).to_ne_bytes();
         }
+    }
+    let (doubles, rest) = rest.as_chunks_mut::<8>();
+    for bytes in doubles {
+        *bytes = (u64::from_ne_bytes(*bytes) ^ double).to_ne_bytes();
     }
     let (words, rest) = rest.as_chunks_mut::<4>();
     for bytes in words {
