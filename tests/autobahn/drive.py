@@ -380,37 +380,38 @@ def summary(roles):
     return "\n".join(lines) + "\n"
 
 
-# The suite's verdicts, the best first. What a close may be called besides (UNCLEAN, WRONG CODE, ...) counts as FAILED.
-VERDICTS = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED", "FAILED"]
 TABLE_BEGINS, TABLE_ENDS = "<!-- written by tests/autobahn/run.sh -->\n", "<!-- until here -->\n"
 
 
 def verdict_of(role, case):
-    verdict = role.verdicts.get(case, {})
-    for behavior in (verdict.get("behavior"), verdict.get("behaviorClose")):
-        if behavior != "OK":
-            return behavior if behavior in VERDICTS else "FAILED"
-    return "OK"
+    """OK, or the first verdict that is something else: on the case itself, then on the close."""
+    verdict = role.verdicts.get(case, {"behavior": "MISSING"})
+    behaviors = (str(verdict.get(key)) for key in ("behavior", "behaviorClose"))
+    return next((behavior for behavior in behaviors if behavior != "OK"), "OK")
 
 
 def table(roles):
     """All cases of all roles in Markdown. Nothing in it changes with the hour or the machine."""
-    head = ["Group", "Cases"] + [f"{role.name} {verdict}" for role in roles for verdict in VERDICTS]
+    head = ["Group", "Cases"] + [f"{role.name.capitalize()}: {column}" for role in roles
+                                 for column in ("OK", "INFORMATIONAL", "other")]
     groups = [(f"{group} {title}", [c for c in ALL if group_of(c) == group])
               for group, (title, _, _) in GROUPS.items()]
     lines = [f"autobahntestsuite {suite_version()}, {TOTAL} cases in each role:", "",
              "| " + " | ".join(head) + " |",
              "| --- |" + " ---: |" * (len(head) - 1)]
     for title, cases in groups + [("all", ALL)]:
-        counts = [[verdict_of(role, c) for c in cases].count(verdict) for role in roles for verdict in VERDICTS]
-        lines.append("| " + " | ".join([title, str(len(cases))] + [str(n) for n in counts]) + " |")
+        cells = [title, len(cases)]
+        for role in roles:
+            verdicts = [verdict_of(role, c) for c in cases]
+            ok, informational = verdicts.count("OK"), verdicts.count("INFORMATIONAL")
+            cells += [ok, informational, len(cases) - ok - informational]
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     lines.append("")
     for role in roles:
         others = [f"{case} {verdict_of(role, case)}" for case in ALL if verdict_of(role, case) != "OK"]
-        lines.append(f"Not OK as {role.name}: {', '.join(others) or 'none'}.")
-        lines += [f"Incident: {incident}." for incident in role.incidents]
-        lines.append("")
-    return "\n".join(lines)
+        lines += [f"Not OK as {role.name}: {', '.join(others) or 'none'}.", ""]
+        lines += [f"Incident: {incident}.\n" for incident in role.incidents]
+    return "\n".join(lines) + "\n"
 
 
 def write_table(path, roles):
