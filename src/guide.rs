@@ -15,3 +15,7 @@ pub mod what_others_do {}
 /// How to take a server down under an orchestrator.
 #[doc = include_str!("../docs/shutting_down.md")]
 pub mod shutting_down {}
+
+/// The verdicts of the Autobahn test suite on both roles, and the command that asks for them.
+#[doc = include_str!("../docs/autobahn.md")]
+pub mod autobahn {}

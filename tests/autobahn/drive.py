@@ -380,6 +380,58 @@ def summary(roles):
     return "\n".join(lines) + "\n"
 
 
+TABLE_BEGINS, TABLE_ENDS = "<!-- written by tests/autobahn/run.sh -->\n", "<!-- until here -->\n"
+
+
+def verdict_of(role, case):
+    """OK, or the first verdict that is something else: on the case itself, then on the close."""
+    verdict = role.verdicts.get(case, {"behavior": "MISSING"})
+    behaviors = (str(verdict.get(key)) for key in ("behavior", "behaviorClose"))
+    return next((behavior for behavior in behaviors if behavior != "OK"), "OK")
+
+
+def table(roles):
+    """All cases of all roles in Markdown. Nothing in it changes with the hour or the machine."""
+    head = ["Group", "Cases"] + [f"{role.name.capitalize()}: {column}" for role in roles
+                                 for column in ("OK", "INFORMATIONAL", "other")]
+    groups = [(f"{group} {title}", [c for c in ALL if group_of(c) == group])
+              for group, (title, _, _) in GROUPS.items()]
+    lines = [f"autobahntestsuite {suite_version()}, {TOTAL} cases in each role:", "",
+             "| " + " | ".join(head) + " |",
+             "| --- |" + " ---: |" * (len(head) - 1)]
+    for title, cases in groups + [("all", ALL)]:
+        cells = [title, len(cases)]
+        for role in roles:
+            verdicts = [verdict_of(role, c) for c in cases]
+            ok, informational = verdicts.count("OK"), verdicts.count("INFORMATIONAL")
+            cells += [ok, informational, len(cases) - ok - informational]
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    lines.append("")
+    for role in roles:
+        others = [f"{case} {verdict_of(role, case)}" for case in ALL if verdict_of(role, case) != "OK"]
+        lines += [f"Not OK as {role.name}: {', '.join(others) or 'none'}.", ""]
+        lines += [f"Incident: {incident}.\n" for incident in role.incidents]
+    return "\n".join(lines) + "\n"
+
+
+def write_table(path, roles):
+    """Replaces what stands between the two marks of a page."""
+    with open(path) as f:
+        before, _, rest = f.read().partition(TABLE_BEGINS)
+    _, _, after = rest.partition(TABLE_ENDS)
+    with open(path, "w") as f:
+        f.write(f"{before}{TABLE_BEGINS}\n{table(roles)}{TABLE_ENDS}{after}")
+
+
+def has_marks(path):
+    try:
+        with open(path) as f:
+            _, begins, rest = f.read().partition(TABLE_BEGINS)
+    except OSError:
+        return False
+    return bool(begins) and TABLE_ENDS in rest
+
+
 def leave(number, _frame):
     raise SystemExit(128 + number)
 
@@ -395,9 +447,14 @@ def main():
     parser.add_argument("--client")
     parser.add_argument("--python2")
     parser.add_argument("--out")
+    parser.add_argument("--table")
     options = parser.parse_args()
     try:
         options.selection = select(options.cases, options.full)
+        if options.table and options.selection != ALL:
+            raise ValueError("--table is about all cases: it needs --full")
+        if options.table and not has_marks(options.table):
+            raise ValueError(f"{options.table} has no place for a table: {TABLE_BEGINS.strip()} ... {TABLE_ENDS.strip()}")
     except ValueError as error:
         parser.error(str(error))
     if options.timeout is None:
@@ -428,6 +485,8 @@ def main():
         f.write(text)
     print()
     print(text)
+    if options.table:
+        write_table(options.table, roles)
     passed, failed = sum(r.passed() for r in roles), sum(r.failed() for r in roles)
     print(f"{passed} passed, {failed} failed")
     return 0 if failed == 0 and passed > 0 else 1

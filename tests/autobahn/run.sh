@@ -22,6 +22,8 @@ usage: tests/autobahn/run.sh [options]
   --client BIN    the client under test, run as `BIN ws://127.0.0.1:PORT`; it runs all cases of a
                   fuzzing server and exits 0 (default: example autobahn_client)
   --out DIR       where summary.md, logs and the suite's reports go (default: target/autobahn)
+  --table FILE    with --full and both roles: writes the table of verdicts into a page, between two
+                  comments that are there already; see docs/autobahn.md
   --timeout SECS  bound on each role's run (default: 300, with --full 1800)
 
 The suite's environment is made on first use in target/autobahn-env or $AUTOBAHN_ENV. Its Python 2.7
@@ -101,13 +103,13 @@ example() { # NAME: builds it, sets $built
     built=$target/release/examples/$1
 }
 
-role=both server='' client='' out=$target/autobahn
+role=both server='' client='' table='' out=$target/autobahn
 options=()
 while (($#)); do
     case $1 in
     --full) options+=(--full) && shift && continue ;;
     -h | --help) usage && exit 0 ;;
-    --role | --server | --client | --out | --cases | --timeout) ;;
+    --role | --server | --client | --out | --table | --cases | --timeout) ;;
     *) usage >&2 && die "unknown option $1" ;;
     esac
     (($# > 1)) && [[ -n $2 ]] || die "$1 needs a value"
@@ -116,11 +118,13 @@ while (($#)); do
     --server) server=$2 ;;
     --client) client=$2 ;;
     --out) out=$2 ;;
+    --table) table=$2 && options+=("$1" "$2") ;;
     *) options+=("$1" "$2") ;;
     esac
     shift 2
 done
 [[ $role = server || $role = client || $role = both ]] || die "--role is server, client or both"
+[[ -z $table || $role = both ]] || die "--table is about both roles"
 command -v python3 >/dev/null || die "python3 is needed"
 
 # Nothing is built for a selection that is none.
