@@ -76,7 +76,7 @@ pub(crate) enum Note {
     Open(crate::ConnectionId),
     Drain(crate::ConnectionId),
     Closing(crate::ConnectionId, Initiator, CloseFrame),
-    Close(crate::ConnectionId, Box<Ended>),
+    Close(crate::ConnectionId, Ended),
     /// With its id if it was a connection of ours.
     Failed(Option<crate::ConnectionId>, SocketAddr, HandshakeCause),
     SweepDone(SweepId, SweepReport),
@@ -86,7 +86,7 @@ pub(crate) enum Note {
 /// The report of an ending, and what the hub's books need besides.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) closed: Closed,
+    pub(crate) closed: Box<Closed>,
     pub(crate) sweeps: Vec<SweepId>,
     /// Just before the end: where it was, and how much was queued.
     pub(crate) state: State,
@@ -414,6 +414,8 @@ impl Conn {
                     self.tidy();
                     return None;
                 }
+                // Most messages: there is nothing to give back, and no ending to ask.
+                Ok(Some(item @ Item::Message(..))) if self.work.is_none() => return Some(item),
                 Ok(Some(item)) => {
                     self.tidy();
                     if let Some(item) = self.admit(item, cursor, cx) {
@@ -515,13 +517,17 @@ impl Conn {
     // What the application asks for.
 
     /// Queues a message, or says why not.
+    #[inline]
     pub(crate) fn send(&mut self, message: Message<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
-        self.check_send(message.len(), cx)?;
-        self.push_message(message, cx);
+        if !self.send_plainly(&message, cx) {
+            self.check_send(message.len(), cx)?;
+            self.push_message(message, cx);
+        }
         Ok(())
     }
 
     /// Whether a message of `len` bytes may be queued now.
+    #[inline]
     pub(crate) fn check_send(&mut self, len: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.takes_sends() {
             let connecting = self.state == State::Connecting;

@@ -205,8 +205,8 @@ pub enum Event<'a> {
     Close {
         /// The connection.
         id: ConnectionId,
-        /// The report.
-        closed: Closed,
+        /// The report; boxed, so that it does not make every event large.
+        closed: Box<Closed>,
     },
     /// An opening handshake ended without a connection.
     HandshakeFailed {

@@ -84,6 +84,14 @@ struct Slot<D> {
     data: Option<D>,
 }
 
+impl<D> Slot<D> {
+    /// Whether it is this connection's, and the application may still name it.
+    #[inline]
+    fn is(&self, id: ConnectionId, worker: u8) -> bool {
+        self.conn.generation == id.generation() && worker == id.worker() && self.data.is_some()
+    }
+}
+
 /// What a driver has to do next for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -477,7 +485,17 @@ impl<D> Hub<D> {
     /// Lets something happen to a connection, and keeps the books about it.
     #[inline]
     fn with<R>(&mut self, slot: usize, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
-        let conn = &mut self.slots.get_mut(slot)?.conn;
+        self.with_if(slot, |_| true, happen)
+    }
+
+    #[inline]
+    fn with_if<R>(
+        &mut self,
+        slot: usize,
+        meant: impl FnOnce(&Slot<D>) -> bool,
+        happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let conn = &mut self.slots.get_mut(slot).filter(|entry| meant(entry))?.conn;
         let before = conn.state();
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let mut cx = Context {
@@ -490,13 +508,13 @@ impl<D> Hub<D> {
         };
         let result = happen(conn, &mut cx);
         let after = conn.state();
-        self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
         if !conn.todo.is_idle() && !conn.listed && self.reading != Some(key) {
             conn.listed = true;
             self.listed.push_back(key);
         }
         let alarm = conn.todo.take(Todo::ALARM);
         if before != after {
+            self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
         }
@@ -512,14 +530,12 @@ impl<D> Hub<D> {
         id: ConnectionId,
         happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        self.find(id)?;
-        self.with(id.slot(), happen)
+        let worker = self.worker;
+        self.with_if(id.slot(), |entry| entry.is(id, worker), happen)
     }
 
     fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {
-        let entry = self.slots.get(id.slot())?;
-        let same = entry.conn.generation == id.generation() && self.worker == id.worker();
-        (same && entry.data.is_some()).then_some(entry)
+        self.slots.get(id.slot()).filter(|entry| entry.is(id, self.worker))
     }
 
     fn counter(&mut self, state: State) -> &mut usize {

@@ -162,6 +162,7 @@ impl Inbound {
     ///
     /// # Errors
     /// The first violation. Nothing may be parsed behind it.
+    #[inline]
     pub(crate) fn next<'b>(
         work: &mut Option<Box<Work>>,
         cursor: &mut Cursor<'b>,
@@ -189,6 +190,7 @@ impl Inbound {
     }
 
     /// The common case: nothing is kept, and a whole message or control frame lies at the front.
+    #[inline]
     fn whole<'b>(
         cursor: &mut Cursor<'b>,
         limits: Limits,

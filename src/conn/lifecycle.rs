@@ -450,7 +450,7 @@ impl Conn {
         };
         self.drop_everything(cx.cork);
         let (state, queued) = aborted;
-        cx.notes.push_back(Note::Close(cx.id, Box::new(Ended { closed, sweeps, state, queued })));
+        cx.notes.push_back(Note::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
     }
 
     pub(super) fn drop_everything(&mut self, cork: &mut Cork) {

@@ -416,6 +416,8 @@ impl Backlog {
 }
 
 /// Appends one frame.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a third fewer instructions: what the caller knows falls out")]
 pub(crate) fn write_frame(out: &mut Vec<u8>, mask: Option<[u8; 4]>, head: impl Into<Head>, payload: &[u8]) {
     let Head { opcode, rsv1 } = head.into();
     header::write(out, true, rsv1, opcode, mask, payload.len() as u64);

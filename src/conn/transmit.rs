@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Conn, Context, Note, Todo,
+    Conn, Context, DRAIN_FROM, Note, Todo,
     deflate::Sharing,
     lifecycle::Why,
     outbound::{self, Backlog, Cork, Head, MAX_SLICES},
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     event::{Data, Kind, Message},
     time::Time,
-    wire::header::{Opcode, frame_length},
+    wire::header::{MAX_HEADER, Opcode, frame_length},
 };
 
 impl Conn {
@@ -24,6 +24,7 @@ impl Conn {
         self.flags.client.then(|| cork.keys.mask())
     }
 
+    #[inline]
     pub(super) fn has_backlog(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.backlog.is_empty())
     }
@@ -49,6 +50,27 @@ impl Conn {
             self.backlog(now).push_rest(corked.bytes(cork), 0, keep_pongs);
             self.corked.clear(cork);
         }
+    }
+
+    /// The way of most messages: nothing is special about the connection, nothing waits but in the cork, and there is
+    /// room. Says whether that was so; if not, nothing has happened.
+    #[inline]
+    pub(super) fn send_plainly(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
+        let (payload, cork) = (message.as_bytes(), &mut *cx.cork);
+        let plain = self.state == State::Open && self.work.is_none() && self.extras.is_none();
+        let ready =
+            !self.flags.blocked && !self.flags.client && self.corked.reaches_end(cork) && !cork.is_full();
+        let queued = self.corked.len() + payload.len() + MAX_HEADER;
+        if !(plain && ready && payload.len() < OWN_BUFFER && queued <= cx.config.max_backlog) {
+            return false;
+        }
+        let start = cork.bytes.len();
+        outbound::write_frame(&mut cork.bytes, None, opcode(message.kind), payload);
+        let end = cork.bytes.len();
+        self.corked.extend(cork, start, end);
+        self.flags.behind |= self.corked.len() >= DRAIN_FROM;
+        self.todo.add(Todo::WRITE);
+        true
     }
 
     pub(super) fn push_message(&mut self, message: Message<'_>, cx: &mut Context<'_>) {

@@ -87,6 +87,7 @@ impl<D: 'static> Workers<D> {
         H: Handler<Data = D>,
         F: Fn(u8) -> H + Sync,
     {
+        #[cfg_attr(not(feature = "signals"), expect(unused_mut))]
         let mut parts = self.parts;
         #[cfg(feature = "signals")]
         let _signals = if let Some(plan) = self.plan {

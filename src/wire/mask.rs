@@ -7,13 +7,8 @@ const WIDE: usize = 32;
 /// with byte i modulo 4 of `key`, which is its own inverse (§5.3).
 #[inline]
 pub fn apply(bytes: &mut [u8], key: [u8; 4], offset: usize) {
-    let [a, b, c, d] = key;
-    let key = match offset & 3 {
-        0 => key,
-        1 => [b, c, d, a],
-        2 => [c, d, a, b],
-        _ => [d, a, b, c],
-    };
+    #[expect(clippy::cast_possible_truncation, reason = "0 to 24")]
+    let key = u32::from_le_bytes(key).rotate_right(8 * (offset & 3) as u32).to_le_bytes();
     let word = u32::from_ne_bytes(key);
     let double = u64::from(word) << 32 | u64::from(word);
 
