@@ -88,7 +88,7 @@ impl Handler for Recorder {
                     assert!(clients.close(id, CloseFrame::NORMAL));
                 }
             }
-            Event::Close { id, closed } => self.closed.push((id, closed)),
+            Event::Close { id, closed } => self.closed.push((id, *closed)),
             Event::HandshakeFailed { id, peer, cause } => {
                 if let Some(id) = id {
                     assert_eq!(

@@ -41,7 +41,7 @@ impl Handler for Log {
     fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
         match event {
             Event::Open { .. } => self.opened += 1,
-            Event::Close { closed, .. } => self.closed.push(closed),
+            Event::Close { closed, .. } => self.closed.push(*closed),
             Event::HandshakeFailed { id, peer, cause } => self.failed.push((id, peer, cause)),
             Event::Ping { .. } => self.pings += 1,
             _ => {}

@@ -42,7 +42,7 @@ impl Handler for Echo {
                 // How much of what is in vain had been read by then is a matter of the cuts.
                 (told.lost.trailing_bytes, told.lost.inbound_partial_bytes) = (0, 0);
                 self.events.push(format!("{told:?}"));
-                self.closed.push(closed);
+                self.closed.push(*closed);
             }
             other => self.events.push(format!("{other:?}")),
         }

@@ -41,7 +41,7 @@ impl Handler for Actor {
             Event::Message { id, message, .. } if message.as_text() == Some("kick") => {
                 clients.kick(id, "bye", CloseFrame::NORMAL, true);
             }
-            Event::Close { closed, .. } => self.closed = Some(closed),
+            Event::Close { closed, .. } => self.closed = Some(*closed),
             Event::Drain { .. } => self.drains += 1,
             Event::SweepDone { .. } => self.sweeps_done += 1,
             _ => {}

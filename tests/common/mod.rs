@@ -40,7 +40,7 @@ impl Echo {
                     Event::Message { id, message, closing: false } => {
                         let _ = clients.send(id, message);
                     }
-                    Event::Close { closed, .. } => closed_there.lock().expect("not poisoned").push(closed),
+                    Event::Close { closed, .. } => closed_there.lock().expect("not poisoned").push(*closed),
                     Event::HandshakeFailed { cause, .. } => {
                         failed_there.lock().expect("not poisoned").push(cause);
                     }
