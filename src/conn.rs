@@ -123,6 +123,10 @@ impl Todo {
         had
     }
 
+    pub(crate) const fn only_write() -> Self {
+        Self(Self::WRITE)
+    }
+
     /// Whether there is nothing for the driver to do.
     pub(crate) const fn is_idle(self) -> bool {
         self.0 & Self::FOR_THE_DRIVER == 0

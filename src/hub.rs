@@ -340,9 +340,29 @@ impl<D> Hub<D> {
         .unwrap_or(Ok(()))
     }
 
-    /// Whether [`Action::Write`] is due for this slot: to write at once what an echo left there.
+    /// Whether [`Action::Write`] is due for this slot: to write before the end of its input is dealt with.
     pub fn wants_write(&self, slot: usize) -> bool {
         self.slots.get(slot).is_some_and(|entry| entry.conn.todo.has(Todo::WRITE))
+    }
+
+    /// Bytes that were queued in this turn and wait to be written.
+    pub const fn corked(&self) -> usize {
+        self.cork.bytes.len()
+    }
+
+    /// The next slot for which [`Action::Write`] is all that is due, in the middle of a turn: for writes that are not to
+    /// wait for the turn's end. `None` leaves the rest to [`Hub::poll_action`].
+    pub fn poll_write(&mut self) -> Option<usize> {
+        self.list_what_was_read();
+        let key = *self.listed.front()? as usize;
+        let conn = &mut self.slots.get_mut(key)?.conn;
+        if conn.todo != Todo::only_write() {
+            return None;
+        }
+        self.listed.pop_front();
+        conn.listed = false;
+        conn.todo.take(Todo::WRITE);
+        Some(key)
     }
 
     /// [`Action::Abort`] was carried out by closing the descriptor; the kernel held so many bytes that it had not got

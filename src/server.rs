@@ -53,6 +53,11 @@ const LISTENERS: usize = usize::MAX - 1;
 const COMMANDS: usize = 1024;
 /// Events per wait.
 const EVENTS: usize = 1024;
+/// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches:
+/// 3 % of a small echo. They wait until there are so many bytes of them ...
+const BATCH_BYTES: usize = 16 << 10;
+/// ... or so many connections were read, or the clock has moved by a tick of a few milliseconds.
+const BATCH_READS: u32 = 64;
 /// From this many missing bytes on, a message is read straight into its own buffer.
 const DIRECT: u64 = 32 << 10;
 /// How long `accept` rests when the process has no descriptors left and none is given back.
@@ -81,6 +86,8 @@ struct Loop<D> {
     start: Instant,
     /// Between callbacks: how long each took.
     watch: Stopwatch,
+    /// Connections that were read since replies were written last.
+    reads: u32,
     /// Kept for as long as the server lives.
     #[cfg(feature = "signals")]
     #[allow(dead_code, reason = "its Drop removes the signal handlers")]
@@ -176,6 +183,7 @@ impl<D: 'static> Server<D> {
                 readable: Vec::new(),
                 start: Instant::now(),
                 watch: Stopwatch::default(),
+                reads: 0,
                 #[cfg(feature = "signals")]
                 signals: None,
                 parts,
@@ -318,6 +326,7 @@ impl<D> Loop<D> {
         let now = self.now();
         self.hub.begin_turn(now);
         self.watch.lap();
+        self.reads = 0;
     }
 
     fn dispatch<H: Handler<Data = D>>(&mut self, event: &Readiness, handler: &mut H) {
@@ -466,9 +475,24 @@ impl<D> Loop<D> {
         if let Err(error) = self.read_share(slot, ended, handler) {
             self.read_last(slot, error.kind(), handler);
         }
-        if let Some(took) = self.watch.lap() {
+        let lap = self.watch.lap();
+        if let Some(took) = lap.noteworthy() {
             let id = self.hub.id_at(slot);
             self.hub.note_callback(took, id);
+        }
+        self.reads += 1;
+        if self.reads >= BATCH_READS || lap.has_ticked() || self.hub.corked() >= BATCH_BYTES {
+            self.write_batch(handler);
+        }
+    }
+
+    /// Writes the replies that wait for each other.
+    fn write_batch<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.reads = 0;
+        while let Some(slot) = self.hub.poll_write() {
+            if let Err(error) = self.write(slot) {
+                self.read_last(slot, error.kind(), handler);
+            }
         }
     }
 
@@ -492,7 +516,6 @@ impl<D> Loop<D> {
         let mut held = self.hub.take_held(slot);
         if !held.is_empty() {
             self.feed(slot, &mut held, handler);
-            self.write_now(slot)?;
         }
         let mut reads = self.hub.config().reads_per_turn.max(1);
         while self.hub.wants_read(slot) {
@@ -506,19 +529,23 @@ impl<D> Loop<D> {
             match read {
                 Ok(Read::Full | Read::Short) => {}
                 Ok(Read::Eof) => {
+                    self.write_now(slot)?;
                     self.hub.handle_eof(slot);
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
+                    self.write_now(slot)?;
                     self.hub.handle_reset(slot, error.kind());
                     break;
                 }
             }
-            self.write_now(slot)?;
             if drained {
                 break;
+            }
+            if self.hub.corked() >= BATCH_BYTES {
+                self.write_now(slot)?;
             }
         }
         Ok(())
@@ -571,7 +598,8 @@ impl<D> Loop<D> {
         }
     }
 
-    /// Writes what an input brought forth for its own connection, while that is at hand.
+    /// Writes what input has brought forth for its own connection, before the end of that input is dealt with, or when
+    /// it is much.
     fn write_now(&mut self, slot: usize) -> io::Result<()> {
         if self.hub.wants_write(slot) { self.write(slot) } else { Ok(()) }
     }
@@ -621,7 +649,7 @@ impl<D> Loop<D> {
         while let Some(event) = self.hub.poll_event() {
             let id = event.id();
             handler.on_event(&mut self.hub.clients(), event);
-            if let Some(took) = self.watch.lap() {
+            if let Some(took) = self.watch.lap().noteworthy() {
                 self.hub.note_callback(took, id);
             }
         }

@@ -196,15 +196,33 @@ pub(super) struct Stopwatch {
 }
 
 impl Stopwatch {
+    /// Ends one lap and begins the next.
+    #[inline]
+    pub(super) fn lap(&mut self) -> Lap {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        let lap = Lap((now.tv_sec - self.seconds) * 1_000_000_000 + (now.tv_nsec - self.nanos));
+        *self = Self { seconds: now.tv_sec, nanos: now.tv_nsec };
+        lap
+    }
+}
+
+/// How long something took, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lap(i64);
+
+impl Lap {
     /// What is shorter than this is nobody's fault.
     const NOTEWORTHY: i64 = 10_000_000;
 
-    /// Ends one lap and begins the next. How long the one took, if that is worth a note.
+    /// How long it was, if that is worth a note.
     #[inline]
-    pub(super) fn lap(&mut self) -> Option<Duration> {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let took = (now.tv_sec - self.seconds) * 1_000_000_000 + (now.tv_nsec - self.nanos);
-        *self = Self { seconds: now.tv_sec, nanos: now.tv_nsec };
-        (took >= Self::NOTEWORTHY).then(|| Duration::from_nanos(took.unsigned_abs()))
+    pub(super) fn noteworthy(self) -> Option<Duration> {
+        (self.0 >= Self::NOTEWORTHY).then(|| Duration::from_nanos(self.0.unsigned_abs()))
+    }
+
+    /// Whether the clock has moved: up to some milliseconds have passed.
+    #[inline]
+    pub(super) const fn has_ticked(self) -> bool {
+        self.0 > 0
     }
 }
