@@ -31,6 +31,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// When to ask a silent peer for a sign of life, and how long to wait for it.
     pub heartbeat: Heartbeat,
+    /// Pings and Pongs that a peer may send; more is failed with 1002. Each is work and makes an answer, so this bounds what
+    /// a peer gets for a few bytes; data messages are the application's to bound. `None`: as many as it likes.
+    pub control_rate: Option<ControlRate>,
     /// How long the kernel may take nothing while something is queued. 30 s: several TCP retransmissions.
     pub stall_timeout: Option<Duration>,
     /// From `close`, the peer's Close or a failure to the end, whatever happens. 10 s: a slow reader's chance to
@@ -97,6 +100,7 @@ impl Default for Config {
                 interval: Some(Duration::from_secs(30)),
                 timeout: Duration::from_secs(20),
             },
+            control_rate: Some(ControlRate::default()),
             stall_timeout: Some(Duration::from_secs(30)),
             close_timeout: Duration::from_secs(10),
             flush_budget: None,
@@ -195,6 +199,23 @@ pub struct Heartbeat {
     pub interval: Option<Duration>,
     /// Silence after that Ping which ends the connection with 1011. 20 s.
     pub timeout: Duration,
+}
+
+/// How many control frames a peer may send: a bucket of `burst`, filled again at `per_second`. It costs a connection no
+/// memory. A Ping of ours, which follows a silence, fills it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlRate {
+    /// In the long run. 1,000: a Ping behind every message of a busy peer, and far above any heartbeat.
+    pub per_second: u32,
+    /// At once. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
+    /// a peer in good faith saves up while it is not read from.
+    pub burst: u32,
+}
+
+impl Default for ControlRate {
+    fn default() -> Self {
+        Self { per_second: 1000, burst: 100_000 }
+    }
 }
 
 /// What becomes of a connection whose next message would exceed `max_backlog`.
