@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::wire::upgrade::Origins;
+
 /// The settings of a server. Change what matters and keep the rest:
 ///
 /// ```
@@ -62,8 +64,22 @@ pub struct Config {
     pub max_head: usize,
     /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
     pub max_headers: usize,
-    /// Connections of one loop in any state; more are closed at accept. The most a loop can number.
+    /// Connections of one loop in any state; more are closed at accept. The most a loop can number. With
+    /// [`Workers`](crate::Workers) this limit and the next two are for each loop.
     pub max_connections: usize,
+    /// Of these, connections from one IPv4 address, or one /64 of IPv6: a site is given that many, and chooses among them
+    /// as it likes. More are closed at accept. The kernel spreads an address over several loops by its ports, so each may
+    /// have as many. `None`: no limit and no books about it, since behind one address may be a proxy or a whole company;
+    /// with a limit, 24 to 48 bytes an address.
+    pub max_connections_per_address: Option<u32>,
+    /// Connections whose handshake is not complete. One more, and the oldest of them is closed: a client in good faith is
+    /// done within a round trip or two, and one that only holds a place is not, whatever it trickles. `None` is half of
+    /// `max_connections`, within 64 and 16,384: so there are always places for connections, their request heads take at
+    /// most 256 MiB, and with round trips of 200 ms even 80,000 new ones a second push nobody out.
+    pub max_handshakes: Option<usize>,
+    /// Whose pages may connect; others get 403, before the application is asked. `None`: everybody's, or the application
+    /// decides. A server that knows its users by cookies wants a list here.
+    pub origins: Option<Origins>,
     /// What `Retry-After` says, in whole seconds, when a shutdown refuses a handshake. 5 s.
     pub retry_after: Duration,
     /// Bytes of the loop's one receive buffer, and so of one read. 64 KiB: past that a read saves no time.
@@ -115,6 +131,9 @@ impl Default for Config {
             max_head: 16 << 10,
             max_headers: 100,
             max_connections: crate::id::MAX_SLOTS,
+            max_connections_per_address: None,
+            max_handshakes: None,
+            origins: None,
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,
             reads_per_turn: 4,

@@ -682,6 +682,12 @@ impl Conn {
         before != self.state
     }
 
+    /// Its handshake is the oldest of too many.
+    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
+        let cause = Some(HandshakeCause::TooManyConnections);
+        self.apply(Input::Terminate, Why::Handshake { cause, response: Vec::new() }, cx);
+    }
+
     /// The soft sweep found it without one byte of a request.
     pub(crate) fn sweep_silent(&mut self, cx: &mut Context<'_>) {
         let why = Why::Handshake { cause: Some(HandshakeCause::ShuttingDown), response: Vec::new() };

@@ -84,7 +84,7 @@ pub enum HandshakeCause {
     Io(std::io::ErrorKind),
     /// We are shutting down.
     ShuttingDown,
-    /// A limit on connections was reached.
+    /// A limit on connections was reached: in all, of its address, or, for the oldest, on handshakes.
     TooManyConnections,
 }
 

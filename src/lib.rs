@@ -39,4 +39,4 @@ pub use shutdown::{
 pub use time::Time;
 #[cfg(feature = "deflate")]
 pub use wire::deflate::DeflateParameters;
-pub use wire::upgrade::{RequestError, UrlError};
+pub use wire::upgrade::{OriginError, Origins, RequestError, UrlError};
