@@ -52,7 +52,7 @@ impl Tally {
         if ahead == burst {
             return false;
         }
-        self.0 = TOKEN | (clock + ahead + 1) % TOKEN;
+        self.0 = TOKEN | ((clock + ahead + 1) % TOKEN);
         true
     }
 
