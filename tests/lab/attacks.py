@@ -322,7 +322,7 @@ class Outcome:
         does, answer = (" ".join(part.split()) for part in self.rule["words"].split("\n\n", 1))
         note = f" {self.note[0].upper()}{self.note[1:]}." if self.note else ""
         return (
-            f"| **{self.rule['title']}** | {does} | {answer}{note} | {self.peak:.1f} of {self.rule['limit_mib']} |"
+            f"| **{self.rule['title']}** | {does} | {answer}{note} | {self.peak:.1f}, {self.after:.1f}, {self.rule['limit_mib']} |"
             f" {before}, {after} | {self.cpu:.2f} | {waits(self.waits)} | {waits(self.arrivals)} |"
         )
 
@@ -386,7 +386,14 @@ where they were before anyone connected, that the server then ends in order, and
 it waited is a figure of that day's machine ({cores} cores for the server, the attacker and the honest client), not a
 promise.
 
-* **MiB**: the peak of the server's resident memory above what it was before the attack, and the limit.
+Limits are per connection, and what they allow adds up: in the worst case `max_connections` times `max_payload` and
+`max_backlog`. Choose them together. Of a plain message the sender has to send every byte that it makes us hold; of a compressed
+one, a thousandth.
+
+* **MiB**: the server's resident memory above what it was before the attack: its peak, what was left when everyone had gone,
+  and the limit for the peak. What is left belongs to the C library's allocator, which keeps some of what it was given back:
+  after megabytes in one piece up to all of it (with `MALLOC_MMAP_THRESHOLD_=131072` it keeps none). The next attack of the
+  kind finds it there.
 * **Descriptors**: of the server, before anyone connected and after everyone left.
 * **CPU**: processor time of the server in seconds, the honest client's share included.
 * **Echo**, **newcomer**: what the honest client waited for an echo, and for a new connection and its echo: median, 99th
