@@ -153,8 +153,9 @@ impl Default for Config {
 /// them. *Context takeover* lets messages refer to earlier ones, which makes similar messages much smaller, and costs
 /// each connection a compressor or an inflater of its own, from the first message that needs it until it closes.
 ///
-/// A message that is cut, by fragments or by the end of a read, has an inflater of its own from 4 KiB on. Inflating never
-/// allocates more than what has come out by then, [`Config::max_payload`] at most.
+/// A message is inflated when all of it is here. One that is cut, by fragments or by the end of a read, waits as it came, so
+/// a peer has to send every byte that it makes us hold. Inflating never allocates more than what has come out by then,
+/// [`Config::max_payload`] at most.
 ///
 /// ```
 /// let mut deflate = adjourn::Deflate::default();

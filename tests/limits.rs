@@ -226,8 +226,10 @@ fn hostile() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
 }
 
+type Lines = Vec<(String, Vec<u8>)>;
+
 /// Status, header lines and body, as an HTTP parser of somebody else sees them.
-fn read_back(answer: &[u8]) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>) {
+fn read_back(answer: &[u8]) -> (u16, Lines, Vec<u8>) {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(length) = response.parse(answer).expect("an HTTP answer") else {

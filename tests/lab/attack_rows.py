@@ -497,6 +497,19 @@ def compression_contexts(attacker):
         equal((frame.opcode, frame.rsv), (wire.TEXT, 4), "the echo")
 
 
+@attack("Unfinished compression bombs", 16, deflate=True)
+def unfinished_bombs(attacker):
+    """500 connections send 16 KB each, of a message that would inflate to nearly 16 MiB, and not its end: 8 GB, were it
+    inflated.
+
+    What was sent is held, and nothing is inflated before a message is all here. The figure is for all 500.
+    """
+    frame = wire.encode(wire.BINARY, bomb(16)[:-10], fin=False, rsv=4)
+    for peer in attacker.peers_many(500, "/unfinished", DEFLATE):
+        peer.send_raw(frame)
+    is_alive(attacker.peer("/behind"))
+
+
 @attack("Messages never finished", 32)
 def messages_never_finished(attacker):
     """1,000 connections send 10 KB of a message in two fragments, and then a byte of the third every half a second.

@@ -204,6 +204,7 @@ class BenchServer(Target):
                 return probe.connect_ex(self_chosen) == 0
 
         self.wait(listens, "listening")
+        time.sleep(0.1)  # Until the probe is forgotten.
 
 
 # The attacker.
@@ -387,8 +388,8 @@ it waited is a figure of that day's machine ({cores} cores for the server, the a
 promise.
 
 Limits are per connection, and what they allow adds up: in the worst case `max_connections` times `max_payload` and
-`max_backlog`. Choose them together. Of a plain message the sender has to send every byte that it makes us hold; of a compressed
-one, a thousandth.
+`max_backlog`. Choose them together. But a peer has to send every byte that it makes us hold, compressed or not (in a buffer that
+doubles as it grows), and has to let us send it every byte that we queue.
 
 * **MiB**: the server's resident memory above what it was before the attack: its peak, what was left when everyone had gone,
   and the limit for the peak. What is left belongs to the C library's allocator, which keeps some of what it was given back:
