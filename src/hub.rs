@@ -521,14 +521,14 @@ impl<D> Hub<D> {
             self.listed.push_back(key);
         }
         let alarm = conn.todo.take(Todo::ALARM);
-        let shaken = before == State::Connecting && after != before && !conn.is_client();
         if before != after {
             self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
+            let shaken = before == State::Connecting && !conn.is_client();
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
-        }
-        if shaken {
-            self.note_handshake_over();
+            if shaken {
+                self.note_handshake_over();
+            }
         }
         if alarm {
             self.set_alarm(slot);
