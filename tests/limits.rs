@@ -34,7 +34,7 @@ impl Handler for Keeper {
         match event {
             Event::Open { id } => self.id = Some(id),
             Event::Ping { .. } | Event::Pong { .. } | Event::Message { .. } => self.heard += 1,
-            Event::Close { closed, .. } => self.closed = Some(closed),
+            Event::Close { closed, .. } => self.closed = Some(*closed),
             Event::HandshakeFailed { cause, .. } => self.failed = Some(cause),
             _ => {}
         }
