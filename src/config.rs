@@ -70,7 +70,7 @@ pub struct Config {
     /// Of these, connections from one IPv4 address, or one /64 of IPv6: a site is given that many, and chooses among them
     /// as it likes. More are closed at accept. The kernel spreads an address over several loops by its ports, so each may
     /// have as many. `None`: no limit and no books about it, since behind one address may be a proxy or a whole company;
-    /// with a limit, 24 to 48 bytes an address.
+    /// with a limit, 30 to 60 bytes an address.
     pub max_connections_per_address: Option<u32>,
     /// Connections whose handshake is not complete. One more, and the oldest of them is closed: a client in good faith is
     /// done within a round trip or two, and one that only holds a place is not, whatever it trickles. `None` is half of
