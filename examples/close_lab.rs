@@ -2,6 +2,10 @@
 //!
 //! `cargo run --example close_lab -- --listen 127.0.0.1:9001`, then open <http://127.0.0.1:9001>/ in a browser, or send
 //! `close 4000 bye`, `flood-close 100 65536 1001`, `shutdown 2000` ... with any WebSocket client.
+//!
+//! Limits on what peers may ask for: `--max-connections N`, `--max-per-address N`, `--max-handshakes N`,
+//! `--control-rate PER_SECOND[:BURST]|off`, and `--origin https://example.com`, as often as there are origins; then nobody
+//! else may connect, nor a program that names none.
 
 #[path = "close_lab/command.rs"]
 mod command;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::wire::upgrade::Origins;
+
 /// The settings of a server. Change what matters and keep the rest:
 ///
 /// ```
@@ -31,6 +33,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// When to ask a silent peer for a sign of life, and how long to wait for it.
     pub heartbeat: Heartbeat,
+    /// Pings and Pongs that a peer may send; more is failed with 1002. Each is work and makes an answer, so this bounds what
+    /// a peer gets for a few bytes; data messages are the application's to bound. `None`: as many as it likes.
+    pub control_rate: Option<ControlRate>,
     /// How long the kernel may take nothing while something is queued. 30 s: several TCP retransmissions.
     pub stall_timeout: Option<Duration>,
     /// From `close`, the peer's Close or a failure to the end, whatever happens. 10 s: a slow reader's chance to
@@ -59,8 +64,22 @@ pub struct Config {
     pub max_head: usize,
     /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
     pub max_headers: usize,
-    /// Connections of one loop in any state; more are closed at accept. The most a loop can number.
+    /// Connections of one loop in any state; more are closed at accept. The most a loop can number. With
+    /// [`Workers`](crate::Workers) this limit and the next two are for each loop.
     pub max_connections: usize,
+    /// Of these, connections from one IPv4 address, or one /64 of IPv6: a site is given that many, and chooses among them
+    /// as it likes. More are closed at accept. The kernel spreads an address over several loops by its ports, so each may
+    /// have as many. `None`: no limit and no books about it, since behind one address may be a proxy or a whole company;
+    /// with a limit, 30 to 60 bytes an address.
+    pub max_connections_per_address: Option<u32>,
+    /// Connections whose handshake is not complete. One more, and the oldest of them is closed: a client in good faith is
+    /// done within a round trip or two, and one that only holds a place is not, whatever it trickles. `None` is half of
+    /// `max_connections`, within 64 and 16,384: so there are always places for connections, their request heads take at
+    /// most 256 MiB, and with round trips of 200 ms even 80,000 new ones a second push nobody out.
+    pub max_handshakes: Option<usize>,
+    /// Whose pages may connect; others get 403, before the application is asked. `None`: everybody's, or the application
+    /// decides. A server that knows its users by cookies wants a list here.
+    pub origins: Option<Origins>,
     /// What `Retry-After` says, in whole seconds, when a shutdown refuses a handshake. 5 s.
     pub retry_after: Duration,
     /// Bytes of the loop's one receive buffer, and so of one read. 64 KiB: past that a read saves no time.
@@ -97,6 +116,7 @@ impl Default for Config {
                 interval: Some(Duration::from_secs(30)),
                 timeout: Duration::from_secs(20),
             },
+            control_rate: Some(ControlRate::default()),
             stall_timeout: Some(Duration::from_secs(30)),
             close_timeout: Duration::from_secs(10),
             flush_budget: None,
@@ -111,6 +131,9 @@ impl Default for Config {
             max_head: 16 << 10,
             max_headers: 100,
             max_connections: crate::id::MAX_SLOTS,
+            max_connections_per_address: None,
+            max_handshakes: None,
+            origins: None,
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,
             reads_per_turn: 4,
@@ -130,8 +153,9 @@ impl Default for Config {
 /// them. *Context takeover* lets messages refer to earlier ones, which makes similar messages much smaller, and costs
 /// each connection a compressor or an inflater of its own, from the first message that needs it until it closes.
 ///
-/// A message that is cut, by fragments or by the end of a read, has an inflater of its own from 4 KiB on. Inflating never
-/// allocates more than what has come out by then, [`Config::max_payload`] at most.
+/// A message is inflated when all of it is here. One that is cut, by fragments or by the end of a read, waits as it came, so
+/// a peer has to send every byte that it makes us hold. Inflating never allocates more than what has come out by then,
+/// [`Config::max_payload`] at most.
 ///
 /// ```
 /// let mut deflate = adjourn::Deflate::default();
@@ -195,6 +219,23 @@ pub struct Heartbeat {
     pub interval: Option<Duration>,
     /// Silence after that Ping which ends the connection with 1011. 20 s.
     pub timeout: Duration,
+}
+
+/// How many control frames a peer may send: a bucket of `burst`, filled again at `per_second`. It costs a connection no
+/// memory. A Ping of ours, which follows a silence, fills it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlRate {
+    /// In the long run. 1,000: a Ping behind every message of a busy peer, and far above any heartbeat.
+    pub per_second: u32,
+    /// At once. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
+    /// a peer in good faith saves up while it is not read from.
+    pub burst: u32,
+}
+
+impl Default for ControlRate {
+    fn default() -> Self {
+        Self { per_second: 1000, burst: 100_000 }
+    }
 }
 
 /// What becomes of a connection whose next message would exceed `max_backlog`.

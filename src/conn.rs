@@ -23,6 +23,7 @@ mod outbound;
 mod path;
 mod peer;
 pub mod state;
+mod tally;
 mod timers;
 mod transmit;
 
@@ -33,6 +34,7 @@ use self::{
     lifecycle::{Ending, Why},
     opening::Opening,
     peer::Peer,
+    tally::Tally,
     transmit::Shared,
 };
 pub(crate) use self::{
@@ -142,9 +144,7 @@ pub(crate) struct Conn {
     pub(crate) listed: bool,
     flags: Flags,
     pub(crate) generation: u32,
-    /// While open: milliseconds from the last inbound byte to our Ping, 0 if no Ping is unanswered. While refusing or
-    /// lingering: bytes discarded.
-    tally: u32,
+    tally: Tally,
     /// When it came into this part of its life: accepted, answered, opened, or FIN sent.
     since: Time,
     last_inbound: Time,
@@ -210,7 +210,7 @@ impl Conn {
             listed: false,
             flags: Flags::default(),
             generation,
-            tally: 0,
+            tally: Tally::default(),
             since: now,
             last_inbound: now,
             corked: Corked::default(),
@@ -267,7 +267,7 @@ impl Conn {
 
     /// It lingered for more bytes than it may: the peer will not stop, so its descriptor goes with a reset.
     pub(crate) fn exceeded_linger(&self, config: &Config) -> bool {
-        u64::from(self.tally) > config.linger_bytes
+        self.tally.discarded() > config.linger_bytes
     }
 
     /// Whether it owns more than its slot. A quiet connection does not.
@@ -318,9 +318,9 @@ impl Conn {
     /// `n` bytes arrived, whatever they are.
     pub(crate) fn touch(&mut self, now: Time) {
         self.last_inbound = now;
-        if self.state == State::Open && self.tally != 0 {
+        if self.state == State::Open && self.tally.unanswered().is_some() {
             // The next Ping is due before the end of the wait for this answer would have been.
-            self.tally = 0;
+            self.tally = Tally::default();
             self.todo.add(Todo::ALARM);
         }
     }
@@ -344,8 +344,7 @@ impl Conn {
             ending.lost.trailing_bytes += n as u64;
             return;
         }
-        self.tally = self.tally.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-        if u64::from(self.tally) > cx.config.linger_bytes {
+        if self.tally.discard(n) > cx.config.linger_bytes {
             self.apply(Input::LingerEnd, Why::Nothing, cx);
         }
     }
@@ -481,6 +480,10 @@ impl Conn {
 
     /// A control frame. Returns whether the application is told.
     fn control(&mut self, opcode: Opcode, payload: &[u8], cx: &mut Context<'_>) -> bool {
+        if opcode != Opcode::Close && !self.is_within_rate(cx) {
+            self.fail(ProtocolError::ControlFlood.into(), cx);
+            return false;
+        }
         match opcode {
             Opcode::Ping => {
                 if step(self.state, Input::Ping).effects.contains(&Effect::QueuePong) {
@@ -503,11 +506,22 @@ impl Conn {
         }
     }
 
+    /// Whether the peer may send one more Ping or Pong now. A connection that is closing has a deadline instead.
+    fn is_within_rate(&mut self, cx: &Context<'_>) -> bool {
+        match cx.config.control_rate {
+            Some(rate) if self.state == State::Open => self.tally.control(rate, cx.now),
+            _ => true,
+        }
+    }
+
     /// §7.1.7: the peer broke a rule.
     pub(crate) fn fail(&mut self, violation: Violation, cx: &mut Context<'_>) {
         let frame = match violation {
             Violation::Protocol(ProtocolError::InvalidDeflate) => {
                 CloseFrame::with_constant(CloseCode::INVALID_DATA, "invalid compressed data")
+            }
+            Violation::Protocol(ProtocolError::ControlFlood) => {
+                CloseFrame::with_constant(CloseCode::PROTOCOL, "too many control frames")
             }
             Violation::Protocol(_) => CloseFrame::with_constant(CloseCode::PROTOCOL, "protocol error"),
             Violation::TooBig { .. } => CloseFrame::with_constant(CloseCode::TOO_BIG, "message too big"),
@@ -672,6 +686,12 @@ impl Conn {
         before != self.state
     }
 
+    /// Its handshake is the oldest of too many.
+    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
+        let cause = Some(HandshakeCause::TooManyConnections);
+        self.apply(Input::Terminate, Why::Handshake { cause, response: Vec::new() }, cx);
+    }
+
     /// The soft sweep found it without one byte of a request.
     pub(crate) fn sweep_silent(&mut self, cx: &mut Context<'_>) {
         let why = Why::Handshake { cause: Some(HandshakeCause::ShuttingDown), response: Vec::new() };
@@ -708,7 +728,7 @@ impl Conn {
             if self.state == State::Open {
                 // Silence that we imposed is not the peer's.
                 self.last_inbound = now;
-                self.tally = 0;
+                self.tally = Tally::default();
             }
             self.todo.add(Todo::READ | Todo::ALARM);
         }

@@ -43,6 +43,10 @@ pub enum ProtocolError {
     /// A Close code that must not be on the wire (§7.4).
     #[error("Close code {0} must not be sent")]
     CloseCode(u16),
+    /// More Pings and Pongs than [`Config::control_rate`](crate::Config::control_rate) allows. No rule of RFC 6455, but one
+    /// of ours.
+    #[error("more control frames than control_rate allows")]
+    ControlFlood,
     /// A compressed message that is no DEFLATE data, or not all of it (RFC 7692 §7.2.2).
     #[error("compressed message is no valid DEFLATE data")]
     InvalidDeflate,
@@ -80,7 +84,7 @@ pub enum HandshakeCause {
     Io(std::io::ErrorKind),
     /// We are shutting down.
     ShuttingDown,
-    /// A limit on connections was reached.
+    /// A limit on connections was reached: in all, of its address, or, for the oldest, on handshakes.
     TooManyConnections,
 }
 

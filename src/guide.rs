@@ -8,6 +8,10 @@ pub mod how_a_connection_ends {}
 #[doc = include_str!("../docs/transitions.md")]
 pub mod transitions {}
 
+/// Known attacks on WebSocket servers: what each does, what comes of it, and what it costs, measured.
+#[doc = include_str!("../docs/attacks.md")]
+pub mod attacks {}
+
 /// What other servers do where peers lose data or hang, with versions.
 #[doc = include_str!("../docs/what_others_do.md")]
 pub mod what_others_do {}

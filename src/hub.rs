@@ -26,29 +26,32 @@ use std::{
 
 use slab::Slab;
 
+mod admission;
 mod clients;
 mod connecting;
 mod deadlines;
 mod sweep;
 
+use self::{admission::Admission, deadlines::Deadlines, sweep::Sweeps};
 pub use self::{
     clients::{Broadcast, Client, Clients, ReadyState},
     sweep::ShutdownRequest,
 };
-use self::{deadlines::Deadlines, sweep::Sweeps};
 use crate::{
     config::{Abort, Config},
     conn::{Coding, Conn, Context, Cork, Cursor, Deflate, Item, Note, State, Todo},
     error::HandshakeCause,
     event::{Data, Event, Message, Stats},
     handler::{Handler, Upgrade, UpgradeRequest},
-    id::{ConnectionId, MAX_SLOTS},
+    id::ConnectionId,
     shutdown::{LameDuckPolicy, Phase, ShutdownReport},
     time::Time,
     wire::{
         header::Opcode,
         keys::Keys,
-        upgrade::{HeadLimits, HeaderStorage, HeaderValue, Request, Response, write_switching_protocols},
+        upgrade::{
+            HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
+        },
     },
 };
 
@@ -61,6 +64,7 @@ pub struct Hub<D> {
     /// One past the highest slot that was ever in use.
     slots_high: usize,
     generation: u32,
+    admission: Admission,
     deadlines: Deadlines,
     cork: Cork,
     deflate: Deflate,
@@ -128,6 +132,7 @@ impl<D> Hub<D> {
             slots: Slab::new(),
             slots_high: 0,
             generation: 0,
+            admission: Admission::default(),
             deadlines: Deadlines::default(),
             cork: Cork::new(Keys::new(seed)),
             deflate: Deflate::default(),
@@ -202,15 +207,17 @@ impl<D> Hub<D> {
         self.now = self.now.max(now);
     }
 
-    /// A TCP connection was accepted. Returns its slot, or `None` if there are too many: close it.
+    /// A TCP connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
     pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
-        if self.slots.len() >= self.config.max_connections.min(MAX_SLOTS) {
+        if !self.admits(peer) {
             self.notes.push_back(Note::Failed(None, peer, HandshakeCause::TooManyConnections));
             return None;
         }
         let generation = self.next_generation();
         let conn = Conn::new(peer, generation, self.now);
-        Some(self.insert(Slot { conn, data: None }))
+        let slot = self.insert(Slot { conn, data: None });
+        self.note_accepted(slot, peer);
+        Some(slot)
     }
 
     fn next_generation(&mut self) -> u32 {
@@ -482,6 +489,7 @@ impl<D> Hub<D> {
         } else if todo.take(Todo::RELEASE) {
             let reset = entry.conn.exceeded_linger(&self.config);
             self.listed.pop_front();
+            self.note_released(key);
             self.deadlines.remove(u32::try_from(key).unwrap_or(u32::MAX));
             self.slots.remove(key);
             self.sweeps.closed -= 1;
@@ -535,8 +543,12 @@ impl<D> Hub<D> {
         let alarm = conn.todo.take(Todo::ALARM);
         if before != after {
             self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
+            let shaken = before == State::Connecting && !conn.is_client();
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
+            if shaken {
+                self.note_handshake_over();
+            }
         }
         if alarm {
             self.set_alarm(slot);
@@ -633,6 +645,9 @@ impl<D> Hub<D> {
             Response::unavailable(self.config.retry_after).write(&mut response);
             return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
         }
+        if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
+            return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
+        }
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Accept(accept), Ok(accepted)) => {
@@ -708,7 +723,7 @@ enum Answered<D> {
 }
 
 impl<D> Answered<D> {
-    fn refusal(refusal: crate::wire::upgrade::Refusal, head_only: bool) -> Self {
+    fn refusal(refusal: Refusal, head_only: bool) -> Self {
         let mut response = Vec::new();
         if head_only {
             refusal.write_head(&mut response);

@@ -19,7 +19,9 @@ pub mod wire;
 pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON};
 #[cfg(feature = "deflate")]
 pub use config::Deflate;
-pub use config::{Abort, Answer, ClosingData, Config, Heartbeat, OnOverflow, OnPeerClose, Overrides};
+pub use config::{
+    Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, Overrides,
+};
 pub use conn::{State, Timing};
 pub use connect::ConnectRequest;
 pub use error::{
@@ -37,4 +39,4 @@ pub use shutdown::{
 pub use time::Time;
 #[cfg(feature = "deflate")]
 pub use wire::deflate::DeflateParameters;
-pub use wire::upgrade::{RequestError, UrlError};
+pub use wire::upgrade::{OriginError, Origins, RequestError, UrlError};

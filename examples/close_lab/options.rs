@@ -2,7 +2,7 @@
 
 use std::{net::ToSocketAddrs as _, time::Duration};
 
-use adjourn::{Abort, ClosingData, Config, Deflate, OnPeerClose, Pace, ShutdownPlan};
+use adjourn::{Abort, ClosingData, Config, ControlRate, Deflate, OnPeerClose, Origins, Pace, ShutdownPlan};
 
 pub(crate) struct Options {
     pub(crate) listen: String,
@@ -21,11 +21,12 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
         workers: 1,
         log_messages: false,
     };
-    let mut paced = None;
+    let (mut paced, mut origins) = (None, Vec::new());
     while let Some(name) = args.next() {
         match name.as_str() {
             "--deflate" => options.config.deflate = Some(Deflate::default()),
             "--log-messages" => options.log_messages = true,
+            "--origin" => origins.push(args.next().ok_or("--origin wants a value")?),
             _ => {
                 let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
                 if let Some(pace) =
@@ -44,6 +45,9 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
     }
     if let Err(error) = options.listen.to_socket_addrs() {
         return Err(format!("--listen: {:?}: {error}", options.listen));
+    }
+    if !origins.is_empty() {
+        options.config.origins = Some(Origins::new(origins).map_err(|error| format!("--origin: {error}"))?);
     }
     options.plan.pace = paced.unwrap_or(Pace::AtOnce);
     Ok(options)
@@ -64,6 +68,10 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, S
         "--max-payload" => config.max_payload = number(value)?,
         "--max-backlog" => config.max_backlog = number(value)?,
         "--max-fragments" => config.max_fragments = number(value)?,
+        "--max-connections" => config.max_connections = number(value)?,
+        "--max-per-address" => config.max_connections_per_address = Some(number(value)?),
+        "--max-handshakes" => config.max_handshakes = Some(number(value)?),
+        "--control-rate" => config.control_rate = rate(value)?,
         "--abort" => {
             config.abort = match value {
                 "reset" => Abort::Reset,
@@ -114,6 +122,16 @@ fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
 
 fn duration(value: &str) -> Result<Duration, String> {
     value.parse().map(Duration::from_millis).map_err(|_| format!("{value:?} is not a number of milliseconds"))
+}
+
+/// `PER_SECOND`, `PER_SECOND:BURST` or `off`.
+fn rate(value: &str) -> Result<Option<ControlRate>, String> {
+    if value == "off" {
+        return Ok(None);
+    }
+    let (per_second, burst) = value.split_once(':').unzip();
+    let burst = burst.map_or(Ok(ControlRate::default().burst), number)?;
+    Ok(Some(ControlRate { per_second: number(per_second.unwrap_or(value))?, burst }))
 }
 
 fn optional(value: &str) -> Result<Option<Duration>, String> {

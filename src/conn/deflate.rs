@@ -3,10 +3,12 @@
 //! ```text
 //!                         no context takeover              context takeover
 //!   deflating             the loop's, per window size      the connection's, from its first message until closing
-//!   inflating, whole      the loop's                       the connection's, from its first message until the peer's
-//!   inflating, cut        the message's own, from 4 KiB    Close or a failure
-//!                         on, and back to the loop
+//!   inflating             the loop's                       the connection's, from its first message until the peer's
+//!                                                          Close or a failure
 //! ```
+//!
+//! A message is inflated when all of it is here. One that is cut, by fragments or by the end of a read, waits as it came:
+//! so a peer has to send every byte that it makes us hold, and the loop holds one inflated message at a time.
 
 use std::fmt;
 
@@ -26,11 +28,6 @@ use crate::{
     },
 };
 
-/// Received bytes of a cut message that are kept as they came, before it gets an inflater of its own: a byte must not
-/// make us hold 46 KiB.
-const PATIENCE: usize = 4 << 10;
-/// Inflaters of cut messages that the loop keeps for the next ones.
-const SPARE: usize = 4;
 /// Capacity that the loop's output buffer keeps.
 const KEPT: usize = 1 << 20;
 
@@ -40,7 +37,6 @@ pub(crate) struct Shared {
     /// By bits of the window, from 9 on; 8 is served by 9.
     deflaters: [Option<Deflater>; 7],
     inflater: Option<Inflater>,
-    spare: Vec<Inflater>,
     /// The message that was deflated last.
     packed: Vec<u8>,
 }
@@ -200,29 +196,6 @@ impl Coding {
     }
 }
 
-/// A compressed message that is not all here.
-#[derive(Debug, Default)]
-pub(crate) struct Packed {
-    /// Payload of its frames so far, as it came.
-    received: u64,
-    /// What of it waits to be inflated.
-    waiting: Vec<u8>,
-    /// Without context takeover, once too much would have to wait.
-    inflater: Option<Inflater>,
-}
-
-impl Packed {
-    /// One of which so many bytes are here.
-    #[expect(clippy::unnecessary_wraps, reason = "where there is no compression there is none")]
-    pub(crate) fn of(received: u64) -> Option<Box<Self>> {
-        Some(Box::new(Self { received, ..Self::default() }))
-    }
-
-    pub(crate) const fn received_bytes(&self) -> u64 {
-        self.received
-    }
-}
-
 /// Where a message inflates to, and the rules that it is held against on the way.
 pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
@@ -282,48 +255,6 @@ impl Unpacker<'_> {
         result
     }
 
-    /// The next piece of a message that is cut.
-    pub(crate) fn piece(
-        &mut self,
-        packed: &mut Packed,
-        piece: &[u8],
-        mut target: Target<'_>,
-    ) -> Result<(), Violation> {
-        packed.received += piece.len() as u64;
-        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives_keeping) {
-            let inflater = coding.own_inflater();
-            return target.take(|out, limit| inflater.feed(piece, out, limit));
-        }
-        if packed.inflater.is_none() && packed.waiting.len() + piece.len() <= PATIENCE {
-            packed.waiting.extend_from_slice(piece);
-            return Ok(());
-        }
-        let inflater = packed.inflater.get_or_insert_with(|| self.shared.spare.pop().unwrap_or_default());
-        for piece in [std::mem::take(&mut packed.waiting).as_slice(), piece] {
-            target.take(|out, limit| inflater.feed(piece, out, limit))?;
-        }
-        Ok(())
-    }
-
-    /// A message that was cut has ended.
-    pub(crate) fn finish(&mut self, packed: &mut Packed, mut target: Target<'_>) -> Result<(), Violation> {
-        if packed.received == 0 {
-            return Ok(());
-        }
-        if let Some(coding) = self.coding.as_mut().filter(|coding| coding.receives_keeping) {
-            let inflater = coding.own_inflater();
-            return target.take(|out, limit| inflater.finish(true, out, limit));
-        }
-        let Some(mut inflater) = packed.inflater.take() else {
-            return self.whole(&packed.waiting, target);
-        };
-        target.take(|out, limit| inflater.finish(false, out, limit))?;
-        if self.shared.spare.len() < SPARE {
-            self.shared.spare.push(inflater);
-        }
-        Ok(())
-    }
-
     fn keeps(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.receives_keeping)
     }
@@ -340,6 +271,7 @@ mod tests {
         conn::{Conn, Context, Cork, Cursor, Timing, state::State},
         event::Message,
         id::ConnectionId,
+        testing::frame,
         time::Time,
         wire::keys::Keys,
     };
@@ -403,28 +335,36 @@ mod tests {
         assert_eq!(contexts(&conn), (false, false));
     }
 
-    /// Not even many bytes that come one by one make a connection own an inflater before it is time.
+    /// 10 KB that would inflate to 10 MB are 10 KB until the message is finished.
     #[test]
-    fn a_cut_message_waits_before_it_gets_an_inflater() {
-        let mut shared = Shared::default();
-        let (mut packed, mut message, mut utf8) = (Packed::default(), Vec::new(), Utf8::default());
-        let limits = Limits { max_payload: 1 << 20, max_fragments: 9, expect_mask: true, deflate: true };
-        let mut unpacker = Unpacker { coding: None, shared: &mut shared };
-        for round in 0..=PATIENCE {
-            let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
-            // An empty stored block, over and over.
-            let byte = [[0, 0, 0, 0xFF, 0xFF][round % 5]];
-            unpacker.piece(&mut packed, &byte, target).expect("valid");
-            assert_eq!(packed.inflater.is_some(), round == PATIENCE);
+    fn a_message_that_is_not_finished_is_held_as_it_came() {
+        let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
+        let (mut cork, mut deflate) = (Cork::new(Keys::new(1)), Shared::default());
+        let mut notes = VecDeque::new();
+        let mut packed = Vec::new();
+        assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut packed));
+        let mut cx = Context {
+            config: &config,
+            cork: &mut cork,
+            deflate: &mut deflate,
+            now: Time::ZERO,
+            notes: &mut notes,
+            id: ConnectionId::new(0, 0, 1),
+        };
+        for takeover in [false, true] {
+            let mut conn = open(takeover, &mut cx);
+            let pieces: Vec<_> = packed.chunks(1000).collect();
+            let mut scratch = Vec::new();
+            for (number, piece) in pieces.iter().enumerate() {
+                let is_last = number + 1 == pieces.len();
+                let first = if number == 0 { 0x42 } else { 0 } | if is_last { 0x80 } else { 0 };
+                let mut bytes = frame(first, piece);
+                let item = conn.next(&mut Cursor::new(&mut bytes, &mut scratch), &mut cx).is_some();
+                assert_eq!((item, contexts(&conn).1), (is_last, is_last && takeover));
+                let held = conn.work.as_ref().map_or(0, |work| work.inbound.held_bytes());
+                assert!(held <= 2 * packed.len(), "{held} bytes are held");
+            }
+            assert_eq!(scratch.len(), 10_000_000);
         }
-        assert!(packed.waiting.is_empty());
-        // It goes back to the loop at the end of the message: 4,097 bytes and the four of the tail end a block.
-        for byte in [0, 0xFF, 0xFF, 0] {
-            let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
-            unpacker.piece(&mut packed, &[byte], target).expect("valid");
-        }
-        let target = Target { message: &mut message, kind: None, utf8: &mut utf8, limits };
-        unpacker.finish(&mut packed, target).expect("whole");
-        assert_eq!(shared.spare.len(), 1);
     }
 }

@@ -8,7 +8,7 @@ use std::{mem, str};
 
 use super::{
     Work,
-    deflate::{Packed, Target, Unpacker},
+    deflate::{Target, Unpacker},
 };
 use crate::{
     error::{ProtocolError, Violation},
@@ -103,12 +103,12 @@ pub(crate) struct Inbound {
     frame: Option<Frame>,
     /// The message under way: its kind, set by its first frame.
     kind: Option<Kind>,
-    /// Its payload so far, unmasked, of all fragments.
+    /// Its payload so far, unmasked, of all fragments; as it came if it is compressed.
     message: Vec<u8>,
     utf8: Utf8,
     fragments: u32,
-    /// There if that message is compressed.
-    packed: Option<Box<Packed>>,
+    /// That message is compressed.
+    packed: bool,
 }
 
 /// A data frame whose payload is not all here.
@@ -128,8 +128,13 @@ impl Inbound {
     }
 
     /// Payload received of a message that is not finished, as it came.
-    pub(crate) fn partial_bytes(&self) -> u64 {
-        self.packed.as_ref().map_or(self.message.len() as u64, |packed| packed.received_bytes())
+    pub(crate) const fn partial_bytes(&self) -> u64 {
+        self.message.len() as u64
+    }
+
+    #[cfg(all(test, feature = "deflate"))]
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.message.capacity() + self.spill.capacity()
     }
 
     /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them into, and how many. The
@@ -137,7 +142,7 @@ impl Inbound {
     pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let left = self.frame?.left;
         // What has arrived pays for the room that the next read is given.
-        let worthwhile = left >= worth && self.message.len() as u64 >= worth && self.packed.is_none();
+        let worthwhile = left >= worth && self.message.len() as u64 >= worth && !self.packed;
         worthwhile.then_some((&mut self.message, left))
     }
 
@@ -174,13 +179,9 @@ impl Inbound {
             None => match Self::whole(cursor, limits, unpacker)? {
                 Whole::Item(item) => Ok(Some(item)),
                 Whole::Empty => Ok(None),
-                Whole::BadText(payload) => {
+                Whole::Bad(payload, violation) => {
                     // Kept for the count of what was received in vain.
                     work.get_or_insert_default().inbound.message = payload.to_vec();
-                    Err(Violation::InvalidUtf8)
-                }
-                Whole::BadPacked(length, violation) => {
-                    work.get_or_insert_default().inbound.packed = Packed::of(length);
                     Err(violation)
                 }
                 Whole::Cut => work.get_or_insert_default().inbound.resume(cursor, limits, unpacker),
@@ -227,10 +228,12 @@ impl Inbound {
                 let unpacked = unpacker.whole(payload, target);
                 Ok(match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
                     Ok(()) => Whole::Item(Item::JoinedMessage(kind)),
-                    Err(violation) => Whole::BadPacked(header.length, violation),
+                    Err(violation) => Whole::Bad(payload, violation),
                 })
             }
-            Some(Kind::Text) if str::from_utf8(payload).is_err() => Ok(Whole::BadText(payload)),
+            Some(Kind::Text) if str::from_utf8(payload).is_err() => {
+                Ok(Whole::Bad(payload, Violation::InvalidUtf8))
+            }
             Some(kind) => Ok(Whole::Item(Item::Message(kind, payload))),
         }
     }
@@ -322,12 +325,12 @@ impl Inbound {
             (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
             _ => return Err(ProtocolError::ExpectedContinuation.into()),
         };
-        // Of a compressed message it is what was received that is announced; what it inflates to is seen on the way.
-        limits.check_announced(header, header.rsv1 || self.packed.is_some(), self.partial_bytes())?;
+        // Of a compressed message it is what was received that is announced; what it inflates to is seen at its end.
+        limits.check_announced(header, header.rsv1 || self.packed, self.partial_bytes())?;
         if self.kind.is_none() {
             self.fragments = 0;
             self.utf8 = Utf8::default();
-            self.packed = if header.rsv1 { Packed::of(0) } else { None };
+            self.packed = header.rsv1;
             // A buffer left over from a large message is not for a small one that may stay for long.
             if self.message.capacity() as u64 > header.length.saturating_mul(4).max(SMALL_BUFFER) {
                 self.message = Vec::new();
@@ -352,24 +355,31 @@ impl Inbound {
         let Some(frame) = &mut self.frame else { return Ok(None) };
         let piece = cursor.take(usize::try_from(frame.left).unwrap_or(usize::MAX));
         frame.absorb(piece);
-        if let Some(packed) = &mut self.packed {
-            let (message, kind, utf8) = (&mut self.message, self.kind, &mut self.utf8);
-            unpacker.piece(packed, piece, Target { message, kind, utf8, limits })?;
-        } else {
-            // Before its UTF-8 is checked: what was received in vain is counted.
-            self.message.extend_from_slice(piece);
-            if self.kind == Some(Kind::Text) {
-                self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
-            }
+        // Before its UTF-8 is checked: what was received in vain is counted.
+        self.message.extend_from_slice(piece);
+        if self.kind == Some(Kind::Text) && !self.packed {
+            self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
         }
         if !self.end_frame() {
             return Ok(None);
         }
-        if let Some(packed) = &mut self.packed {
-            let (message, kind, utf8) = (&mut self.message, self.kind, &mut self.utf8);
-            unpacker.finish(packed, Target { message, kind, utf8, limits })?;
+        if self.packed {
+            self.unpack(limits, unpacker)?;
         }
         self.end_message()
+    }
+
+    /// Inflates the message, which is all here. Not before: a peer would have to send a thousandth of what it makes us hold.
+    fn unpack(&mut self, limits: Limits, unpacker: &mut Unpacker<'_>) -> Result<(), Violation> {
+        let packed = mem::take(&mut self.message);
+        let target = Target { message: &mut self.message, kind: self.kind, utf8: &mut self.utf8, limits };
+        let result = unpacker
+            .whole(&packed, target)
+            .and_then(|()| self.utf8.finish().map_err(|_| Violation::InvalidUtf8));
+        if result.is_err() {
+            self.message = packed;
+        }
+        result
     }
 
     /// If the frame is complete, ends it. Says whether it was the message's last.
@@ -383,7 +393,7 @@ impl Inbound {
         if self.kind == Some(Kind::Text) {
             self.utf8.finish().map_err(|_| Violation::InvalidUtf8)?;
         }
-        self.packed = None;
+        self.packed = false;
         Ok(self.kind.take())
     }
 }
@@ -391,9 +401,8 @@ impl Inbound {
 /// What [`Inbound::whole`] found.
 enum Whole<'b> {
     Item(Item<'b>),
-    BadText(&'b [u8]),
-    /// Compressed, of so many bytes.
-    BadPacked(u64, Violation),
+    /// A payload that breaks a rule.
+    Bad(&'b [u8], Violation),
     Empty,
     /// Not whole, or a fragment: the general case must take it.
     Cut,

@@ -6,6 +6,7 @@ use super::{
     Conn, Context, Cursor, Ended, Inbound, Item, Note, Timing, Todo, Unpacker,
     outbound::{self, Backlog, Cork, Dropped},
     state::{Effect, Input, State, Step, step},
+    tally::Tally,
 };
 use crate::{
     close::{Cause, CloseFrame, Closed, Initiator, Lost},
@@ -115,6 +116,7 @@ impl Conn {
         let Step { next, effects } = step(self.state, input);
         let before = std::mem::replace(&mut self.state, next);
         if before == State::Open && next != State::Open {
+            self.tally = Tally::default();
             // §11: a closing connection holds no compression context.
             if let Some(coding) = self.coding_mut() {
                 coding.release_deflater();
@@ -182,8 +184,7 @@ impl Conn {
                 }
             }
             Effect::QueuePing => {
-                let silent = cx.now.since(self.last_inbound).as_micros().div_ceil(1000);
-                self.tally = u32::try_from(silent).unwrap_or(u32::MAX).max(1);
+                self.tally = Tally::asked(cx.now.since(self.last_inbound));
                 self.push_control(Opcode::Ping, &[], cx.cork, cx.now);
             }
             Effect::DropInbound => self.drop_inbound(cx),
@@ -225,8 +226,11 @@ impl Conn {
                 if !self.flags.client {
                     self.todo.add(Todo::FIN);
                 }
-                (self.since, self.tally) =
-                    if before == State::Refusing { (self.since, self.tally) } else { (cx.now, 0) };
+                (self.since, self.tally) = if before == State::Refusing {
+                    (self.since, self.tally)
+                } else {
+                    (cx.now, Tally::default())
+                };
                 if self.flags.eof {
                     self.apply(Input::Eof, Why::Nothing, cx);
                 }

@@ -71,20 +71,6 @@ pub(crate) enum Sharing {
     Nothing,
 }
 
-/// There is none.
-#[derive(Debug)]
-pub(crate) enum Packed {}
-
-impl Packed {
-    pub(crate) fn of(_: u64) -> Option<Box<Self>> {
-        None
-    }
-
-    pub(crate) fn received_bytes(&self) -> u64 {
-        match *self {}
-    }
-}
-
 #[expect(dead_code, reason = "nobody reads what is never inflated")]
 pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
@@ -102,13 +88,5 @@ pub(crate) struct Unpacker<'c> {
 impl Unpacker<'_> {
     pub(crate) fn whole(&mut self, _: &[u8], _: Target<'_>) -> Result<(), Violation> {
         Err(ProtocolError::ReservedBits.into())
-    }
-
-    pub(crate) fn piece(&mut self, packed: &mut Packed, _: &[u8], _: Target<'_>) -> Result<(), Violation> {
-        match *packed {}
-    }
-
-    pub(crate) fn finish(&mut self, packed: &mut Packed, _: Target<'_>) -> Result<(), Violation> {
-        match *packed {}
     }
 }

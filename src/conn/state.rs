@@ -120,7 +120,7 @@ pub enum Input {
     Close,
     /// `kick`.
     Kick,
-    /// `terminate`.
+    /// `terminate`; or its handshake is the oldest of too many.
     Terminate,
     /// The hard sweep of a shutdown.
     HardSweep,

@@ -39,11 +39,9 @@ impl Conn {
         if self.flags.paused {
             return None;
         }
-        Some(match self.tally {
-            0 => self.last_inbound.after(interval),
-            after => {
-                self.last_inbound.after(Duration::from_millis(u64::from(after))).after(heartbeat.timeout)
-            }
+        Some(match self.tally.unanswered() {
+            None => self.last_inbound.after(interval),
+            Some(after) => self.last_inbound.after(after).after(heartbeat.timeout),
         })
     }
 
@@ -90,7 +88,7 @@ impl Conn {
             let why = Why::End { cause: Cause::WriteStall, initiator: Initiator::Local, abort };
             return self.apply(Input::WriteStall, why, cx);
         }
-        if self.tally == 0 {
+        if self.tally.unanswered().is_none() {
             return self.apply(Input::HeartbeatIdle, Why::Nothing, cx);
         }
         let cause = Cause::HeartbeatTimeout;

@@ -105,14 +105,19 @@ class Answer(NamedTuple):
 class Peer:
     """One TCP connection, plain until `upgrade`."""
 
-    def __init__(self, address, receive_buffer=None):
+    def __init__(self, address, receive_buffer=None, source=None):
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if source:
+            # The port is chosen at connect, so that there are as many as there are destinations.
+            self.sock.setsockopt(socket.IPPROTO_IP, getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
+            self.sock.bind((source, 0))
         if receive_buffer:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.settimeout(5)
         self.sock.connect(address)
-        self.port = self.sock.getsockname()[1]
+        host, self.port = self.sock.getsockname()
+        self.name = f"{host}:{self.port}"
         self.buffer = bytearray()
         self.end = None
         self.is_gone = False

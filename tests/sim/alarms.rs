@@ -171,7 +171,8 @@ impl Book {
         let now = self.now;
         if self.of(conn).pinged.is_none() {
             self.cover(conn, Input::HeartbeatIdle);
-            self.of(conn).pinged = Some(now);
+            // Its silence has filled the bucket of its control frames.
+            (self.of(conn).pinged, self.of(conn).bucket) = (Some(now), (0, 0));
             self.busy(conn).pings_due += 1;
             return self.set_heartbeat_alarm(conn);
         }
@@ -240,6 +241,10 @@ impl Book {
         for conn in std::mem::take(&mut self.release_due) {
             let state = self.state(conn);
             ensure!(self, conn, "released_in_its_turn", state.is_none(), "still in {state:?}");
+        }
+        if self.config.max_handshakes.is_some() {
+            let (half_open, limit) = self.half_open();
+            ensure!(self, None, "handshakes_are_limited", half_open <= limit, "{half_open} of {limit}");
         }
     }
 }

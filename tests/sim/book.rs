@@ -69,6 +69,8 @@ pub struct Book {
     pub close_due: Vec<u32>,
     pub failure_due: Vec<u32>,
     pub release_due: Vec<u32>,
+    /// Connections in the order in which they were accepted; those whose handshake is over are taken out in time.
+    pub handshakes: Vec<u32>,
     pub sweeps: HashMap<u32, SweepBook>,
     /// By the reason of their Close frames.
     pub sweep_frames: HashMap<String, u32>,
@@ -97,6 +99,7 @@ impl Book {
             close_due: Vec::new(),
             failure_due: Vec::new(),
             release_due: Vec::new(),
+            handshakes: Vec::new(),
             sweeps: HashMap::new(),
             sweep_frames: HashMap::new(),
             shutdown: None,
@@ -192,9 +195,18 @@ impl Book {
         let now = self.now;
         let facts = self.of(conn);
         (facts.state, facts.since, facts.last_inbound) = (Some(State::Connecting), now, now);
+        self.handshakes.push(conn);
         let at = after(now, self.config.handshake_timeout);
         self.set_alarm(at, conn, Alarm::Handshake);
         self.touch(conn);
+    }
+
+    /// Forgets handshakes that are over. Returns how many are not, and how many of these there may be.
+    pub fn half_open(&mut self) -> (usize, usize) {
+        let facts = &self.facts;
+        self.handshakes.retain(|conn| facts[*conn as usize].state == Some(State::Connecting));
+        let limit = self.config.max_handshakes.map_or(usize::MAX, |limit| limit.max(1));
+        (self.handshakes.len(), limit)
     }
 
     /// The application answered in plain HTTP.
@@ -373,7 +385,7 @@ impl Book {
         let facts = self.of(conn);
         if std::mem::take(&mut facts.paused) {
             // Silence that we imposed is not the peer's.
-            (facts.last_inbound, facts.pinged) = (now, None);
+            (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
             self.set_heartbeat_alarm(conn);
         }
         self.touch(conn);

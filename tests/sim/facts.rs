@@ -61,6 +61,8 @@ pub struct Facts {
     /// So many more, if the parser did not consume the frame that broke a rule.
     pub undecided: u64,
     pub last_inbound: u64,
+    /// The control frames of the peer: how many its bucket holds, and when that was so, in tokens.
+    pub bucket: (u128, u128),
     /// When a heartbeat's Ping was due that is not answered.
     pub pinged: Option<u64>,
     pub wire: ServerStream,

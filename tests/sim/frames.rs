@@ -229,6 +229,8 @@ pub enum Breach {
     Protocol,
     TooBig,
     Utf8,
+    /// More control frames than the settings allow.
+    Flood,
 }
 
 /// What was found in a client's bytes.

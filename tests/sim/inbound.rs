@@ -65,11 +65,16 @@ impl Book {
                 }
                 (Found::Ping(payload), Given::Ping(p)) if payload == p => {
                     self.cover(conn, Input::Ping);
+                    let within = self.is_within_rate(conn);
+                    ensure!(self, conn, "control_rate", within, "one Ping too many was given");
                     self.busy(conn).last_ping = Some(p.to_vec());
                     return;
                 }
                 (Found::Pong(payload), Given::Pong(p)) if payload == p => {
-                    return self.cover(conn, Input::Pong);
+                    self.cover(conn, Input::Pong);
+                    let within = self.is_within_rate(conn);
+                    ensure!(self, conn, "control_rate", within, "one Pong too many was given");
+                    return;
                 }
                 _ => {
                     let text = format!("{given:?} was given for {found:?}");
@@ -103,6 +108,9 @@ impl Book {
                 Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len()) => {}
                 Some(Found::Close(code, reason)) => self.peer_closed(conn, code, reason),
                 Some(Found::Breach(breach)) => self.peer_broke(conn, breach),
+                Some(Found::Ping(_) | Found::Pong(_)) if !self.is_within_rate(conn) => {
+                    self.peer_broke(conn, Breach::Flood);
+                }
                 Some(found) => {
                     return self.fail("all_that_was_sent_is_given", conn, format!("{found:?} was not"));
                 }
@@ -114,6 +122,18 @@ impl Book {
         if let Some(breach) = suspect.filter(|_| parsing && hub != self.state(conn)) {
             self.peer_broke(conn, breach);
         }
+    }
+
+    /// Whether one more Ping or Pong is within the rate; if so, counts it.
+    fn is_within_rate(&mut self, conn: u32) -> bool {
+        let (now, state) = (self.now, self.state(conn));
+        let Some(rate) = self.config.control_rate.filter(|_| state == Some(State::Open)) else { return true };
+        let tokens = u128::from(now) * u128::from(rate.per_second) / 1_000_000;
+        let (level, seen) = self.of(conn).bucket;
+        let level = level.saturating_sub(tokens - seen);
+        let within = level < u128::from(rate.burst);
+        self.of(conn).bucket = (level + u128::from(within), tokens);
+        within
     }
 
     /// Bytes came while it lingers: they have a budget.
@@ -205,6 +225,7 @@ impl Book {
             Breach::Protocol => (Cause::Protocol(ProtocolError::ReservedBits), 1002),
             Breach::TooBig => (Cause::TooBig { limit: 0 }, 1009),
             Breach::Utf8 => (Cause::InvalidUtf8, 1007),
+            Breach::Flood => (Cause::Protocol(ProtocolError::ControlFlood), 1002),
         };
         if self.state(conn) == Some(State::Open) {
             self.begin_failing(conn, cause, code, Timing::default());

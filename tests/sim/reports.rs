@@ -143,8 +143,14 @@ impl Book {
                     shutdown.cut_handshakes += 1;
                 }
             }
+            HandshakeCause::TooManyConnections if state.is_none() => {}
             HandshakeCause::TooManyConnections => {
-                ensure!(self, conn, "too_many_connections", state.is_none(), "{text}");
+                self.cover(conn, Input::Terminate);
+                let (half_open, limit) = self.half_open();
+                let right = half_open > limit && self.handshakes.first() == Some(&conn);
+                ensure!(self, conn, "the_oldest_handshake_goes", right, "{text}, {half_open} of {limit}");
+                self.of(conn).state = Some(State::Closed);
+                self.release_due.push(conn);
             }
             _ => self.fail("known_causes", conn, text),
         }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, CloseFrame, ClosingData, Config, LameDuckPolicy, OnOverflow, OnPeerClose, Pace,
-    ShutdownPlan,
+    Abort, Answer, CloseFrame, ClosingData, Config, ControlRate, LameDuckPolicy, OnOverflow, OnPeerClose,
+    Pace, ShutdownPlan,
 };
 use fastrand::Rng;
 
@@ -62,6 +62,14 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     config.sweep_slice = if rng.bool() { rng.usize(1..16) } else { 1024 };
     if rng.u8(..6) == 0 {
         config.max_connections = rng.usize(1..(size.connections as usize + 2));
+    }
+    // Drawn beside the rest, so that a seed stays the world that it was.
+    let mut beside = Rng::with_seed(!rng.get_seed());
+    if beside.u8(..6) == 0 {
+        config.max_handshakes = Some(beside.usize(1..size.connections as usize / 2 + 2));
+    }
+    if beside.u8(..6) == 0 {
+        config.control_rate = Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
     }
     config
 }

@@ -54,6 +54,11 @@ impl Refusal {
         Self::bad("Sec-WebSocket-Protocol must list tokens, none of them twice\n");
     pub(super) const EXTENSIONS: Self = Self::bad("Sec-WebSocket-Extensions is malformed\n");
 
+    // What an application may ask for.
+    /// The request's `Origin` is none of [`Config::origins`](crate::Config::origins).
+    pub const FOREIGN_ORIGIN: Self =
+        Self { status: 403, cause: HandshakeCause::Rejected, text: "this origin may not connect here\n" };
+
     const fn bad(text: &'static str) -> Self {
         Self { status: 400, cause: HandshakeCause::BadRequest, text }
     }

@@ -73,6 +73,10 @@ impl Response {
         Self { status: 503, headers: vec![PLAIN_TEXT, retry_after], body: b"try again later\n".into() }
     }
 
+    pub(super) fn plain_text(status: u16, text: &'static str) -> Self {
+        Self { status, headers: vec![PLAIN_TEXT], body: Cow::Borrowed(text.as_bytes()) }
+    }
+
     /// Adds one header line. The same name may come again, as `Set-Cookie` does. Allocates.
     pub fn header(
         mut self,

@@ -140,7 +140,7 @@ fn inside_brackets(host: &str) -> Option<&str> {
     host.strip_prefix('[')?.strip_suffix(']')
 }
 
-fn is_host(host: &str) -> bool {
+pub(super) fn is_host(host: &str) -> bool {
     if let Some(inside) = inside_brackets(host) {
         return inside.parse::<Ipv6Addr>().is_ok();
     }
