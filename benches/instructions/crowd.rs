@@ -38,6 +38,8 @@ pub(crate) struct Crowd {
     /// What the kernel took.
     pub(crate) written: u64,
     pub(crate) released: u32,
+    /// Since replies were written last.
+    reads: u32,
     readable: Vec<usize>,
 }
 
@@ -49,6 +51,7 @@ impl Crowd {
             scratch: Vec::new(),
             written: 0,
             released: 0,
+            reads: 0,
             readable: Vec::new(),
         }
     }
@@ -82,6 +85,7 @@ impl Crowd {
     }
 
     pub(crate) fn begin(&mut self) {
+        self.reads = 0;
         self.hub.begin_turn(Time::from_start(self.now));
     }
 
@@ -95,8 +99,12 @@ impl Crowd {
             deliver(&mut self.hub);
         }
         deliver(&mut self.hub);
-        if self.hub.wants_write(slot) {
-            self.write(slot);
+        self.reads += 1;
+        if self.reads >= 64 || self.hub.corked() >= 16 << 10 {
+            self.reads = 0;
+            while let Some(slot) = self.hub.poll_write() {
+                self.write(slot);
+            }
         }
     }
 

@@ -23,6 +23,7 @@ impl World {
             self.dispatch(edge);
         }
         self.accept();
+        self.settle();
         self.time_out();
         self.settle();
         self.check_turn();
@@ -72,6 +73,15 @@ impl World {
         if let Err(error) = self.read_share(slot, ended) {
             self.read_last(slot, error.kind());
         }
+        self.reads += 1;
+        if self.reads >= self.batch {
+            self.reads = 0;
+            while let Some(slot) = self.hub.poll_write() {
+                if let Err(error) = self.write(slot) {
+                    self.read_last(slot, error.kind());
+                }
+            }
+        }
     }
 
     fn read_last(&mut self, slot: usize, kind: io::ErrorKind) {
@@ -91,7 +101,6 @@ impl World {
             }
             let pristine = held.clone();
             self.feed(slot, &mut held, &pristine);
-            self.write_now(slot)?;
         }
         let mut reads = self.hub.config().reads_per_turn.max(1);
         while self.hub.wants_read(slot) {
@@ -105,6 +114,7 @@ impl World {
             match read {
                 Ok(Read::Full | Read::Short) => {}
                 Ok(Read::Eof) => {
+                    self.write_now(slot)?;
                     if let Some(conn) = self.conn(slot) {
                         self.app.book.eof(conn);
                     }
@@ -113,6 +123,7 @@ impl World {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
+                    self.write_now(slot)?;
                     if let Some(conn) = self.conn(slot) {
                         self.app.book.reset(conn, error.kind());
                     }
@@ -120,9 +131,11 @@ impl World {
                     break;
                 }
             }
-            self.write_now(slot)?;
             if drained {
                 break;
+            }
+            if self.hub.corked() >= self.batch_bytes {
+                self.write_now(slot)?;
             }
         }
         Ok(())

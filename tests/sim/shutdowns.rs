@@ -251,7 +251,8 @@ impl Book {
         let slowest = report.slowest.len() as u64 == report.ended().min(10)
             && report.slowest.is_sorted_by(|a, b| a.close_phase >= b.close_phase)
             && report.slowest.first().is_none_or(|slow| slow.close_phase == shutdown.longest);
-        let took = report.took == Duration::from_micros(self.now - shutdown.asked);
+        let done = shutdown.phases.last().map_or(self.now, |(_, at)| *at);
+        let took = report.took == Duration::from_micros(done - shutdown.asked);
         let cut = report.escalated_by.is_none() || shutdown.cut;
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;

@@ -78,6 +78,11 @@ pub struct World {
     /// From so many missing bytes on, a message is read straight into its own buffer.
     pub direct: u64,
     pub rng: Rng,
+    /// Replies wait for so many reads ...
+    pub batch: u32,
+    /// ... or so many bytes.
+    pub batch_bytes: usize,
+    pub reads: u32,
     pub now: u64,
     /// How late a turn may begin, in milliseconds.
     pub late: u64,
@@ -146,6 +151,9 @@ impl World {
             readable: Vec::new(),
             buffer,
             scratch: Vec::new(),
+            batch: [1, 3, 64][rng.usize(..3)],
+            batch_bytes: [1, 1000, 16 << 10][rng.usize(..3)],
+            reads: 0,
             direct: [1, 100, 32 << 10][rng.usize(..3)],
             late: if size.crowd || rng.bool() { 0 } else { rng.u64(1..40) },
             now: 0,
