@@ -9,6 +9,7 @@
 mod alarms;
 mod app;
 mod book;
+mod chance;
 mod driver;
 mod endings;
 mod facts;
@@ -23,6 +24,7 @@ mod shutdowns;
 mod tally;
 mod world;
 
+use chance::Rng;
 use scenario::Size;
 use tally::Tally;
 
@@ -30,7 +32,7 @@ const LITTLE: Size = Size { connections: 24, shutdown: None, crowd: false, pace:
 
 fn live(seed: u64, size: Size) -> Tally {
     let tracing = std::env::var_os("ADJOURN_SIM_TRACE").is_some();
-    world::live(seed, size, tracing, &mut |_, _| {}).unwrap_or_else(|failure| {
+    world::live(Rng::with_seed(seed), size, tracing, &mut |_, _| {}).unwrap_or_else(|failure| {
         panic!(
             "check {} failed at {} us, connection {:?}: {}\nreplay with ADJOURN_SIM_SEED={seed}",
             failure.check, failure.at, failure.connection, failure.text

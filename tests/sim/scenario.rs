@@ -6,9 +6,8 @@ use adjourn::{
     Abort, Answer, CloseFrame, ClosingData, Config, ControlRate, LameDuckPolicy, OnOverflow, OnPeerClose,
     Pace, ShutdownPlan,
 };
-use fastrand::Rng;
 
-use crate::peer::Kind;
+use crate::{chance::Rng, peer::Kind};
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
