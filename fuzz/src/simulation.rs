@@ -1,19 +1,12 @@
 //! The simulation of `tests/sim`, from a fuzzer's bytes instead of a seed: every choice of the world takes the next of
 //! them, and when there are no more, a generator that they have seeded goes on.
 
-use crate::{chance::Rng, scenario::Size, targets::seen, world};
+use crate::{scenario, targets::seen, world};
 
 /// `ADJOURN_SIM_TRACE=1` says what happens in it.
 pub fn check(bytes: &[u8]) {
-    let (size, choices) = bytes.split_first().unwrap_or((&0, &[]));
-    let size = Size {
-        connections: 1 + u32::from(size & 3),
-        shutdown: [None, Some(true), Some(false), None][usize::from(size >> 2 & 3)],
-        crowd: false,
-        pace: None,
-    };
+    let (size, choices) = scenario::of_bytes(bytes);
     let tracing = std::env::var_os("ADJOURN_SIM_TRACE").is_some();
-    let choices = Rng::with_bytes(choices);
     match world::live(choices, size, tracing, &mut |_, _| {}) {
         Ok(tally) => {
             tally.endings.keys().for_each(|cause| seen::note("Cause", || (*cause).to_owned()));

@@ -54,6 +54,20 @@ fn every_rule_holds_in_every_world() {
     assert!(met * 100 >= rows * 90, "{met} of {rows} rows of the table were met; not {missing:?}");
 }
 
+/// The worlds among `fuzz/inputs.txt`.
+#[test]
+fn every_world_that_the_fuzzer_keeps() {
+    for line in include_str!("../../fuzz/inputs.txt").lines().filter(|line| line.starts_with("world ")) {
+        let (name, hex) = line.rsplit_once(' ').unwrap();
+        let bytes = hex.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap());
+        let bytes: Vec<_> = bytes.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        let (size, choices) = scenario::of_bytes(&bytes);
+        if let Err(failure) = world::live(choices, size, false, &mut |_, _| {}) {
+            panic!("{name}: check {} failed: {}", failure.check, failure.text);
+        }
+    }
+}
+
 #[test]
 fn a_crowd_goes_down() {
     let crowd = Size { connections: 5_000, shutdown: Some(true), crowd: true, pace: None };

@@ -22,6 +22,15 @@ pub struct Size {
     pub pace: Option<Pace>,
 }
 
+/// A fuzzer's bytes as a little world and its choices.
+#[allow(dead_code, reason = "for the fuzzer")]
+pub fn of_bytes(bytes: &[u8]) -> (Size, Rng) {
+    let (size, choices) = bytes.split_first().unwrap_or((&0, &[]));
+    let shutdown = [None, Some(true), Some(false), None][usize::from(size >> 2 & 3)];
+    let size = Size { connections: 1 + u32::from(size & 3), shutdown, crowd: false, pace: None };
+    (size, Rng::with_bytes(choices))
+}
+
 /// The settings of a hostile little world, or of a large ordinary one.
 pub fn config(rng: &mut Rng, size: Size) -> Config {
     let mut config = Config::default();

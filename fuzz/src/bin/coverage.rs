@@ -1,13 +1,21 @@
 //! Replays the corpora and says what they reach: rows of the transition table, and every way to fail by name.
 //!
 //! ```text
-//! cargo run --release --bin coverage [TARGET...]
+//! cargo run --release --bin coverage [--keep] [TARGET...]
 //! ```
+//!
+//! `--keep` writes lines for `inputs.txt` instead: short inputs that reach what those before them do not.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use adjourn::conn::{Input, State, coverage, step};
-use adjourn_fuzz::{TARGETS, targets::seen};
+use adjourn_fuzz::{
+    TARGETS,
+    targets::{seeds, seen},
+};
+
+/// The longest input that is worth a line.
+const MOST_KEPT: usize = 250;
 
 /// What there is to reach, by its enum.
 const NAMES: [(&str, &str); 6] = [
@@ -44,65 +52,107 @@ const NAMES: [(&str, &str); 6] = [
 ];
 
 fn main() {
-    let only: Vec<_> = std::env::args().skip(1).collect();
-    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut only: Vec<_> = std::env::args().skip(1).collect();
+    let keeping = only.first().is_some_and(|first| first == "--keep");
+    if keeping {
+        only.remove(0);
+    }
+    let rows = Rows::new();
     seen::watch();
     for (target, check) in
         TARGETS.iter().filter(|(name, _)| only.is_empty() || only.iter().any(|o| o == name))
     {
-        let mut inputs = 0;
-        for entry in fs::read_dir(corpora.join(target)).into_iter().flatten().flatten() {
-            check(&fs::read(entry.path()).expect("an input can be read"));
-            inputs += 1;
+        let inputs = corpus(target);
+        for input in &inputs {
+            let before = if keeping { names_reached(&rows) } else { BTreeSet::new() };
+            check(input);
+            if keeping && input.len() <= MOST_KEPT {
+                keep(target, input, &names_reached(&rows) - &before);
+            }
         }
-        println!("{target}: {inputs} inputs");
+        if !keeping {
+            println!("{target}: {} inputs", inputs.len());
+        }
     }
-    rows();
-    names();
+    if !keeping {
+        rows.print();
+        print_names();
+    }
 }
 
-/// Rows that have an effect. One without is a no-op that `tests/transitions.rs` has covered.
-fn rows() {
-    let counts = State::ALL.map(|state| Input::ALL.map(|input| coverage::count(state, input)));
-    let (mut reached, mut missing) = (0, Vec::new());
-    for (state, counts) in State::ALL.into_iter().zip(counts) {
-        for (input, count) in Input::ALL.into_iter().zip(counts) {
+/// The inputs of a target: those that are kept, then the corpus, short ones first.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let kept = seeds::kept().into_iter().filter(|kept| kept.0 == target).map(|(_, _, input)| input);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let files = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut inputs: Vec<_> = files.map(|file| fs::read(file.path()).expect("an input can be read")).collect();
+    inputs.sort_by_key(|input| (input.len(), input.clone()));
+    kept.chain(inputs).collect()
+}
+
+/// A line of `inputs.txt` for an input that reaches something new.
+fn keep(target: &str, input: &[u8], news: BTreeSet<String>) {
+    if !news.is_empty() {
+        let hex = input.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        println!("{target} {} {hex}", news.into_iter().collect::<Vec<_>>().join(", "));
+    }
+}
+
+fn names_reached(rows: &Rows) -> BTreeSet<String> {
+    let rows = rows.counts().filter(|(_, count)| *count > 0).map(|(row, _)| row);
+    rows.chain(seen::counts().into_keys()).collect()
+}
+
+/// The rows of the transition table that have an effect. One without is a no-op that `tests/transitions.rs` has covered.
+struct Rows(Vec<(State, Input)>);
+
+impl Rows {
+    fn new() -> Self {
+        let all = State::ALL.into_iter().flat_map(|state| Input::ALL.map(|input| (state, input)));
+        let has_effect = |&(state, input): &(State, Input)| {
             let row = step(state, input);
-            if row.next == state && row.effects.is_empty() {
-                continue;
-            }
-            if count > 0 {
-                reached += 1;
-                println!("{count:>12}  {state:?} x {input:?}");
-            } else {
-                missing.push(format!("{state:?} x {input:?}"));
+            row.next != state || !row.effects.is_empty()
+        };
+        Self(all.filter(has_effect).collect())
+    }
+
+    fn counts(&self) -> impl Iterator<Item = (String, u64)> {
+        // It was asked for once by `new`.
+        self.0
+            .iter()
+            .map(|(state, input)| (format!("{state:?} x {input:?}"), coverage::count(*state, *input) - 1))
+    }
+
+    fn print(&self) {
+        let mut missing = Vec::new();
+        for (row, count) in self.counts() {
+            match count {
+                0 => missing.push(row),
+                _ => println!("{count:>12}  {row}"),
             }
         }
-    }
-    println!("rows of the transition table with an effect: {reached} of {} reached", reached + missing.len());
-    for row in missing {
-        println!("  not {row}");
+        let all = self.0.len();
+        println!("rows of the transition table with an effect: {} of {all} reached", all - missing.len());
+        for row in missing {
+            println!("  not {row}");
+        }
     }
 }
 
-fn names() {
+fn print_names() {
     let counts = seen::counts();
     for (kind, names) in NAMES {
         let all: Vec<_> = names.split_whitespace().map(|name| format!("{kind}::{name}")).collect();
-        let missing: Vec<_> = all.iter().filter(|name| !counts.contains_key(*name)).collect();
-        for name in &all {
-            if let Some(count) = counts.get(name) {
-                println!("{count:>12}  {name}");
-            }
+        let (reached, missing): (Vec<_>, Vec<_>) = all.iter().partition(|name| counts.contains_key(*name));
+        for name in &reached {
+            println!("{:>12}  {name}", counts[*name]);
         }
-        println!("{kind}: {} of {} reached; not {missing:?}", all.len() - missing.len(), all.len());
+        println!("{kind}: {} of {} reached; not {missing:?}", reached.len(), all.len());
     }
-    for unknown in counts.keys().filter(|name| {
-        !NAMES.iter().any(|(kind, names)| {
-            name.strip_prefix(kind)
-                .is_some_and(|name| names.split_whitespace().any(|known| name[2..] == *known))
-        })
-    }) {
+    let known = |name: &str| {
+        NAMES.iter().any(|(kind, names)| names.split_whitespace().any(|n| name == format!("{kind}::{n}")))
+    };
+    for unknown in counts.keys().filter(|name| !known(name)) {
         println!("not on the list: {unknown}");
     }
 }

@@ -5,20 +5,16 @@ use std::{fs, io, path::Path};
 use adjourn_fuzz::targets::seeds;
 
 fn main() -> io::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     for (target, inputs) in seeds::all() {
-        let corpus = root.join("corpus").join(target);
-        fs::create_dir_all(&corpus)?;
+        fs::create_dir_all(corpora.join(target))?;
         for (number, input) in inputs.iter().enumerate() {
-            fs::write(corpus.join(format!("seed-{number:03}")), input)?;
+            fs::write(corpora.join(target).join(format!("seed-{number:03}")), input)?;
         }
-        let mut kept = 0;
-        for entry in fs::read_dir(root.join("inputs").join(target)).into_iter().flatten() {
-            let entry = entry?;
-            fs::copy(entry.path(), corpus.join(entry.file_name()))?;
-            kept += 1;
-        }
-        println!("{target}: {} seeds, {kept} kept inputs", inputs.len());
+        println!("{target}: {} seeds", inputs.len());
+    }
+    for (number, (target, _, input)) in seeds::kept().iter().enumerate() {
+        fs::write(corpora.join(target).join(format!("kept-{number:03}")), input)?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 
 use adjourn::{
     Clients, Config, DeflateParameters, Event, Handler, Upgrade, UpgradeRequest,
-    testing::{Session, describe, frame},
+    testing::{Session, frame},
     wire::{
         deflate::codec::Inflater,
         header::{self, Opcode},
@@ -15,7 +15,7 @@ use flate2::{Decompress, FlushDecompress};
 use super::{
     input::{Input, pieces},
     peer::{self, Packer},
-    seen,
+    scribe::heard,
 };
 
 const LIMIT: usize = 2000;
@@ -135,8 +135,7 @@ impl Handler for Echo {
     }
 
     fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        seen::event(&event);
-        self.events.push(describe(&event));
+        self.events.extend(heard(&event));
         match event {
             Event::Open { id } => self.agreed = clients.get(id).and_then(|client| client.deflate()),
             Event::Message { id, message, .. } => {

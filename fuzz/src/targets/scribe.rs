@@ -17,6 +17,12 @@ impl Scribe {
     }
 }
 
+/// An event in words. No `Drain`: when the kernel is offered what is queued is a matter of the cuts.
+pub fn heard(event: &Event<'_>) -> Option<String> {
+    seen::event(event);
+    (!matches!(event, Event::Drain { .. })).then(|| describe(event))
+}
+
 impl Handler for Scribe {
     type Data = ();
 
@@ -26,8 +32,7 @@ impl Handler for Scribe {
     }
 
     fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        seen::event(&event);
-        self.events.push(describe(&event));
+        self.events.extend(heard(&event));
         if let Event::Message { id, message, .. } = event
             && self.echoes
         {
