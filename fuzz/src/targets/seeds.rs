@@ -160,6 +160,9 @@ fn streams() -> Vec<Vec<u8>> {
         frame(0x82, &[7; 3001]),
         [frame(0x02, &[7; 2000]), frame(0x80, &[7; 2000])].concat(),
         [frame(0x02, b""), frame(0x00, b"").repeat(30)].concat(),
+        // The most fragments, and one more.
+        [frame(0x02, b""), frame(0x00, b"").repeat(18), frame(0x80, b"")].concat(),
+        [frame(0x02, b""), frame(0x00, b"").repeat(19), frame(0x80, b"")].concat(),
         [frame(0x8A, b"pong"), frame(0x89, &[b'x'; 125]), frame(0x89, &[b'x'; 126])].concat(),
         frame(0x80, b"nothing to continue"),
         [frame(0x01, b"not finished"), frame(0x81, b"another")].concat(),
