@@ -84,7 +84,7 @@ impl Handler for Listener {
                 let close = frame.code().map(|code| (code, frame.reason().to_owned()));
                 self.heard.push(Heard::Close(close));
             }
-            Event::Close { closed, .. } => self.closed = Some(closed),
+            Event::Close { closed, .. } => self.closed = Some(*closed),
             _ => {}
         }
     }

@@ -154,7 +154,7 @@ impl Handler for Actor {
             }
             Event::Close { closed, .. } => {
                 assert_eq!(self.closing, closed.sent.is_some() || closed.received.is_some());
-                self.closed = Some(closed);
+                self.closed = Some(*closed);
             }
             Event::HandshakeFailed { .. } => self.failed = true,
             _ => {}

@@ -195,6 +195,8 @@ fn conversations() -> Vec<Vec<u8>> {
         b"\x05\x01\x04\x00x\x03\x04\x00".to_vec(),
         b"\x06\x00\x02\x0ca text twice a text twice\x07\x00\x20\x00a".to_vec(),
         b"\x07\x01\xff\xffz\x03\x04\x00".to_vec(),
+        // Echoes of more than 16 KiB in one read, but not if it is cut.
+        b"\x05\x01\x0f\xa0x".repeat(5),
         b"\x00\x81\x03\xe2\x82\xac\x00\x41\x05\xff\xff\xff\xff\xff\x04\x03\x88\x80\x00".to_vec(),
     ]
 }
