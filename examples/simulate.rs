@@ -20,6 +20,8 @@ mod alarms;
 mod app;
 #[path = "../tests/sim/book.rs"]
 mod book;
+#[path = "../tests/sim/chance.rs"]
+mod chance;
 #[path = "../tests/sim/driver.rs"]
 mod driver;
 #[path = "../tests/sim/endings.rs"]
@@ -47,6 +49,7 @@ mod tally;
 #[path = "../tests/sim/world.rs"]
 mod world;
 
+use chance::Rng;
 use scenario::Size;
 use tally::Tally;
 
@@ -70,7 +73,7 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     for world in 0..worlds {
         let seed = first + world;
-        let lived = world::live(seed, size, tracing, &mut |now, book| {
+        let lived = world::live(Rng::with_seed(seed), size, tracing, &mut |now, book| {
             bar.draw(
                 world,
                 &format!("{:>4} s, {} open, {} closed", now / 1_000_000, book.opens, book.closes),

@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(fuzzing)]
+pub mod coverage;
 #[cfg_attr(not(feature = "deflate"), path = "conn/no_deflate.rs")]
 mod deflate;
 mod inbound;

@@ -26,6 +26,52 @@
 //! session.read(&frame(0x81, b"hello"));
 //! assert_eq!(session.take_written(), b"\x81\x05HELLO");
 //! ```
+//!
+//! # Fuzzing your handler
+//!
+//! A fuzz target needs nothing else: bytes in, frames out, and whatever your handler promises as assertions. With
+//! `cargo fuzz init` in your crate, this is the body of `fuzz_target!`. Each input is read as frames with their first byte
+//! and the length of their payload, so that what reaches the handler is mostly well-formed; [`Session::end`] panics if
+//! anything is left of the connection.
+//!
+//! ```
+//! # use adjourn::{Clients, Config, Event, Handler, Upgrade, UpgradeRequest};
+//! use std::time::Duration;
+//!
+//! use adjourn::testing::{Session, frame};
+//!
+//! # struct Chat { open: bool }
+//! # impl Chat {
+//! #     fn new() -> Self { Self { open: false } }
+//! #     fn is_tidy(&self) -> bool { !self.open }
+//! # }
+//! # impl Handler for Chat {
+//! #     type Data = ();
+//! #     fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> { Upgrade::accept(()) }
+//! #     fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
+//! #         match event {
+//! #             Event::Open { .. } => self.open = true,
+//! #             Event::Close { .. } => self.open = false,
+//! #             _ => {}
+//! #         }
+//! #     }
+//! # }
+//! fn fuzz(mut bytes: &[u8]) {
+//!     let mut session = Session::open(Config::default(), Chat::new());
+//!     while let [first, length, rest @ ..] = bytes {
+//!         let (payload, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+//!         session.read(&frame(*first, payload));
+//!         // A peer that reads slowly, and time that passes.
+//!         session.make_room(usize::from(*length));
+//!         session.advance(Duration::from_millis(100));
+//!         bytes = rest;
+//!     }
+//!     session.end();
+//!     assert!(session.handler().is_tidy());
+//! }
+//! # fuzz(b"\x81\x05hello\x82\x00\x88\x02\x03\xe8");
+//! # fuzz(b"\x81\x05hello\xff\xff");
+//! ```
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -258,7 +304,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 /// Whatever an event says, in words that do not depend on how the bytes were cut: for comparing two sessions.
 ///
 /// Times are left out, and so are the counts of bytes that were received in vain: how many had arrived by then is a matter
-/// of the cuts.
+/// of the cuts. When a `Drain` comes is one, too: leave it out of the comparison.
 pub fn describe(event: &Event<'_>) -> String {
     match event {
         Event::Message { id, message, closing } => {

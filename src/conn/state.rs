@@ -247,6 +247,8 @@ pub struct Step {
 /// repeated command is a no-op and nothing can panic.
 #[must_use]
 pub fn step(state: State, input: Input) -> Step {
+    #[cfg(fuzzing)]
+    super::coverage::note(state, input);
     match state {
         State::Connecting => connecting(input),
         State::Refusing => refusing(input),

@@ -7,10 +7,10 @@ use adjourn::{
     Pace, SendError, ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::Input,
     wire::upgrade::Response,
 };
-use fastrand::Rng;
 
 use crate::{
     book::{Book, ensure, trace},
+    chance::Rng,
     facts::{Given, Own, SweepBook},
     frames::{NUMBER, numbered},
 };

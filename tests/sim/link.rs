@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, io};
 
-use fastrand::Rng;
+use crate::chance::Rng;
 
 /// One direction.
 #[derive(Debug, Default)]

@@ -9,6 +9,7 @@
 mod alarms;
 mod app;
 mod book;
+mod chance;
 mod driver;
 mod endings;
 mod facts;
@@ -23,6 +24,7 @@ mod shutdowns;
 mod tally;
 mod world;
 
+use chance::Rng;
 use scenario::Size;
 use tally::Tally;
 
@@ -30,7 +32,7 @@ const LITTLE: Size = Size { connections: 24, shutdown: None, crowd: false, pace:
 
 fn live(seed: u64, size: Size) -> Tally {
     let tracing = std::env::var_os("ADJOURN_SIM_TRACE").is_some();
-    world::live(seed, size, tracing, &mut |_, _| {}).unwrap_or_else(|failure| {
+    world::live(Rng::with_seed(seed), size, tracing, &mut |_, _| {}).unwrap_or_else(|failure| {
         panic!(
             "check {} failed at {} us, connection {:?}: {}\nreplay with ADJOURN_SIM_SEED={seed}",
             failure.check, failure.at, failure.connection, failure.text
@@ -50,6 +52,22 @@ fn every_rule_holds_in_every_world() {
     }
     let (rows, met, missing) = tally.coverage();
     assert!(met * 100 >= rows * 90, "{met} of {rows} rows of the table were met; not {missing:?}");
+}
+
+/// The worlds among `fuzz/inputs.txt`, which is in the repository and not in the package.
+#[test]
+fn every_world_that_the_fuzzer_keeps() {
+    let inputs = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/inputs.txt");
+    let inputs = std::fs::read_to_string(inputs).unwrap_or_default();
+    for line in inputs.lines().filter(|line| line.starts_with("world ")) {
+        let (name, hex) = line.rsplit_once(' ').unwrap();
+        let bytes = hex.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap());
+        let bytes: Vec<_> = bytes.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        let (size, choices) = scenario::of_bytes(&bytes);
+        if let Err(failure) = world::live(choices, size, false, &mut |_, _| {}) {
+            panic!("{name}: check {} failed: {}", failure.check, failure.text);
+        }
+    }
 }
 
 #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 
-use fastrand::Rng;
-
-use crate::frames::{
-    BINARY, CLOSE, CONTINUATION, PING, PONG, Seen, ServerStream, TEXT, client_frame, close_bytes,
+use crate::{
+    chance::Rng,
+    frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, Seen, ServerStream, TEXT, client_frame, close_bytes},
 };
 
 /// What kind of a client it is.
@@ -131,8 +130,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(kind: Kind, acts: u8, max_payload: usize, seed: u64) -> Self {
-        let mut rng = Rng::with_seed(seed);
+    pub fn new(kind: Kind, acts: u8, max_payload: usize, mut rng: Rng) -> Self {
         let reading = match kind {
             Kind::Deaf => Reading::Stopped,
             Kind::SlowReader => Reading::Slow(rng.u16(1..2000)),

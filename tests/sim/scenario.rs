@@ -6,9 +6,8 @@ use adjourn::{
     Abort, Answer, CloseFrame, ClosingData, Config, ControlRate, LameDuckPolicy, OnOverflow, OnPeerClose,
     Pace, ShutdownPlan,
 };
-use fastrand::Rng;
 
-use crate::peer::Kind;
+use crate::{chance::Rng, peer::Kind};
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +20,15 @@ pub struct Size {
     pub crowd: bool,
     /// The pace of the shutdown, if it is not the seed's choice.
     pub pace: Option<Pace>,
+}
+
+/// A fuzzer's bytes as a little world and its choices.
+#[allow(dead_code, reason = "for the fuzzer")]
+pub fn of_bytes(bytes: &[u8]) -> (Size, Rng) {
+    let (size, choices) = bytes.split_first().unwrap_or((&0, &[]));
+    let shutdown = [None, Some(true), Some(false), None][usize::from(size >> 2 & 3)];
+    let size = Size { connections: 1 + u32::from(size & 3), shutdown, crowd: false, pace: None };
+    (size, Rng::with_bytes(choices))
 }
 
 /// The settings of a hostile little world, or of a large ordinary one.

@@ -13,11 +13,11 @@ use std::{
 };
 
 use adjourn::{Phase, Time, hub::Hub};
-use fastrand::Rng;
 
 use crate::{
     app::App,
     book::{Book, Failure, ensure},
+    chance::Rng,
     link::Link,
     peer::{Doing, Peer, Reading},
     scenario::{self, Size},
@@ -93,15 +93,15 @@ pub struct World {
     pub spins: u64,
 }
 
-/// Lives through the world of this seed. Returns what happened, or the first check that failed.
+/// Lives through the world of these choices. Returns what happened, or the first check that failed.
 pub fn live(
-    seed: u64,
+    rng: Rng,
     size: Size,
     tracing: bool,
     progress: &mut dyn FnMut(u64, &Book),
 ) -> Result<Tally, Failure> {
     let run = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, size, tracing);
+        let mut world = World::new(rng, size, tracing);
         world.run(progress);
         let book = &mut world.app.book;
         book.tally.worlds = 1;
@@ -121,8 +121,7 @@ pub fn live(
 }
 
 impl World {
-    fn new(seed: u64, size: Size, tracing: bool) -> Self {
-        let mut rng = Rng::with_seed(seed);
+    fn new(mut rng: Rng, size: Size, tracing: bool) -> Self {
         let config = scenario::config(&mut rng, size);
         let plan = scenario::plan(&mut rng, size);
         let n = size.connections;
@@ -183,7 +182,7 @@ impl World {
                 3 => rng.u32(1..200_000),
                 _ => rng.u32(1..20_000),
             };
-            let mut peer = Peer::new(kind, acts, max_payload, rng.u64(..));
+            let mut peer = Peer::new(kind, acts, max_payload, rng.fork());
             peer.stays = crowd && rng.u8(..50) > 0;
             self.peers.push(peer);
             self.links.push(Link::new(capacity, latency));
