@@ -33,6 +33,11 @@ impl Rng {
         Self { seeded: self.seeded.fork(), bytes: self.bytes.clone() }
     }
 
+    /// One that takes no number of this one's seed.
+    pub fn beside(&self) -> Self {
+        Self { seeded: fastrand::Rng::with_seed(!self.seeded.get_seed()), bytes: self.bytes.clone() }
+    }
+
     pub fn bool(&mut self) -> bool {
         self.next(0, 1).map_or_else(|| self.seeded.bool(), |number| number == 1)
     }

@@ -72,7 +72,7 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
         config.max_connections = rng.usize(1..(size.connections as usize + 2));
     }
     // Drawn beside the rest, so that a seed stays the world that it was.
-    let mut beside = Rng::with_seed(!rng.get_seed());
+    let mut beside = rng.beside();
     if beside.u8(..6) == 0 {
         config.max_handshakes = Some(beside.usize(1..size.connections as usize / 2 + 2));
     }

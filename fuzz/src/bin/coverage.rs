@@ -27,7 +27,7 @@ const NAMES: [(&str, &str); 6] = [
     (
         "ProtocolError",
         "ReservedBits ReservedOpcode NonMinimalLength LengthTopBit FragmentedControl ControlTooLong Unmasked Masked \
-         UnexpectedContinuation ExpectedContinuation CloseLength CloseCode InvalidDeflate",
+         UnexpectedContinuation ExpectedContinuation CloseLength CloseCode InvalidDeflate ControlFlood",
     ),
     (
         "HandshakeCause",

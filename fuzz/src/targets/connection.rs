@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, Clients, CloseFrame, Closed, ClosingData, Config, ConnectionId, Event, Handler, Heartbeat,
-    Initiator, LameDuckPolicy, Message, OnOverflow, OnPeerClose, Overrides, Pace, ShutdownPlan, State,
-    Timing, Upgrade, UpgradeRequest,
+    Abort, Answer, Clients, CloseFrame, Closed, ClosingData, Config, ConnectionId, ControlRate, Event,
+    Handler, Heartbeat, Initiator, LameDuckPolicy, Message, OnOverflow, OnPeerClose, Overrides, Pace,
+    ShutdownPlan, State, Timing, Upgrade, UpgradeRequest,
     testing::{self, Session},
     wire::{
         header::{self, Opcode},
@@ -72,6 +72,7 @@ fn config(input: &mut Input<'_>) -> Config {
     config.deflate = (flags & 128 != 0).then(|| peer::settings(input));
     config.abort = [Abort::Auto, Abort::Fin, Abort::Reset][usize::from(more % 3)];
     config.heartbeat.interval = (more & 4 == 0).then_some(Duration::from_secs(30));
+    config.control_rate = (more & 128 != 0).then_some(ControlRate { per_second: 2, burst: 3 });
     config.stall_timeout = (more & 8 == 0).then_some(Duration::from_secs(30));
     config.flush_budget =
         [None, Some(Duration::ZERO), Some(Duration::from_mins(1))][usize::from(more >> 4) % 3];

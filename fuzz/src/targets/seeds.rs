@@ -203,7 +203,7 @@ fn conversations() -> Vec<Vec<u8>> {
 
 /// The life of a connection in the steps of `connection`.
 fn lives() -> Vec<Vec<u8>> {
-    let steps: [&[u8]; 16] = [
+    let steps: [&[u8]; 17] = [
         // A request, a text, a Close.
         b"\x00\x02\x03\x00\x05hello\xff\x02\x03\x04\x02\x03\xe8\xff",
         // `close`, its answer, FIN.
@@ -230,12 +230,14 @@ fn lives() -> Vec<Vec<u8>> {
         b"\x00\x0b\x0e\x00\x00\xc8\x06\x00\xff\x02\x03\x04\x02\x03\xe8\xff\x0b\x0f\x06\x00\x10",
         // A violation, trailing bytes, a reset.
         b"\x00\x02\x00\x83\x00\xff\x02\x03\x00\x05hello\xff\x0a",
+        // More Pings than the rate allows.
+        b"\x00\x02\x03\x02\x01p\xff\x02\x03\x02\x01p\xff\x02\x03\x03\x01p\xff\x02\x03\x02\x01p\xff\x02\x03\x02\x01p\xff",
         // Plain HTTP, then nothing.
         b"\x01\x06\x40\x00",
         // Broadcast, Ping, a long message, a message in two reads.
         b"\x00\x0b\x04\x05hello\x0b\x05\x01p\x0b\x03y\x40\x00\x02\x03\x00\x05hello\xd1\x08\x09",
     ];
-    let settings: [&[u8]; 9] = [
+    let settings: [&[u8]; 10] = [
         b"\x00\x00\x00\x00",
         b"\x08\x00\x00\x00",
         b"\x03\x10\x00\x00",
@@ -245,10 +247,11 @@ fn lives() -> Vec<Vec<u8>> {
         b"\x80\x02\x10\x77\x03\x00\x00",
         b"\x00\x0c\xff\x00",
         b"\x00\x00\x4a\x01\x01",
+        b"\x00\x80\x00\x00",
     ];
     let mut inputs = Vec::new();
     for (at, steps) in steps.iter().enumerate() {
-        for offset in [0, 4, 7] {
+        for offset in [0, 3, 4, 7] {
             inputs.push([settings[(at + offset) % settings.len()], steps].concat());
         }
     }
