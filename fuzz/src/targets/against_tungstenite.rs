@@ -3,6 +3,7 @@
 //! | We say | tungstenite |
 //! | --- | --- |
 //! | 1002: a length that is not in its shortest form, or has its top bit set (§5.2) | takes it |
+//! | 1002: the same of a control frame, which must not use the longer forms (§5.5) | takes it up to 125 bytes |
 //! | 1002: a Close code that must not be sent (§7.4) | tells the application of a Close 1002 |
 //! | a Close with 1014, which is registered | the same |
 //! | 1007: bad text in a frame that is not all here (§8.1) | waits for the whole frame |
@@ -54,6 +55,11 @@ pub fn check(bytes: &[u8]) {
         (
             Some((None, _)),
             Cause::Protocol(ProtocolError::NonMinimalLength | ProtocolError::LengthTopBit),
+            _,
+        ) => {}
+        (
+            Some((None, Some(Heard::Ping(_) | Heard::Pong(_) | Heard::Close(_)))),
+            Cause::Protocol(ProtocolError::ControlTooLong),
             _,
         ) => {}
         (Some((None, Some(close))), Cause::Protocol(ProtocolError::CloseCode(_)), _) if *close == as_1002 => {

@@ -170,6 +170,7 @@ fn streams() -> Vec<Vec<u8>> {
         b"\x82\xfe\x00\x05\0\0\0\0hello".to_vec(),
         b"\x82\xff\x80\0\0\0\0\0\0\x05\0\0\0\0hello".to_vec(),
         b"\x82\xff\0\0\0\0\0\0\0\x05\0\0\0\0hello".to_vec(),
+        b"\x89\xfe\x00\x05\0\0\0\0hello".to_vec(),
         frame(0x83, b""),
         frame(0xA1, b""),
         frame(0xC1, &pack(b"compressed, compressed, compressed")),
