@@ -9,6 +9,7 @@
 //!                            while next(slot, cursor, handler) gives an event: the handler gets it
 //!                            (before each: while poll_event gives one, the handler gets it)
 //!                          handle_eof / handle_reset
+//!                          now and then: while poll_write gives a slot, transmit
 //! handle_timeout()
 //! while poll_event or poll_action give something: the handler gets it / do it
 //! wait until poll_timeout() at most
@@ -347,9 +348,12 @@ impl<D> Hub<D> {
         .unwrap_or(Ok(()))
     }
 
-    /// Whether [`Action::Write`] is due for this slot: to write before the end of its input is dealt with.
-    pub fn wants_write(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|entry| entry.conn.todo.has(Todo::WRITE))
+    /// Whether [`Action::Write`] is due for this slot and worth at least so many bytes: to write before the end of its
+    /// input is dealt with, or while much is still in the processor's caches.
+    pub fn wants_write(&self, slot: usize, worth: usize) -> bool {
+        self.slots
+            .get(slot)
+            .is_some_and(|Slot { conn, .. }| conn.todo.has(Todo::WRITE) && conn.buffered_amount() >= worth)
     }
 
     /// Bytes that were queued in this turn and wait to be written.

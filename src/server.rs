@@ -56,7 +56,7 @@ const EVENTS: usize = 1024;
 /// Events per wait while something is due: then the answers to the first Close of a sweep do not keep the last one waiting.
 const FEW_EVENTS: usize = 128;
 /// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches:
-/// 3 % of a small echo. They wait until there are so many bytes of them ...
+/// 3 % of a small echo. They wait until there are so many bytes of them, which suits the caches, too ...
 const BATCH_BYTES: usize = 16 << 10;
 /// ... or so many connections were read, or the clock has moved by a tick of a few milliseconds.
 const BATCH_READS: u32 = 64;
@@ -540,23 +540,21 @@ impl<D> Loop<D> {
             match read {
                 Ok(Read::Full | Read::Short) => {}
                 Ok(Read::Eof) => {
-                    self.write_now(slot)?;
+                    self.write_now(slot, 0)?;
                     self.hub.handle_eof(slot);
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    self.write_now(slot)?;
+                    self.write_now(slot, 0)?;
                     self.hub.handle_reset(slot, error.kind());
                     break;
                 }
             }
+            self.write_now(slot, BATCH_BYTES)?;
             if drained {
                 break;
-            }
-            if self.hub.corked() >= BATCH_BYTES {
-                self.write_now(slot)?;
             }
         }
         Ok(())
@@ -609,10 +607,9 @@ impl<D> Loop<D> {
         }
     }
 
-    /// Writes what input has brought forth for its own connection, before the end of that input is dealt with, or when
-    /// it is much.
-    fn write_now(&mut self, slot: usize) -> io::Result<()> {
-        if self.hub.wants_write(slot) { self.write(slot) } else { Ok(()) }
+    /// Writes what input has brought forth for its own connection, if that is at least so much.
+    fn write_now(&mut self, slot: usize, worth: usize) -> io::Result<()> {
+        if self.hub.wants_write(slot, worth) { self.write(slot) } else { Ok(()) }
     }
 
     fn write(&mut self, slot: usize) -> io::Result<()> {

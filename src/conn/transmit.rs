@@ -13,6 +13,7 @@ use super::{
     state::{Input, State},
 };
 use crate::{
+    config::Config,
     event::{Data, Kind, Message},
     time::Time,
     wire::header::{MAX_HEADER, Opcode, frame_length},
@@ -57,20 +58,41 @@ impl Conn {
     #[inline]
     pub(super) fn send_plainly(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
         let (payload, cork) = (message.as_bytes(), &mut *cx.cork);
-        let plain = self.state == State::Open && self.work.is_none() && self.extras.is_none();
-        let ready =
-            !self.flags.blocked && !self.flags.client && self.corked.reaches_end(cork) && !cork.is_full();
-        let queued = self.corked.len() + payload.len() + MAX_HEADER;
-        if !(plain && ready && payload.len() < OWN_BUFFER && queued <= cx.config.max_backlog) {
+        let room = self.corked.reaches_end(cork) && !cork.is_full() && payload.len() < OWN_BUFFER;
+        if !(room && self.is_plain(payload.len() + MAX_HEADER, cx.config)) {
             return false;
         }
         let start = cork.bytes.len();
         outbound::write_frame(&mut cork.bytes, None, opcode(message.kind), payload);
         let end = cork.bytes.len();
         self.corked.extend(cork, start, end);
+        self.note_corked();
+        true
+    }
+
+    /// The same for a broadcast whose frame is in the cork.
+    #[inline]
+    pub(crate) fn share_plainly(&mut self, frames: &Frames<'_>, cx: &mut Context<'_>) -> bool {
+        let Some(Shared::Corked(start, end)) = frames.plain else { return false };
+        let plain = self.is_plain(end - start, cx.config) && self.corked.extend(cx.cork, start, end);
+        if plain {
+            self.note_corked();
+        }
+        plain
+    }
+
+    /// Nothing is special about the connection, nothing waits but in the cork, and there is room for so many bytes more.
+    #[inline]
+    fn is_plain(&self, bytes: usize, config: &Config) -> bool {
+        let plain = self.state == State::Open && self.work.is_none() && self.extras.is_none();
+        let ready = !self.flags.blocked && !self.flags.client;
+        plain && ready && self.corked.len() + bytes <= config.max_backlog
+    }
+
+    #[inline]
+    fn note_corked(&mut self) {
         self.flags.behind |= self.corked.len() >= DRAIN_FROM;
         self.todo.add(Todo::WRITE);
-        true
     }
 
     pub(super) fn push_message(&mut self, message: Message<'_>, cx: &mut Context<'_>) {

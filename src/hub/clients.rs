@@ -83,6 +83,9 @@ impl<D> Clients<'_, D> {
                 continue;
             }
             let queued = self.hub.with(slot, |conn, cx| {
+                if conn.share_plainly(&frames, cx) {
+                    return Ok(());
+                }
                 conn.check_send(len, cx).map(|()| conn.push_broadcast(&mut frames, cx))
             });
             match queued {

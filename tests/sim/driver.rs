@@ -114,7 +114,7 @@ impl World {
             match read {
                 Ok(Read::Full | Read::Short) => {}
                 Ok(Read::Eof) => {
-                    self.write_now(slot)?;
+                    self.write_now(slot, 0)?;
                     if let Some(conn) = self.conn(slot) {
                         self.app.book.eof(conn);
                     }
@@ -123,7 +123,7 @@ impl World {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    self.write_now(slot)?;
+                    self.write_now(slot, 0)?;
                     if let Some(conn) = self.conn(slot) {
                         self.app.book.reset(conn, error.kind());
                     }
@@ -131,11 +131,9 @@ impl World {
                     break;
                 }
             }
+            self.write_now(slot, self.batch_bytes)?;
             if drained {
                 break;
-            }
-            if self.hub.corked() >= self.batch_bytes {
-                self.write_now(slot)?;
             }
         }
         Ok(())
@@ -235,8 +233,8 @@ impl World {
         }
     }
 
-    fn write_now(&mut self, slot: usize) -> io::Result<()> {
-        if self.hub.wants_write(slot) { self.write(slot) } else { Ok(()) }
+    fn write_now(&mut self, slot: usize, worth: usize) -> io::Result<()> {
+        if self.hub.wants_write(slot, worth) { self.write(slot) } else { Ok(()) }
     }
 
     fn write(&mut self, slot: usize) -> io::Result<()> {
