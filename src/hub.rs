@@ -300,7 +300,9 @@ impl<D> Hub<D> {
     /// If the rest of a large message is due on this slot: the buffer to append it to as it comes from the socket,
     /// and how many bytes are due. Then call [`Hub::handle_direct`].
     pub fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
-        self.slots.get_mut(slot)?.conn.direct(worth)
+        let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
+        self.cork.spares.lend(message);
+        Some((message, left))
     }
 
     /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.

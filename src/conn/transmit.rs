@@ -206,7 +206,7 @@ impl Conn {
             let n = accepted(writer(slices))?;
             if n > 0 {
                 work.progress = cx.now;
-                work.backlog.advance(n);
+                work.backlog.advance(n, &mut cx.cork.spares);
                 total += n;
             }
             if work.backlog.is_empty() {
