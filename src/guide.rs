@@ -23,3 +23,7 @@ pub mod shutting_down {}
 /// The verdicts of the Autobahn test suite on both roles, and the command that asks for them.
 #[doc = include_str!("../docs/autobahn.md")]
 pub mod autobahn {}
+
+/// The page in `docs/performance.md`: this crate beside its peers, and where the time goes.
+#[doc = include_str!("../docs/performance.md")]
+pub mod performance {}
