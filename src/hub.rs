@@ -72,7 +72,8 @@ pub struct Hub<D> {
     notes: VecDeque<Note>,
     /// Slots with something for the driver to do.
     listed: VecDeque<u32>,
-    /// The slot that is being read. What that leaves to do the driver does at once, most often, so it is listed late.
+    /// The slot that is being read. What it leaves to do is listed when the next one is read: a large reply is written
+    /// before that, and then there is nothing to list.
     reading: Option<u32>,
     /// The connection whose `Close` was delivered last: its data goes when the callback has returned.
     farewell: Option<usize>,
