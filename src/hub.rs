@@ -368,15 +368,19 @@ impl<D> Hub<D> {
     /// wait for the turn's end. `None` leaves the rest to [`Hub::poll_action`].
     pub fn poll_write(&mut self) -> Option<usize> {
         self.list_what_was_read();
-        let key = *self.listed.front()? as usize;
-        let conn = &mut self.slots.get_mut(key)?.conn;
-        if conn.todo != Todo::only_write() {
-            return None;
+        loop {
+            let key = *self.listed.front()? as usize;
+            let conn = &mut self.slots.get_mut(key)?.conn;
+            // What was written at once may still be listed, and must not keep the others waiting.
+            if !conn.todo.is_idle() && conn.todo != Todo::only_write() {
+                return None;
+            }
+            self.listed.pop_front();
+            conn.listed = false;
+            if conn.todo.take(Todo::WRITE) {
+                return Some(key);
+            }
         }
-        self.listed.pop_front();
-        conn.listed = false;
-        conn.todo.take(Todo::WRITE);
-        Some(key)
     }
 
     /// [`Action::Abort`] was carried out by closing the descriptor; the kernel held so many bytes that it had not got
