@@ -2,13 +2,11 @@
 //!
 //! One test, because it lowers the limit of the whole process.
 
-mod common;
-
 use std::net::TcpStream;
 
 use adjourn::{Config, ShutdownPlan};
-use common::{Echo, descriptors, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use testkit::net::{Echo, descriptors, wait_until};
 
 #[test]
 fn accept_rests_without_descriptors_and_resumes() {

@@ -46,6 +46,7 @@ fn every_test_that_the_page_names_exists() {
     let mut functions = BTreeSet::new();
     defined(&root.join("tests"), &mut functions);
     defined(&root.join("src"), &mut functions);
+    defined(&root.join("testkit"), &mut functions);
     let named = named();
     assert!(named.len() > 150, "the list was found: {} names", named.len());
     let missing: Vec<_> = named.iter().filter(|name| !functions.contains(**name)).collect();

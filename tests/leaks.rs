@@ -2,13 +2,11 @@
 //!
 //! One test, because it counts the descriptors of the whole process.
 
-mod common;
-
 use std::{io::Write as _, net::Shutdown, time::Duration};
 
 use adjourn::{Config, HandshakeCause, ShutdownPlan};
-use common::{Echo, REQUEST, descriptors, frame, wait_until};
 use socket2::SockRef;
+use testkit::net::{Echo, REQUEST, descriptors, frame, wait_until};
 
 /// How a client goes.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,5 @@
 //! Bugs that were, each named after what went wrong.
 
-mod common;
-
 use std::{io::Write as _, time::Duration};
 
 use adjourn::{
@@ -9,7 +7,7 @@ use adjourn::{
     ShutdownPlan, Timing, Upgrade, UpgradeRequest,
     testing::{Session, frame},
 };
-use common::{Echo, wait_until};
+use testkit::net::{Echo, wait_until};
 
 const PING: u8 = 0x89;
 const TEXT: u8 = 0x81;

@@ -1,11 +1,9 @@
 //! The server against tungstenite's client: an opponent that is not ours, in the same process.
 
-mod common;
-
 use std::{net::TcpStream, time::Duration};
 
 use adjourn::{Cause, CloseFrame, Config, Initiator, ShutdownPlan};
-use common::{Echo, wait_until};
+use testkit::net::{Echo, wait_until};
 use tungstenite::{
     Message, WebSocket,
     protocol::{CloseFrame as TheirFrame, frame::coding::CloseCode as TheirCode},

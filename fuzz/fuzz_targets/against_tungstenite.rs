@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| adjourn_fuzz::targets::against_tungstenite::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| testkit::targets::against_tungstenite::check(bytes));

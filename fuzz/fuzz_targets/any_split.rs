@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| adjourn_fuzz::targets::any_split::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| testkit::targets::any_split::check(bytes));

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| adjourn_fuzz::targets::connection::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| testkit::targets::connection::check(bytes));

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| adjourn_fuzz::simulation::check(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| testkit::targets::world::check(bytes));

@@ -9,9 +9,9 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use adjourn::conn::{Input, State, coverage, step};
-use adjourn_fuzz::{
-    TARGETS,
-    targets::{seeds, seen},
+use testkit::{
+    kept,
+    targets::{TARGETS, seen},
 };
 
 /// The longest input that is worth a line.
@@ -82,7 +82,7 @@ fn main() {
 
 /// The inputs of a target: those that are kept, then the corpus, short ones first.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let kept = seeds::kept().into_iter().filter(|kept| kept.0 == target).map(|(_, _, input)| input);
+    let kept = kept::inputs().into_iter().filter(|kept| kept.0 == target).map(|(_, _, input)| input);
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let files = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut inputs: Vec<_> = files.map(|file| fs::read(file.path()).expect("an input can be read")).collect();

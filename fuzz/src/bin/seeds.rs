@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path};
 
-use adjourn_fuzz::targets::seeds;
+use testkit::{kept, targets::seeds};
 
 fn main() -> io::Result<()> {
     let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -13,7 +13,7 @@ fn main() -> io::Result<()> {
         }
         println!("{target}: {} seeds", inputs.len());
     }
-    for (number, (target, _, input)) in seeds::kept().iter().enumerate() {
+    for (number, (target, _, input)) in kept::inputs().iter().enumerate() {
         fs::write(corpora.join(target).join(format!("kept-{number:03}")), input)?;
     }
     Ok(())

@@ -1,5 +1,4 @@
 //! A server on a thread of its own, for tests over real sockets.
-#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,21 +12,21 @@ use adjourn::{
     Clients, Closed, Config, Event, Handle, HandshakeCause, Server, ShutdownPlan, ShutdownReport, Stats,
 };
 
-pub(crate) const REQUEST: &[u8] =
+pub const REQUEST: &[u8] =
     b"GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 /// An echo server that keeps its reports.
-pub(crate) struct Echo {
-    pub(crate) address: SocketAddr,
-    pub(crate) handle: Handle,
-    pub(crate) closed: Arc<Mutex<Vec<Closed>>>,
-    pub(crate) failed: Arc<Mutex<Vec<HandshakeCause>>>,
+pub struct Echo {
+    pub address: SocketAddr,
+    pub handle: Handle,
+    pub closed: Arc<Mutex<Vec<Closed>>>,
+    pub failed: Arc<Mutex<Vec<HandshakeCause>>>,
     thread: Option<JoinHandle<ShutdownReport>>,
 }
 
 impl Echo {
-    pub(crate) fn start(config: Config) -> Self {
+    pub fn start(config: Config) -> Self {
         let (sender, receiver) = mpsc::channel();
         let (closed, failed) = <(Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>)>::default();
         let (closed_there, failed_there) = (Arc::clone(&closed), Arc::clone(&failed));
@@ -52,14 +51,14 @@ impl Echo {
         Self { address, handle, closed, failed, thread: Some(thread) }
     }
 
-    pub(crate) fn connect(&self) -> TcpStream {
+    pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("the server listens");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a duration above zero");
         stream
     }
 
     /// A connection after its opening handshake, which takes exactly the bytes of the 101.
-    pub(crate) fn open(&self) -> TcpStream {
+    pub fn open(&self) -> TcpStream {
         let mut stream = self.connect();
         stream.write_all(REQUEST).expect("the server reads");
         let mut head = Vec::new();
@@ -73,7 +72,7 @@ impl Echo {
     }
 
     /// Asks the loop something.
-    pub(crate) fn ask<T: Send + 'static>(
+    pub fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&mut Clients<'_, ()>) -> T + Send + 'static,
     ) -> T {
@@ -84,23 +83,23 @@ impl Echo {
         receiver.recv_timeout(Duration::from_secs(10)).expect("the loop turns")
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         self.ask(|clients| clients.stats())
     }
 
     /// Waits until the loop holds no connection in any state.
-    pub(crate) fn wait_until_empty(&self) {
+    pub fn wait_until_empty(&self) {
         wait_until("the server is empty", || self.stats().total() == 0);
     }
 
-    pub(crate) fn shut_down(mut self, plan: ShutdownPlan) -> ShutdownReport {
+    pub fn shut_down(mut self, plan: ShutdownPlan) -> ShutdownReport {
         self.handle.shutdown(plan).expect("the server runs");
         self.thread.take().expect("once").join().expect("no callback panics")
     }
 }
 
 /// Polls for a condition that another thread brings about.
-pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within 20 s");
@@ -109,7 +108,7 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A masked frame of a client.
-pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let key = [1, 2, 3, 4];
     let mut out = vec![0x80 | opcode];
     match payload.len() {
@@ -125,6 +124,6 @@ pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// How many descriptors this process has.
-pub(crate) fn descriptors() -> usize {
+pub fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("Linux").count()
 }

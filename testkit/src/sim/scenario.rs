@@ -7,7 +7,7 @@ use adjourn::{
     Pace, ShutdownPlan,
 };
 
-use crate::{chance::Rng, peer::Kind};
+use super::{chance::Rng, peer::Kind};
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,6 @@ pub struct Size {
 }
 
 /// A fuzzer's bytes as a little world and its choices.
-#[allow(dead_code, reason = "for the fuzzer")]
 pub fn of_bytes(bytes: &[u8]) -> (Size, Rng) {
     let (size, choices) = bytes.split_first().unwrap_or((&0, &[]));
     let shutdown = [None, Some(true), Some(false), None][usize::from(size >> 2 & 3)];

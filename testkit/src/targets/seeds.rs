@@ -38,20 +38,6 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     ]
 }
 
-/// `inputs.txt`, one a line: the target, what is special about it, the bytes in hexadecimal.
-pub fn kept() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let lines = include_str!("../../inputs.txt").lines().filter(|line| !line.starts_with('#'));
-    let words = lines
-        .map(|line| line.split_once(' ').and_then(|(target, rest)| Some((target, rest.rsplit_once(' ')?))));
-    let words = words.map(|words| words.expect("a line has three words"));
-    words.map(|(target, (name, hex))| (target, name, bytes(hex))).collect()
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let pairs = hex.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).expect("ASCII"));
-    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("two digits")).collect()
-}
-
 fn headers() -> Vec<Vec<u8>> {
     let firsts = [0x81, 0x82, 0x01, 0x80, 0x00, 0x88, 0x89, 0x8A, 0xC1, 0xA1, 0x91, 0x83, 0x8B, 0x08];
     let lengths: [&[u8]; 8] = [

@@ -2,7 +2,7 @@
 
 use adjourn::{Abort, Cause, Initiator, Phase, State, conn::Input};
 
-use crate::{
+use super::{
     alarms::Alarm,
     book::{Book, after, ensure, payload_of, trace},
     facts::Expected,

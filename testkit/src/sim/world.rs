@@ -14,7 +14,7 @@ use std::{
 
 use adjourn::{Phase, Time, hub::Hub};
 
-use crate::{
+use super::{
     app::App,
     book::{Book, Failure, ensure},
     chance::Rng,

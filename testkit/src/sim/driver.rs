@@ -4,7 +4,7 @@ use std::io;
 
 use adjourn::{Abort, Handler, State, conn::Cursor, hub::Action};
 
-use crate::{
+use super::{
     app::given,
     book::ensure,
     peer::Kind,

@@ -7,7 +7,7 @@ use adjourn::{
     Timing, conn::Input,
 };
 
-use crate::{
+use super::{
     book::{Book, ensure, trace},
     facts::Expected,
     shutdowns::ShutdownBook,

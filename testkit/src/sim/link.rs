@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, io};
 
-use crate::chance::Rng;
+use super::chance::Rng;
 
 /// One direction.
 #[derive(Debug, Default)]

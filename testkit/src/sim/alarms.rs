@@ -6,7 +6,7 @@ use std::{cmp::Reverse, time::Duration};
 
 use adjourn::{Cause, ConnectionId, Initiator, Phase, State, Timing, conn::Input};
 
-use crate::{
+use super::{
     book::{Book, after, answer_to, ensure, trace},
     facts::Expected,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adjourn::{Cause, Closed, Initiator, Phase, State};
 
-use crate::{
+use super::{
     book::{Book, ensure},
     facts::{Ending, Expected},
 };

@@ -8,7 +8,7 @@ use adjourn::{
     wire::upgrade::Response,
 };
 
-use crate::{
+use super::{
     book::{Book, ensure, trace},
     chance::Rng,
     facts::{Given, Own, SweepBook},

@@ -2,7 +2,7 @@
 
 use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::Input};
 
-use crate::{
+use super::{
     book::{Book, answer_to, ensure, trace},
     facts::{Expected, Given},
     frames::{Breach, Found},

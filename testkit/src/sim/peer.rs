@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{
+use super::{
     chance::Rng,
     frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, Seen, ServerStream, TEXT, client_frame, close_bytes},
 };

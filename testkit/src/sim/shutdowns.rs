@@ -7,7 +7,7 @@ use adjourn::{
     Timing, conn::Input,
 };
 
-use crate::{
+use super::{
     alarms::{Alarm, SERVER},
     book::{Book, after, ensure, trace},
     facts::Expected,

@@ -2,7 +2,7 @@
 //!
 //! Nothing of the crate is used here, so that a mistake there is not repeated.
 
-use crate::chance::Rng;
+use super::chance::Rng;
 
 /// The opcodes, as on the wire (§5.2).
 pub const CONTINUATION: u8 = 0;

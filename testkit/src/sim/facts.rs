@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
 use adjourn::{Cause, CloseFrame, ConnectionId, Heartbeat, Initiator, Lost, OnPeerClose, State};
 
-use crate::frames::{ClientStream, ServerStream};
+use super::frames::{ClientStream, ServerStream};
 
 /// What is different for one connection. A copy of what went into [`adjourn::Overrides`].
 #[derive(Clone, Debug, Default)]

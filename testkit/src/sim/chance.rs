@@ -21,7 +21,6 @@ impl Rng {
         Self { seeded: fastrand::Rng::with_seed(seed), bytes: None }
     }
 
-    #[allow(dead_code, reason = "for the fuzzer")]
     pub fn with_bytes(bytes: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         bytes.hash(&mut hasher);
@@ -29,11 +28,13 @@ impl Rng {
         Self { bytes: Some(Rc::new(RefCell::new(bytes))), ..Self::with_seed(hasher.finish()) }
     }
 
+    #[must_use]
     pub fn fork(&mut self) -> Self {
         Self { seeded: self.seeded.fork(), bytes: self.bytes.clone() }
     }
 
     /// One that takes no number of this one's seed.
+    #[must_use]
     pub fn beside(&self) -> Self {
         Self { seeded: fastrand::Rng::with_seed(!self.seeded.get_seed()), bytes: self.bytes.clone() }
     }

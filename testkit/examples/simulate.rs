@@ -6,7 +6,7 @@
 //!
 //! A world of more than 10,000 connections is a crowd: mostly quiet peers and ordinary settings.
 
-#![allow(missing_docs, unreachable_pub)]
+#![allow(missing_docs)]
 
 use std::{
     io::Write as _,
@@ -14,44 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[path = "../tests/sim/alarms.rs"]
-mod alarms;
-#[path = "../tests/sim/app.rs"]
-mod app;
-#[path = "../tests/sim/book.rs"]
-mod book;
-#[path = "../tests/sim/chance.rs"]
-mod chance;
-#[path = "../tests/sim/driver.rs"]
-mod driver;
-#[path = "../tests/sim/endings.rs"]
-mod endings;
-#[path = "../tests/sim/facts.rs"]
-mod facts;
-#[path = "../tests/sim/frames.rs"]
-mod frames;
-#[path = "../tests/sim/inbound.rs"]
-mod inbound;
-#[path = "../tests/sim/link.rs"]
-mod link;
-#[path = "../tests/sim/outbound.rs"]
-mod outbound;
-#[path = "../tests/sim/peer.rs"]
-mod peer;
-#[path = "../tests/sim/reports.rs"]
-mod reports;
-#[path = "../tests/sim/scenario.rs"]
-mod scenario;
-#[path = "../tests/sim/shutdowns.rs"]
-mod shutdowns;
-#[path = "../tests/sim/tally.rs"]
-mod tally;
-#[path = "../tests/sim/world.rs"]
-mod world;
-
-use chance::Rng;
-use scenario::Size;
-use tally::Tally;
+use testkit::sim::{self, Rng, Size, Tally};
 
 fn main() -> ExitCode {
     let number = |name: &str| {
@@ -73,7 +36,7 @@ fn main() -> ExitCode {
     let mut tally = Tally::default();
     for world in 0..worlds {
         let seed = first + world;
-        let lived = world::live(Rng::with_seed(seed), size, tracing, &mut |now, book| {
+        let lived = sim::live(Rng::with_seed(seed), size, tracing, &mut |now, book| {
             bar.draw(
                 world,
                 &format!("{:>4} s, {} open, {} closed", now / 1_000_000, book.opens, book.closes),

@@ -15,7 +15,7 @@ use adjourn::{
     Cause, CloseFrame, Config, Heartbeat, Initiator, OnOverflow, Phase, State, Timing, conn::Input,
 };
 
-use crate::{
+use super::{
     alarms::Alarm,
     facts::{Busy, Ending, Expected, Facts, Own, SweepBook},
     frames::{ClientLimits, close_bytes},

@@ -1,0 +1,28 @@
+//! The simulation: worlds of seeded peers, links and applications in virtual time, and after each step every rule of the
+//! closing specification that can be derived from what really happened on the wire.
+//!
+//! `README.md` beside the files of this module lists the checks, and which bugs they are known to catch.
+
+mod alarms;
+mod app;
+mod book;
+mod chance;
+mod driver;
+mod endings;
+mod facts;
+mod frames;
+mod inbound;
+mod link;
+mod outbound;
+mod peer;
+mod reports;
+mod scenario;
+mod shutdowns;
+mod tally;
+mod world;
+
+pub use book::{Book, Failure};
+pub use chance::Rng;
+pub use scenario::{Size, of_bytes};
+pub use tally::Tally;
+pub use world::live;
