@@ -7,11 +7,8 @@
 //! `--control-rate PER_SECOND[:BURST]|off`, and `--origin https://example.com`, as often as there are origins; then nobody
 //! else may connect, nor a program that names none.
 
-#[path = "close_lab/command.rs"]
 mod command;
-#[path = "close_lab/options.rs"]
 mod options;
-#[path = "close_lab/report.rs"]
 mod report;
 
 use std::{
@@ -126,7 +123,7 @@ impl Lab {
             "/healthz" => Ok(Response::new(503)?.body("shutting down\n")),
             "/" => Ok(Response::new(200)?
                 .header("Content-Type", "text/html; charset=utf-8")?
-                .body(include_str!("close_lab/page.html"))),
+                .body(include_str!("page.html"))),
             "/report" => {
                 let path = request.query().and_then(|query| query.strip_prefix("path=")).unwrap_or_default();
                 let reports = self.shared.reports.lock().expect("no callback panics while it writes");
