@@ -86,6 +86,13 @@ pub struct Config {
     pub read_buffer: usize,
     /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
     pub reads_per_turn: u32,
+    /// Bytes written per connection and turn before others get theirs. 256 KiB: as much as it may read.
+    pub write_bytes_per_turn: usize,
+    /// Bytes that all connections together read, inflate and write in one turn of the loop; what exceeds them waits for the
+    /// next turn. 4 MiB: about a millisecond of the kernel's time, so that deadlines and others' commands come that soon.
+    pub turn_bytes: usize,
+    /// Callbacks in one turn of the loop. 4,096: for the same reason.
+    pub turn_callbacks: u32,
     /// Connections that a sweep, or expiring deadlines, touch per turn. 4,096: a few milliseconds to look at and some ten to write to, so that
     /// the last Close frame of a large sweep does not wait for the answers to the first.
     pub sweep_slice: usize,
@@ -137,6 +144,9 @@ impl Default for Config {
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,
             reads_per_turn: 4,
+            write_bytes_per_turn: 256 << 10,
+            turn_bytes: 4 << 20,
+            turn_callbacks: 4096,
             sweep_slice: 4096,
             notsent_lowat: Some(128 << 10),
             listen_backlog: 4096,

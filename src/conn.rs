@@ -110,7 +110,11 @@ impl Todo {
     /// The deadline may have moved to an earlier moment.
     pub(crate) const ALARM: u8 = 32;
     pub(crate) const CONNECT: u8 = 64;
-    const FOR_THE_DRIVER: u8 = 31 | Self::CONNECT;
+    /// A `Drain` is owed and nothing is queued.
+    pub(crate) const DRAIN: u8 = 128;
+    const FOR_THE_DRIVER: u8 = !Self::ALARM;
+    /// What uses up a share of a turn, and can wait for the next one.
+    const SHARED: u8 = Self::WRITE | Self::READ | Self::DRAIN | Self::ALARM;
 
     pub(crate) fn add(&mut self, what: u8) {
         self.0 |= what;
@@ -135,6 +139,42 @@ impl Todo {
     pub(crate) const fn is_idle(self) -> bool {
         self.0 & Self::FOR_THE_DRIVER == 0
     }
+
+    /// Whether something must be done before the turn ends.
+    pub(crate) const fn is_urgent(self) -> bool {
+        self.0 & !Self::SHARED != 0
+    }
+}
+
+/// Whether a connection stands in the run queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Listed {
+    #[default]
+    No,
+    /// In this turn's.
+    Now,
+    /// In the next turn's.
+    Next,
+}
+
+/// What [`Conn::transmit`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Transmitted {
+    /// Bytes that the kernel took.
+    pub(crate) bytes: usize,
+    /// The kernel took less than it was offered.
+    pub(crate) blocked: bool,
+    /// Something is queued that was not offered.
+    pub(crate) more: bool,
+}
+
+/// How a due connection is looked at before it is judged (specification, section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// It waits for input: what the kernel holds is read.
+    pub(crate) read: bool,
+    /// It waits for output: what is queued is offered to the kernel.
+    pub(crate) write: bool,
 }
 
 /// One connection.
@@ -142,8 +182,8 @@ impl Todo {
 pub(crate) struct Conn {
     state: State,
     pub(crate) todo: Todo,
-    /// The hub has it in its list of those with something to do.
-    pub(crate) listed: bool,
+    /// Whether the hub has it in its run queue.
+    pub(crate) listed: Listed,
     flags: Flags,
     pub(crate) generation: u32,
     tally: Tally,
@@ -209,7 +249,7 @@ impl Conn {
         Self {
             state: State::Connecting,
             todo: Todo::default(),
-            listed: false,
+            listed: Listed::No,
             flags: Flags::default(),
             generation,
             tally: Tally::default(),
@@ -392,10 +432,7 @@ impl Conn {
         loop {
             match self.state {
                 State::Open if self.flags.paused => {
-                    let rest = cursor.take_all();
-                    if !rest.is_empty() {
-                        self.work.get_or_insert_default().held.extend_from_slice(rest);
-                    }
+                    self.hold(cursor.take_all());
                     self.tidy();
                     return None;
                 }
@@ -781,6 +818,13 @@ impl Conn {
 
     fn has_held(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.held.is_empty())
+    }
+
+    /// Keeps bytes that were read and not parsed. They come before what is read next.
+    pub(crate) fn hold(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.work.get_or_insert_default().held.extend_from_slice(bytes);
+        }
     }
 
     pub(crate) fn take_held(&mut self) -> Vec<u8> {

@@ -73,14 +73,21 @@
 //! # fuzz(b"\x81\x05hello\xff\xff");
 //! ```
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use crate::{
     config::Config,
-    conn::Cursor,
-    event::Event,
+    conn::Target,
+    connect::ConnectRequest,
+    event::{Event, Stats},
     handler::Handler,
-    hub::{Action, Clients, Hub},
+    hub::{Clients, Driver, Readiness, Transport},
+    id::ConnectionId,
     time::Time,
 };
 
@@ -89,21 +96,150 @@ pub const REQUEST: &[u8] =
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// More steps than a turn of one connection can need.
+/// More steps than the time of a session can take.
 const MANY: usize = 10_000;
+/// Turns that one call takes, at most. A handler that sends whenever there is room never comes to rest by itself.
+const AT_ONCE: usize = 100;
 
-/// One connection of a hub of its own.
+/// Both kernels of a loop's connections, in memory: what was sent to it can be read, and what it writes is collected.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The time that it is.
+    pub now: Duration,
+    /// By slot. A slot that is used again has a new socket.
+    pub sockets: Vec<Socket>,
+}
+
+/// One connection of [`Memory`].
+#[derive(Debug)]
+pub struct Socket {
+    /// Bytes that wait to be read.
+    pub input: Vec<u8>,
+    /// The peer has sent FIN behind them.
+    pub eof: bool,
+    /// The socket has failed.
+    pub error: Option<io::ErrorKind>,
+    /// Bytes that the kernel takes of the next writes, one by one. Beyond them, `room` counts.
+    pub takes: VecDeque<usize>,
+    /// Bytes that the kernel still takes.
+    pub room: usize,
+    /// What it took.
+    pub written: Vec<u8>,
+    /// FIN was sent.
+    pub fin: bool,
+    /// It was ended, by a reset or not.
+    pub closed: Option<bool>,
+    /// Where it was asked to connect to, as `host:port`.
+    pub target: Option<String>,
+    /// Whether that has succeeded; `None`: nobody knows yet.
+    pub connected: Option<bool>,
+}
+
+impl Default for Socket {
+    fn default() -> Self {
+        Self {
+            input: Vec::new(),
+            eof: false,
+            error: None,
+            takes: VecDeque::new(),
+            room: usize::MAX,
+            written: Vec::new(),
+            fin: false,
+            closed: None,
+            target: None,
+            connected: None,
+        }
+    }
+}
+
+impl Memory {
+    /// The socket of a slot.
+    pub fn socket(&mut self, slot: usize) -> &mut Socket {
+        if self.sockets.len() <= slot {
+            self.sockets.resize_with(slot + 1, Socket::default);
+        }
+        &mut self.sockets[slot]
+    }
+}
+
+impl Transport for Memory {
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = self.socket(slot);
+        let n = socket.input.len().min(buffer.len());
+        if n == 0 && !socket.eof {
+            return Err(socket.error.take().unwrap_or(io::ErrorKind::WouldBlock).into());
+        }
+        for (to, from) in buffer.iter_mut().zip(socket.input.drain(..n)) {
+            *to = from;
+        }
+        Ok(n)
+    }
+
+    fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let socket = self.socket(slot);
+        if let Some(kind) = socket.error {
+            return Err(kind.into());
+        }
+        let taken = socket.takes.pop_front();
+        let (before, mut room) = (socket.written.len(), taken.unwrap_or(socket.room));
+        for slice in slices {
+            let piece = slice.get(..room).unwrap_or(slice);
+            socket.written.extend_from_slice(piece);
+            room -= piece.len();
+        }
+        let n = socket.written.len() - before;
+        if taken.is_none() {
+            socket.room -= n;
+        }
+        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+    }
+
+    fn await_writable(&mut self, _: usize, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shutdown_write(&mut self, slot: usize) {
+        self.socket(slot).fin = true;
+    }
+
+    fn close(&mut self, slot: usize, reset: bool) {
+        self.socket(slot).closed.get_or_insert(reset);
+    }
+
+    fn connect(&mut self, slot: usize, _: ConnectionId, target: Target<'_>) -> io::Result<()> {
+        self.socket(slot).target = Some(match target {
+            Target::Name(host, port) => format!("{host}:{port}"),
+            Target::Address(address) => address.to_string(),
+        });
+        Ok(())
+    }
+
+    fn connected(&mut self, slot: usize) -> io::Result<bool> {
+        match self.socket(slot).connected {
+            Some(false) => Err(io::ErrorKind::ConnectionRefused.into()),
+            connected => Ok(connected.is_some()),
+        }
+    }
+
+    fn unsent(&mut self, _: usize) -> Option<u32> {
+        None
+    }
+
+    fn now(&mut self) -> Time {
+        Time::from_start(self.now)
+    }
+
+    fn lap(&mut self) -> Option<Duration> {
+        None
+    }
+}
+
+/// One connection of a loop of its own.
 #[derive(Debug)]
 pub struct Session<H: Handler> {
-    hub: Hub<H::Data>,
+    driver: Driver<H::Data, Memory>,
     slot: usize,
     handler: H,
-    written: Vec<u8>,
-    now: Duration,
-    /// Bytes that the kernel still takes.
-    room: usize,
-    fin: bool,
-    gone: bool,
 }
 
 impl<H: Handler> Session<H> {
@@ -112,62 +248,50 @@ impl<H: Handler> Session<H> {
     /// # Panics
     /// If the settings allow no connection at all.
     pub fn new(config: Config, handler: H) -> Self {
-        let mut hub = Hub::new(config, 0, 1);
+        let mut driver = Driver::new(config, 0, 1, Memory::default());
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-        let slot = hub.accept(peer).expect("a session wants room for one connection");
-        Self {
-            hub,
-            slot,
-            handler,
-            written: Vec::new(),
-            now: Duration::ZERO,
-            room: usize::MAX,
-            fin: false,
-            gone: false,
-        }
+        let slot = driver.accept(peer).expect("a session wants room for one connection");
+        Self { driver, slot, handler }
     }
 
     /// A connection after its opening handshake.
     pub fn open(config: Config, handler: H) -> Self {
         let mut session = Self::new(config, handler);
         session.read(REQUEST);
-        session.written.clear();
+        session.take_written();
         session
     }
 
-    /// Bytes arrive from the peer, in one piece.
+    /// A connection of our own, which is yet to be connected: see [`Session::socket`] and [`Session::ready`].
     ///
     /// # Panics
-    /// If the connection does not deal with all of them, or never comes to rest: both are bugs of this crate.
+    /// If the settings allow no connection at all.
+    pub fn connect(config: Config, request: ConnectRequest, data: H::Data, handler: H) -> (Self, ConnectionId) {
+        let mut driver = Driver::new(config, 0, 42, Memory::default());
+        let id = driver.connect(request, data).expect("a session wants room for one connection");
+        let mut session = Self { driver, slot: id.slot(), handler };
+        session.turn();
+        (session, id)
+    }
+
+    /// Bytes arrive from the peer, in one piece.
     pub fn read(&mut self, bytes: &[u8]) {
-        if self.gone || bytes.is_empty() {
-            return;
+        if !self.is_gone() && !bytes.is_empty() {
+            self.socket().input.extend_from_slice(bytes);
+            self.ready(Readiness { readable: true, ..Readiness::default() });
         }
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        self.hub.handle_readable(self.slot);
-        while let Some(event) = self.hub.next(self.slot, &mut cursor, &mut self.handler) {
-            self.handler.on_event(&mut self.hub.clients(), event);
-            deliver(&mut self.hub, &mut self.handler);
-        }
-        assert_eq!(cursor.remaining(), 0, "all that was read is dealt with");
-        self.settle();
     }
 
     /// The peer sends FIN.
     pub fn read_eof(&mut self) {
-        if !self.gone {
-            self.hub.handle_eof(self.slot);
-            self.settle();
-        }
+        self.socket().eof = true;
+        self.ready(Readiness { readable: true, ended: true, ..Readiness::default() });
     }
 
     /// The peer resets the connection.
     pub fn reset(&mut self) {
-        if !self.gone {
-            self.hub.handle_reset(self.slot, io::ErrorKind::ConnectionReset);
-            self.settle();
-        }
+        self.socket().error = Some(io::ErrorKind::ConnectionReset);
+        self.ready(Readiness { readable: true, writable: true, ended: true });
     }
 
     /// Time passes, and what is due by then happens.
@@ -175,14 +299,13 @@ impl<H: Handler> Session<H> {
     /// # Panics
     /// If something is due again and again at one moment: a bug of this crate.
     pub fn advance(&mut self, by: Duration) {
-        let target = self.now + by;
+        let target = self.now() + by;
         for steps in 0.. {
             assert!(steps < MANY, "time does not pass");
-            let due = self.hub.poll_timeout().map(|at| at.since(Time::ZERO)).filter(|at| *at <= target);
-            self.now = due.unwrap_or(target).max(self.now);
-            self.hub.begin_turn(Time::from_start(self.now));
-            self.hub.handle_timeout();
-            self.settle();
+            let due = self.driver.poll_timeout().map(|at| at.since(Time::ZERO)).filter(|at| *at <= target);
+            let now = due.unwrap_or(target).max(self.now());
+            self.driver.transport().now = now;
+            self.turn();
             if due.is_none() {
                 return;
             }
@@ -196,31 +319,30 @@ impl<H: Handler> Session<H> {
     pub fn end(&mut self) {
         self.read_eof();
         for steps in 0.. {
-            let Some(due) = self.hub.poll_timeout() else { break };
+            let Some(due) = self.driver.poll_timeout() else { break };
             assert!(steps < MANY, "the connection does not end");
-            self.advance(due.since(Time::from_start(self.now)));
+            let now = Time::from_start(self.now());
+            self.advance(due.since(now));
         }
-        assert!(self.gone && self.hub.stats().total() == 0, "something is left of the connection");
+        assert!(self.is_gone(), "something is left of the connection");
     }
 
     /// From now on the kernel takes so many bytes and then no more; it takes everything unless this is called.
     pub fn make_room(&mut self, bytes: usize) {
-        self.room = bytes;
-        if !self.gone {
-            self.hub.handle_writable(self.slot);
-            self.settle();
-        }
+        self.socket().room = bytes;
+        self.ready(Readiness { writable: true, ..Readiness::default() });
     }
 
     /// The application acts, as in a callback.
-    pub fn act(&mut self, act: impl FnOnce(&mut Clients<'_, H::Data>, &mut H)) {
-        act(&mut self.hub.clients(), &mut self.handler);
-        self.settle();
+    pub fn act<R>(&mut self, act: impl FnOnce(&mut Clients<'_, H::Data>, &mut H) -> R) -> R {
+        let result = self.driver.act(&mut self.handler, act);
+        self.turn();
+        result
     }
 
     /// What the connection has written since this was called last.
     pub fn take_written(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.written)
+        std::mem::take(&mut self.socket().written)
     }
 
     /// The handler.
@@ -229,55 +351,61 @@ impl<H: Handler> Session<H> {
     }
 
     /// Whether FIN was sent.
-    pub const fn sent_fin(&self) -> bool {
-        self.fin
+    pub fn sent_fin(&mut self) -> bool {
+        self.socket().fin
     }
 
     /// Whether the descriptor is closed and the slot free.
     pub const fn is_gone(&self) -> bool {
-        self.gone
+        self.driver.stats().total() == 0
     }
 
-    fn settle(&mut self) {
-        for steps in 0.. {
-            assert!(steps < MANY, "the connection does not come to rest");
-            deliver(&mut self.hub, &mut self.handler);
-            let Some(action) = self.hub.poll_action() else { return };
-            match action {
-                Action::Write(slot) => {
-                    let (written, room) = (&mut self.written, &mut self.room);
-                    let done = self.hub.transmit(slot, &mut |slices| {
-                        let before = written.len();
-                        for slice in slices {
-                            let piece = slice.get(..*room).unwrap_or(slice);
-                            written.extend_from_slice(piece);
-                            *room -= piece.len();
-                        }
-                        match written.len() - before {
-                            0 => Err(io::ErrorKind::WouldBlock.into()),
-                            n => Ok(n),
-                        }
-                    });
-                    debug_assert!(done.is_ok(), "this kernel has no errors");
-                }
-                Action::Connect(_) => {}
-                Action::Read(slot) => {
-                    let held = self.hub.take_held(slot);
-                    if !held.is_empty() {
-                        self.read(&held);
-                    }
-                }
-                Action::Fin(_) => self.fin = true,
-                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                Action::Release(..) => self.gone = true,
+    /// How many connections there are, by state.
+    pub const fn stats(&self) -> Stats {
+        self.driver.stats()
+    }
+
+    /// The socket, to play its kernel by hand. [`Session::ready`] says what it has become.
+    pub fn socket(&mut self) -> &mut Socket {
+        let slot = self.slot;
+        self.driver.transport().socket(slot)
+    }
+
+    /// The loop of this connection, to play it by hand.
+    pub const fn driver(&mut self) -> &mut Driver<H::Data, Memory> {
+        &mut self.driver
+    }
+
+    /// The socket has become ready. Turns follow until the connection has come to rest, 100 at most: for a handler that sends
+    /// whenever there is room, call [`Session::turn`] for more.
+    pub fn ready(&mut self, readiness: Readiness) {
+        self.driver.begin_turn(&mut self.handler);
+        if !self.is_gone() {
+            self.driver.ready(self.slot, readiness, &mut self.handler);
+        }
+        self.driver.end_turn(&mut self.handler);
+        self.rest();
+    }
+
+    /// A turn in which nothing becomes ready, and those that it asks for, 100 at most.
+    pub fn turn(&mut self) {
+        self.driver.begin_turn(&mut self.handler);
+        self.driver.end_turn(&mut self.handler);
+        self.rest();
+    }
+
+    fn rest(&mut self) {
+        for _ in 0..AT_ONCE {
+            if !self.driver.has_more() || self.driver.shutdown_report().is_some() {
+                return;
             }
+            self.driver.begin_turn(&mut self.handler);
+            self.driver.end_turn(&mut self.handler);
         }
     }
-}
 
-fn deliver<H: Handler>(hub: &mut Hub<H::Data>, handler: &mut H) {
-    while let Some(event) = hub.poll_event() {
-        handler.on_event(&mut hub.clients(), event);
+    fn now(&mut self) -> Duration {
+        self.driver.transport().now
     }
 }
 

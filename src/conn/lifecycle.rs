@@ -36,6 +36,8 @@ pub(super) struct Ending {
     pub(super) flush_deadline: Time,
     /// Bytes of messages delivered since.
     pub(super) delivered: u64,
+    /// Bytes that were read to see whether the peer's Close waits in the kernel.
+    pub(super) probed: u64,
     /// The application has yet to answer the peer's Close.
     pub(super) unanswered: bool,
     pub(super) sweeps: Vec<SweepId>,
@@ -57,6 +59,7 @@ impl Ending {
             deadline: Time::NEVER,
             flush_deadline: Time::NEVER,
             delivered: 0,
+            probed: 0,
             unanswered: false,
             sweeps: Vec::new(),
             abort: Abort::Reset,

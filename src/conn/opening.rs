@@ -110,7 +110,7 @@ impl Conn {
     }
 
     /// TCP is not there yet, so there is nothing to read.
-    pub(super) fn is_dialling(&self) -> bool {
+    pub(crate) fn is_dialling(&self) -> bool {
         self.opening().is_some_and(|opening| opening.stage != Stage::Waiting)
     }
 
@@ -151,8 +151,12 @@ impl Conn {
 
     /// The present address cannot be connected to.
     pub(crate) fn handle_connect_failed(&mut self, kind: std::io::ErrorKind, cx: &mut Context<'_>) {
-        if let Some(opening) = self.opening_mut().filter(|opening| opening.stage == Stage::Dialling) {
-            opening.failure = HandshakeCause::Io(kind);
+        if let Some(opening) = self.opening_mut().filter(|opening| opening.stage != Stage::Waiting) {
+            opening.failure = match opening.stage {
+                Stage::Resolving => HandshakeCause::NotResolved,
+                Stage::Dialling | Stage::Waiting => HandshakeCause::Io(kind),
+            };
+            opening.stage = Stage::Dialling;
             self.dial_next(cx);
         }
     }

@@ -330,16 +330,24 @@ impl Backlog {
         }
     }
 
-    /// Fills `slices` with what is to be written next; returns how many it filled.
-    pub(crate) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
-        let mut count = 0;
+    /// Fills `slices` with what is to be written next, `limit` bytes at most. Returns how many it filled, and their bytes.
+    pub(crate) fn slices<'a>(
+        &'a self,
+        limit: usize,
+        slices: &mut [IoSlice<'a>; MAX_SLICES],
+    ) -> (usize, usize) {
+        let (mut count, mut total) = (0, 0);
         for (slot, chunk) in slices.iter_mut().zip(&self.chunks) {
             let bytes = chunk.bytes();
-            *slot =
-                IoSlice::new(if count == 0 { bytes.get(self.written..).unwrap_or_default() } else { bytes });
-            count += 1;
+            let bytes = if count == 0 { bytes.get(self.written..).unwrap_or_default() } else { bytes };
+            let bytes = bytes.get(..limit - total).unwrap_or(bytes);
+            *slot = IoSlice::new(bytes);
+            (count, total) = (count + 1, total + bytes.len());
+            if total == limit {
+                break;
+            }
         }
-        count
+        (count, total)
     }
 
     /// The kernel took `n` bytes. Chunks that are written whole are freed.

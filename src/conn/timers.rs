@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context,
+    Conn, Context, Probe,
     lifecycle::{Ending, Why},
     state::{Input, State},
 };
@@ -49,6 +49,43 @@ impl Conn {
         let timeout = self.overrides().and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
         let work = self.work.as_ref()?;
         (!work.backlog.is_empty()).then(|| work.progress.after(timeout))
+    }
+
+    /// What to look at before [`Conn::handle_timeout`] may end it (specification, section 3): an answer may lie unread in
+    /// the kernel, or the kernel may take more by now.
+    pub(crate) fn probe(&self, now: Time, config: &Config) -> Probe {
+        let (read, write) = match self.state {
+            State::Connecting => (!self.is_dialling(), false),
+            State::Open => {
+                let is_due = |due: Option<Time>| due.is_some_and(|due| due <= now);
+                let waits_for_pong = self.tally.unanswered().is_some();
+                (waits_for_pong && is_due(self.heartbeat_due(config)), is_due(self.stall_due(config)))
+            }
+            State::LocalClosing => (self.ending().is_some_and(|ending| ending.deadline <= now), true),
+            State::RemoteClosing | State::Failing => (false, true),
+            State::Refusing | State::Lingering | State::Closed => (false, false),
+        };
+        Probe { read, write: write && self.buffered_amount() > 0 }
+    }
+
+    /// `n` bytes were read to find an answer, and there are more. Whether to go on looking, in the next turn.
+    pub(crate) fn note_probed(&mut self, n: u64) -> bool {
+        /// What is read of a connection whose `close_timeout` is over.
+        const MOST: u64 = 8 << 20;
+        let closing = self.state == State::LocalClosing;
+        self.ending_mut().filter(|_| closing).is_some_and(|ending| {
+            ending.probed += n;
+            ending.probed < MOST
+        })
+    }
+
+    /// The callback in which closing began has returned, `by` later: its timers start now.
+    pub(crate) fn shift_timers(&mut self, by: Duration) {
+        if let Some(ending) = self.ending_mut() {
+            for at in [&mut ending.began, &mut ending.deadline, &mut ending.flush_deadline] {
+                *at = at.after(by);
+            }
+        }
     }
 
     /// Carries out what is due at `now`; nothing if nothing is.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Conn, Context, DRAIN_FROM, Note, Todo,
+    Conn, Context, DRAIN_FROM, Note, Todo, Transmitted,
     deflate::Sharing,
     lifecycle::Why,
     outbound::{self, Backlog, Cork, Head, MAX_SLICES},
@@ -163,70 +163,91 @@ impl Conn {
         self.push_frame(opcode, payload, cork, now);
     }
 
-    /// Offers what is queued to the kernel, in as few writes as it takes. The writer returns how much it took.
+    /// Offers what is queued to the kernel, `limit` bytes at most, in as few writes as it takes. The writer returns how
+    /// much it took.
     ///
     /// # Errors
     /// The socket's, other than `WouldBlock`. The connection still stands: read what the peer sent before, then
     /// report the error by [`Conn::handle_reset`].
-    pub(crate) fn transmit<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<()>
+    pub(crate) fn transmit<W>(
+        &mut self,
+        limit: usize,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+    ) -> io::Result<Transmitted>
     where
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
+        let mut done = Transmitted::default();
         if !self.corked.is_empty() {
             let corked = self.corked;
             let bytes = corked.bytes(cx.cork);
-            let n = accepted(writer(&[IoSlice::new(bytes)]))?;
-            if n < bytes.len() {
-                (self.flags.blocked, self.flags.behind) = (true, true);
+            let offered = bytes.get(..limit).unwrap_or(bytes);
+            done.bytes = accepted(writer(&[IoSlice::new(offered)]))?;
+            done.blocked = done.bytes < offered.len();
+            if done.bytes < bytes.len() {
+                self.flags.blocked |= done.blocked;
+                self.flags.behind = true;
                 let keep_pongs = self.has_queued_close();
-                self.backlog(cx.now).push_rest(bytes, n, keep_pongs);
+                self.backlog(cx.now).push_rest(bytes, done.bytes, keep_pongs);
             }
             self.corked.clear(cx.cork);
-            self.note_drained(cx);
-            self.handle_written(n, cx);
         } else if self.has_backlog() {
-            self.transmit_backlog(cx, writer)?;
+            self.transmit_backlog(limit, cx, writer, &mut done)?;
+        } else {
+            return Ok(done);
         }
-        Ok(())
+        done.more = !done.blocked && self.has_backlog();
+        self.note_drained();
+        self.handle_written(done.bytes, cx);
+        Ok(done)
     }
 
-    fn transmit_backlog<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> io::Result<()>
+    fn transmit_backlog<W>(
+        &mut self,
+        limit: usize,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        done: &mut Transmitted,
+    ) -> io::Result<()>
     where
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
-        let mut total = 0;
-        while let Some(work) = &mut self.work {
+        while let Some(work) = self.work.as_mut().filter(|_| done.bytes < limit) {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = work.backlog.slices(&mut slices);
-            let slices = slices.get(..count).unwrap_or_default();
-            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+            let (count, offered) = work.backlog.slices(limit - done.bytes, &mut slices);
             if offered == 0 {
                 break;
             }
-            let n = accepted(writer(slices))?;
+            let n = accepted(writer(slices.get(..count).unwrap_or_default()))?;
             if n > 0 {
                 work.progress = cx.now;
                 work.backlog.advance(n, &mut cx.cork.spares);
-                total += n;
-            }
-            if work.backlog.is_empty() {
-                break;
+                done.bytes += n;
             }
             if n < offered {
                 (self.flags.blocked, self.flags.behind) = (true, true);
+                done.blocked = true;
                 break;
             }
         }
-        self.note_drained(cx);
-        self.handle_written(total, cx);
         Ok(())
     }
 
-    /// Whoever was told, or may have seen, that much is queued is told that nothing is.
-    fn note_drained(&mut self, cx: &mut Context<'_>) {
-        if self.buffered_amount() == 0 && std::mem::take(&mut self.flags.behind) && self.state == State::Open
-        {
-            cx.notes.push_back(Note::Drain(cx.id));
+    /// Everything is in the kernel: asks for the `Drain` that is owed.
+    fn note_drained(&mut self) {
+        if self.flags.behind && self.buffered_amount() == 0 {
+            self.todo.add(Todo::DRAIN);
+        }
+    }
+
+    /// Reports the `Drain` that is owed, unless something is queued again.
+    pub(crate) fn report_drain(&mut self, cx: &mut Context<'_>) {
+        if self.flags.behind && self.buffered_amount() == 0 {
+            self.flags.behind = false;
+            if self.state == State::Open {
+                cx.notes.push_back(Note::Drain(cx.id));
+            }
         }
     }
 

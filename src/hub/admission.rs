@@ -10,7 +10,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use super::{Hub, Slot};
+use super::table::{Hub, Slot};
 use crate::{
     config::Config,
     conn::{Conn, State},
@@ -116,7 +116,7 @@ fn is_half_open<D>(entry: &Slot<D>, generation: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::HandshakeCause, event::Event, hub::Action};
+    use crate::{error::HandshakeCause, event::Event, hub::table::Action};
 
     fn hub(change: impl FnOnce(&mut Config)) -> Hub<()> {
         let mut config = Config::default();

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Hub, ShutdownRequest, Slot};
+use super::{
+    sweep::ShutdownRequest,
+    table::{Hub, Slot},
+};
 use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
@@ -77,7 +80,9 @@ impl<D> Clients<'_, D> {
         let mut frames = Frames::new(message);
         let mut result = Broadcast::default();
         self.hub.cork.hold();
-        for slot in 0..self.hub.slots_end() {
+        let mut from = 0;
+        while let Some(slot) = self.hub.next_slot(from) {
+            from = slot + 1;
             let Some(client) = self.hub.client_at(slot) else { continue };
             if client.state() != State::Open || !to(&client) {
                 continue;
@@ -208,9 +213,10 @@ impl<D> Clients<'_, D> {
         self.hub.slots.get_mut(id.slot())?.data.as_mut()
     }
 
-    /// All established connections. O(number of slots).
+    /// All established connections. O(connections).
     pub fn iter(&self) -> impl Iterator<Item = Client<'_, D>> {
-        (0..self.hub.slots_end()).filter_map(|slot| self.hub.client_at(slot))
+        let next = |slot: &usize| self.hub.next_slot(slot + 1);
+        std::iter::successors(self.hub.next_slot(0), next).filter_map(|slot| self.hub.client_at(slot))
     }
 
     /// How many connections are established: open and closing. O(1).
@@ -339,11 +345,6 @@ impl<'h, D> Client<'h, D> {
 }
 
 impl<D> Hub<D> {
-    /// One past the highest slot that may be in use.
-    pub(super) const fn slots_end(&self) -> usize {
-        self.slots_high
-    }
-
     /// The established connection of a slot.
     pub(super) fn client_at(&self, slot: usize) -> Option<Client<'_, D>> {
         let entry = self.slots.get(slot)?;

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use super::{Hub, Slot};
+use super::table::Hub;
 use crate::{
     conn::{Conn, Cursor, Target},
     connect::ConnectRequest,
@@ -13,12 +13,12 @@ use crate::{
 };
 
 impl<D> Hub<D> {
-    /// Begins a connection of our own: [`Action::Connect`](super::Action::Connect) is due. See
+    /// Begins a connection of our own: `Action::Connect` is due. See
     /// [`Clients::connect`](super::Clients::connect).
     ///
     /// # Errors
     /// If there are too many connections, or they are told to go.
-    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+    pub(super) fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         if self.cuts_handshakes() {
             return Err(ConnectError::ShuttingDown);
         }
@@ -29,31 +29,36 @@ impl<D> Hub<D> {
         let key = ClientKey::new(self.cork.keys.nonce());
         let generation = self.next_generation();
         let conn = Conn::dial(request, key, generation, &self.config, self.now);
-        let slot = self.insert(Slot { conn, data: Some(data) });
+        let slot = self.insert(conn, Some(data));
         // Puts it into the list of those with something to do.
         self.with(slot, |_, cx| cx.id).ok_or(ConnectError::TooManyConnections(limit))
     }
 
-    /// What [`Action::Connect`](super::Action::Connect) is about. `None` if it is not wanted any more.
-    pub fn target(&self, slot: usize) -> Option<(ConnectionId, Target<'_>)> {
+    /// What `Action::Connect` is about. `None` if it is not wanted any more.
+    pub(super) fn target(&self, slot: usize) -> Option<(ConnectionId, Target<'_>)> {
         let conn = &self.slots.get(slot)?.conn;
         let key = u32::try_from(slot).ok()?;
         Some((ConnectionId::new(self.worker, key, conn.generation), conn.target()?))
     }
 
     /// The addresses of a name, to be tried in this order; none if it has none. Of no effect if the connection is gone.
-    pub fn handle_resolved(&mut self, id: ConnectionId, addresses: Vec<SocketAddr>) {
+    pub(super) fn handle_resolved(&mut self, id: ConnectionId, addresses: Vec<SocketAddr>) {
         self.with_id(id, |conn, cx| conn.handle_resolved(addresses, cx));
     }
 
     /// The TCP connection to the present [`Target::Address`] is there.
-    pub fn handle_connected(&mut self, slot: usize) {
+    pub(super) fn handle_connected(&mut self, slot: usize) {
         self.with(slot, Conn::handle_connected);
     }
 
-    /// The present [`Target::Address`] cannot be connected to: the next one, if there is one.
-    pub fn handle_connect_failed(&mut self, slot: usize, kind: io::ErrorKind) {
-        self.with(slot, |conn, cx| conn.handle_connect_failed(kind, cx));
+    /// The present [`Target`] cannot be connected to: the next one, if there is one.
+    pub(super) fn handle_connect_failed(&mut self, id: ConnectionId, kind: io::ErrorKind) {
+        self.with_id(id, |conn, cx| conn.handle_connect_failed(kind, cx));
+    }
+
+    /// Whether a connection of ours in this slot waits for TCP.
+    pub(super) fn is_dialling(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.is_dialling())
     }
 
     /// Bytes of a response.

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::{Client, Hub};
+use super::{clients::Client, table::Hub};
 use crate::{
     close::{Cause, CloseFrame, Closed},
     config::Abort,
@@ -425,12 +425,12 @@ impl<D> Hub<D> {
     // The shutdown.
 
     /// How many loops go down as one. A paced sweep's rate is shared among them.
-    pub const fn set_loops(&mut self, loops: usize) {
+    pub(super) const fn set_loops(&mut self, loops: usize) {
         self.sweeps.loops = loops;
     }
 
     /// Does what is asked, and keeps it for [`Hub::take_requests`].
-    pub fn ask(&mut self, request: ShutdownRequest) {
+    pub(super) fn ask(&mut self, request: ShutdownRequest) {
         if self.sweeps.loops > 1 {
             self.sweeps.requests.push(request.clone());
         }
@@ -438,7 +438,7 @@ impl<D> Hub<D> {
     }
 
     /// Does what another loop was asked.
-    pub fn obey(&mut self, request: ShutdownRequest) {
+    pub(super) fn obey(&mut self, request: ShutdownRequest) {
         match request {
             ShutdownRequest::Shutdown(plan) => self.shutdown(plan),
             ShutdownRequest::Escalate(by) => self.escalate(by),
@@ -447,7 +447,7 @@ impl<D> Hub<D> {
     }
 
     /// What the other loops are to be told.
-    pub fn take_requests(&mut self) -> Vec<ShutdownRequest> {
+    pub(super) fn take_requests(&mut self) -> Vec<ShutdownRequest> {
         std::mem::take(&mut self.sweeps.requests)
     }
 

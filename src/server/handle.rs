@@ -17,7 +17,8 @@ use crate::{
     conn::Timing,
     error::HandleError,
     event::{Kind, Message},
-    hub::{Clients, Hub, ShutdownRequest},
+    handler::Handler,
+    hub::{Clients, Driver, ShutdownRequest, Transport},
     id::ConnectionId,
     shutdown::{Escalation, ShutdownPlan},
 };
@@ -43,11 +44,6 @@ impl Shared {
     /// The loop is about to look at what was pushed.
     pub(super) fn heard(&self) {
         self.woken.swap(false, Ordering::AcqRel);
-    }
-
-    /// The loop wakes itself: it has not looked at everything. If that fails, the next command wakes it.
-    pub(super) fn wake_again(&self) {
-        let _ = self.wake();
     }
 
     pub(super) fn set_ready(&self, ready: bool) {
@@ -85,8 +81,19 @@ type Deferred<D> = Box<dyn FnOnce(&mut Clients<'_, D>) + Send>;
 
 impl<D> Command<D> {
     /// A command for a connection that is gone does nothing, as the same call in a callback would.
-    pub(super) fn carry_out(self, hub: &mut Hub<D>) {
-        let mut clients = hub.clients();
+    pub(super) fn carry_out<T: Transport, H: Handler<Data = D>>(
+        self,
+        driver: &mut Driver<D, T>,
+        handler: &mut H,
+    ) {
+        match self {
+            Self::Ask(request) => driver.ask(request),
+            Self::Relay(request) => driver.obey(request),
+            command => driver.act(handler, |clients, _| command.act(clients)),
+        }
+    }
+
+    fn act(self, clients: &mut Clients<'_, D>) {
         match self {
             Self::Send(id, Kind::Text, payload) => {
                 if let Ok(text) = String::from_utf8(payload) {
@@ -105,9 +112,8 @@ impl<D> Command<D> {
             Self::Terminate(id, Some(style)) => {
                 clients.terminate_with(id, style);
             }
-            Self::Defer(act) => act(&mut clients),
-            Self::Ask(request) => hub.ask(request),
-            Self::Relay(request) => hub.obey(request),
+            Self::Defer(act) => act(clients),
+            Self::Ask(_) | Self::Relay(_) => {}
         }
     }
 }

@@ -1,49 +1,70 @@
-//! Sockets: read into the shared buffer, write from the cork, FIN, reset.
+//! The transport over sockets: read, write, FIN, reset, connect, and the clocks.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, IoSlice, Read as _, Write as _},
     net::SocketAddr,
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-use mio::{Interest, Registry, Token, net::TcpStream};
-use rustix::time::{ClockId, clock_gettime};
+use mio::{Interest, Poll, Token, net::TcpStream};
+use rustix::{
+    net::{SendAncillaryBuffer, SendFlags, sendmsg},
+    time::{ClockId, clock_gettime},
+};
 use socket2::SockRef;
 
-use crate::hub::Hub;
+use super::{handle::Shared, resolver::Resolver};
+use crate::{config::Config, conn::Target, hub::Transport, id::ConnectionId, time::Time};
 
-/// The sockets of all connections, by slot: four bytes each, and one.
-#[derive(Debug, Default)]
+/// The sockets of all connections, by slot (four bytes each, and one), and what they are waited for with.
+#[derive(Debug)]
 pub(super) struct Sockets {
+    pub(super) poll: Poll,
+    pub(super) resolver: Resolver,
+    pub(super) shared: Arc<Shared>,
     streams: Vec<Option<TcpStream>>,
     watches: Vec<Watch>,
     used: usize,
+    /// What the kernel may hold for a connection that closes with a backlog.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    notsent_lowat: Option<u32>,
+    start: Instant,
+    watch: Stopwatch,
 }
 
 /// What is watched for besides input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Watch {
     Nothing,
-    /// Room for writes: from the first time on that the kernel took less than it was offered. Being edge-triggered it costs
-    /// nothing afterwards.
+    /// Room for writes: from the first time on that the kernel took less than it was offered, and for connects of ours.
+    /// Being edge-triggered it costs nothing afterwards.
     Writes,
-    /// The outcome of a connect of ours, and room for writes from then on.
-    Connect,
 }
 
 impl Sockets {
-    /// Takes in a socket for `slot` and watches it.
-    pub(super) fn insert<D>(
-        &mut self,
-        slot: usize,
-        mut stream: TcpStream,
-        registry: &Registry,
-        hub: &mut Hub<D>,
-    ) {
-        if let Err(error) = registry.register(&mut stream, Token(slot), Interest::READABLE) {
-            return hub.handle_reset(slot, error.kind());
+    pub(super) fn new(poll: Poll, shared: Arc<Shared>, config: &Config) -> Self {
+        Self {
+            poll,
+            resolver: Resolver::default(),
+            shared,
+            streams: Vec::new(),
+            watches: Vec::new(),
+            used: 0,
+            notsent_lowat: config.notsent_lowat,
+            start: Instant::now(),
+            watch: Stopwatch::default(),
         }
+    }
+
+    /// Takes in a socket for `slot` and watches it.
+    ///
+    /// # Errors
+    /// If the system does not watch one more.
+    pub(super) fn insert(&mut self, slot: usize, mut stream: TcpStream) -> io::Result<()> {
+        self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE)?;
         self.put(slot, stream, Watch::Nothing);
+        Ok(())
     }
 
     fn put(&mut self, slot: usize, stream: TcpStream, watch: Watch) {
@@ -57,31 +78,92 @@ impl Sockets {
         }
     }
 
-    /// Begins to connect, in place of an attempt that `slot` may have had before. It becomes writable when that has
-    /// succeeded or failed: see [`Sockets::connected`].
-    pub(super) fn connect(
-        &mut self,
-        slot: usize,
-        address: SocketAddr,
-        registry: &Registry,
-    ) -> io::Result<()> {
-        self.release(slot, false);
+    /// Begins to connect. The socket becomes writable when that has succeeded or failed.
+    fn dial(&mut self, slot: usize, address: SocketAddr) -> io::Result<()> {
+        self.release(slot);
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        registry.register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        self.put(slot, stream, Watch::Connect);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, Token(slot), interest)?;
+        self.put(slot, stream, Watch::Writes);
         Ok(())
     }
 
-    pub(super) fn is_connecting(&self, slot: usize) -> bool {
-        self.watches.get(slot) == Some(&Watch::Connect)
+    fn get_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
+        self.streams.get_mut(slot)?.as_mut()
     }
 
-    /// How the connect of a slot went: whether it is there, or not yet.
-    ///
-    /// # Errors
-    /// Why it will not be. The socket is gone then.
-    pub(super) fn connected(&mut self, slot: usize) -> io::Result<bool> {
+    fn release(&mut self, slot: usize) {
+        if self.streams.get_mut(slot).and_then(Option::take).is_some() {
+            self.used -= 1;
+            if self.used == 0 {
+                (self.streams, self.watches) = (Vec::new(), Vec::new());
+            }
+        }
+    }
+}
+
+/// A socket that the driver names and that is gone: there is nothing to read, and nothing can be written.
+fn gone() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}
+
+impl Transport for Sockets {
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        self.get_mut(slot).ok_or_else(gone)?.read(buffer)
+    }
+
+    fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let stream = self.get_mut(slot).ok_or_else(gone)?;
+        match slices {
+            // `std` writes by send(2) with MSG_NOSIGNAL, but by writev(2) without it: then SIGPIPE would be the peer's to
+            // raise wherever it has its default.
+            [slice] => stream.write(slice),
+            slices => Ok(sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?),
+        }
+    }
+
+    fn await_writable(&mut self, slot: usize, closing: bool) -> io::Result<()> {
+        let Some(Some(stream)) = self.streams.get_mut(slot) else { return Ok(()) };
+        #[cfg(target_os = "linux")]
+        if let (Some(lowat), true) = (self.notsent_lowat, closing) {
+            SockRef::from(&*stream).set_tcp_notsent_lowat(lowat)?;
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = closing;
+        if let Some(watch) = self.watches.get_mut(slot)
+            && *watch == Watch::Nothing
+        {
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().reregister(stream, Token(slot), interest)?;
+            *watch = Watch::Writes;
+        }
+        Ok(())
+    }
+
+    fn shutdown_write(&mut self, slot: usize) {
+        if let Some(stream) = self.get_mut(slot) {
+            // It fails if the peer is gone already; the read that follows says so.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        }
+    }
+
+    fn close(&mut self, slot: usize, reset: bool) {
+        if let Some(stream) = self.get_mut(slot).filter(|_| reset) {
+            // It fails only for a socket that is broken already, which close ends as well.
+            let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+        }
+        self.release(slot);
+    }
+
+    fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()> {
+        match target {
+            Target::Name(host, port) => self.resolver.ask(id, host, port, &self.shared),
+            Target::Address(address) => self.dial(slot, address),
+        }
+    }
+
+    fn connected(&mut self, slot: usize) -> io::Result<bool> {
         let Some(stream) = self.get_mut(slot) else { return Ok(false) };
         let result = stream.take_error().and_then(|error| match error {
             Some(error) => Err(error),
@@ -91,138 +173,40 @@ impl Sockets {
                 Err(error) => Err(error),
             },
         });
-        match (&result, self.watches.get_mut(slot)) {
-            (Ok(true), Some(watch)) => *watch = Watch::Writes,
-            (Err(_), _) => self.release(slot, false),
-            _ => {}
+        if result.is_err() {
+            self.release(slot);
         }
         result
     }
 
-    pub(super) fn get_mut(&mut self, slot: usize) -> Option<&mut TcpStream> {
-        self.streams.get_mut(slot)?.as_mut()
-    }
-
-    /// Closes the descriptor, by a reset if that is asked for.
-    pub(super) fn release(&mut self, slot: usize, reset: bool) {
-        let Some(stream) = self.streams.get_mut(slot).and_then(Option::take) else { return };
-        if reset {
-            // It fails only for a socket that is broken already, which close ends as well.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        }
-        self.used -= 1;
-        if self.used == 0 {
-            *self = Self::default();
-        }
-    }
-
-    /// Sends FIN.
-    pub(super) fn fin(&mut self, slot: usize) {
-        if let Some(stream) = self.get_mut(slot) {
-            // It fails if the peer is gone already; the read that follows says so.
-            let _ = stream.shutdown(std::net::Shutdown::Write);
-        }
-    }
-
-    /// How much the kernel holds that is not acknowledged.
-    pub(super) fn unsent(&mut self, slot: usize) -> Option<u32> {
+    fn unsent(&mut self, slot: usize) -> Option<u32> {
         self.get_mut(slot).and_then(|stream| super::outq::unsent(stream))
     }
 
-    /// Writes what the hub has for `slot`, and watches for room if the kernel does not take all.
-    pub(super) fn transmit<D>(
-        &mut self,
-        slot: usize,
-        hub: &mut Hub<D>,
-        registry: &Registry,
-    ) -> io::Result<()> {
-        let Some(Some(stream)) = self.streams.get_mut(slot) else { return Ok(()) };
-        let mut full = false;
-        hub.transmit(slot, &mut |slices| {
-            let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-            let result = loop {
-                let result = match slices {
-                    [slice] => stream.write(slice),
-                    slices => stream.write_vectored(slices),
-                };
-                if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
-                    break result;
-                }
-            };
-            full = match &result {
-                Ok(n) => *n < offered,
-                Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-            };
-            result
-        })?;
-        if !full {
-            return Ok(());
-        }
-        #[cfg(target_os = "linux")]
-        if let (Some(lowat), true) = (hub.config().notsent_lowat, hub.is_closing(slot)) {
-            SockRef::from(&*stream).set_tcp_notsent_lowat(lowat)?;
-        }
-        if let Some(watch) = self.watches.get_mut(slot)
-            && *watch == Watch::Nothing
-        {
-            registry.reregister(stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-            *watch = Watch::Writes;
-        }
-        Ok(())
+    fn now(&mut self) -> Time {
+        Time::from_start(self.start.elapsed())
     }
-}
 
-/// Reads up to `left` bytes of a large message to the end of `message`, which grows with what arrives and never by what
-/// was announced. Returns how many came, how many were asked for, and the length before.
-pub(super) fn read_direct(
-    stream: &mut TcpStream,
-    message: &mut Vec<u8>,
-    left: u64,
-) -> io::Result<(usize, usize, usize)> {
-    const MOST: usize = 256 << 10;
-    let from = message.len();
-    let asked = usize::try_from(left).unwrap_or(usize::MAX).min(from.clamp(1, MOST));
-    message.resize(from + asked, 0);
-    let result = stream.read(message.get_mut(from..).unwrap_or_default());
-    message.truncate(from + result.as_ref().copied().unwrap_or(0));
-    result.map(|n| (n, asked, from))
+    #[inline]
+    fn lap(&mut self) -> Option<Duration> {
+        self.watch.lap()
+    }
 }
 
 /// Measures callbacks by the kernel's coarse clock, which costs a few nanoseconds and is good to a few milliseconds.
 #[derive(Debug, Default)]
-pub(super) struct Stopwatch {
+struct Stopwatch {
     seconds: i64,
     nanos: i64,
 }
 
 impl Stopwatch {
-    /// Ends one lap and begins the next.
+    /// Ends one lap and begins the next; `None` if the clock has not moved.
     #[inline]
-    pub(super) fn lap(&mut self) -> Lap {
+    fn lap(&mut self) -> Option<Duration> {
         let now = clock_gettime(ClockId::MonotonicCoarse);
-        let lap = Lap((now.tv_sec - self.seconds) * 1_000_000_000 + (now.tv_nsec - self.nanos));
+        let nanos = (now.tv_sec - self.seconds) * 1_000_000_000 + (now.tv_nsec - self.nanos);
         *self = Self { seconds: now.tv_sec, nanos: now.tv_nsec };
-        lap
-    }
-}
-
-/// How long something took, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lap(i64);
-
-impl Lap {
-    /// What is shorter than this is nobody's fault.
-    const NOTEWORTHY: i64 = 10_000_000;
-
-    /// How long it was, if that is worth a note.
-    #[inline]
-    pub(super) fn noteworthy(self) -> Option<Duration> {
-        (self.0 >= Self::NOTEWORTHY).then(|| Duration::from_nanos(self.0.unsigned_abs()))
-    }
-
-    /// Whether the clock has moved: up to some milliseconds have passed.
-    #[inline]
-    pub(super) const fn has_ticked(self) -> bool {
-        self.0 > 0
+        (nanos > 0).then(|| Duration::from_nanos(nanos.unsigned_abs()))
     }
 }

@@ -16,6 +16,10 @@ impl Refusal {
     pub const TIMEOUT: Self =
         Self { status: 408, cause: HandshakeCause::Timeout, text: "the request took too long\n" };
 
+    /// The application failed while it looked at the request.
+    pub const INTERNAL: Self =
+        Self { status: 500, cause: HandshakeCause::Rejected, text: "the application failed\n" };
+
     // What the scanner sees.
     pub(super) const MALFORMED: Self = Self::bad("not an HTTP/1.1 request\n");
     pub(super) const EMPTY_LINE: Self = Self::bad("empty line before the request\n");

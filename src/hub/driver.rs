@@ -1,0 +1,631 @@
+//! The turn: when what is read, delivered, written, judged and done. It is the same code for sockets and for memory.
+//!
+//! ```text
+//!   begin_turn     what the turn before put off: events, reads, writes
+//!   ready, accept, act, ...   what the transport says became ready: read, deliver, reply in batches
+//!   end_turn       write the rest, judge what is due, sweep, act: FIN, abort, release
+//! ```
+//!
+//! A turn is bounded, whatever callbacks do (specification, section 3): each connection has a share of it, and all
+//! together a budget. What exceeds either stands in the run queue of the next turn, before which nobody waits.
+//!
+//! No callback runs while a buffer of the loop is moved away or a step is half done. So an application may catch a panic
+//! of its own around a turn and go on with the next one.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use super::{
+    clients::Clients,
+    sweep::ShutdownRequest,
+    table::{Action, Hub},
+};
+use crate::{
+    config::{Abort, Config},
+    conn::{Cursor, Target},
+    connect::ConnectRequest,
+    error::ConnectError,
+    event::Stats,
+    handler::Handler,
+    id::ConnectionId,
+    shutdown::{Phase, ShutdownReport},
+    time::Time,
+};
+
+/// What carries the bytes of a loop's connections, and its clock. Connections are named by their slots: small numbers that
+/// are used again after [`Transport::close`].
+///
+/// Nothing here may block. The errors are those of a socket; `WouldBlock` and `Interrupted` are none.
+pub trait Transport {
+    /// Reads into `buffer`. Zero is the peer's FIN. Less than fits says that there is no more for now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing: [`Readiness`] will say when there is.
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what it can take of `slices`. A short count says that it takes no more for now, and so does `WouldBlock`;
+    /// [`Transport::await_writable`] is called then.
+    ///
+    /// # Errors
+    /// What keeps it from ever taking more.
+    fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// A write came short: [`Readiness::writable`] is to say when there is room again. `closing`: the connection closes, and
+    /// the less of its backlog is out of reach, the sooner its Close gets through.
+    ///
+    /// # Errors
+    /// If it can not be watched.
+    fn await_writable(&mut self, slot: usize, closing: bool) -> io::Result<()>;
+
+    /// Sends FIN behind what was written.
+    fn shutdown_write(&mut self, slot: usize);
+
+    /// Ends the connection of a slot and forgets it: by RST if `reset` says so.
+    fn close(&mut self, slot: usize, reset: bool);
+
+    /// Begins a connection of ours in `slot`, in place of an earlier attempt, or looks up its name. The outcome is for
+    /// [`Transport::connected`] or [`Driver::handle_resolved`].
+    ///
+    /// # Errors
+    /// If it fails at once.
+    fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()>;
+
+    /// A slot that connects became writable: whether the connection is there, or not yet.
+    ///
+    /// # Errors
+    /// Why it will not be.
+    fn connected(&mut self, slot: usize) -> io::Result<bool>;
+
+    /// Bytes that were written and not acknowledged by the peer. `None` if nobody knows.
+    fn unsent(&mut self, slot: usize) -> Option<u32>;
+
+    /// The time. It never goes back.
+    fn now(&mut self) -> Time;
+
+    /// How long it is since this was called last, by a clock that is cheap to read and may be coarse; `None` if it has not
+    /// moved.
+    fn lap(&mut self) -> Option<Duration>;
+}
+
+/// What a socket has become, as an edge: it is said once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be something to read.
+    pub readable: bool,
+    /// There may be room for writes.
+    pub writable: bool,
+    /// A FIN or an error waits behind what there is to read.
+    pub ended: bool,
+}
+
+/// The loop: all connections of one thread, and the turns in which they live.
+pub struct Driver<D, T> {
+    hub: Hub<D>,
+    transport: T,
+    /// The one receive buffer.
+    buffer: Vec<u8>,
+    /// What was read earlier and is parsed now.
+    held: Vec<u8>,
+    /// Where joined messages are lent from.
+    scratch: Vec<u8>,
+    /// What is being parsed. There is something between turns only if a callback has panicked.
+    parsing: Option<Parsing>,
+    /// Connects that failed at once: it is the next turn that reports them.
+    failed_connects: Vec<(ConnectionId, io::ErrorKind)>,
+    /// Connections that were read since replies were written last.
+    reads: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Parsing {
+    slot: usize,
+    /// `held` if it is not the first bytes of `buffer`.
+    of_buffer: Option<usize>,
+}
+
+/// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches.
+/// They wait until there are this many bytes of them, which suits the caches, too ...
+const BATCH_BYTES: usize = 16 << 10;
+/// ... or this many connections were read, or the coarse clock has moved.
+const BATCH_READS: u32 = 64;
+/// From this many missing bytes on, a message is read straight into its own buffer.
+const DIRECT: u64 = 32 << 10;
+/// The most that is read straight into a message's own buffer at once.
+const DIRECT_READ: usize = 256 << 10;
+/// A shorter callback is nobody's fault.
+const NOTEWORTHY: Duration = Duration::from_millis(10);
+
+impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("hub", &self.hub).field("transport", &self.transport).finish_non_exhaustive()
+    }
+}
+
+impl<D, T: Transport> Driver<D, T> {
+    /// A loop without a connection. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the
+    /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
+    pub fn new(config: Config, worker: u8, seed: u64, transport: T) -> Self {
+        Self {
+            buffer: vec![0; config.read_buffer.max(1)],
+            hub: Hub::new(config, worker, seed),
+            transport,
+            held: Vec::new(),
+            scratch: Vec::new(),
+            parsing: None,
+            failed_connects: Vec::new(),
+            reads: 0,
+        }
+    }
+
+    /// What carries the bytes.
+    pub const fn transport(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// The settings.
+    pub const fn config(&self) -> &Config {
+        self.hub.config()
+    }
+
+    /// The connections, between two turns or as a callback sees them. What is asked for happens in the next turn.
+    pub fn clients(&mut self) -> Clients<'_, D> {
+        // What is asked for now begins now, not at the last turn.
+        let now = self.transport.now();
+        self.hub.set_now(now);
+        self.hub.clients()
+    }
+
+    /// How many connections there are, by state. O(1).
+    pub const fn stats(&self) -> Stats {
+        self.hub.stats()
+    }
+
+    /// Begins a connection as a client. See [`Clients::connect`].
+    ///
+    /// # Errors
+    /// If there are too many connections, or a shutdown has told them to go.
+    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+        self.clients().connect(request, data)
+    }
+
+    // Shutting down.
+
+    /// The phase of the shutdown.
+    pub fn phase(&self) -> Phase {
+        self.hub.phase()
+    }
+
+    /// False once a shutdown has begun.
+    pub fn is_ready(&self) -> bool {
+        self.hub.is_ready()
+    }
+
+    /// Whether the listeners are to stay open.
+    pub fn is_listening(&self) -> bool {
+        self.hub.is_listening()
+    }
+
+    /// The report, once the phase is [`Phase::Done`].
+    pub fn shutdown_report(&self) -> Option<&ShutdownReport> {
+        self.hub.shutdown_report()
+    }
+
+    /// How many loops go down as one. A paced sweep's rate is shared among them.
+    pub const fn set_loops(&mut self, loops: usize) {
+        self.hub.set_loops(loops);
+    }
+
+    /// Does what is asked, and keeps it for [`Driver::take_requests`].
+    pub fn ask(&mut self, request: ShutdownRequest) {
+        self.hub.ask(request);
+    }
+
+    /// Does what another loop was asked.
+    pub fn obey(&mut self, request: ShutdownRequest) {
+        self.hub.obey(request);
+    }
+
+    /// What the other loops are to be told.
+    pub fn take_requests(&mut self) -> Vec<ShutdownRequest> {
+        self.hub.take_requests()
+    }
+
+    // Waiting.
+
+    /// Whether there is something to do at once: then nobody waits.
+    pub fn has_more(&self) -> bool {
+        self.hub.has_more() || !self.failed_connects.is_empty() || self.hub.phase() == Phase::Done
+    }
+
+    /// When the next turn is due although nothing becomes ready.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.hub.poll_timeout()
+    }
+
+    // A turn.
+
+    /// Begins a turn: serves what the one before put off.
+    pub fn begin_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.recover();
+        self.hub.begin_turn();
+        let now = self.transport.now();
+        self.hub.set_now(now);
+        self.transport.lap();
+        self.reads = 0;
+        for (id, kind) in std::mem::take(&mut self.failed_connects) {
+            self.hub.handle_connect_failed(id, kind);
+        }
+        self.settle(handler);
+    }
+
+    /// A connection was accepted: its slot, or `None` if there are too many; close it then.
+    pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
+        self.hub.accept(peer)
+    }
+
+    /// A socket could not be watched, or failed otherwise.
+    pub fn handle_reset(&mut self, slot: usize, kind: io::ErrorKind) {
+        self.hub.handle_reset(slot, kind);
+    }
+
+    /// The addresses of a name, to be tried in this order; none if it has none. Of no effect if the connection is gone.
+    pub fn handle_resolved(&mut self, id: ConnectionId, addresses: Vec<SocketAddr>) {
+        self.hub.handle_resolved(id, addresses);
+    }
+
+    /// The application acts, as in a callback: by a command of another thread, for example.
+    pub fn act<H: Handler<Data = D>, R>(
+        &mut self,
+        handler: &mut H,
+        act: impl FnOnce(&mut Clients<'_, D>, &mut H) -> R,
+    ) -> R {
+        self.lap(nobody);
+        let result = act(&mut self.hub.clients(), handler);
+        self.lap(nobody);
+        self.deliver(handler);
+        result
+    }
+
+    /// A socket has become ready.
+    pub fn ready<H: Handler<Data = D>>(&mut self, slot: usize, readiness: Readiness, handler: &mut H) {
+        if readiness.writable {
+            if self.hub.is_dialling(slot) {
+                match self.transport.connected(slot) {
+                    Ok(true) => self.hub.handle_connected(slot),
+                    Ok(false) => return,
+                    Err(error) => {
+                        if let Some((id, _)) = self.hub.target(slot) {
+                            self.hub.handle_connect_failed(id, error.kind());
+                        }
+                        return;
+                    }
+                }
+            }
+            self.hub.handle_writable(slot);
+        }
+        if readiness.readable || readiness.ended {
+            if self.hub.is_over_budget() {
+                self.hub.put_off_read(slot);
+            } else {
+                self.read(slot, readiness.ended, handler);
+            }
+        }
+    }
+
+    /// Ends a turn: writes what waits, judges what is due, and does all that callbacks asked for.
+    pub fn end_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        // Written before judged: what this turn queued gets its chance even if a callback blocked for long.
+        self.settle(handler);
+        self.judge(handler);
+        self.lap(nobody);
+        self.hub.advance_sweeps();
+        self.lap(nobody);
+        self.settle(handler);
+        if self.hub.has_unarmed() {
+            let now = self.transport.now();
+            self.hub.set_now(now);
+        }
+    }
+
+    // Inside.
+
+    /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost.
+    fn recover(&mut self) {
+        let Some(Parsing { slot, of_buffer }) = self.parsing.take() else { return };
+        let bytes = match of_buffer {
+            Some(n) => self.buffer.get(..n),
+            None => self.held.get(..),
+        };
+        self.hub.recover(slot, bytes.unwrap_or_default());
+    }
+
+    /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
+    #[inline]
+    fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
+        let Some(took) = self.transport.lap() else { return false };
+        let now = self.transport.now();
+        self.hub.set_now(now);
+        if took >= NOTEWORTHY {
+            let id = whose(&self.hub);
+            self.hub.note_callback(took, id);
+        }
+        true
+    }
+
+    /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a short read has
+    /// something behind it: a FIN, an error. Returns whether all was read.
+    fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> bool {
+        self.hub.finish_read();
+        self.hub.begin_read(slot);
+        let drained = match self.read_share(slot, ended, handler) {
+            Ok(drained) => drained,
+            Err(error) => {
+                self.read_last(slot, error.kind(), handler);
+                true
+            }
+        };
+        self.hub.finish_read();
+        let ticked = self.lap(|hub| hub.id_at(slot));
+        self.reads += 1;
+        if self.reads >= BATCH_READS || ticked || self.hub.corked() >= BATCH_BYTES {
+            self.write_batch(handler);
+        }
+        drained
+    }
+
+    /// # Errors
+    /// Those of a write.
+    fn read_share<H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        ended: bool,
+        handler: &mut H,
+    ) -> io::Result<bool> {
+        if self.hub.take_held(slot, &mut self.held) {
+            self.hub.take_read(slot);
+            self.feed(slot, None, handler);
+            self.held = Vec::new();
+        }
+        while self.hub.wants_read(slot) {
+            if !self.hub.take_read(slot) {
+                self.hub.put_off_read(slot);
+                return Ok(false);
+            }
+            let read = self.read_once(slot, handler);
+            let drained = matches!(read, Ok(Read::Short)) && !ended;
+            match read {
+                Ok(Read::Full | Read::Short) => {}
+                Ok(Read::Eof) => {
+                    self.write_now(slot, 0)?;
+                    if self.hub.has_put_off_write(slot) {
+                        // The FIN stays where it is until the replies have had their chance.
+                        self.hub.put_off_read(slot);
+                        return Ok(false);
+                    }
+                    self.hub.handle_eof(slot);
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.write_now(slot, 0)?;
+                    self.hub.handle_reset(slot, error.kind());
+                    break;
+                }
+            }
+            self.write_now(slot, BATCH_BYTES)?;
+            if drained {
+                break;
+            }
+            if self.hub.is_over_budget() {
+                self.hub.put_off_read(slot);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_once<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> io::Result<Read> {
+        if let Some((message, left)) = self.hub.direct(slot, DIRECT) {
+            let from = message.len();
+            // It grows with what arrives, never by what was announced.
+            let asked = usize::try_from(left).unwrap_or(usize::MAX).min(from.clamp(1, DIRECT_READ));
+            message.resize(from + asked, 0);
+            let result = self.transport.read(slot, message.get_mut(from..).unwrap_or_default());
+            message.truncate(from + result.as_ref().copied().unwrap_or(0));
+            let n = result?;
+            if n > 0 {
+                self.hub.handle_readable(slot, n);
+                let mut cursor = Cursor::new(&mut [], &mut self.scratch);
+                if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
+                    self.hub.note_callback_begins();
+                    handler.on_event(&mut self.hub.clients(), event);
+                }
+                self.deliver(handler);
+            }
+            return Ok(Read::of(n, asked));
+        }
+        let n = self.transport.read(slot, &mut self.buffer)?;
+        if n > 0 {
+            self.hub.handle_readable(slot, n);
+            self.feed(slot, Some(n), handler);
+        }
+        Ok(Read::of(n, self.buffer.len()))
+    }
+
+    /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it.
+    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, of_buffer: Option<usize>, handler: &mut H) {
+        self.parsing = Some(Parsing { slot, of_buffer });
+        let Self { hub, buffer, held, scratch, .. } = self;
+        let bytes = match of_buffer {
+            Some(n) => buffer.get_mut(..n).unwrap_or_default(),
+            None => held.as_mut_slice(),
+        };
+        hub.begin_parsing(bytes.len());
+        let mut cursor = Cursor::new(bytes, scratch);
+        deliver(hub, handler);
+        while let Some(event) = hub.next(slot, &mut cursor, handler) {
+            hub.note_callback_begins();
+            handler.on_event(&mut hub.clients(), event);
+            deliver(hub, handler);
+            hub.hold_if_inflated(slot, &mut cursor);
+        }
+        deliver(hub, handler);
+        self.parsing = None;
+    }
+
+    /// Delivers what waits.
+    fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        deliver(&mut self.hub, handler);
+    }
+
+    /// A write has failed: what the peer sent before it went away, its Close perhaps, comes first.
+    fn read_last<H: Handler<Data = D>>(&mut self, slot: usize, kind: io::ErrorKind, handler: &mut H) {
+        while self.hub.wants_read(slot)
+            && matches!(self.read_once(slot, handler), Ok(Read::Full | Read::Short))
+        {}
+        self.hub.handle_reset(slot, kind);
+        self.deliver(handler);
+    }
+
+    /// Writes what was queued for a slot, if that is at least `worth` bytes.
+    fn write_now(&mut self, slot: usize, worth: usize) -> io::Result<()> {
+        if self.hub.wants_write(slot, worth) { self.write(slot) } else { Ok(()) }
+    }
+
+    fn write(&mut self, slot: usize) -> io::Result<()> {
+        let Self { hub, transport, .. } = self;
+        let done = hub.transmit(slot, &mut |slices| {
+            loop {
+                match transport.write(slot, slices) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => return result,
+                }
+            }
+        })?;
+        if done.blocked { transport.await_writable(slot, hub.is_closing(slot)) } else { Ok(()) }
+    }
+
+    /// Writes the replies that wait for each other.
+    fn write_batch<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.reads = 0;
+        while let Some(slot) = self.hub.poll_write() {
+            if let Err(error) = self.write(slot) {
+                self.read_last(slot, error.kind(), handler);
+            }
+        }
+    }
+
+    /// Ends whom a deadline ends. What answers them may lie in the kernel, so that is looked at first.
+    fn judge<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        while let Some((slot, probe)) = self.hub.poll_judgement() {
+            if probe.write
+                && let Err(error) = self.write(slot)
+            {
+                self.read_last(slot, error.kind(), handler);
+            }
+            let mut unread = None;
+            if probe.read {
+                let before = self.hub.bytes_left();
+                if !self.read(slot, true, handler) {
+                    unread = Some((before - self.hub.bytes_left()) as u64);
+                }
+            }
+            self.hub.judge(slot, unread);
+        }
+    }
+
+    /// Delivers and does until nothing is left to deliver or do, but for what is put off.
+    fn settle<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        loop {
+            self.deliver_bounded(handler);
+            if self.hub.has_undelivered() {
+                return;
+            }
+            match self.hub.poll_action() {
+                None => return,
+                Some(Action::Deliver) => {}
+                Some(Action::Write(slot)) => {
+                    if let Err(error) = self.write(slot) {
+                        self.read_last(slot, error.kind(), handler);
+                    }
+                }
+                Some(Action::Read(slot)) => {
+                    self.read(slot, true, handler);
+                }
+                Some(Action::Connect(slot)) => self.begin_connect(slot),
+                Some(Action::Fin(slot)) => self.transport.shutdown_write(slot),
+                Some(Action::Abort(slot, style)) => {
+                    let unsent = self.transport.unsent(slot);
+                    if style == Abort::Reset {
+                        self.transport.close(slot, true);
+                        self.hub.handle_aborted(slot, unsent);
+                    } else {
+                        self.transport.shutdown_write(slot);
+                        self.hub.handle_aborted_by_fin(slot, unsent);
+                    }
+                }
+                Some(Action::Release(slot, reset)) => self.transport.close(slot, reset),
+            }
+        }
+    }
+
+    /// Delivers what waits, each callback measured, as far as the turn's budget goes.
+    fn deliver_bounded<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        if !self.hub.has_events() {
+            return;
+        }
+        self.lap(nobody);
+        while !self.hub.is_out_of_callbacks()
+            && let Some(event) = self.hub.poll_event()
+        {
+            let id = event.id();
+            self.hub.note_callback_begins();
+            handler.on_event(&mut self.hub.clients(), event);
+            self.lap(|_| id);
+        }
+    }
+
+    /// Begins what a connection of ours needs next.
+    fn begin_connect(&mut self, slot: usize) {
+        if let Some((id, target)) = self.hub.target(slot)
+            && let Err(error) = self.transport.connect(slot, id, target)
+        {
+            self.failed_connects.push((id, error.kind()));
+        }
+    }
+}
+
+/// The application's own doing.
+const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
+    None
+}
+
+fn deliver<D, H: Handler<Data = D>>(hub: &mut Hub<D>, handler: &mut H) {
+    while let Some(event) = hub.poll_event() {
+        hub.note_callback_begins();
+        handler.on_event(&mut hub.clients(), event);
+    }
+}
+
+/// How a read went.
+enum Read {
+    /// The buffer was filled: there may be more.
+    Full,
+    /// There is no more for now.
+    Short,
+    Eof,
+}
+
+impl Read {
+    const fn of(n: usize, asked: usize) -> Self {
+        match n {
+            0 => Self::Eof,
+            n if n < asked => Self::Short,
+            _ => Self::Full,
+        }
+    }
+}

@@ -1,0 +1,1052 @@
+//! The connections of a loop: their slots, the run queue, the event queue, and what happens to one of them.
+//!
+//! Nothing here is re-entrant: a callback only ever leaves events and pending work behind, which the
+//! [driver](super::driver) takes up when the callback has returned. A slot is freed by the last action of its connection,
+//! when all its events are delivered.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use slab::Slab;
+
+use super::{
+    admission::Admission,
+    clients::Clients,
+    deadlines::Deadlines,
+    slots::SlotSet,
+    sweep::Sweeps,
+};
+use crate::{
+    config::{Abort, Config},
+    conn::{
+        Coding, Conn, Context, Cork, Cursor, Deflate, Item, Listed, Note, Probe, State, Todo, Transmitted,
+    },
+    error::HandshakeCause,
+    event::{Data, Event, Message, Stats},
+    handler::{Handler, Upgrade, UpgradeRequest},
+    id::ConnectionId,
+    shutdown::{LameDuckPolicy, Phase, ShutdownReport},
+    time::Time,
+    wire::{
+        header::Opcode,
+        keys::Keys,
+        upgrade::{
+            HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
+        },
+    },
+};
+
+/// All connections of one loop. `D` is what the application keeps for each.
+pub(crate) struct Hub<D> {
+    pub(super) config: Config,
+    pub(super) worker: u8,
+    pub(super) now: Time,
+    pub(super) slots: Slab<Slot<D>>,
+    /// The slots that are in use.
+    used: SlotSet,
+    pub(super) generation: u32,
+    pub(super) admission: Admission,
+    deadlines: Deadlines,
+    pub(super) cork: Cork,
+    deflate: Deflate,
+    /// The event queue.
+    pub(super) notes: VecDeque<Note>,
+    /// The run queue: slots with something pending for the driver.
+    run: VecDeque<u32>,
+    /// The run queue of the next turn: those whose share of this turn is used up.
+    next_run: VecDeque<u32>,
+    /// The slot that is being read. It enters the run queue when its read is over: a large reply is written before that,
+    /// and then there is nothing to list.
+    reading: Option<u32>,
+    /// The application is looking at this slot's request.
+    deciding: Option<usize>,
+    /// Connections that began to close since the clock was read last.
+    began_closing: Vec<u32>,
+    /// The connection whose `Close` was delivered last: its data is dropped when the callback has returned.
+    drop_data_of: Option<usize>,
+    turn: Turn,
+    pub(super) stats: Stats,
+    pub(super) sweeps: Sweeps<D>,
+    pub(super) rng: fastrand::Rng,
+}
+
+/// What is left of the present turn (specification, section 3).
+#[derive(Debug, Default)]
+struct Turn {
+    /// Tells turns apart; wraps.
+    number: u8,
+    bytes: usize,
+    callbacks: u32,
+    judgements: usize,
+    /// Bytes that the read of the present slot left unparsed when the last event of it was made.
+    unparsed: usize,
+    /// A message was inflated.
+    inflated: bool,
+}
+
+/// Slots and events for which room is kept when there are none.
+const ROOM: usize = 4096;
+
+pub(crate) struct Slot<D> {
+    pub(super) conn: Conn,
+    share: Share,
+    pub(super) data: Option<D>,
+}
+
+/// What a connection has had of a turn. It is of no account in another turn: should a number come round again, the
+/// connection is put off by one turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    turn: u8,
+    reads: u8,
+    drained: bool,
+    /// KiB written, rounded up.
+    written: u16,
+}
+
+impl Share {
+    /// Bytes that the connection may still write in this turn.
+    fn writable(self, config: &Config) -> usize {
+        config.write_bytes_per_turn.max(1).saturating_sub(usize::from(self.written) << 10)
+    }
+
+    fn note_written(&mut self, bytes: usize) {
+        let kib = u16::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u16::MAX);
+        self.written = self.written.saturating_add(kib);
+    }
+}
+
+impl<D> Slot<D> {
+    fn new(conn: Conn, data: Option<D>) -> Self {
+        Self { conn, share: Share::default(), data }
+    }
+
+    /// Whether it is this connection's, and the application may still name it.
+    #[inline]
+    fn is(&self, id: ConnectionId, worker: u8) -> bool {
+        self.conn.generation == id.generation() && worker == id.worker() && self.data.is_some()
+    }
+
+    #[inline]
+    fn share(&mut self, turn: u8) -> &mut Share {
+        if self.share.turn != turn {
+            self.share = Share { turn, ..Share::default() };
+        }
+        &mut self.share
+    }
+}
+
+/// What a driver has to do next for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Deliver what [`Hub::poll_event`] has now.
+    Deliver,
+    /// Offer what is queued to the kernel.
+    Write(usize),
+    /// Read from this slot's socket although it has not become readable anew.
+    Read(usize),
+    /// Find or connect to what [`Hub::target`] says.
+    Connect(usize),
+    /// Shut down the sending side.
+    Fin(usize),
+    /// End it in this style, never [`Abort::Auto`].
+    Abort(usize, Abort),
+    /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
+    Release(usize, bool),
+}
+
+impl<D> std::fmt::Debug for Hub<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("now", &self.now).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+impl<D> Hub<D> {
+    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the masks
+    /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
+    pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
+        Self {
+            config,
+            worker,
+            now: Time::ZERO,
+            slots: Slab::new(),
+            used: SlotSet::default(),
+            generation: 0,
+            admission: Admission::default(),
+            deadlines: Deadlines::default(),
+            cork: Cork::new(Keys::new(seed)),
+            deflate: Deflate::default(),
+            notes: VecDeque::new(),
+            run: VecDeque::new(),
+            next_run: VecDeque::new(),
+            reading: None,
+            deciding: None,
+            began_closing: Vec::new(),
+            drop_data_of: None,
+            turn: Turn::default(),
+            stats: Stats::default(),
+            sweeps: Sweeps::default(),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The settings.
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many connections there are, by state. O(1).
+    pub(super) const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The application's view of the connections.
+    pub(super) const fn clients(&mut self) -> Clients<'_, D> {
+        Clients { hub: self }
+    }
+
+    /// The phase of the shutdown.
+    pub(super) fn phase(&self) -> Phase {
+        self.sweeps.phase()
+    }
+
+    /// False once a shutdown has begun.
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase() == Phase::Serving
+    }
+
+    /// Whether the listeners are to stay open.
+    pub(super) fn is_listening(&self) -> bool {
+        match self.phase() {
+            Phase::Serving => true,
+            Phase::LameDuck => self.sweeps.listener_policy() != LameDuckPolicy::Close,
+            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => false,
+        }
+    }
+
+    /// The report, once the phase is [`Phase::Done`].
+    pub(super) fn shutdown_report(&self) -> Option<&ShutdownReport> {
+        self.sweeps.report()
+    }
+
+    /// Tells the report of a running shutdown about a callback: how long it took, and whose event it was.
+    pub(super) fn note_callback(&mut self, took: Duration, id: Option<ConnectionId>) {
+        self.sweeps.note_callback(took, id);
+    }
+
+    /// The id of the established connection in a slot.
+    pub(super) fn id_at(&self, slot: usize) -> Option<ConnectionId> {
+        self.client_at(slot).map(|client| client.id())
+    }
+
+    /// Whether a slot's connection is between its first Close, or its failure, and `Close`.
+    pub(super) fn is_closing(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.state().is_closing())
+    }
+
+    // What the driver puts in.
+
+    /// A turn begins: what the one before put off is served first, and every share is whole again.
+    pub(super) fn begin_turn(&mut self) {
+        self.finish_read();
+        // Between two turns the clock is read before the application acts: no timer of theirs needs to be shifted.
+        self.began_closing.clear();
+        self.turn = Turn {
+            number: self.turn.number.wrapping_add(1),
+            bytes: self.config.turn_bytes,
+            callbacks: self.config.turn_callbacks,
+            judgements: 0,
+            unparsed: 0,
+            inflated: false,
+        };
+        while let Some(key) = self.next_run.pop_front() {
+            if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
+                && conn.listed == Listed::Next
+            {
+                conn.listed = Listed::Now;
+                self.run.push_back(key);
+            }
+        }
+    }
+
+    /// The clock was read: everything until the next call happens at `now`. Connections that began to close since then did
+    /// so in a callback that has returned now, and this is when their timers start.
+    pub(super) fn set_now(&mut self, now: Time) {
+        let by = now.since(self.now);
+        self.now = self.now.max(now);
+        if self.began_closing.is_empty() {
+            return;
+        }
+        for key in self.began_closing.drain(..) {
+            if let Some(entry) = self.slots.get_mut(key as usize) {
+                entry.conn.shift_timers(by);
+            }
+        }
+        self.began_closing.shrink_to(ROOM);
+    }
+
+    /// Whether a connection began to close since the clock was read last.
+    pub(super) const fn has_unarmed(&self) -> bool {
+        !self.began_closing.is_empty()
+    }
+
+    /// The turn has done as much as one may: the rest is the next one's.
+    #[inline]
+    pub(super) const fn is_over_budget(&self) -> bool {
+        self.turn.bytes == 0 || self.turn.callbacks == 0
+    }
+
+    /// A callback is about to be called.
+    #[inline]
+    pub(super) const fn note_callback_begins(&mut self) {
+        self.turn.callbacks = self.turn.callbacks.saturating_sub(1);
+    }
+
+    /// The turn has called as many callbacks as one may.
+    pub(super) const fn is_out_of_callbacks(&self) -> bool {
+        self.turn.callbacks == 0
+    }
+
+    /// Bytes that the turn may still read and write.
+    pub(super) const fn bytes_left(&self) -> usize {
+        self.turn.bytes
+    }
+
+    /// `n` bytes are about to be parsed.
+    pub(super) const fn begin_parsing(&mut self, n: usize) {
+        self.turn.unparsed = n;
+    }
+
+    /// Whatever the parsing of this slot was at, a callback has panicked: the bytes at the end of `bytes` that were not
+    /// parsed are kept, and a request that the application was looking at is answered with 500.
+    pub(super) fn recover(&mut self, slot: usize, bytes: &[u8]) {
+        let unparsed = bytes.len().saturating_sub(self.turn.unparsed);
+        if self.deciding.take().is_some() {
+            self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
+        } else {
+            self.hold(slot, bytes.get(unparsed..).unwrap_or_default());
+        }
+    }
+
+    /// If the turn is over its budget because of what was inflated: keeps the rest of a read for the next turn.
+    pub(super) fn hold_if_inflated(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
+        if self.turn.inflated && self.is_over_budget() && cursor.remaining() > 0 {
+            self.hold(slot, cursor.take_all());
+        }
+    }
+
+    /// A TCP connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
+    pub(super) fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
+        if !self.admits(peer) {
+            self.notes.push_back(Note::Failed(None, peer, HandshakeCause::TooManyConnections));
+            return None;
+        }
+        let generation = self.next_generation();
+        let conn = Conn::new(peer, generation, self.now);
+        let slot = self.insert(conn, None);
+        self.note_accepted(slot, peer);
+        Some(slot)
+    }
+
+    pub(super) const fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    pub(super) fn insert(&mut self, conn: Conn, data: Option<D>) -> usize {
+        let slot = self.slots.insert(Slot::new(conn, data));
+        self.used.insert(slot);
+        self.stats.connecting += 1;
+        self.set_alarm(slot);
+        slot
+    }
+
+    /// Whether the socket of this slot is to be read now. If not, an [`Action::Read`] will say when.
+    pub(super) fn wants_read(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.wants_read())
+    }
+
+    /// Takes one read off this slot's share of the turn; says whether there was one.
+    pub(super) fn take_read(&mut self, slot: usize) -> bool {
+        let (turn, most) = (self.turn.number, self.config.reads_per_turn.max(1));
+        let Some(share) = self.slots.get_mut(slot).map(|entry| entry.share(turn)) else { return false };
+        let left = u32::from(share.reads) < most;
+        share.reads = share.reads.saturating_add(u8::from(left));
+        left
+    }
+
+    /// What is left to read of this slot is the next turn's.
+    pub(super) fn put_off_read(&mut self, slot: usize) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.conn.todo.add(Todo::READ);
+        self.put_off(slot);
+    }
+
+    /// Moves a slot to the next turn's run queue.
+    fn put_off(&mut self, slot: usize) {
+        if let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
+            && entry.conn.listed != Listed::Next
+            && !entry.conn.todo.is_urgent()
+        {
+            entry.conn.listed = Listed::Next;
+            self.next_run.push_back(key);
+        }
+    }
+
+    /// `n` bytes of this slot were read.
+    pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
+        self.turn.bytes = self.turn.bytes.saturating_sub(n);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.touch(self.now);
+        }
+    }
+
+    /// A slot is about to be read: it does not enter the run queue before [`Hub::finish_read`].
+    pub(super) fn begin_read(&mut self, slot: usize) {
+        self.reading = u32::try_from(slot).ok();
+    }
+
+    pub(super) fn finish_read(&mut self) {
+        if let Some(key) = self.reading.take()
+            && let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
+        {
+            list(conn, key, &mut self.run);
+        }
+    }
+
+    /// Moves what was read earlier and could not be parsed, because the connection was paused, to `bytes`. Says whether
+    /// there is something.
+    pub(super) fn take_held(&mut self, slot: usize, bytes: &mut Vec<u8>) -> bool {
+        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.conn.may_parse()) else { return false };
+        let held = entry.conn.take_held();
+        let any = !held.is_empty();
+        if any {
+            *bytes = held;
+        }
+        any
+    }
+
+    /// Keeps bytes that were read and not parsed for the next turn.
+    pub(super) fn hold(&mut self, slot: usize, bytes: &[u8]) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.hold(bytes);
+        }
+        self.put_off_read(slot);
+    }
+
+    /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to
+    /// `handler` at once. Deliver what [`Hub::poll_event`] has before each call.
+    pub(super) fn next<'c, H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        cursor: &'c mut Cursor<'_>,
+        handler: &mut H,
+    ) -> Option<Event<'c>> {
+        if cursor.remaining() == 0 {
+            return None;
+        }
+        let conn = &self.slots.get(slot)?.conn;
+        if conn.state() == State::Connecting {
+            if conn.is_client() {
+                self.next_response(slot, cursor);
+            } else {
+                self.next_head(slot, cursor, handler);
+            }
+            if !self.notes.is_empty() {
+                return self.poll_event();
+            }
+        }
+        let (item, id, closing, inflates) = self.with(slot, |conn, cx| {
+            let item = conn.next(cursor, cx);
+            (item, cx.id, conn.state() != State::Open, conn.coding().is_some())
+        })?;
+        let item = item?;
+        self.turn.unparsed = cursor.remaining();
+        if inflates && matches!(item, Item::JoinedMessage(_)) {
+            // A few bytes may inflate to many.
+            self.turn.bytes = self.turn.bytes.saturating_sub(cursor.scratch().len());
+            self.turn.inflated = true;
+        }
+        Some(to_event(item, id, closing, cursor))
+    }
+
+    /// If the rest of a large message is due on this slot: the buffer to append it to as it comes from the socket,
+    /// and how many bytes are due. Then call [`Hub::handle_direct`].
+    pub(super) fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+        let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
+        self.cork.spares.lend(message);
+        Some((message, left))
+    }
+
+    /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
+    pub(super) fn handle_direct<'c>(
+        &mut self,
+        slot: usize,
+        from: usize,
+        cursor: &'c mut Cursor<'_>,
+    ) -> Option<Event<'c>> {
+        let (item, id, closing) = self.with(slot, |conn, cx| {
+            let item = conn.handle_direct(from, cursor, cx);
+            (item, cx.id, conn.state() != State::Open)
+        })?;
+        Some(to_event(item?, id, closing, cursor))
+    }
+
+    /// The peer's FIN was read.
+    pub(super) fn handle_eof(&mut self, slot: usize) {
+        self.with(slot, Conn::handle_eof);
+    }
+
+    /// The socket failed.
+    pub(super) fn handle_reset(&mut self, slot: usize, kind: io::ErrorKind) {
+        self.with(slot, |conn, cx| conn.handle_reset(kind, cx));
+    }
+
+    /// The kernel takes more from this slot again.
+    pub(super) fn handle_writable(&mut self, slot: usize) {
+        self.with(slot, |conn, _| conn.handle_writable());
+    }
+
+    /// Offers what is queued for this slot to `writer`, within its share of the turn. `writer` returns how much it took.
+    ///
+    /// # Errors
+    /// The writer's, other than `WouldBlock`. Read what the peer may have sent before, then call
+    /// [`Hub::handle_reset`].
+    pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
+    where
+        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    {
+        let turn = self.turn.number;
+        let Some(entry) = self.slots.get_mut(slot) else { return Ok(Transmitted::default()) };
+        let limit = entry.share(turn).writable(&self.config);
+        let done = self
+            .with(slot, |conn, cx| {
+                conn.todo.take(Todo::WRITE);
+                let done = conn.transmit(limit, cx, writer);
+                if matches!(&done, Ok(Transmitted { more: true, .. })) {
+                    conn.todo.add(Todo::WRITE);
+                }
+                done
+            })
+            .unwrap_or(Ok(Transmitted::default()))?;
+        self.turn.bytes = self.turn.bytes.saturating_sub(done.bytes);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.share(turn).note_written(done.bytes);
+        }
+        Ok(done)
+    }
+
+    /// Whether a write is pending for this slot, its share of the turn allows it, and it is worth at least `worth` bytes:
+    /// to write before the end of its input is dealt with, or while much is still in the processor's caches.
+    pub(super) fn wants_write(&mut self, slot: usize, worth: usize) -> bool {
+        let turn = self.turn.number;
+        self.slots.get_mut(slot).is_some_and(|entry| {
+            entry.conn.todo.has(Todo::WRITE)
+                && entry.conn.buffered_amount() >= worth
+                && entry.share(turn).writable(&self.config) > 0
+        })
+    }
+
+    /// Whether a write is pending for this slot that must wait for the next turn.
+    pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
+        let turn = self.turn.number;
+        self.slots.get_mut(slot).is_some_and(|entry| {
+            entry.conn.todo.has(Todo::WRITE) && entry.share(turn).writable(&self.config) == 0
+        })
+    }
+
+    /// Bytes that were queued in this turn and wait to be written.
+    pub(super) const fn corked(&self) -> usize {
+        self.cork.bytes.len()
+    }
+
+    /// The next slot for which a write is all that is pending, in the middle of a turn: for writes that are not to wait for
+    /// the turn's end. `None` leaves the rest to [`Hub::poll_action`].
+    pub(super) fn poll_write(&mut self) -> Option<usize> {
+        if self.is_over_budget() {
+            return None;
+        }
+        let turn = self.turn.number;
+        loop {
+            let slot = *self.run.front()? as usize;
+            let Some(entry) = self.slots.get_mut(slot) else {
+                self.run.pop_front();
+                continue;
+            };
+            // What was written at once may still be listed, and must not keep the others waiting.
+            if !entry.conn.todo.is_idle() && entry.conn.todo != Todo::only_write() {
+                return None;
+            }
+            self.run.pop_front();
+            entry.conn.listed = Listed::No;
+            if entry.conn.todo.is_idle() {
+                continue;
+            }
+            if entry.share(turn).writable(&self.config) > 0 {
+                entry.conn.todo.take(Todo::WRITE);
+                return Some(slot);
+            }
+            self.put_off(slot);
+        }
+    }
+
+    /// [`Action::Abort`] was carried out by closing the descriptor; the kernel held so many bytes that it had not got
+    /// acknowledged.
+    pub(super) fn handle_aborted(&mut self, slot: usize, kernel_unsent: Option<u32>) {
+        self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, false, cx));
+    }
+
+    /// [`Action::Abort`] was carried out by a FIN. The descriptor is still there and lingers: input that is unread, or
+    /// still under way, would be answered by a reset if it were closed.
+    pub(super) fn handle_aborted_by_fin(&mut self, slot: usize, kernel_unsent: Option<u32>) {
+        self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, true, cx));
+    }
+
+    /// When [`Hub::handle_timeout`] has something to do next.
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        match (self.deadlines.next(), self.poll_sweeps()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
+    /// slice of them.
+    pub(super) fn poll_judgement(&mut self) -> Option<(usize, Probe)> {
+        if self.turn.judgements >= self.config.sweep_slice.max(1)
+            || (self.turn.judgements > 0 && self.is_over_budget())
+        {
+            return None;
+        }
+        let slot = self.deadlines.first_due(self.now)? as usize;
+        self.turn.judgements += 1;
+        let conn = &self.slots.get(slot)?.conn;
+        let due = conn.deadline(&self.config).is_some_and(|at| at <= self.now);
+        Some((slot, if due { conn.probe(self.now, &self.config) } else { Probe::default() }))
+    }
+
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `probed` bytes were read of it
+    /// just now, and there may be more.
+    pub(super) fn judge(&mut self, slot: usize, probed: Option<u64>) {
+        let Ok(key) = u32::try_from(slot) else { return };
+        let due = self.with(slot, |conn, cx| {
+            let due = conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
+            if due && !probed.is_some_and(|n| conn.note_probed(n)) {
+                conn.handle_timeout(cx);
+            }
+            conn.todo.take(Todo::ALARM);
+            conn.deadline(cx.config)
+        });
+        match due.flatten() {
+            // What is due again at once is due in the next turn, when there has been a chance to write.
+            Some(at) => self.deadlines.set(key, at.max(self.now.after(Duration::from_micros(1)))),
+            None => self.deadlines.remove(key),
+        }
+    }
+
+    // What the driver takes out.
+
+    /// The next event that waits. The data of a connection whose `Close` this returned is dropped by the next call.
+    #[inline]
+    pub(super) fn poll_event(&mut self) -> Option<Event<'static>> {
+        if self.has_events() { self.poll_note() } else { None }
+    }
+
+    fn poll_note(&mut self) -> Option<Event<'static>> {
+        self.drop_data();
+        let note = self.notes.pop_front()?;
+        Some(match note {
+            Note::Open(id) => Event::Open { id },
+            Note::Drain(id) => Event::Drain { id },
+            Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
+            Note::Failed(id, peer, cause) => {
+                self.drop_data_of = id.map(ConnectionId::slot);
+                Event::HandshakeFailed { id, peer, cause }
+            }
+            Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
+            Note::Phase(phase, stats) => Event::Phase { phase, stats },
+            Note::Close(id, ended) => {
+                self.drop_data_of = Some(id.slot());
+                self.book(id, &ended);
+                Event::Close { id, closed: ended.closed }
+            }
+        })
+    }
+
+    /// Whether [`Hub::poll_event`] has something.
+    #[inline]
+    pub(super) fn has_events(&self) -> bool {
+        self.drop_data_of.is_some() || !self.notes.is_empty()
+    }
+
+    /// Whether an event waits to be delivered.
+    pub(super) fn has_undelivered(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
+    pub(super) fn has_more(&self) -> bool {
+        !(self.notes.is_empty() && self.run.is_empty() && self.next_run.is_empty() && self.reading.is_none())
+    }
+
+    /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call. When the turn is over its budget, or a
+    /// connection over its share, what can wait is put off.
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.drop_data();
+        while let Some(&key) = self.run.front() {
+            let slot = key as usize;
+            if let Some(action) = self.action(slot) {
+                return Some(action);
+            }
+            self.run.pop_front();
+            if let Some(entry) = self.slots.get_mut(slot)
+                && entry.conn.listed == Listed::Now
+            {
+                entry.conn.listed = Listed::No;
+                if !entry.conn.todo.is_idle() {
+                    self.put_off(slot);
+                }
+            }
+        }
+        // After a sweep of many there is no need for so much room.
+        if self.run.capacity() > ROOM || self.notes.capacity() > ROOM {
+            (self.run, self.notes) = <(VecDeque<_>, VecDeque<_>)>::default();
+        }
+        None
+    }
+
+    fn action(&mut self, slot: usize) -> Option<Action> {
+        let (turn, over) = (self.turn.number, self.is_over_budget());
+        let entry = self.slots.get_mut(slot)?;
+        let share = *entry.share(turn);
+        let todo = &mut entry.conn.todo;
+        if todo.take(Todo::ABORT) {
+            Some(Action::Abort(slot, entry.conn.abort_due()))
+        } else if !over && share.writable(&self.config) > 0 && todo.take(Todo::WRITE) {
+            Some(Action::Write(slot))
+        } else if todo.take(Todo::FIN) {
+            Some(Action::Fin(slot))
+        } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ) {
+            Some(Action::Read(slot))
+        } else if todo.take(Todo::CONNECT) {
+            Some(Action::Connect(slot))
+        } else if todo.take(Todo::RELEASE) {
+            self.run.pop_front();
+            Some(self.free(slot))
+        } else if !over && !share.drained && todo.take(Todo::DRAIN) {
+            entry.share(turn).drained = true;
+            self.with(slot, |conn, cx| conn.report_drain(cx));
+            Some(Action::Deliver)
+        } else {
+            None
+        }
+    }
+
+    /// Frees a slot.
+    fn free(&mut self, slot: usize) -> Action {
+        let reset = self.slots.get(slot).is_some_and(|entry| entry.conn.exceeded_linger(&self.config));
+        self.note_released(slot);
+        self.deadlines.remove(u32::try_from(slot).unwrap_or(u32::MAX));
+        self.slots.remove(slot);
+        self.used.remove(slot);
+        self.sweeps.closed -= 1;
+        if self.slots.is_empty() {
+            (self.slots, self.used) = (Slab::new(), SlotSet::default());
+        }
+        Action::Release(slot, reset)
+    }
+
+    fn drop_data(&mut self) {
+        if let Some(entry) = self.drop_data_of.take().and_then(|slot| self.slots.get_mut(slot)) {
+            entry.data = None;
+        }
+    }
+
+    /// One past the highest slot in use.
+    pub(super) fn slots_end(&self) -> usize {
+        self.used.end()
+    }
+
+    /// The first slot in use from `from` on.
+    pub(super) fn next_slot(&self, from: usize) -> Option<usize> {
+        self.used.next(from)
+    }
+
+    // Inside.
+
+    /// Lets something happen to a connection, and keeps the books about it.
+    #[inline]
+    pub(super) fn with<R>(&mut self, slot: usize, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
+        self.with_if(slot, |_| true, happen)
+    }
+
+    #[inline]
+    fn with_if<R>(
+        &mut self,
+        slot: usize,
+        meant: impl FnOnce(&Slot<D>) -> bool,
+        happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let conn = &mut self.slots.get_mut(slot).filter(|entry| meant(entry))?.conn;
+        let before = conn.state();
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let mut cx = Context {
+            config: &self.config,
+            cork: &mut self.cork,
+            deflate: &mut self.deflate,
+            now: self.now,
+            notes: &mut self.notes,
+            id: ConnectionId::new(self.worker, key, conn.generation),
+        };
+        let result = happen(conn, &mut cx);
+        let after = conn.state();
+        if self.reading != Some(key) {
+            list(conn, key, &mut self.run);
+        }
+        let alarm = conn.todo.take(Todo::ALARM);
+        if before != after {
+            self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
+            let shaken = before == State::Connecting && !conn.is_client();
+            if before == State::Open && after.is_closing() {
+                self.began_closing.push(key);
+            }
+            *self.counter(before) -= 1;
+            *self.counter(after) += 1;
+            if shaken {
+                self.note_handshake_over();
+            }
+        }
+        if alarm {
+            self.set_alarm(slot);
+        }
+        Some(result)
+    }
+
+    /// The same for a connection that an application names. `None` if the id is stale.
+    pub(super) fn with_id<R>(
+        &mut self,
+        id: ConnectionId,
+        happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let worker = self.worker;
+        self.with_if(id.slot(), |entry| entry.is(id, worker), happen)
+    }
+
+    pub(super) fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {
+        self.slots.get(id.slot()).filter(|entry| entry.is(id, self.worker))
+    }
+
+    fn counter(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Connecting | State::Refusing => &mut self.stats.connecting,
+            State::Open => &mut self.stats.open,
+            State::LocalClosing | State::RemoteClosing | State::Failing => &mut self.stats.closing,
+            State::Lingering => &mut self.stats.lingering,
+            State::Closed => &mut self.sweeps.closed,
+        }
+    }
+
+    /// Moves the deadline to an earlier moment; a later one is found out when the present one fires.
+    fn set_alarm(&mut self, slot: usize) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let Some(at) = entry.conn.deadline(&self.config) else { return };
+        if self.deadlines.due(key).is_none_or(|due| at < due) {
+            self.deadlines.set(key, at);
+        }
+    }
+
+    /// A connection that has no request yet: looks for the end of its head, and answers it.
+    fn next_head<H: Handler<Data = D>>(&mut self, slot: usize, cursor: &mut Cursor<'_>, handler: &mut H) {
+        let limits = HeadLimits { max_head: self.config.max_head, max_headers: self.config.max_headers };
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let peer = entry.conn.peer();
+        let (held, scanner) = entry.conn.head();
+        let fresh = cursor.remaining();
+        let mut held = std::mem::take(held);
+        let before = held.len();
+        if before > 0 {
+            held.extend_from_slice(cursor.rest());
+        }
+        let bytes = if before > 0 { held.as_slice() } else { cursor.rest() };
+        let (answer, consumed) = match scanner.scan(bytes, &limits) {
+            Ok(None) => {
+                if before == 0 {
+                    held.extend_from_slice(cursor.rest());
+                }
+                cursor.take(fresh);
+                *entry.conn.head().0 = held;
+                return;
+            }
+            Ok(Some(head)) => {
+                let consumed = head.len().saturating_sub(before);
+                let mut storage = HeaderStorage::new();
+                self.turn.unparsed = fresh.saturating_sub(consumed);
+                self.deciding = Some(slot);
+                let answer = match Request::parse(head, &mut storage) {
+                    Ok(request) => self.decide(peer, request, handler),
+                    Err(refusal) => Answered::refusal(refusal, false),
+                };
+                self.deciding = None;
+                (answer, consumed)
+            }
+            Err(refusal) => (Answered::refusal(refusal, false), fresh),
+        };
+        cursor.take(consumed);
+        self.answer(slot, answer);
+    }
+
+    /// Who answers a request, and how: we if it is invalid, the application if it is not.
+    fn decide<H: Handler<Data = D>>(
+        &self,
+        peer: SocketAddr,
+        request: Request<'_>,
+        handler: &mut H,
+    ) -> Answered<D> {
+        let accepted = request.accept();
+        if let Err(refusal) = &accepted
+            && !refusal.is_for_plain_http()
+        {
+            return Answered::refusal(*refusal, request.is_head());
+        }
+        if accepted.is_ok() && self.refuses_handshakes() {
+            let mut response = Vec::new();
+            Response::unavailable(self.config.retry_after).write(&mut response);
+            return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
+        }
+        if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
+            return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
+        }
+        let request = UpgradeRequest { request, peer, ready: self.is_ready() };
+        match (handler.on_upgrade(&request), accepted) {
+            (Upgrade::Accept(accept), Ok(accepted)) => {
+                let (coding, extensions) = Coding::accept(&self.config, &request).unzip();
+                let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
+                let mut response = Vec::with_capacity(192);
+                write_switching_protocols(
+                    &mut response,
+                    &accepted,
+                    accept.subprotocol,
+                    extensions,
+                    &accept.headers,
+                );
+                Answered::Open {
+                    response,
+                    path: request.path().into(),
+                    subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
+                    overrides: accept.overrides,
+                    coding,
+                    data: accept.data,
+                }
+            }
+            (Upgrade::Accept(_), Err(refusal)) => Answered::refusal(refusal, request.is_head()),
+            (Upgrade::Reject(response), _) => {
+                Answered::response(&response, request.is_head(), Some(HandshakeCause::Rejected))
+            }
+            (Upgrade::Answer(response), _) => Answered::response(&response, request.is_head(), None),
+        }
+    }
+
+    fn refuses_handshakes(&self) -> bool {
+        match self.phase() {
+            Phase::Serving => false,
+            Phase::LameDuck => self.sweeps.listener_policy() == LameDuckPolicy::Refuse,
+            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
+        }
+    }
+
+    fn answer(&mut self, slot: usize, answer: Answered<D>) {
+        match answer {
+            Answered::Open { response, path, subprotocol, overrides, coding, data } => {
+                if let Some(entry) = self.slots.get_mut(slot) {
+                    entry.data = Some(data);
+                }
+                self.with(slot, |conn, cx| {
+                    conn.establish(response, &path, subprotocol.as_deref(), overrides, coding, cx);
+                });
+            }
+            Answered::Refuse { response, cause } => {
+                if cause == Some(HandshakeCause::ShuttingDown) {
+                    self.sweeps.note_refused();
+                }
+                self.with(slot, |conn, cx| conn.refuse(response, cause, cx));
+            }
+        }
+    }
+}
+
+/// Puts a connection with something pending into the run queue of this turn, unless it is there, or in the next one's and
+/// can wait.
+#[inline]
+fn list(conn: &mut Conn, key: u32, run: &mut VecDeque<u32>) {
+    let listed = match conn.listed {
+        Listed::No => conn.todo.is_idle(),
+        Listed::Now => true,
+        Listed::Next => !conn.todo.is_urgent(),
+    };
+    if !listed {
+        conn.listed = Listed::Now;
+        run.push_back(key);
+    }
+}
+
+/// How a request was answered.
+enum Answered<D> {
+    Open {
+        response: Vec<u8>,
+        path: Box<str>,
+        subprotocol: Option<Box<str>>,
+        overrides: Option<crate::config::Overrides>,
+        coding: Option<Coding>,
+        data: D,
+    },
+    Refuse {
+        response: Vec<u8>,
+        cause: Option<HandshakeCause>,
+    },
+}
+
+impl<D> Answered<D> {
+    fn refusal(refusal: Refusal, head_only: bool) -> Self {
+        let mut response = Vec::new();
+        if head_only {
+            refusal.write_head(&mut response);
+        } else {
+            refusal.write(&mut response);
+        }
+        Self::Refuse { response, cause: Some(refusal.cause()) }
+    }
+
+    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeCause>) -> Self {
+        let mut response = Vec::new();
+        if head_only {
+            answer.write_head(&mut response);
+        } else {
+            answer.write(&mut response);
+        }
+        Self::Refuse { response, cause }
+    }
+}
+
+fn to_event<'c>(item: Item<'c>, id: ConnectionId, closing: bool, cursor: &'c mut Cursor<'_>) -> Event<'c> {
+    match item {
+        Item::Message(kind, payload) => {
+            Event::Message { id, message: Message { kind, data: Data::Borrowed(payload) }, closing }
+        }
+        Item::JoinedMessage(kind) => {
+            Event::Message { id, message: Message { kind, data: Data::Scratch(cursor.scratch()) }, closing }
+        }
+        Item::Control(opcode, payload) => control_event(opcode, id, payload),
+        Item::JoinedControl(opcode, at) => {
+            control_event(opcode, id, cursor.scratch().get(at..).unwrap_or_default())
+        }
+    }
+}
+
+fn control_event(opcode: Opcode, id: ConnectionId, payload: &[u8]) -> Event<'_> {
+    if opcode == Opcode::Ping { Event::Ping { id, payload } } else { Event::Pong { id, payload } }
+}
