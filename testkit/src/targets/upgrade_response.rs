@@ -1,12 +1,10 @@
 //! Any bytes as a server's answer to a client: the same verdict and the same events however they are cut, and a
 //! connection only where another reading of §4.1 allows one.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use adjourn::{
-    CloseFrame, Config, ConnectRequest, ConnectionId, Handler, ShutdownPlan, Time,
-    conn::Cursor,
-    hub::{Action, Hub},
+    CloseFrame, Config, ConnectRequest, ConnectionId, ShutdownPlan, hub::Readiness, testing::Session,
 };
 use tungstenite::handshake::derive_accept_key;
 
@@ -41,14 +39,13 @@ pub fn check(bytes: &[u8]) {
     }
 
     dialled.act(how >> 4);
-    dialled.run(&answer, &[]);
+    let (events, written) = dialled.run(&answer, &[]);
     let mut again = Dialled::new(config.clone(), offers);
     again.act(how >> 4);
-    again.run(&answer, &cuts);
-    assert_eq!(dialled.scribe.events, again.scribe.events, "events, in pieces of {cuts:?}");
-    assert_eq!(dialled.written, again.written, "what is written, in pieces of {cuts:?}");
+    let (events_again, written_again) = again.run(&answer, &cuts);
+    assert_eq!(events, events_again, "events, in pieces of {cuts:?}");
+    assert_eq!(written, written_again, "what is written, in pieces of {cuts:?}");
 
-    let events = &dialled.scribe.events;
     let opened = events.first().is_some_and(|event| event.starts_with("Open"));
     let ends =
         events.iter().filter(|event| event.starts_with("Close ") || event.starts_with("HandshakeFailed"));
@@ -94,41 +91,32 @@ fn permits_extension(extensions: &[&[u8]]) -> bool {
 
 /// One connection of ours, with the network played by hand.
 struct Dialled {
-    hub: Hub<()>,
+    session: Session<Scribe>,
     id: ConnectionId,
-    slot: usize,
-    scribe: Scribe,
-    written: Vec<u8>,
-    now: Duration,
 }
 
 impl Dialled {
     fn new(config: Config, offers: &[&str]) -> Self {
-        let mut hub = Hub::new(config, 0, 1);
         let mut request = ConnectRequest::new("ws://127.0.0.1:9001/chat").expect("a URL");
         for offer in offers {
             request = request.subprotocol(offer).expect("a token");
         }
-        let id = hub.connect(request, ()).expect("room");
-        let slot = id.slot();
-        let mut dialled =
-            Self { hub, id, slot, scribe: Scribe::echoing(), written: Vec::new(), now: Duration::ZERO };
-        dialled.settle();
-        dialled.hub.handle_connected(slot);
-        dialled.settle();
-        dialled
+        let (mut session, id) = Session::connect(config, request, (), Scribe::echoing());
+        session.socket().connected = Some(true);
+        session.ready(Readiness { writable: true, ..Readiness::default() });
+        Self { session, id }
     }
 
     /// The key of the request that was written.
-    fn key(&self) -> String {
-        let request = PlainHead::read(&self.written).expect("a request");
+    fn key(&mut self) -> String {
+        let request = PlainHead::read(&self.session.socket().written).expect("a request");
         String::from_utf8(request.value("sec-websocket-key").expect("a key").to_vec()).expect("ASCII")
     }
 
     /// What the application may do before the answer is here.
     fn act(&mut self, what: u8) {
-        let (id, mut clients) = (self.id, self.hub.clients());
-        match what & 7 {
+        let id = self.id;
+        self.session.act(|clients, _| match what & 7 {
             1 => {
                 let error = clients.send(id, "too early").expect_err("it is not open");
                 seen::note("SendError", || format!("{error:?}"));
@@ -138,75 +126,22 @@ impl Dialled {
             3 => assert!(clients.kick(id, "bye", CloseFrame::NORMAL, true)),
             4 => assert!(clients.terminate(id)),
             5 => clients.shutdown(ShutdownPlan::hard()),
-            6 => self.pass(Duration::from_secs(5)),
-            7 => self.pass(Duration::from_secs(15)),
+            _ => {}
+        });
+        match what & 7 {
+            6 => self.session.advance(Duration::from_secs(5)),
+            7 => self.session.advance(Duration::from_secs(15)),
             _ => {}
         }
-        self.settle();
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.now += time;
-        self.hub.begin_turn(Time::from_start(self.now));
-        self.hub.handle_timeout();
-    }
-
-    /// The server says this in these pieces, then FIN.
-    fn run(&mut self, bytes: &[u8], cuts: &[u16]) {
+    /// The server says this in these pieces, then FIN. Returns the events and what was written.
+    fn run(mut self, bytes: &[u8], cuts: &[u16]) -> (Vec<String>, Vec<u8>) {
         for piece in pieces(bytes, cuts).filter(|piece| !piece.is_empty()) {
-            self.read(piece);
+            self.session.read(piece);
         }
-        self.hub.handle_eof(self.slot);
-        self.settle();
-        for steps in 0.. {
-            let Some(due) = self.hub.poll_timeout() else { break };
-            assert!(steps < 1000, "it does not end");
-            self.pass(due.since(Time::from_start(self.now)));
-            self.settle();
-        }
-        assert_eq!(self.hub.stats().total(), 0, "something is left of the connection");
-    }
-
-    fn read(&mut self, bytes: &[u8]) {
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        if self.hub.stats().total() == 0 {
-            return;
-        }
-        self.hub.handle_readable(self.slot);
-        while let Some(event) = self.hub.next(self.slot, &mut cursor, &mut self.scribe) {
-            self.scribe.on_event(&mut self.hub.clients(), event);
-            self.deliver();
-        }
-        assert_eq!(cursor.remaining(), 0, "all that was read is dealt with");
-        self.settle();
-    }
-
-    fn deliver(&mut self) {
-        while let Some(event) = self.hub.poll_event() {
-            self.scribe.on_event(&mut self.hub.clients(), event);
-        }
-    }
-
-    fn settle(&mut self) {
-        for steps in 0.. {
-            assert!(steps < 1000, "it does not come to rest");
-            self.deliver();
-            let Some(action) = self.hub.poll_action() else { return };
-            match action {
-                Action::Write(slot) => {
-                    let written = &mut self.written;
-                    let done = self.hub.transmit(slot, &mut |slices: &[io::IoSlice<'_>]| {
-                        for slice in slices {
-                            written.extend_from_slice(slice);
-                        }
-                        Ok(slices.iter().map(|slice| slice.len()).sum())
-                    });
-                    done.expect("this kernel has no errors");
-                }
-                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                Action::Connect(_) | Action::Read(_) | Action::Fin(_) | Action::Release(..) => {}
-            }
-        }
+        self.session.end();
+        let written = self.session.take_written();
+        (std::mem::take(&mut self.session.handler().events), written)
     }
 }
