@@ -341,7 +341,8 @@ impl<D: 'static> Server<D> {
             self.listeners.clear();
         }
         for index in 0..self.listeners.len() {
-            if self.listeners.get(index).is_some_and(|listener| listener.has_more() || listener.is_resting()) {
+            if self.listeners.get(index).is_some_and(|listener| listener.has_more() || listener.is_resting())
+            {
                 self.accept(index);
             }
         }

@@ -129,8 +129,12 @@ pub struct Socket {
     pub fin: bool,
     /// It was ended, by a reset or not.
     pub closed: Option<bool>,
-    /// Where it was asked to connect to, as `host:port`.
+    /// Where it was asked to connect to last, as `host:port`.
     pub target: Option<String>,
+    /// How often it was asked to connect.
+    pub targets: usize,
+    /// Every connect fails at once.
+    pub fails_at_once: Option<io::ErrorKind>,
     /// Whether that has succeeded; `None`: nobody knows yet.
     pub connected: Option<bool>,
 }
@@ -147,6 +151,8 @@ impl Default for Socket {
             fin: false,
             closed: None,
             target: None,
+            targets: 0,
+            fails_at_once: None,
             connected: None,
         }
     }
@@ -207,11 +213,19 @@ impl Transport for Memory {
     }
 
     fn connect(&mut self, slot: usize, _: ConnectionId, target: Target<'_>) -> io::Result<()> {
-        self.socket(slot).target = Some(match target {
-            Target::Name(host, port) => format!("{host}:{port}"),
-            Target::Address(address) => address.to_string(),
-        });
-        Ok(())
+        let socket = self.socket(slot);
+        socket.targets += 1;
+        (socket.connected, socket.target) = (
+            None,
+            Some(match target {
+                Target::Name(host, port) => format!("{host}:{port}"),
+                Target::Address(address) => address.to_string(),
+            }),
+        );
+        match socket.fails_at_once {
+            Some(kind) if matches!(target, Target::Address(_)) => Err(kind.into()),
+            _ => Ok(()),
+        }
     }
 
     fn connected(&mut self, slot: usize) -> io::Result<bool> {
@@ -266,7 +280,12 @@ impl<H: Handler> Session<H> {
     ///
     /// # Panics
     /// If the settings allow no connection at all.
-    pub fn connect(config: Config, request: ConnectRequest, data: H::Data, handler: H) -> (Self, ConnectionId) {
+    pub fn connect(
+        config: Config,
+        request: ConnectRequest,
+        data: H::Data,
+        handler: H,
+    ) -> (Self, ConnectionId) {
         let mut driver = Driver::new(config, 0, 42, Memory::default());
         let id = driver.connect(request, data).expect("a session wants room for one connection");
         let mut session = Self { driver, slot: id.slot(), handler };

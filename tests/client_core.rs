@@ -1,18 +1,13 @@
 //! The client's role in virtual time and without a socket: which address is tried when, what is on the wire whatever the
 //! kernel takes, who sends FIN.
 
-use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use adjourn::{
     Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handler, HandshakeCause,
-    Message, ProtocolError, ShutdownPlan, Time, Upgrade, UpgradeRequest,
-    conn::{Cursor, Target},
-    hub::{Action, Hub},
+    Message, ProtocolError, ShutdownPlan, Upgrade, UpgradeRequest,
+    hub::{Driver, Readiness},
+    testing::{Memory, Session},
     wire::{
         header::{self, Opcode},
         mask,
@@ -51,39 +46,34 @@ impl Handler for Log {
 
 /// One client's connection, and the network played by hand.
 struct World {
-    hub: Hub<()>,
-    log: Log,
-    now: Duration,
+    session: Session<Log>,
     id: ConnectionId,
-    /// What the kernel takes, write by write; everything if there is nothing here.
-    takes: VecDeque<usize>,
-    sent: Vec<u8>,
-    done: Vec<Action>,
 }
 
 impl World {
     fn new(config: Config, url: &str) -> Self {
-        let mut hub = Hub::new(config, 0, 42);
-        let id = hub.connect(ConnectRequest::new(url).expect("a URL"), ()).expect("room");
-        let (log, sent, done) = (Log::default(), Vec::new(), Vec::new());
-        Self { hub, log, now: Duration::ZERO, id, takes: VecDeque::new(), sent, done }
+        let request = ConnectRequest::new(url).expect("a URL");
+        let (session, id) = Session::connect(config, request, (), Log::default());
+        Self { session, id }
     }
 
     /// The same, established.
     fn open(config: Config) -> Self {
         let mut world = Self::new(config, "ws://127.0.0.1:9001/");
-        world.settle();
-        world.hub.handle_connected(world.id.slot());
-        world.settle();
+        world.connected(true);
         let response = world.response();
-        world.sent.clear();
+        world.session.take_written();
         world.receive(response.as_bytes());
-        assert_eq!(world.log.opened, 1);
+        assert_eq!(world.log().opened, 1);
         world
     }
 
-    fn response(&self) -> String {
-        let request = String::from_utf8(self.sent.clone()).expect("ASCII");
+    fn log(&mut self) -> &mut Log {
+        self.session.handler()
+    }
+
+    fn response(&mut self) -> String {
+        let request = String::from_utf8(self.session.socket().written.clone()).expect("ASCII");
         let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
         format!(
             "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
@@ -91,80 +81,59 @@ impl World {
         )
     }
 
+    fn resolved(&mut self, count: u16) {
+        self.session.driver().handle_resolved(self.id, addresses(count));
+        self.session.turn();
+    }
+
+    /// The present attempt to connect succeeds, or is refused.
+    fn connected(&mut self, succeeds: bool) {
+        self.session.socket().connected = Some(succeeds);
+        self.writable();
+    }
+
     fn wait(&mut self, time: Duration) {
-        self.now += time;
-        self.turn();
-    }
-
-    fn turn(&mut self) {
-        self.hub.begin_turn(Time::from_start(self.now));
-        self.hub.handle_timeout();
-        self.settle();
-    }
-
-    fn deliver(&mut self) {
-        while let Some(event) = self.hub.poll_event() {
-            self.log.on_event(&mut self.hub.clients(), event);
-        }
-    }
-
-    fn settle(&mut self) {
-        loop {
-            self.deliver();
-            let Some(action) = self.hub.poll_action() else { return };
-            self.done.push(action);
-            match action {
-                Action::Write(slot) => {
-                    let (takes, sent) = (&mut self.takes, &mut self.sent);
-                    let written = self.hub.transmit(slot, &mut |slices| {
-                        let offered: Vec<u8> =
-                            slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-                        let n = takes.pop_front().unwrap_or(usize::MAX).min(offered.len());
-                        sent.extend_from_slice(&offered[..n]);
-                        if n == 0 { Err(io::Error::from(ErrorKind::WouldBlock)) } else { Ok(n) }
-                    });
-                    written.expect("the writer never fails");
-                }
-                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                Action::Connect(_) | Action::Read(_) | Action::Fin(_) | Action::Release(..) => {}
-            }
-        }
+        self.session.advance(time);
     }
 
     /// The kernel says that it takes more.
     fn writable(&mut self) {
-        self.hub.handle_writable(self.id.slot());
-        self.settle();
+        self.session.ready(Readiness { writable: true, ..Readiness::default() });
     }
 
     fn receive(&mut self, bytes: &[u8]) {
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let slot = self.id.slot();
-        self.hub.handle_readable(slot);
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.log) {
-            self.log.on_event(&mut self.hub.clients(), event);
-            while let Some(event) = self.hub.poll_event() {
-                self.log.on_event(&mut self.hub.clients(), event);
-            }
-        }
-        self.settle();
+        self.session.read(bytes);
     }
 
-    fn target(&self) -> Option<String> {
-        Some(match self.hub.target(self.id.slot())?.1 {
-            Target::Name(host, port) => format!("{host} {port}"),
-            Target::Address(address) => address.to_string(),
-        })
+    fn act<R>(&mut self, act: impl FnOnce(&mut Clients<'_, ()>, ConnectionId) -> R) -> R {
+        let id = self.id;
+        self.session.act(|clients, _| act(clients, id))
     }
 
-    fn did(&self, what: impl Fn(&Action) -> bool) -> bool {
-        self.done.iter().any(what)
+    /// The same between two turns.
+    fn queue<R>(&mut self, act: impl FnOnce(&mut Clients<'_, ()>, ConnectionId) -> R) -> R {
+        act(&mut self.session.driver().clients(), self.id)
+    }
+
+    fn close(&mut self) {
+        assert!(self.act(|clients, id| clients.close(id, CloseFrame::NORMAL)));
+    }
+
+    fn target(&mut self) -> Option<String> {
+        self.session.socket().target.clone()
+    }
+
+    fn owns_buffers(&mut self) -> bool {
+        self.act(|clients, id| clients.get(id).expect("open").owns_buffers())
+    }
+
+    fn causes(&mut self) -> Vec<Cause> {
+        self.log().closed.iter().map(|closed| closed.cause).collect()
     }
 
     /// What is on the wire as frames, unmasked; the last one may be cut.
-    fn frames(&self) -> (Vec<(Opcode, Vec<u8>)>, usize) {
-        let (mut frames, mut rest) = (Vec::new(), self.sent.as_slice());
+    fn frames(&mut self) -> (Vec<(Opcode, Vec<u8>)>, usize) {
+        let (mut frames, mut rest) = (Vec::new(), self.session.socket().written.as_slice());
         while let Ok(Some(frame)) = header::parse(rest) {
             let key = frame.mask.expect("§5.1: masked");
             let end = frame.header_length + usize::try_from(frame.length).expect("it fits");
@@ -187,59 +156,60 @@ fn addresses_are_tried_in_order_and_share_the_time() {
     let mut config = Config::default();
     config.connect_timeout = 9 * SECOND;
     let mut world = World::new(config, "ws://server.example/");
-    world.settle();
-    assert_eq!(world.target().as_deref(), Some("server.example 80"));
-    world.hub.handle_resolved(world.id, addresses(3));
-    world.settle();
+    assert_eq!(world.target().as_deref(), Some("server.example:80"));
+    world.resolved(3);
     assert_eq!(world.target().as_deref(), Some("10.0.0.1:1"));
     world.wait(Duration::from_millis(2999));
     assert_eq!(world.target().as_deref(), Some("10.0.0.1:1"), "a third of the time is its own");
     world.wait(Duration::from_millis(2));
     assert_eq!(world.target().as_deref(), Some("10.0.0.1:2"));
-    world.hub.handle_connect_failed(world.id.slot(), ErrorKind::ConnectionRefused);
-    world.settle();
+    world.connected(false);
     assert_eq!(world.target().as_deref(), Some("10.0.0.1:3"), "at once, and with all the time that is left");
-    let connects = world.done.iter().filter(|action| matches!(action, Action::Connect(_))).count();
-    assert_eq!(connects, 4, "one name, three addresses");
+    assert_eq!(world.session.socket().targets, 4, "one name, three addresses");
     world.wait(Duration::from_millis(5998));
-    assert!(world.log.failed.is_empty());
+    assert!(world.log().failed.is_empty());
     world.wait(Duration::from_millis(2));
     let expected = (Some(world.id), addresses(3)[2], HandshakeCause::ConnectTimeout);
-    assert_eq!(world.log.failed, [expected]);
-    assert!(world.did(|action| matches!(action, Action::Release(_, false))));
-    assert_eq!(world.hub.stats().total(), 0);
-    world.hub.handle_resolved(world.id, addresses(1));
-    world.hub.handle_connected(world.id.slot());
-    world.settle();
-    assert_eq!(world.log.failed.len(), 1, "what comes late does nothing");
+    assert_eq!(world.log().failed, [expected]);
+    assert_eq!(world.session.socket().closed, Some(false));
+    assert!(world.session.is_gone());
+    world.resolved(1);
+    world.connected(true);
+    assert_eq!(world.log().failed.len(), 1, "what comes late does nothing");
 }
 
 #[test]
 fn ways_not_to_find_a_server() {
     type Act = fn(&mut World);
-    let io = |kind| HandshakeCause::Io(kind);
     let rows: &[(&str, Act, HandshakeCause)] = &[
-        ("no address", |w| w.hub.handle_resolved(w.id, vec![]), HandshakeCause::NotResolved),
+        ("no address", |w| w.resolved(0), HandshakeCause::NotResolved),
         ("a resolver that is too slow", |w| w.wait(11 * SECOND), HandshakeCause::ConnectTimeout),
         (
-            "two that refuse, each in its way",
+            "two that refuse",
             |w| {
-                w.hub.handle_resolved(w.id, addresses(2));
-                w.hub.handle_connect_failed(w.id.slot(), ErrorKind::ConnectionRefused);
-                w.hub.handle_connect_failed(w.id.slot(), ErrorKind::HostUnreachable);
+                w.resolved(2);
+                w.connected(false);
+                assert!(w.log().failed.is_empty(), "there is another one");
+                w.connected(false);
             },
-            io(ErrorKind::HostUnreachable),
+            HandshakeCause::Io(ErrorKind::ConnectionRefused),
+        ),
+        (
+            "two that fail at once",
+            |w| {
+                w.session.socket().fails_at_once = Some(ErrorKind::NetworkUnreachable);
+                w.resolved(2);
+            },
+            HandshakeCause::Io(ErrorKind::NetworkUnreachable),
         ),
         (
             "TCP, and no response",
             |w| {
-                w.hub.handle_resolved(w.id, addresses(1));
-                w.settle();
+                w.resolved(1);
                 w.wait(9 * SECOND);
-                w.hub.handle_connected(w.id.slot());
-                w.settle();
+                w.connected(true);
                 w.wait(9 * SECOND);
-                assert!(w.log.failed.is_empty(), "the handshake has a time of its own");
+                assert!(w.log().failed.is_empty(), "the handshake has a time of its own");
                 w.wait(2 * SECOND);
             },
             HandshakeCause::Timeout,
@@ -247,30 +217,67 @@ fn ways_not_to_find_a_server() {
         (
             "a reset behind the request",
             |w| {
-                w.hub.handle_resolved(w.id, addresses(1));
-                w.hub.handle_connected(w.id.slot());
-                w.hub.handle_reset(w.id.slot(), ErrorKind::ConnectionReset);
+                w.resolved(1);
+                w.connected(true);
+                w.session.reset();
             },
             HandshakeCause::PeerReset,
         ),
     ];
     for (name, act, expected) in rows {
         let mut world = World::new(Config::default(), "ws://server.example/");
-        world.settle();
         act(&mut world);
-        world.settle();
-        assert_eq!(world.log.failed.iter().map(|failed| failed.2).collect::<Vec<_>>(), [*expected], "{name}");
-        assert_eq!(world.hub.stats().total(), 0, "{name}");
+        assert_eq!(
+            world.log().failed.iter().map(|failed| failed.2).collect::<Vec<_>>(),
+            [*expected],
+            "{name}"
+        );
+        assert!(world.session.is_gone(), "{name}");
     }
+}
+
+/// Connecting again on each failure, where each fails at once, takes one attempt a turn: the loop goes on serving.
+#[test]
+fn a_connect_that_fails_at_once_is_reported_in_the_next_turn() {
+    struct Stubborn(u32);
+
+    impl Handler for Stubborn {
+        type Data = ();
+
+        fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+            Upgrade::accept(())
+        }
+
+        fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
+            if let Event::HandshakeFailed { .. } = event {
+                self.0 += 1;
+                let again = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
+                clients.connect(again, ()).expect("room");
+            }
+        }
+    }
+
+    let mut memory = Memory::default();
+    for slot in 0..4 {
+        memory.socket(slot).fails_at_once = Some(ErrorKind::NetworkUnreachable);
+    }
+    let (mut driver, mut handler) = (Driver::new(Config::default(), 0, 1, memory), Stubborn(0));
+    driver.connect(ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL"), ()).expect("room");
+    for turns in 0..100 {
+        driver.begin_turn(&mut handler);
+        driver.end_turn(&mut handler);
+        assert!(handler.0 <= turns, "{} failures in {turns} turns", handler.0);
+        assert!(driver.has_more(), "it goes on");
+    }
+    assert!(handler.0 > 40, "{} failures", handler.0);
 }
 
 #[test]
 fn the_same_seed_says_the_same_bytes() {
     let sent = || {
         let mut world = World::open(Config::default());
-        world.hub.clients().send(world.id, "hello").expect("room");
-        world.settle();
-        world.sent
+        world.act(|clients, id| clients.send(id, "hello")).expect("room");
+        world.session.take_written()
     };
     assert_eq!(sent(), sent());
 }
@@ -278,10 +285,10 @@ fn the_same_seed_says_the_same_bytes() {
 #[test]
 fn a_quiet_client_owns_no_buffer() {
     let mut world = World::open(Config::default());
-    assert!(!world.hub.clients().get(world.id).expect("open").owns_buffers());
-    world.hub.clients().send(world.id, "hello").expect("room");
+    assert!(!world.owns_buffers());
+    world.act(|clients, id| clients.send(id, "hello")).expect("room");
     world.receive(b"\x81\x02hi");
-    assert!(!world.hub.clients().get(world.id).expect("open").owns_buffers());
+    assert!(!world.owns_buffers());
 }
 
 /// §7.1.1, in every way that a closing can go.
@@ -292,8 +299,7 @@ fn the_client_never_sends_fin_first() {
         (
             "its own close, answered",
             |w| {
-                w.hub.clients().close(w.id, CloseFrame::NORMAL);
-                w.settle();
+                w.close();
                 w.receive(&[0x88, 2, 3, 0xE8]);
             },
             Cause::LocalClose,
@@ -305,24 +311,20 @@ fn the_client_never_sends_fin_first() {
         for (name, act, cause) in rows {
             let mut world = World::open(Config::default());
             act(&mut world);
-            assert_eq!(
-                world.log.closed.iter().map(|closed| closed.cause).collect::<Vec<_>>(),
-                [*cause],
-                "{name}"
-            );
-            assert_eq!(world.hub.stats().lingering, 1, "{name}: reported, and waiting for the server");
+            assert_eq!(world.causes(), [*cause], "{name}");
+            assert_eq!(world.session.stats().lingering, 1, "{name}: reported, and waiting for the server");
             assert_eq!(world.frames().0.last().map(|frame| frame.0), Some(Opcode::Close), "{name}");
             if fin_comes {
-                world.hub.handle_eof(world.id.slot());
-                world.settle();
+                world.session.read_eof();
             } else {
                 world.wait(Duration::from_millis(1999));
-                assert_eq!(world.hub.stats().lingering, 1, "{name}: for linger_timeout");
+                assert_eq!(world.session.stats().lingering, 1, "{name}: for linger_timeout");
                 world.wait(Duration::from_millis(2));
             }
-            assert!(world.did(|action| matches!(action, Action::Release(_, false))), "{name}");
-            assert!(!world.did(|action| matches!(action, Action::Fin(_))), "{name}");
-            assert_eq!((world.hub.stats().total(), world.log.closed.len()), (0, 1), "{name}");
+            assert_eq!(world.session.socket().closed, Some(false), "{name}");
+            assert!(!world.session.sent_fin(), "{name}");
+            assert!(world.session.is_gone(), "{name}");
+            assert_eq!(world.log().closed.len(), 1, "{name}");
         }
     }
 }
@@ -330,15 +332,14 @@ fn the_client_never_sends_fin_first() {
 #[test]
 fn of_pongs_that_wait_only_the_newest_is_sent() {
     let mut world = World::open(Config::default());
-    world.takes = [3, 0, 0, 0, 0].into();
-    world.hub.clients().send(world.id, vec![b'x'; 1000]).expect("room");
-    world.settle();
+    world.session.socket().takes = [3, 0, 0, 0, 0].into();
+    world.act(|clients, id| clients.send(id, vec![b'x'; 1000])).expect("room");
     for payload in [*b"1", *b"2", *b"3"] {
         world.receive(&[&[0x89, 1], payload.as_slice()].concat());
     }
-    world.takes.clear();
+    world.session.socket().takes.clear();
     world.writable();
-    assert_eq!(world.log.pings, 3);
+    assert_eq!(world.log().pings, 3);
     let (frames, rest) = world.frames();
     assert_eq!(rest, 0);
     assert_eq!(frames, [(Opcode::Binary, vec![b'x'; 1000]), (Opcode::Pong, b"3".to_vec())]);
@@ -349,32 +350,37 @@ fn the_latch_of_a_shutdown() {
     let mut config = Config::default();
     // The sweep gets to the second connection one turn later.
     config.sweep_slice = 1;
-    let mut world = World::new(config, "ws://127.0.0.1:1/");
-    let second =
-        world.hub.connect(ConnectRequest::new("ws://127.0.0.1:2/").expect("a URL"), ()).expect("room");
-    world.settle();
-    let first = std::mem::replace(&mut world.id, second);
-    world.hub.handle_connected(second.slot());
-    world.settle();
-    let response = world.response();
-    world.receive(&response.as_bytes()[..20]);
-    world.hub.clients().shutdown(ShutdownPlan::default());
-    world.turn();
-    assert!(world.log.failed.is_empty(), "the latch is set, the sweep has not begun");
-    let late = world.hub.connect(ConnectRequest::new("ws://127.0.0.1:3/").expect("a URL"), ());
-    assert_eq!(late, Err(adjourn::ConnectError::ShuttingDown));
-    world.receive(&response.as_bytes()[20..]);
-    assert_eq!(
-        world.log.failed.iter().map(|f| (f.0, f.2)).collect::<Vec<_>>(),
-        [(Some(second), HandshakeCause::ShuttingDown)]
-    );
+    let mut log = Log::default();
+    let mut driver = Driver::new(config, 0, 42, Memory::default());
+    let request = |port| ConnectRequest::new(&format!("ws://127.0.0.1:{port}/")).expect("a URL");
+    let first = driver.connect(request(1), ()).expect("room");
+    let second = driver.connect(request(2), ()).expect("room");
+    let turn = |driver: &mut Driver<(), Memory>, log: &mut Log, readiness| {
+        driver.begin_turn(log);
+        driver.ready(second.slot(), readiness, log);
+        driver.end_turn(log);
+    };
+    let readable = Readiness { readable: true, ..Readiness::default() };
+    turn(&mut driver, &mut log, Readiness::default());
+    driver.transport().socket(second.slot()).connected = Some(true);
+    turn(&mut driver, &mut log, Readiness { writable: true, ..Readiness::default() });
+    driver.transport().socket(second.slot()).input = b"HTTP/1.1 101 Switch".to_vec();
+    turn(&mut driver, &mut log, readable);
+    driver.clients().shutdown(ShutdownPlan::default());
+    turn(&mut driver, &mut log, Readiness::default());
+    assert!(log.failed.is_empty(), "the latch is set, the sweep has not begun");
+    assert_eq!(driver.connect(request(3), ()), Err(adjourn::ConnectError::ShuttingDown));
+    driver.transport().socket(second.slot()).input = b"ing Protocols\r\n".to_vec();
+    turn(&mut driver, &mut log, readable);
+    let failed = |log: &Log| log.failed.iter().map(|f| (f.0, f.2)).collect::<Vec<_>>();
+    let cause = HandshakeCause::ShuttingDown;
+    assert_eq!(failed(&log)[0], (Some(second), cause));
     for _ in 0..5 {
-        world.turn();
+        turn(&mut driver, &mut log, Readiness::default());
     }
-    assert_eq!(world.log.failed.iter().map(|f| f.0).collect::<Vec<_>>(), [Some(second), Some(first)]);
-    assert!(world.log.failed.iter().all(|failed| failed.2 == HandshakeCause::ShuttingDown));
-    assert_eq!(world.log.opened, 0);
-    assert!(world.hub.shutdown_report().is_some());
+    assert_eq!(failed(&log), [(Some(second), cause), (Some(first), cause)]);
+    assert_eq!(log.opened, 0);
+    assert!(driver.shutdown_report().is_some());
 }
 
 /// What an application does, or the network.
@@ -416,12 +422,12 @@ fn play(world: &mut World, acts: &[Act]) -> Vec<Vec<u8>> {
             Act::Owned(size) => Message::from(vec![b'o'; *size]),
             Act::Broadcast(size) => {
                 let payload = vec![b'b'; *size];
-                assert_eq!(world.hub.clients().broadcast(&payload, |_| true).sent, 1);
+                assert_eq!(world.queue(|clients, _| clients.broadcast(&payload, |_| true)).sent, 1);
                 accepted.push(payload);
                 continue;
             }
             Act::Ping => {
-                world.hub.clients().ping(world.id, b"ours").expect("room");
+                world.queue(|clients, id| clients.ping(id, b"ours")).expect("room");
                 continue;
             }
             Act::PeerPing => {
@@ -434,9 +440,9 @@ fn play(world: &mut World, acts: &[Act]) -> Vec<Vec<u8>> {
             }
         };
         accepted.push(message.as_bytes().to_vec());
-        world.hub.clients().send(world.id, message).expect("room");
+        world.queue(|clients, id| clients.send(id, message)).expect("room");
     }
-    world.settle();
+    world.session.turn();
     accepted
 }
 
@@ -451,11 +457,10 @@ proptest! {
     #[test]
     fn any_cut_of_writes_gives_the_same_frames(acts in proptest::collection::vec(any_act(), 0..12), takes in any_takes()) {
         let mut world = World::open(Config::default());
-        world.takes = takes.into();
+        world.session.socket().takes = takes.into();
         let accepted = play(&mut world, &acts);
-        world.hub.clients().close(world.id, CloseFrame::NORMAL);
-        world.settle();
-        world.takes.clear();
+        world.close();
+        world.session.socket().takes.clear();
         world.writable();
         let (frames, rest) = world.frames();
         prop_assert_eq!(rest, 0);
@@ -472,22 +477,20 @@ proptest! {
         budget in any::<bool>(),
     ) {
         let mut world = World::open(Config::default());
-        world.takes = takes.into();
-        world.takes.extend([0; 50]);
+        world.session.socket().takes = takes.into_iter().chain([0; 100]).collect();
         let accepted = play(&mut world, &acts);
-        world.hub.clients().close(world.id, CloseFrame::NORMAL);
-        world.settle();
+        world.close();
         if budget {
             // The flush budget runs out, then the kernel takes all, and the server answers.
             world.wait(6 * SECOND);
-            world.takes.clear();
+            world.session.socket().takes.clear();
             world.writable();
             world.receive(&[0x88, 2, 3, 0xE8]);
         } else {
             world.wait(6 * SECOND);
             world.wait(6 * SECOND);
         }
-        let closed = world.log.closed.pop().expect("it has ended");
+        let closed = world.log().closed.pop().expect("it has ended");
         let (frames, rest) = world.frames();
         let whole = data(&frames);
         let lost = closed.lost;

@@ -1,12 +1,12 @@
 //! permessage-deflate through the sans-IO core: what is compressed, inflated, limited, shared and given back.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use adjourn::{
     Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Deflate, Event, Handler,
-    Message, ProtocolError, Server, ShutdownPlan, Time, Upgrade, UpgradeRequest,
-    conn::Cursor,
-    hub::{Action, Hub},
+    Message, ProtocolError, Server, ShutdownPlan, Upgrade, UpgradeRequest,
+    hub::{Driver, Readiness},
+    testing::{Memory, Socket},
     wire::deflate::codec::{Deflater, Inflater},
 };
 use proptest::prelude::*;
@@ -20,6 +20,8 @@ struct Echo {
     events: Vec<String>,
     closed: Vec<Closed>,
     ids: Vec<ConnectionId>,
+    /// Pauses a connection at each of its messages.
+    pauses: bool,
 }
 
 impl Handler for Echo {
@@ -35,6 +37,9 @@ impl Handler for Echo {
             Event::Message { id, message, closing } => {
                 self.events.push(format!("{:?} {} {closing}", message.kind(), hash(message.as_bytes())));
                 let _ = clients.send(id, message);
+                if self.pauses {
+                    clients.pause(id);
+                }
             }
             Event::Close { mut closed, .. } => {
                 (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
@@ -54,13 +59,10 @@ fn hash(bytes: &[u8]) -> String {
     format!("{} bytes {sum:x}", bytes.len())
 }
 
-/// A hub, and the bytes that its connections were sent.
+/// A loop in memory.
 struct Bench {
-    hub: Hub<()>,
+    driver: Driver<(), Memory>,
     echo: Echo,
-    written: BTreeMap<usize, Vec<u8>>,
-    /// Bytes that the kernel takes from each connection yet.
-    room: usize,
 }
 
 impl Bench {
@@ -68,14 +70,13 @@ impl Bench {
         let mut config = Config::default();
         config.max_payload = LIMIT;
         config.deflate = deflate;
-        let hub = Hub::new(config, 0, 1);
-        Self { hub, echo: Echo::default(), written: BTreeMap::new(), room: usize::MAX }
+        Self { driver: Driver::new(config, 0, 1, Memory::default()), echo: Echo::default() }
     }
 
     /// Opens a connection; returns its slot and the head of the answer.
     fn open(&mut self, offer: &str) -> (usize, String) {
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-        let slot = self.hub.accept(peer).expect("there is room");
+        let slot = self.driver.accept(peer).expect("there is room");
         let offer =
             if offer.is_empty() { String::new() } else { format!("Sec-WebSocket-Extensions: {offer}\r\n") };
         let request = format!(
@@ -88,55 +89,48 @@ impl Bench {
     }
 
     fn read(&mut self, slot: usize, bytes: &[u8]) {
-        self.hub.begin_turn(Time::ZERO);
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        self.hub.handle_readable(slot);
-        while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.echo) {
-            self.echo.on_event(&mut self.hub.clients(), event);
-            self.deliver();
-        }
-        assert!(scratch.capacity() <= LIMIT + 4096, "the limit bounds the buffer: {}", scratch.capacity());
-        self.settle();
+        self.socket(slot).input.extend_from_slice(bytes);
+        self.ready(slot, Readiness { readable: true, ..Readiness::default() });
+    }
+
+    fn eof(&mut self, slot: usize) {
+        self.socket(slot).eof = true;
+        self.ready(slot, Readiness { readable: true, ended: true, ..Readiness::default() });
+    }
+
+    /// The kernel takes so many bytes from now on.
+    fn make_room(&mut self, slot: usize, room: usize) {
+        self.socket(slot).room = room;
+        self.ready(slot, Readiness { writable: true, ..Readiness::default() });
+    }
+
+    fn ready(&mut self, slot: usize, readiness: Readiness) {
+        self.driver.begin_turn(&mut self.echo);
+        self.driver.ready(slot, readiness, &mut self.echo);
+        self.rest();
     }
 
     fn act<T>(&mut self, act: impl FnOnce(&mut Clients<'_, ()>) -> T) -> T {
-        self.hub.begin_turn(Time::ZERO);
-        let result = act(&mut self.hub.clients());
-        self.settle();
+        self.driver.begin_turn(&mut self.echo);
+        let result = self.driver.act(&mut self.echo, |clients, _| act(clients));
+        self.rest();
         result
     }
 
-    fn deliver(&mut self) {
-        while let Some(event) = self.hub.poll_event() {
-            self.echo.on_event(&mut self.hub.clients(), event);
+    fn rest(&mut self) {
+        self.driver.end_turn(&mut self.echo);
+        while self.driver.has_more() {
+            self.driver.begin_turn(&mut self.echo);
+            self.driver.end_turn(&mut self.echo);
         }
     }
 
-    fn settle(&mut self) {
-        loop {
-            self.deliver();
-            let Some(action) = self.hub.poll_action() else { return };
-            match action {
-                Action::Write(slot) => {
-                    let (written, room) = (self.written.entry(slot).or_default(), &mut self.room);
-                    let done = self.hub.transmit(slot, &mut |slices| {
-                        let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-                        let n = offered.len().min(*room);
-                        *room -= n;
-                        written.extend_from_slice(&offered[..n]);
-                        if n == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
-                    });
-                    done.expect("this kernel has no errors");
-                }
-                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                Action::Fin(_) | Action::Release(..) | Action::Read(_) | Action::Connect(_) => {}
-            }
-        }
+    fn socket(&mut self, slot: usize) -> &mut Socket {
+        self.driver.transport().socket(slot)
     }
 
     fn take(&mut self, slot: usize) -> Vec<u8> {
-        self.written.remove(&slot).unwrap_or_default()
+        std::mem::take(&mut self.socket(slot).written)
     }
 
     /// The frames that were sent since the last time.
@@ -285,7 +279,8 @@ fn a_message_below_the_threshold_goes_as_it_is() {
         assert_eq!(peer.inflate(&frames[0]), payload);
         assert_eq!(frames[0].payload.len() < payload.len(), compressed);
     }
-    let agreed = bench.hub.clients().iter().next().and_then(|client| client.deflate()).expect("negotiated");
+    let agreed =
+        bench.driver.clients().iter().next().and_then(|client| client.deflate()).expect("negotiated");
     assert!(head.contains(&agreed.to_string()), "{head}: {agreed}");
 }
 
@@ -295,7 +290,7 @@ fn nothing_is_negotiated_that_was_not_asked_for_on_both_sides() {
         let mut bench = Bench::new(deflate);
         let (slot, head) = bench.open(offer);
         assert!(!head.contains("Sec-WebSocket-Extensions"), "{head}");
-        assert_eq!(bench.hub.clients().iter().next().and_then(|client| client.deflate()), None);
+        assert_eq!(bench.driver.clients().iter().next().and_then(|client| client.deflate()), None);
         bench.read(slot, &frame(0xC1, &deflated(&[b'a'; 50])));
         assert_eq!(bench.echo.closed[0].cause, Cause::Protocol(ProtocolError::ReservedBits));
     }
@@ -444,7 +439,7 @@ fn a_cut_at_every_byte_is_accounted_for() {
             let (slot, head) = bench.open(OFFER);
             let mut peer = Peer::of(&head);
             let id = bench.echo.ids[0];
-            bench.room = room;
+            bench.make_room(slot, room);
             let mut buffered = 0;
             for message in &messages {
                 buffered = bench.act(|clients| {
@@ -485,7 +480,7 @@ fn a_kick_that_drops_what_is_queued_does_not_refer_to_it() {
             let (slot, head) = bench.open(OFFER);
             let mut peer = Peer::of(&head);
             let id = bench.echo.ids[0];
-            bench.room = room;
+            bench.make_room(slot, room);
             bench.act(|clients| {
                 for n in 0..60 {
                     clients.send(id, Message::text(&prices(n, 500))).expect("there is room");
@@ -494,9 +489,7 @@ fn a_kick_that_drops_what_is_queued_does_not_refer_to_it() {
             bench.act(|clients| {
                 clients.kick(id, Message::text(&prices(0, 500)), CloseFrame::GOING_AWAY, true)
             });
-            bench.room = usize::MAX;
-            bench.hub.handle_writable(slot);
-            bench.settle();
+            bench.make_room(slot, usize::MAX);
             let mut frames = bench.frames(slot);
             assert_eq!(frames.pop().map(|frame| frame.first), Some(0x88));
             assert!(!frames.is_empty() && frames.len() < 60);
@@ -522,14 +515,13 @@ fn messages_that_come_during_our_closing_are_inflated() {
     bench.read(slot, &peer.message(1, message.as_bytes(), &[2, 7]));
     let expected = format!("Text {} true", hash(message.as_bytes()));
     assert_eq!(bench.echo.events.iter().filter(|event| **event == expected).count(), 1);
-    // Paused, they are counted instead.
+    // What lies behind a pause is counted instead.
     let (slot, head) = bench.open(OFFER);
     let mut peer = Peer::of(&head);
     let id = bench.echo.ids[1];
-    bench.act(|clients| clients.pause(id));
-    let bytes =
-        [peer.message(1, message.as_bytes(), &[]), peer.message(2, message.as_bytes(), &[3])].concat();
-    bench.read(slot, &bytes);
+    bench.echo.pauses = true;
+    let messages = [vec![], vec![], vec![3]].map(|cuts| peer.message(1, message.as_bytes(), &cuts));
+    bench.read(slot, &messages.concat());
     bench.act(|clients| clients.terminate(id));
     let lost = bench.echo.closed[0].lost;
     assert_eq!((lost.inbound_messages, lost.inbound_bytes), (2, 600), "{lost:?}");
@@ -618,8 +610,7 @@ fn session(deflate: Deflate, offer: &str, bytes: &[u8], cuts: &[usize]) -> (Vec<
         }
         from = to;
     }
-    bench.hub.handle_eof(slot);
-    bench.settle();
+    bench.eof(slot);
     (std::mem::take(&mut bench.echo.events), bench.take(slot))
 }
 

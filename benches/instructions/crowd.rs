@@ -1,16 +1,16 @@
-//! A hub with many connections, and the turn of a driver as in `server.rs`, without sockets.
+//! A loop with many connections, and a kernel that costs next to nothing.
 
 use std::{
     hint::black_box,
-    io,
+    io::{self, IoSlice},
     net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
 use adjourn::{
-    Clients, Config, Event, Handler, Time, Upgrade, UpgradeRequest,
-    conn::Cursor,
-    hub::{Action, Hub},
+    Clients, Config, ConnectionId, Event, Handler, Time, Upgrade, UpgradeRequest,
+    conn::Target,
+    hub::{Driver, Readiness, Transport},
 };
 
 /// Sends back what comes.
@@ -30,92 +30,135 @@ impl Handler for Echo {
     }
 }
 
-/// Many connections with one kernel that takes everything.
-pub(crate) struct Crowd {
-    pub(crate) hub: Hub<()>,
+/// One kernel for all: what is to be read lies at hand, and what is written is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Kernel {
     now: Duration,
-    scratch: Vec<u8>,
-    /// What the kernel took.
+    /// What the next read gives.
+    input: Vec<u8>,
+    eof: bool,
     pub(crate) written: u64,
-    pub(crate) released: u32,
-    /// Since replies were written last.
-    reads: u32,
-    readable: Vec<usize>,
+    pub(crate) closed: u32,
+}
+
+impl Transport for Kernel {
+    fn read(&mut self, _: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.len();
+        if n == 0 && !self.eof {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        buffer[..n].copy_from_slice(&self.input);
+        self.input.clear();
+        Ok(n)
+    }
+
+    fn write(&mut self, _: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let offered = black_box(slices).iter().map(|slice| slice.len()).sum();
+        self.written += offered as u64;
+        Ok(offered)
+    }
+
+    fn await_writable(&mut self, _: usize, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn shutdown_write(&mut self, _: usize) {}
+
+    fn close(&mut self, _: usize, _: bool) {
+        self.closed += 1;
+    }
+
+    fn connect(&mut self, slot: usize, _: ConnectionId, _: Target<'_>) -> io::Result<()> {
+        unreachable!("nobody connects from slot {slot}")
+    }
+
+    fn connected(&mut self, _: usize) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn unsent(&mut self, _: usize) -> Option<u32> {
+        None
+    }
+
+    fn now(&mut self) -> Time {
+        Time::from_start(self.now)
+    }
+
+    fn lap(&mut self) -> Option<Duration> {
+        black_box(None)
+    }
+}
+
+/// Many connections of one loop.
+pub(crate) struct Crowd {
+    pub(crate) driver: Driver<(), Kernel>,
 }
 
 impl Crowd {
     pub(crate) fn new(config: Config) -> Self {
-        Self {
-            hub: Hub::new(config, 0, 1),
-            now: Duration::from_secs(1),
-            scratch: Vec::new(),
-            written: 0,
-            released: 0,
-            reads: 0,
-            readable: Vec::new(),
-        }
+        let kernel = Kernel { now: Duration::from_secs(1), ..Kernel::default() };
+        Self { driver: Driver::new(config, 0, 1, kernel) }
     }
 
     /// `n` open connections, in slots from 0 on.
     pub(crate) fn open(config: Config, n: u32, request: &[u8]) -> Self {
         let mut crowd = Self::new(config);
         for _ in 0..n {
-            crowd.join(&mut request.to_vec());
+            crowd.join(request);
         }
-        assert_eq!(crowd.hub.stats().open, n as usize, "all are open");
+        assert_eq!(crowd.driver.stats().open, n as usize, "all are open");
         crowd
     }
 
+    pub(crate) fn kernel(&mut self) -> &mut Kernel {
+        self.driver.transport()
+    }
+
     /// A connection is accepted and says its request.
-    pub(crate) fn join(&mut self, request: &mut [u8]) {
+    pub(crate) fn join(&mut self, request: &[u8]) {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let slot = self.hub.accept(peer).expect("there is room");
+        let slot = self.driver.accept(peer).expect("there is room");
         self.turn(slot, request);
     }
 
     pub(crate) fn pass(&mut self, time: Duration) {
-        self.now += time;
+        self.kernel().now += time;
     }
 
     /// One turn in which one connection has something to read.
-    pub(crate) fn turn(&mut self, slot: usize, bytes: &mut [u8]) {
+    pub(crate) fn turn(&mut self, slot: usize, bytes: &[u8]) {
         self.begin();
         self.read(slot, bytes);
         self.end();
     }
 
     pub(crate) fn begin(&mut self) {
-        self.reads = 0;
-        self.hub.begin_turn(Time::from_start(self.now));
+        self.driver.begin_turn(&mut Echo);
     }
 
-    pub(crate) fn read(&mut self, slot: usize, bytes: &mut [u8]) {
-        assert!(self.hub.take_held(slot).is_empty() && self.hub.wants_read(slot), "it is not paused");
-        assert!(self.hub.direct(slot, 32 << 10).is_none(), "no large message is under way");
-        self.hub.handle_readable(slot);
-        let mut cursor = Cursor::new(bytes, &mut self.scratch);
-        while let Some(event) = self.hub.next(slot, &mut cursor, &mut Echo) {
-            Echo.on_event(&mut self.hub.clients(), event);
-            deliver(&mut self.hub);
-        }
-        deliver(&mut self.hub);
-        self.reads += 1;
-        if self.reads >= 64 || self.hub.corked() >= 16 << 10 {
-            self.reads = 0;
-            while let Some(slot) = self.hub.poll_write() {
-                self.write(slot);
-            }
-        }
+    pub(crate) fn read(&mut self, slot: usize, bytes: &[u8]) {
+        self.kernel().input.extend_from_slice(bytes);
+        self.driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut Echo);
+    }
+
+    /// The peer of a slot sends FIN.
+    pub(crate) fn end_of(&mut self, slot: usize) {
+        self.begin();
+        self.kernel().eof = true;
+        let readiness = Readiness { readable: true, ended: true, ..Readiness::default() };
+        self.driver.ready(slot, readiness, &mut Echo);
+        self.kernel().eof = false;
+        self.end();
     }
 
     /// The turn's end. Returns whether there is more to do at once.
     pub(crate) fn end(&mut self) -> bool {
-        self.settle();
-        self.hub.handle_timeout();
-        self.settle();
-        assert!(self.hub.take_requests().is_empty(), "nobody asks for a shutdown of several loops");
-        black_box((self.hub.is_ready(), self.hub.is_listening(), self.hub.shutdown_report()));
-        self.hub.has_more() || self.hub.poll_timeout().is_some_and(|at| at <= Time::from_start(self.now))
+        self.driver.end_turn(&mut Echo);
+        assert!(self.driver.take_requests().is_empty(), "nobody asks for a shutdown of several loops");
+        black_box((self.driver.is_ready(), self.driver.is_listening(), self.driver.shutdown_report()));
+        let now = self.kernel().now;
+        self.driver.has_more() && self.driver.shutdown_report().is_none()
+            || self.driver.poll_timeout().is_some_and(|at| at <= Time::from_start(now))
     }
 
     /// Turns without input, as long as there is something to do.
@@ -125,38 +168,7 @@ impl Crowd {
             if !self.end() {
                 return;
             }
-            self.now += Duration::from_millis(1);
+            self.pass(Duration::from_millis(1));
         }
-    }
-
-    fn settle(&mut self) {
-        loop {
-            deliver(&mut self.hub);
-            match self.hub.poll_action() {
-                None => return,
-                Some(Action::Write(slot)) => self.write(slot),
-                Some(Action::Read(slot)) => self.readable.push(slot),
-                Some(Action::Fin(_)) => {}
-                Some(Action::Abort(slot, _)) => self.hub.handle_aborted(slot, None),
-                Some(Action::Release(..)) => self.released += 1,
-                Some(Action::Connect(slot)) => unreachable!("nobody connects from slot {slot}"),
-            }
-        }
-    }
-
-    fn write(&mut self, slot: usize) {
-        let written = &mut self.written;
-        let done = self.hub.transmit(slot, &mut |slices| {
-            let offered = black_box(slices).iter().map(|slice| slice.len()).sum();
-            *written += offered as u64;
-            io::Result::Ok(offered)
-        });
-        done.expect("this kernel has no errors");
-    }
-}
-
-fn deliver(hub: &mut Hub<()>) {
-    while let Some(event) = hub.poll_event() {
-        Echo.on_event(&mut hub.clients(), event);
     }
 }

@@ -74,11 +74,11 @@ fn data(first: u8, length: usize) -> Vec<u8> {
 fn repeat(n: u32, request: &[u8], bytes: &[u8]) -> Round {
     let (mut crowd, mut bytes) = (Crowd::open(Config::default(), n, request), bytes.to_vec());
     again(move || {
-        let before = crowd.written;
+        let before = crowd.kernel().written;
         for _ in 0..TIMES {
             crowd.turn(n as usize - 1, &mut bytes);
         }
-        assert!(crowd.written > before, "there are answers");
+        assert!(crowd.kernel().written > before, "there are answers");
     })
 }
 
@@ -89,13 +89,13 @@ fn one_busy(n: u32) -> Round {
 fn all_busy(n: u32) -> Round {
     let (mut crowd, mut bytes) = (Crowd::open(Config::default(), n, REQUEST), data(0x82, 125));
     again(move || {
-        let before = crowd.written;
+        let before = crowd.kernel().written;
         crowd.begin();
         for slot in 0..n as usize {
             crowd.read(slot, &mut bytes);
         }
         crowd.end();
-        assert_eq!(crowd.written - before, 127 * u64::from(n), "all have got their answers");
+        assert_eq!(crowd.kernel().written - before, 127 * u64::from(n), "all have got their answers");
     })
 }
 
@@ -141,11 +141,11 @@ fn compressed() -> Round {
     let request = [head, b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"].concat();
     let mut crowd = Crowd::open(config, 1, &request);
     again(move || {
-        let before = crowd.written;
+        let before = crowd.kernel().written;
         for _ in 0..TIMES {
             crowd.turn(0, &mut bytes);
         }
-        let each = (crowd.written - before) / u64::from(TIMES);
+        let each = (crowd.kernel().written - before) / u64::from(TIMES);
         assert!(each > 100 && each < text.len() as u64, "the answers are compressed: {each} bytes");
     })
 }
@@ -155,7 +155,7 @@ fn broadcast(n: u32) -> Round {
     let mut crowd = Crowd::open(Config::default(), n, REQUEST);
     again(move || {
         crowd.begin();
-        let done = crowd.hub.clients().broadcast(&[b'a'; 125], |_| true);
+        let done = crowd.driver.clients().broadcast(&[b'a'; 125], |_| true);
         assert_eq!(done.sent, n as usize, "it is for all");
         crowd.end();
     })
@@ -164,9 +164,9 @@ fn broadcast(n: u32) -> Round {
 /// Connections come to a hub that has room for them already.
 fn join(beside: u32, request: &[u8]) -> Round {
     let mut crowd = Crowd::open(Config::default(), beside + TIMES, REQUEST);
-    crowd.hub.clients().terminate_where(move |client| client.id().slot() >= beside as usize);
+    crowd.driver.clients().terminate_where(move |client| client.id().slot() >= beside as usize);
     crowd.rest();
-    assert_eq!(crowd.released, TIMES, "there is room now");
+    assert_eq!(crowd.kernel().closed, TIMES, "there is room now");
     let mut requests = vec![request.to_vec(); TIMES as usize];
     Box::new(move || {
         for request in &mut requests {
@@ -183,14 +183,12 @@ fn closed_by_the_peer() -> Round {
     close[key..].copy_from_slice(&[0, 0, 0, 0, 0x03, 0xe8]);
     let mut slots = (0..2 * TIMES as usize).rev();
     again(move || {
-        let released = crowd.released;
+        let released = crowd.kernel().closed;
         for slot in slots.by_ref().take(TIMES as usize) {
             crowd.turn(slot, &mut close);
-            crowd.begin();
-            crowd.hub.handle_eof(slot);
-            crowd.end();
+            crowd.end_of(slot);
         }
-        assert_eq!(crowd.released - released, TIMES, "all are gone");
+        assert_eq!(crowd.kernel().closed - released, TIMES, "all are gone");
     })
 }
 
@@ -198,18 +196,18 @@ fn closed_by_the_peer() -> Round {
 fn close_sweep() -> Round {
     let mut crowd = Crowd::open(Config::default(), MANY, REQUEST);
     Box::new(move || {
-        crowd.hub.clients().close_where(CloseFrame::GOING_AWAY, Pace::AtOnce, |_| true);
+        crowd.driver.clients().close_where(CloseFrame::GOING_AWAY, Pace::AtOnce, |_| true);
         crowd.rest();
-        assert_eq!(crowd.hub.stats().closing, MANY as usize, "all have been told");
+        assert_eq!(crowd.driver.stats().closing, MANY as usize, "all have been told");
     })
 }
 
 fn terminate_sweep() -> Round {
     let mut crowd = Crowd::open(Config::default(), MANY, REQUEST);
     Box::new(move || {
-        crowd.hub.clients().terminate_where(|_| true);
+        crowd.driver.clients().terminate_where(|_| true);
         crowd.rest();
-        assert_eq!(crowd.released, MANY, "all are gone");
+        assert_eq!(crowd.kernel().closed, MANY, "all are gone");
     })
 }
 
@@ -221,21 +219,19 @@ fn shutdown(answer: bool) -> Round {
     close[key..].copy_from_slice(&[0, 0, 0, 0, 0x03, 0xe9]);
     Box::new(move || {
         crowd.begin();
-        crowd.hub.clients().shutdown(ShutdownPlan::soft(Duration::from_secs(5)));
-        crowd.hub.take_requests();
+        crowd.driver.clients().shutdown(ShutdownPlan::soft(Duration::from_secs(5)));
+        crowd.driver.take_requests();
         crowd.rest();
         if answer {
             for slot in 0..MANY as usize {
                 crowd.turn(slot, &mut close);
-                crowd.begin();
-                crowd.hub.handle_eof(slot);
-                crowd.end();
+                crowd.end_of(slot);
             }
         } else {
             crowd.pass(Duration::from_secs(10));
         }
         crowd.rest();
-        let report = crowd.hub.shutdown_report().expect("it is done");
+        let report = crowd.driver.shutdown_report().expect("it is done");
         assert_eq!(report.clean, if answer { u64::from(MANY) } else { 0 }, "as the peers behave");
     })
 }
@@ -243,11 +239,11 @@ fn shutdown(answer: bool) -> Round {
 /// All are due for a Ping.
 fn heartbeats() -> Round {
     let mut crowd = Crowd::open(Config::default(), MANY, REQUEST);
-    let before = crowd.written;
+    let before = crowd.kernel().written;
     Box::new(move || {
         crowd.pass(Duration::from_secs(35));
         crowd.rest();
-        assert!(crowd.written - before >= 2 * u64::from(MANY), "all have got a Ping");
+        assert!(crowd.kernel().written - before >= 2 * u64::from(MANY), "all have got a Ping");
     })
 }
 
@@ -259,10 +255,10 @@ fn moved() -> Round {
     for slot in 0..MANY as usize {
         crowd.turn(slot, &mut pong);
     }
-    let before = crowd.written;
+    let before = crowd.kernel().written;
     Box::new(move || {
         crowd.pass(Duration::from_secs(15));
         crowd.rest();
-        assert_eq!(crowd.written, before, "nobody was due");
+        assert_eq!(crowd.kernel().written, before, "nobody was due");
     })
 }

@@ -140,7 +140,10 @@ const NOTEWORTHY: Duration = Duration::from_millis(10);
 
 impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver").field("hub", &self.hub).field("transport", &self.transport).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("hub", &self.hub)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
     }
 }
 

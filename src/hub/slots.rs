@@ -42,9 +42,10 @@ impl SlotSet {
     /// One past the highest slot of the set.
     pub(super) fn end(&self) -> usize {
         let [.., words] = &self.levels;
-        words.iter().rposition(|word| *word != 0).map_or(0, |at| {
-            (at << SHIFT) + (u64::BITS - words[at].leading_zeros()) as usize
-        })
+        words
+            .iter()
+            .rposition(|word| *word != 0)
+            .map_or(0, |at| (at << SHIFT) + (u64::BITS - words[at].leading_zeros()) as usize)
     }
 
     /// The first slot of the set from `from` on.

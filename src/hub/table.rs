@@ -13,13 +13,7 @@ use std::{
 
 use slab::Slab;
 
-use super::{
-    admission::Admission,
-    clients::Clients,
-    deadlines::Deadlines,
-    slots::SlotSet,
-    sweep::Sweeps,
-};
+use super::{admission::Admission, clients::Clients, deadlines::Deadlines, slots::SlotSet, sweep::Sweeps};
 use crate::{
     config::{Abort, Config},
     conn::{
@@ -421,7 +415,9 @@ impl<D> Hub<D> {
     /// Moves what was read earlier and could not be parsed, because the connection was paused, to `bytes`. Says whether
     /// there is something.
     pub(super) fn take_held(&mut self, slot: usize, bytes: &mut Vec<u8>) -> bool {
-        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.conn.may_parse()) else { return false };
+        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.conn.may_parse()) else {
+            return false;
+        };
         let held = entry.conn.take_held();
         let any = !held.is_empty();
         if any {
@@ -730,7 +726,8 @@ impl<D> Hub<D> {
             Some(Action::Write(slot))
         } else if todo.take(Todo::FIN) {
             Some(Action::Fin(slot))
-        } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ) {
+        } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ)
+        {
             Some(Action::Read(slot))
         } else if todo.take(Todo::CONNECT) {
             Some(Action::Connect(slot))
@@ -780,7 +777,11 @@ impl<D> Hub<D> {
 
     /// Lets something happen to a connection, and keeps the books about it.
     #[inline]
-    pub(super) fn with<R>(&mut self, slot: usize, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> Option<R> {
+    pub(super) fn with<R>(
+        &mut self,
+        slot: usize,
+        happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+    ) -> Option<R> {
         self.with_if(slot, |_| true, happen)
     }
 
