@@ -358,12 +358,20 @@ impl Conn {
     // What the transport brings.
 
     /// `n` bytes arrived, whatever they are.
-    pub(crate) fn touch(&mut self, now: Time) {
+    pub(crate) fn note_inbound(&mut self, n: usize, now: Time) {
         self.last_inbound = now;
-        if self.state == State::Open && self.tally.unanswered().is_some() {
-            // The next Ping is due before the end of the wait for this answer would have been.
-            self.tally = Tally::default();
-            self.todo.add(Todo::ALARM);
+        match self.state {
+            State::Open if self.tally.unanswered().is_some() => {
+                // The next Ping is due before the end of the wait for this answer would have been.
+                self.tally = Tally::default();
+                self.todo.add(Todo::ALARM);
+            }
+            State::LocalClosing => {
+                if let Some(ending) = self.ending_mut().filter(|ending| ending.deadline <= now) {
+                    ending.probed += n as u64;
+                }
+            }
+            _ => {}
         }
     }
 

@@ -77,6 +77,10 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -101,13 +105,31 @@ const MANY: usize = 10_000;
 /// Turns that one call takes, at most. A handler that sends whenever there is room never comes to rest by itself.
 const AT_ONCE: usize = 100;
 
+/// A clock that stands still until it is told otherwise. Its clones are the same clock: a handler that has one can be slow.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// Time since the loop was made.
+    pub fn now(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.0.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
 /// Both kernels of a loop's connections, in memory: what was sent to it can be read, and what it writes is collected.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// The time that it is.
-    pub now: Duration,
-    /// By slot. A slot that is used again has a new socket.
+    pub clock: Clock,
+    /// By slot.
     pub sockets: Vec<Socket>,
+    last_lap: Duration,
 }
 
 /// One connection of [`Memory`].
@@ -159,6 +181,11 @@ impl Default for Socket {
 }
 
 impl Memory {
+    /// Kernels whose time is that of `clock`.
+    pub fn new(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), ..Self::default() }
+    }
+
     /// The socket of a slot.
     pub fn socket(&mut self, slot: usize) -> &mut Socket {
         if self.sockets.len() <= slot {
@@ -240,11 +267,13 @@ impl Transport for Memory {
     }
 
     fn now(&mut self) -> Time {
-        Time::from_start(self.now)
+        Time::from_start(self.clock.now())
     }
 
     fn lap(&mut self) -> Option<Duration> {
-        None
+        let now = self.clock.now();
+        let lap = now - std::mem::replace(&mut self.last_lap, now);
+        (!lap.is_zero()).then_some(lap)
     }
 }
 
@@ -318,12 +347,12 @@ impl<H: Handler> Session<H> {
     /// # Panics
     /// If something is due again and again at one moment: a bug of this crate.
     pub fn advance(&mut self, by: Duration) {
-        let target = self.now() + by;
+        let clock = self.clock();
+        let target = clock.now() + by;
         for steps in 0.. {
             assert!(steps < MANY, "time does not pass");
             let due = self.driver.poll_timeout().map(|at| at.since(Time::ZERO)).filter(|at| *at <= target);
-            let now = due.unwrap_or(target).max(self.now());
-            self.driver.transport().now = now;
+            clock.pass(due.unwrap_or(target).saturating_sub(clock.now()));
             self.turn();
             if due.is_none() {
                 return;
@@ -340,7 +369,7 @@ impl<H: Handler> Session<H> {
         for steps in 0.. {
             let Some(due) = self.driver.poll_timeout() else { break };
             assert!(steps < MANY, "the connection does not end");
-            let now = Time::from_start(self.now());
+            let now = Time::from_start(self.clock().now());
             self.advance(due.since(now));
         }
         assert!(self.is_gone(), "something is left of the connection");
@@ -423,8 +452,9 @@ impl<H: Handler> Session<H> {
         }
     }
 
-    fn now(&mut self) -> Duration {
-        self.driver.transport().now
+    /// The clock of this session.
+    pub fn clock(&mut self) -> Clock {
+        self.driver.transport().clock.clone()
     }
 }
 

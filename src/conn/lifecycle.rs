@@ -36,7 +36,7 @@ pub(super) struct Ending {
     pub(super) flush_deadline: Time,
     /// Bytes of messages delivered since.
     pub(super) delivered: u64,
-    /// Bytes that were read to see whether the peer's Close waits in the kernel.
+    /// Bytes that were read since the deadline, to see whether the peer's Close waits in the kernel.
     pub(super) probed: u64,
     /// The application has yet to answer the peer's Close.
     pub(super) unanswered: bool,

@@ -68,15 +68,11 @@ impl Conn {
         Probe { read, write: write && self.buffered_amount() > 0 }
     }
 
-    /// `n` bytes were read to find an answer, and there are more. Whether to go on looking, in the next turn.
-    pub(crate) fn note_probed(&mut self, n: u64) -> bool {
+    /// Whether an answer that is overdue may still be looked for behind what was read so far.
+    pub(crate) fn may_be_probed_again(&self) -> bool {
         /// What is read of a connection whose `close_timeout` is over.
         const MOST: u64 = 8 << 20;
-        let closing = self.state == State::LocalClosing;
-        self.ending_mut().filter(|_| closing).is_some_and(|ending| {
-            ending.probed += n;
-            ending.probed < MOST
-        })
+        self.state == State::LocalClosing && self.ending().is_some_and(|ending| ending.probed < MOST)
     }
 
     /// The callback in which closing began has returned, `by` later: its timers start now.

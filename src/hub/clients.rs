@@ -79,15 +79,15 @@ impl<D> Clients<'_, D> {
         let len = message.len();
         let mut frames = Frames::new(message);
         let mut result = Broadcast::default();
-        self.hub.cork.hold();
+        let Held(hub) = &mut Held::new(self.hub);
         let mut from = 0;
-        while let Some(slot) = self.hub.next_slot(from) {
+        while let Some(slot) = hub.next_slot(from) {
             from = slot + 1;
-            let Some(client) = self.hub.client_at(slot) else { continue };
+            let Some(client) = hub.client_at(slot) else { continue };
             if client.state() != State::Open || !to(&client) {
                 continue;
             }
-            let queued = self.hub.with(slot, |conn, cx| {
+            let queued = hub.with(slot, |conn, cx| {
                 if conn.share_plainly(&frames, cx) {
                     return Ok(());
                 }
@@ -98,7 +98,6 @@ impl<D> Clients<'_, D> {
                 _ => result.refused += 1,
             }
         }
-        self.hub.cork.let_go();
         result
     }
 
@@ -232,6 +231,23 @@ impl<D> Clients<'_, D> {
     /// How many connections there are, by state. O(1).
     pub fn stats(&self) -> Stats {
         self.hub.stats
+    }
+}
+
+/// Keeps the frames of a broadcast in the output buffer, also while nobody has a range of it. Lets go when it is dropped,
+/// should a predicate panic.
+struct Held<'h, D>(&'h mut Hub<D>);
+
+impl<'h, D> Held<'h, D> {
+    fn new(hub: &'h mut Hub<D>) -> Self {
+        hub.cork.hold();
+        Self(hub)
+    }
+}
+
+impl<D> Drop for Held<'_, D> {
+    fn drop(&mut self) {
+        self.0.cork.let_go();
     }
 }
 

@@ -240,7 +240,8 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Whether there is something to do at once: then nobody waits.
     pub fn has_more(&self) -> bool {
-        self.hub.has_more() || !self.failed_connects.is_empty() || self.hub.phase() == Phase::Done
+        let unfinished = self.parsing.is_some() || !self.failed_connects.is_empty();
+        unfinished || self.hub.has_more() || self.hub.phase() == Phase::Done
     }
 
     /// When the next turn is due although nothing becomes ready.
@@ -530,13 +531,7 @@ impl<D, T: Transport> Driver<D, T> {
             {
                 self.read_last(slot, error.kind(), handler);
             }
-            let mut unread = None;
-            if probe.read {
-                let before = self.hub.bytes_left();
-                if !self.read(slot, true, handler) {
-                    unread = Some((before - self.hub.bytes_left()) as u64);
-                }
-            }
+            let unread = probe.read && !self.read(slot, true, handler);
             self.hub.judge(slot, unread);
         }
     }
@@ -629,6 +624,46 @@ impl Read {
             0 => Self::Eof,
             n if n < asked => Self::Short,
             _ => Self::Full,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use crate::testing::{REQUEST, Session};
+
+    use super::*;
+    use crate::{
+        event::Event,
+        handler::{Upgrade, UpgradeRequest},
+    };
+
+    struct Quiet;
+
+    impl Handler for Quiet {
+        type Data = ();
+
+        fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+            Upgrade::accept(())
+        }
+
+        fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
+    }
+
+    #[test]
+    fn a_panic_in_a_broadcast_gives_the_output_buffer_back() {
+        let mut session = Session::new(Config::default(), Quiet);
+        session.read(REQUEST);
+        for _ in 0..10 {
+            let panic = catch_unwind(AssertUnwindSafe(|| {
+                session.act(|clients, _| clients.broadcast(&[b'x'; 10_000], |_| panic!("as it was asked to")))
+            }));
+            assert!(panic.is_err());
+            session.turn();
+            session.act(|clients, _| clients.broadcast("hello", |_| true));
+            assert_eq!(session.driver().hub.corked(), 0);
         }
     }
 }

@@ -51,8 +51,10 @@ pub(crate) struct Hub<D> {
     pub(super) notes: VecDeque<Note>,
     /// The run queue: slots with something pending for the driver.
     run: VecDeque<u32>,
-    /// The run queue of the next turn: those whose share of this turn is used up.
-    next_run: VecDeque<u32>,
+    /// Of the next turn's run queue, those that had nothing of this turn because its budget was used up: they come first.
+    unserved: VecDeque<u32>,
+    /// The others: those whose share of this turn is used up.
+    served: VecDeque<u32>,
     /// The slot that is being read. It enters the run queue when its read is over: a large reply is written before that,
     /// and then there is nothing to list.
     reading: Option<u32>,
@@ -103,6 +105,11 @@ struct Share {
 }
 
 impl Share {
+    /// Nothing of it is used up.
+    const fn is_whole(self) -> bool {
+        self.reads == 0 && self.written == 0 && !self.drained
+    }
+
     /// Bytes that the connection may still write in this turn.
     fn writable(self, config: &Config) -> usize {
         config.write_bytes_per_turn.max(1).saturating_sub(usize::from(self.written) << 10)
@@ -176,7 +183,8 @@ impl<D> Hub<D> {
             deflate: Deflate::default(),
             notes: VecDeque::new(),
             run: VecDeque::new(),
-            next_run: VecDeque::new(),
+            unserved: VecDeque::new(),
+            served: VecDeque::new(),
             reading: None,
             deciding: None,
             began_closing: Vec::new(),
@@ -257,7 +265,7 @@ impl<D> Hub<D> {
             unparsed: 0,
             inflated: false,
         };
-        while let Some(key) = self.next_run.pop_front() {
+        while let Some(key) = self.unserved.pop_front().or_else(|| self.served.pop_front()) {
             if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
                 && conn.listed == Listed::Next
             {
@@ -303,11 +311,6 @@ impl<D> Hub<D> {
     /// The turn has called as many callbacks as one may.
     pub(super) const fn is_out_of_callbacks(&self) -> bool {
         self.turn.callbacks == 0
-    }
-
-    /// Bytes that the turn may still read and write.
-    pub(super) const fn bytes_left(&self) -> usize {
-        self.turn.bytes
     }
 
     /// `n` bytes are about to be parsed.
@@ -382,12 +385,14 @@ impl<D> Hub<D> {
 
     /// Moves a slot to the next turn's run queue.
     fn put_off(&mut self, slot: usize) {
+        let turn = self.turn.number;
         if let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
             && entry.conn.listed != Listed::Next
             && !entry.conn.todo.is_urgent()
         {
             entry.conn.listed = Listed::Next;
-            self.next_run.push_back(key);
+            let queue = if entry.share(turn).is_whole() { &mut self.unserved } else { &mut self.served };
+            queue.push_back(key);
         }
     }
 
@@ -395,7 +400,7 @@ impl<D> Hub<D> {
     pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
         self.turn.bytes = self.turn.bytes.saturating_sub(n);
         if let Some(entry) = self.slots.get_mut(slot) {
-            entry.conn.touch(self.now);
+            entry.conn.note_inbound(n, self.now);
         }
     }
 
@@ -625,13 +630,13 @@ impl<D> Hub<D> {
         Some((slot, if due { conn.probe(self.now, &self.config) } else { Probe::default() }))
     }
 
-    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `probed` bytes were read of it
-    /// just now, and there may be more.
-    pub(super) fn judge(&mut self, slot: usize, probed: Option<u64>) {
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: it was probed, and
+    /// there is more to read than one turn may.
+    pub(super) fn judge(&mut self, slot: usize, unread: bool) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
             let due = conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
-            if due && !probed.is_some_and(|n| conn.note_probed(n)) {
+            if due && !(unread && conn.may_be_probed_again()) {
                 conn.handle_timeout(cx);
             }
             conn.todo.take(Todo::ALARM);
@@ -686,7 +691,8 @@ impl<D> Hub<D> {
 
     /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
     pub(super) fn has_more(&self) -> bool {
-        !(self.notes.is_empty() && self.run.is_empty() && self.next_run.is_empty() && self.reading.is_none())
+        !(self.notes.is_empty() && self.run.is_empty() && self.unserved.is_empty() && self.served.is_empty())
+            || self.reading.is_some()
     }
 
     /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call. When the turn is over its budget, or a
