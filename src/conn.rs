@@ -824,6 +824,13 @@ impl Conn {
         }
     }
 
+    /// Whether something was read and not parsed that can be parsed now.
+    #[inline]
+    pub(crate) fn has_held_to_parse(&self) -> bool {
+        self.has_held() && self.may_parse()
+    }
+
+    #[inline]
     fn has_held(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.held.is_empty())
     }

@@ -210,7 +210,7 @@ fn what_inflates_beyond_the_budget_is_held() {
         turn(&mut driver, &mut app, &[]);
         turns += 1;
     }
-    assert_eq!((app.events.len(), turns), (20, 10));
+    assert_eq!((app.events.len(), turns), (20, 11));
 }
 
 // 3: probe before judgement.

@@ -21,7 +21,7 @@ use std::{
 use super::{
     clients::Clients,
     sweep::ShutdownRequest,
-    table::{Action, Hub},
+    table::{Action, Hub, NextRead},
 };
 use crate::{
     config::{Abort, Config},
@@ -259,7 +259,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.set_now(now);
         self.transport.lap();
         self.reads = 0;
-        for (id, kind) in std::mem::take(&mut self.failed_connects) {
+        while let Some((id, kind)) = self.failed_connects.pop() {
             self.hub.handle_connect_failed(id, kind);
         }
         self.settle(handler);
@@ -362,7 +362,6 @@ impl<D, T: Transport> Driver<D, T> {
     /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a short read has
     /// something behind it: a FIN, an error. Returns whether all was read.
     fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> bool {
-        self.hub.finish_read();
         self.hub.begin_read(slot);
         let drained = match self.read_share(slot, ended, handler) {
             Ok(drained) => drained,
@@ -388,15 +387,23 @@ impl<D, T: Transport> Driver<D, T> {
         ended: bool,
         handler: &mut H,
     ) -> io::Result<bool> {
-        if self.hub.take_held(slot, &mut self.held) {
-            self.hub.take_read(slot);
-            self.feed(slot, None, handler);
-            self.held = Vec::new();
-        }
-        while self.hub.wants_read(slot) {
-            if !self.hub.take_read(slot) {
-                self.hub.put_off_read(slot);
-                return Ok(false);
+        loop {
+            match self.hub.next_read(slot, &mut self.held) {
+                NextRead::Socket => {}
+                NextRead::Held => {
+                    self.feed(slot, None, handler);
+                    self.held = Vec::new();
+                    if self.hub.is_over_budget() {
+                        self.hub.put_off_read(slot);
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                NextRead::None => break,
+                NextRead::Later => {
+                    self.hub.put_off_read(slot);
+                    return Ok(false);
+                }
             }
             let read = self.read_once(slot, handler);
             let drained = matches!(read, Ok(Read::Short)) && !ended;
@@ -537,7 +544,14 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// Delivers and does until nothing is left to deliver or do, but for what is put off.
+    #[inline]
     fn settle<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        if self.hub.has_work() {
+            self.work_off(handler);
+        }
+    }
+
+    fn work_off<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         loop {
             self.deliver_bounded(handler);
             if self.hub.has_undelivered() {

@@ -111,13 +111,24 @@ impl Share {
     }
 
     /// Bytes that the connection may still write in this turn.
-    fn writable(self, config: &Config) -> usize {
-        config.write_bytes_per_turn.max(1).saturating_sub(usize::from(self.written) << 10)
+    const fn writable(self, most: usize) -> usize {
+        // A share has room for one byte at the least.
+        let most = if most == 0 { 1 } else { most };
+        most.saturating_sub((self.written as usize) << 10)
     }
 
     fn note_written(&mut self, bytes: usize) {
         let kib = u16::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u16::MAX);
         self.written = self.written.saturating_add(kib);
+    }
+
+    /// The share of this turn: a whole one, unless something was taken off it already.
+    #[inline]
+    fn of(&mut self, turn: u8) -> &mut Self {
+        if self.turn != turn {
+            *self = Self { turn, reads: 0, drained: false, written: 0 };
+        }
+        self
     }
 }
 
@@ -130,14 +141,6 @@ impl<D> Slot<D> {
     #[inline]
     fn is(&self, id: ConnectionId, worker: u8) -> bool {
         self.conn.generation == id.generation() && worker == id.worker() && self.data.is_some()
-    }
-
-    #[inline]
-    fn share(&mut self, turn: u8) -> &mut Share {
-        if self.share.turn != turn {
-            self.share = Share { turn, ..Share::default() };
-        }
-        &mut self.share
     }
 }
 
@@ -158,6 +161,18 @@ pub(super) enum Action {
     Abort(usize, Abort),
     /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
     Release(usize, bool),
+}
+
+/// Where the next bytes of a connection come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextRead {
+    Socket,
+    /// They were read before.
+    Held,
+    /// It is not to be read.
+    None,
+    /// It has had its share of the turn.
+    Later,
 }
 
 impl<D> std::fmt::Debug for Hub<D> {
@@ -367,13 +382,26 @@ impl<D> Hub<D> {
         self.slots.get(slot).is_some_and(|entry| entry.conn.wants_read())
     }
 
-    /// Takes one read off this slot's share of the turn; says whether there was one.
-    pub(super) fn take_read(&mut self, slot: usize) -> bool {
+    /// Where the next bytes of a slot come from, and takes that read off its share of the turn. What was read earlier, and
+    /// could not be parsed because the connection was paused, is moved to `held`.
+    #[inline]
+    pub(super) fn next_read(&mut self, slot: usize, held: &mut Vec<u8>) -> NextRead {
         let (turn, most) = (self.turn.number, self.config.reads_per_turn.max(1));
-        let Some(share) = self.slots.get_mut(slot).map(|entry| entry.share(turn)) else { return false };
-        let left = u32::from(share.reads) < most;
-        share.reads = share.reads.saturating_add(u8::from(left));
-        left
+        let Some(entry) = self.slots.get_mut(slot) else { return NextRead::None };
+        let reads = entry.share.of(turn).reads;
+        let holds = entry.conn.has_held_to_parse();
+        if !holds && !entry.conn.wants_read() {
+            return NextRead::None;
+        }
+        if u32::from(reads) >= most {
+            return NextRead::Later;
+        }
+        entry.share.reads = reads.saturating_add(1);
+        if holds {
+            *held = entry.conn.take_held();
+            return NextRead::Held;
+        }
+        NextRead::Socket
     }
 
     /// What is left to read of this slot is the next turn's.
@@ -391,7 +419,7 @@ impl<D> Hub<D> {
             && !entry.conn.todo.is_urgent()
         {
             entry.conn.listed = Listed::Next;
-            let queue = if entry.share(turn).is_whole() { &mut self.unserved } else { &mut self.served };
+            let queue = if entry.share.of(turn).is_whole() { &mut self.unserved } else { &mut self.served };
             queue.push_back(key);
         }
     }
@@ -415,20 +443,6 @@ impl<D> Hub<D> {
         {
             list(conn, key, &mut self.run);
         }
-    }
-
-    /// Moves what was read earlier and could not be parsed, because the connection was paused, to `bytes`. Says whether
-    /// there is something.
-    pub(super) fn take_held(&mut self, slot: usize, bytes: &mut Vec<u8>) -> bool {
-        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.conn.may_parse()) else {
-            return false;
-        };
-        let held = entry.conn.take_held();
-        let any = !held.is_empty();
-        if any {
-            *bytes = held;
-        }
-        any
     }
 
     /// Keeps bytes that were read and not parsed for the next turn.
@@ -521,23 +535,23 @@ impl<D> Hub<D> {
     where
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
-        let turn = self.turn.number;
-        let Some(entry) = self.slots.get_mut(slot) else { return Ok(Transmitted::default()) };
-        let limit = entry.share(turn).writable(&self.config);
-        let done = self
-            .with(slot, |conn, cx| {
+        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
+        let done = self.with_if(
+            slot,
+            |_| true,
+            |conn, share, cx| {
+                let share = share.of(turn);
                 conn.todo.take(Todo::WRITE);
-                let done = conn.transmit(limit, cx, writer);
-                if matches!(&done, Ok(Transmitted { more: true, .. })) {
+                let done = conn.transmit(share.writable(most), cx, writer)?;
+                share.note_written(done.bytes);
+                if done.more {
                     conn.todo.add(Todo::WRITE);
                 }
-                done
-            })
-            .unwrap_or(Ok(Transmitted::default()))?;
+                io::Result::Ok(done)
+            },
+        );
+        let done = done.unwrap_or(Ok(Transmitted::default()))?;
         self.turn.bytes = self.turn.bytes.saturating_sub(done.bytes);
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.share(turn).note_written(done.bytes);
-        }
         Ok(done)
     }
 
@@ -548,7 +562,7 @@ impl<D> Hub<D> {
         self.slots.get_mut(slot).is_some_and(|entry| {
             entry.conn.todo.has(Todo::WRITE)
                 && entry.conn.buffered_amount() >= worth
-                && entry.share(turn).writable(&self.config) > 0
+                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) > 0
         })
     }
 
@@ -556,7 +570,8 @@ impl<D> Hub<D> {
     pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.todo.has(Todo::WRITE) && entry.share(turn).writable(&self.config) == 0
+            entry.conn.todo.has(Todo::WRITE)
+                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) == 0
         })
     }
 
@@ -568,31 +583,37 @@ impl<D> Hub<D> {
     /// The next slot for which a write is all that is pending, in the middle of a turn: for writes that are not to wait for
     /// the turn's end. `None` leaves the rest to [`Hub::poll_action`].
     pub(super) fn poll_write(&mut self) -> Option<usize> {
-        if self.is_over_budget() {
-            return None;
-        }
-        let turn = self.turn.number;
         loop {
             let slot = *self.run.front()? as usize;
-            let Some(entry) = self.slots.get_mut(slot) else {
-                self.run.pop_front();
-                continue;
-            };
+            if let Some(slot) = self.poll_mere_write(slot) {
+                return Some(slot);
+            }
             // What was written at once may still be listed, and must not keep the others waiting.
-            if !entry.conn.todo.is_idle() && entry.conn.todo != Todo::only_write() {
+            let entry = self.slots.get_mut(slot);
+            if entry.as_ref().is_some_and(|entry| !entry.conn.todo.is_idle()) {
                 return None;
             }
             self.run.pop_front();
-            entry.conn.listed = Listed::No;
-            if entry.conn.todo.is_idle() {
-                continue;
+            if let Some(entry) = entry {
+                entry.conn.listed = Listed::No;
             }
-            if entry.share(turn).writable(&self.config) > 0 {
-                entry.conn.todo.take(Todo::WRITE);
-                return Some(slot);
-            }
-            self.put_off(slot);
         }
+    }
+
+    /// Takes the slot at the front of the run queue if a write is all that is pending for it, and may be done now.
+    #[inline]
+    fn poll_mere_write(&mut self, slot: usize) -> Option<usize> {
+        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
+        let over = self.is_over_budget();
+        let entry = self.slots.get_mut(slot)?;
+        let now = entry.conn.todo == Todo::only_write() && entry.conn.listed == Listed::Now;
+        if !now || over || entry.share.of(turn).writable(most) == 0 {
+            return None;
+        }
+        self.run.pop_front();
+        entry.conn.listed = Listed::No;
+        entry.conn.todo.take(Todo::WRITE);
+        Some(slot)
     }
 
     /// [`Action::Abort`] was carried out by closing the descriptor; the kernel held so many bytes that it had not got
@@ -684,6 +705,12 @@ impl<D> Hub<D> {
         self.drop_data_of.is_some() || !self.notes.is_empty()
     }
 
+    /// Whether there is something for this turn to deliver or do.
+    #[inline]
+    pub(super) fn has_work(&self) -> bool {
+        self.has_events() || !self.run.is_empty()
+    }
+
     /// Whether an event waits to be delivered.
     pub(super) fn has_undelivered(&self) -> bool {
         !self.notes.is_empty()
@@ -701,6 +728,10 @@ impl<D> Hub<D> {
         self.drop_data();
         while let Some(&key) = self.run.front() {
             let slot = key as usize;
+            // Most of them.
+            if let Some(slot) = self.poll_mere_write(slot) {
+                return Some(Action::Write(slot));
+            }
             if let Some(action) = self.action(slot) {
                 return Some(action);
             }
@@ -724,11 +755,11 @@ impl<D> Hub<D> {
     fn action(&mut self, slot: usize) -> Option<Action> {
         let (turn, over) = (self.turn.number, self.is_over_budget());
         let entry = self.slots.get_mut(slot)?;
-        let share = *entry.share(turn);
+        let share = *entry.share.of(turn);
         let todo = &mut entry.conn.todo;
         if todo.take(Todo::ABORT) {
             Some(Action::Abort(slot, entry.conn.abort_due()))
-        } else if !over && share.writable(&self.config) > 0 && todo.take(Todo::WRITE) {
+        } else if !over && share.writable(self.config.write_bytes_per_turn) > 0 && todo.take(Todo::WRITE) {
             Some(Action::Write(slot))
         } else if todo.take(Todo::FIN) {
             Some(Action::Fin(slot))
@@ -741,7 +772,7 @@ impl<D> Hub<D> {
             self.run.pop_front();
             Some(self.free(slot))
         } else if !over && !share.drained && todo.take(Todo::DRAIN) {
-            entry.share(turn).drained = true;
+            entry.share.of(turn).drained = true;
             self.with(slot, |conn, cx| conn.report_drain(cx));
             Some(Action::Deliver)
         } else {
@@ -788,7 +819,7 @@ impl<D> Hub<D> {
         slot: usize,
         happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        self.with_if(slot, |_| true, happen)
+        self.with_if(slot, |_| true, |conn, _, cx| happen(conn, cx))
     }
 
     #[inline]
@@ -796,9 +827,9 @@ impl<D> Hub<D> {
         &mut self,
         slot: usize,
         meant: impl FnOnce(&Slot<D>) -> bool,
-        happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
+        happen: impl FnOnce(&mut Conn, &mut Share, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        let conn = &mut self.slots.get_mut(slot).filter(|entry| meant(entry))?.conn;
+        let Slot { conn, share, .. } = self.slots.get_mut(slot).filter(|entry| meant(entry))?;
         let before = conn.state();
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let mut cx = Context {
@@ -809,7 +840,7 @@ impl<D> Hub<D> {
             notes: &mut self.notes,
             id: ConnectionId::new(self.worker, key, conn.generation),
         };
-        let result = happen(conn, &mut cx);
+        let result = happen(conn, share, &mut cx);
         let after = conn.state();
         if self.reading != Some(key) {
             list(conn, key, &mut self.run);
@@ -840,7 +871,7 @@ impl<D> Hub<D> {
         happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let worker = self.worker;
-        self.with_if(id.slot(), |entry| entry.is(id, worker), happen)
+        self.with_if(id.slot(), |entry| entry.is(id, worker), |conn, _, cx| happen(conn, cx))
     }
 
     pub(super) fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {
