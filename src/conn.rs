@@ -202,7 +202,8 @@ pub(crate) struct Conn {
 struct Flags {
     /// The application does not want input.
     paused: bool,
-    /// The kernel took less than it was offered, and has not said since that it would take more.
+    /// What is queued waits: the kernel took less than it was offered, and has not said since that it would take more; or
+    /// this connection's share of the turn is used up.
     blocked: bool,
     /// A `Drain` is owed: the kernel refused something, or so much is queued that an application may wait for it.
     behind: bool,

@@ -186,7 +186,6 @@ impl Conn {
             done.bytes = accepted(writer(&[IoSlice::new(offered)]))?;
             done.blocked = done.bytes < offered.len();
             if done.bytes < bytes.len() {
-                self.flags.blocked |= done.blocked;
                 self.flags.behind = true;
                 let keep_pongs = self.has_queued_close();
                 self.backlog(cx.now).push_rest(bytes, done.bytes, keep_pongs);
@@ -198,6 +197,7 @@ impl Conn {
             return Ok(done);
         }
         done.more = !done.blocked && self.has_backlog();
+        self.flags.blocked = done.blocked || done.more;
         self.note_drained();
         self.handle_written(done.bytes, cx);
         Ok(done)
@@ -226,7 +226,7 @@ impl Conn {
                 done.bytes += n;
             }
             if n < offered {
-                (self.flags.blocked, self.flags.behind) = (true, true);
+                self.flags.behind = true;
                 done.blocked = true;
                 break;
             }
