@@ -175,6 +175,8 @@ pub(crate) struct Probe {
     pub(crate) read: bool,
     /// It waits for output: what is queued is offered to the kernel.
     pub(crate) write: bool,
+    /// It is the answer to our Close that it waits for: that is looked for over several turns.
+    pub(crate) closing: bool,
 }
 
 /// One connection.

@@ -65,7 +65,8 @@ impl Conn {
             State::RemoteClosing | State::Failing => (false, true),
             State::Refusing | State::Lingering | State::Closed => (false, false),
         };
-        Probe { read, write: write && self.buffered_amount() > 0 }
+        let closing = self.state == State::LocalClosing;
+        Probe { read, write: write && self.buffered_amount() > 0, closing }
     }
 
     /// Whether an answer that is overdue may still be looked for behind what was read so far.
@@ -139,9 +140,11 @@ impl Conn {
         }
     }
 
-    pub(super) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
-        if let Some(ending) = self.ending_mut() {
-            ending.flush_deadline = Time::NEVER;
+    /// Drops what has not begun if `flush_budget` is used up, or answers the peer's Close in the application's place.
+    pub(crate) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
+        match self.ending_mut() {
+            Some(ending) if ending.flush_deadline <= cx.now => ending.flush_deadline = Time::NEVER,
+            _ => return,
         }
         self.apply(Input::FlushBudget, Why::Nothing, cx);
         if let Some(frame) = self.ending().filter(|e| e.unanswered).and_then(|e| e.received.clone()) {

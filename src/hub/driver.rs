@@ -538,7 +538,7 @@ impl<D, T: Transport> Driver<D, T> {
             {
                 self.read_last(slot, error.kind(), handler);
             }
-            let unread = probe.read && !self.read(slot, true, handler);
+            let unread = probe.read && !self.read(slot, true, handler) && probe.closing;
             self.hub.judge(slot, unread);
         }
     }

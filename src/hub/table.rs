@@ -646,18 +646,25 @@ impl<D> Hub<D> {
         }
         let slot = self.deadlines.first_due(self.now)? as usize;
         self.turn.judgements += 1;
-        let conn = &self.slots.get(slot)?.conn;
-        let due = conn.deadline(&self.config).is_some_and(|at| at <= self.now);
-        Some((slot, if due { conn.probe(self.now, &self.config) } else { Probe::default() }))
+        let entry = self.slots.get_mut(slot)?;
+        let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
+        if !due {
+            return Some((slot, Probe::default()));
+        }
+        // Whatever it has had of this turn: a probe is a share of its own.
+        entry.share = Share { turn: self.turn.number, ..Share::default() };
+        Some((slot, entry.conn.probe(self.now, &self.config)))
     }
 
-    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: it was probed, and
-    /// there is more to read than one turn may.
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: an answer
+    /// to our Close was looked for, and there is more to read than one turn may.
     pub(super) fn judge(&mut self, slot: usize, unread: bool) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
             let due = conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
-            if due && !(unread && conn.may_be_probed_again()) {
+            if due && unread && conn.may_be_probed_again() {
+                conn.handle_flush_budget(cx);
+            } else if due {
                 conn.handle_timeout(cx);
             }
             conn.todo.take(Todo::ALARM);
