@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   driver      the turn: when what is read, delivered, written, judged and done
+//!     transport      what carries the bytes
 //!     table     the connections, their run queue and event queue
 //!       clients      what an application may ask of them
 //!       connecting   connections of our own
@@ -22,9 +23,11 @@ mod driver;
 mod slots;
 mod sweep;
 mod table;
+mod transport;
 
 pub use self::{
     clients::{Broadcast, Client, Clients, ReadyState},
-    driver::{Driver, Readiness, Transport},
+    driver::Driver,
     sweep::ShutdownRequest,
+    transport::{Readiness, Transport},
 };

@@ -1,0 +1,74 @@
+//! What a loop needs from the world: bytes in and out, ends, and a clock. Nothing here decides anything.
+
+use std::{
+    io::{self, IoSlice},
+    time::Duration,
+};
+
+use crate::{conn::Target, id::ConnectionId, time::Time};
+
+/// What carries the bytes of a loop's connections, and its clock. Connections are named by their slots: small numbers that
+/// are used again after [`Transport::close`].
+///
+/// Nothing here may block. The errors are those of a socket; `WouldBlock` and `Interrupted` are none.
+pub trait Transport {
+    /// Reads into `buffer`. Zero is the peer's FIN. Less than fits says that there is no more for now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing: [`Readiness`] will say when there is.
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes what it can take of `slices`. A short count says that it takes no more for now, and so does `WouldBlock`;
+    /// [`Transport::await_writable`] is called then.
+    ///
+    /// # Errors
+    /// What keeps it from ever taking more.
+    fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// A write came short: [`Readiness::writable`] is to say when there is room again. `closing`: the connection closes, and
+    /// the less of its backlog is out of reach, the sooner its Close gets through.
+    ///
+    /// # Errors
+    /// If it can not be watched.
+    fn await_writable(&mut self, slot: usize, closing: bool) -> io::Result<()>;
+
+    /// Sends FIN behind what was written.
+    fn shutdown_write(&mut self, slot: usize);
+
+    /// Ends the connection of a slot and forgets it: by RST if `reset` says so.
+    fn close(&mut self, slot: usize, reset: bool);
+
+    /// Begins a connection of ours in `slot`, in place of an earlier attempt, or looks up its name. The outcome is for
+    /// [`Transport::connected`] or [`Driver::handle_resolved`](super::Driver::handle_resolved).
+    ///
+    /// # Errors
+    /// If it fails at once.
+    fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()>;
+
+    /// A slot that connects became writable: whether the connection is there, or not yet.
+    ///
+    /// # Errors
+    /// Why it will not be.
+    fn connected(&mut self, slot: usize) -> io::Result<bool>;
+
+    /// Bytes that were written and not acknowledged by the peer. `None` if nobody knows.
+    fn unsent(&mut self, slot: usize) -> Option<u32>;
+
+    /// The time. It never goes back.
+    fn now(&mut self) -> Time;
+
+    /// How long it is since this was called last, by a clock that is cheap to read and may be coarse; `None` if it has not
+    /// moved.
+    fn lap(&mut self) -> Option<Duration>;
+}
+
+/// What a socket has become, as an edge: it is said once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// There may be something to read.
+    pub readable: bool,
+    /// There may be room for writes.
+    pub writable: bool,
+    /// A FIN or an error waits behind what there is to read.
+    pub ended: bool,
+}
