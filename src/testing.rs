@@ -262,6 +262,10 @@ impl Transport for Memory {
         }
     }
 
+    fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind> {
+        self.socket(slot).error.take()
+    }
+
     fn unsent(&mut self, _: usize) -> Option<u32> {
         None
     }

@@ -73,6 +73,10 @@ impl Transport for Kernel {
         Ok(false)
     }
 
+    fn take_error(&mut self, _: usize) -> Option<io::ErrorKind> {
+        None
+    }
+
     fn unsent(&mut self, _: usize) -> Option<u32> {
         None
     }

@@ -51,6 +51,9 @@ pub trait Transport {
     /// Why it will not be.
     fn connected(&mut self, slot: usize) -> io::Result<bool>;
 
+    /// The error that a socket has failed with, if it has: for one that is not read. It is told once.
+    fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind>;
+
     /// Bytes that were written and not acknowledged by the peer. `None` if nobody knows.
     fn unsent(&mut self, slot: usize) -> Option<u32>;
 

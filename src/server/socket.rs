@@ -179,6 +179,10 @@ impl Transport for Sockets {
         result
     }
 
+    fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind> {
+        Some(self.get_mut(slot)?.take_error().ok()??.kind())
+    }
+
     fn unsent(&mut self, slot: usize) -> Option<u32> {
         self.get_mut(slot).and_then(|stream| super::outq::unsent(stream))
     }
