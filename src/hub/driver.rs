@@ -190,7 +190,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.set_now(now);
         self.transport.lap();
         self.reads = 0;
-        while let Some((id, kind)) = self.failed_connects.pop() {
+        for (id, kind) in self.failed_connects.drain(..) {
             self.hub.handle_connect_failed(id, kind);
         }
         self.settle(handler);
@@ -261,7 +261,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.settle(handler);
         if self.hub.has_unarmed() {
             let now = self.transport.now();
-            self.hub.set_now(now);
+            self.hub.callback_returned(now);
         }
     }
 
@@ -282,7 +282,7 @@ impl<D, T: Transport> Driver<D, T> {
     fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
         let Some(took) = self.transport.lap() else { return false };
         let now = self.transport.now();
-        self.hub.set_now(now);
+        self.hub.callback_returned(now);
         if took >= NOTEWORTHY {
             let id = whose(&self.hub);
             self.hub.note_callback(took, id);

@@ -270,8 +270,6 @@ impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
         self.finish_read();
-        // Between two turns the clock is read before the application acts: no timer of theirs needs to be shifted.
-        self.began_closing.clear();
         self.turn = Turn {
             number: self.turn.number.wrapping_add(1),
             bytes: self.config.turn_bytes,
@@ -290,9 +288,15 @@ impl<D> Hub<D> {
         }
     }
 
-    /// The clock was read: everything until the next call happens at `now`. Connections that began to close since then did
-    /// so in a callback that has returned now, and this is when their timers start.
+    /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
     pub(super) fn set_now(&mut self, now: Time) {
+        self.began_closing.clear();
+        self.now = self.now.max(now);
+    }
+
+    /// The clock was read after a callback: what it has asked for begins now. Timers of connections that began to close
+    /// since the clock was read last start at `now`.
+    pub(super) fn callback_returned(&mut self, now: Time) {
         let by = now.since(self.now);
         self.now = self.now.max(now);
         if self.began_closing.is_empty() {
