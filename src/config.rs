@@ -23,6 +23,10 @@ pub struct Config {
     pub max_fragments: u32,
     /// Bytes that may be queued for one connection. 64 MiB: four of the largest messages.
     pub max_backlog: usize,
+    /// Bytes of commands that may wait for a loop: what other threads ask of it by a [`Handle`](crate::Handle), payloads
+    /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::HandleError::Full). 64 MiB: as
+    /// much as may be queued for one connection.
+    pub max_handle_queue: usize,
     /// What becomes of a connection whose next message would exceed `max_backlog`. Refuse: the caller learns it
     /// and decides.
     pub on_overflow: OnOverflow,
@@ -109,6 +113,7 @@ impl Default for Config {
             max_payload: 16 << 20,
             max_fragments: 1 << 20,
             max_backlog: 64 << 20,
+            max_handle_queue: 64 << 20,
             on_overflow: OnOverflow::Refuse,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),

@@ -192,6 +192,16 @@ impl<D> Hub<D> {
         self.sweeps.note_callback(took, id);
     }
 
+    /// Counts a message of a handle that could not be sent.
+    pub fn note_unsent(&mut self) {
+        self.stats.unsent += 1;
+    }
+
+    /// Counts a failed `accept`.
+    pub fn note_accept_error(&mut self) {
+        self.stats.accept_errors += 1;
+    }
+
     /// The id of the established connection in a slot.
     pub fn id_at(&self, slot: usize) -> Option<ConnectionId> {
         self.client_at(slot).map(|client| client.id())

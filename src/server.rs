@@ -5,10 +5,11 @@
 //! the socket, so an echoed message costs one read, one write and a share of one `epoll_wait`.
 
 use std::{
+    collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use mio::{Events, Poll, Token, Waker, event::Event as Readiness};
 
 mod handle;
 mod listener;
+mod mailbox;
 mod outq;
 mod resolver;
 #[cfg(feature = "signals")]
@@ -23,15 +25,16 @@ mod signals;
 mod socket;
 mod workers;
 
+use self::{
+    handle::Command,
+    listener::Listener,
+    mailbox::{Mailbox, Shared},
+    resolver::Resolver,
+    socket::{Sockets, Stopwatch},
+};
 pub use self::{
     handle::Handle,
     workers::{Workers, WorkersHandle},
-};
-use self::{
-    handle::{Command, Shared},
-    listener::Listener,
-    resolver::Resolver,
-    socket::{Sockets, Stopwatch},
 };
 use crate::{
     config::{Abort, Config},
@@ -84,6 +87,8 @@ struct Loop<D> {
     buffer: Vec<u8>,
     /// Where joined messages are lent from.
     scratch: Vec<u8>,
+    /// Commands that were taken from the mailbox.
+    commands: VecDeque<(usize, Command<D>)>,
     /// Slots that may have more to read although no event will say so.
     readable: Vec<usize>,
     start: Instant,
@@ -104,8 +109,7 @@ struct Parts<D> {
     worker: u8,
     poll: Poll,
     listeners: Vec<Listener>,
-    commands: mpsc::Receiver<Command<D>>,
-    sender: mpsc::Sender<Command<D>>,
+    mailbox: Arc<Mailbox<Command<D>>>,
     shared: Arc<Shared>,
     /// The other loops that shut down with this one.
     peers: Vec<Handle<D>>,
@@ -117,14 +121,13 @@ impl<D> Parts<D> {
     fn new(config: Config, worker: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
-        let (sender, commands) = mpsc::channel();
+        let mailbox = Arc::new(Mailbox::new(Arc::clone(&shared), config.max_handle_queue));
         Ok(Self {
             config,
             worker,
             poll,
             listeners: Vec::new(),
-            commands,
-            sender,
+            mailbox,
             shared,
             peers: Vec::new(),
             #[cfg(feature = "signals")]
@@ -141,7 +144,14 @@ impl<D> Parts<D> {
     }
 
     fn handle(&self) -> Handle<D> {
-        Handle::new(self.sender.clone(), Arc::clone(&self.shared))
+        Handle::new(Arc::clone(&self.mailbox))
+    }
+}
+
+/// Whoever holds a handle learns that nobody will execute its commands.
+impl<D> Drop for Parts<D> {
+    fn drop(&mut self) {
+        self.mailbox.stop();
     }
 }
 
@@ -184,6 +194,7 @@ impl<D: 'static> Server<D> {
                 resolver: Resolver::default(),
                 buffer: vec![0; parts.config.read_buffer.max(1024)],
                 scratch: Vec::new(),
+                commands: VecDeque::new(),
                 readable: Vec::new(),
                 start: Instant::now(),
                 watch: Stopwatch::default(),
@@ -281,7 +292,7 @@ impl<D: 'static> Server<D> {
             self.turn.dispatch(event, handler);
         }
         self.turn.end(handler);
-        Ok(self.turn.report())
+        Ok(self.turn.report(handler))
     }
 }
 
@@ -388,7 +399,13 @@ impl<D> Loop<D> {
         self.parts.shared.set_ready(self.hub.is_ready());
     }
 
-    fn report(&self) -> Option<ShutdownReport> {
+    /// The report of a shutdown that is complete. Commands that were queued before are executed, later ones refused.
+    fn report<H: Handler<Data = D>>(&mut self, handler: &mut H) -> Option<ShutdownReport> {
+        self.hub.shutdown_report()?;
+        for (_, command) in self.parts.mailbox.stop() {
+            command.execute(&mut self.hub);
+            self.deliver(handler);
+        }
         self.hub.shutdown_report().cloned()
     }
 
@@ -404,20 +421,15 @@ impl<D> Loop<D> {
 
     /// Commands of other threads.
     fn obey<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.parts.shared.heard();
+        self.parts.mailbox.take(&mut self.commands, COMMANDS);
         #[cfg(feature = "signals")]
         while let Some(request) = self.parts.watcher.as_mut().and_then(signals::Watcher::poll) {
             // Every loop has a watcher of its own.
             self.hub.obey(request);
         }
-        for left in (0..COMMANDS).rev() {
-            let Ok(command) = self.parts.commands.try_recv() else { break };
-            command.carry_out(&mut self.hub);
+        while let Some((_, command)) = self.commands.pop_front() {
+            command.execute(&mut self.hub);
             self.deliver(handler);
-            if left == 0 {
-                // There may be more, and no further wake-up for them: they get the next turn.
-                self.parts.shared.wake_again();
-            }
         }
         while let Some((ids, addresses)) = self.resolver.poll() {
             for id in ids {

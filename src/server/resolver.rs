@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use super::handle::Shared;
+use super::mailbox::Shared;
 use crate::id::ConnectionId;
 
 /// At most so many names are looked up at once; further ones wait, within their `connect_timeout`.
