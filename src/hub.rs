@@ -197,9 +197,9 @@ impl<D> Hub<D> {
         self.stats.unsent += 1;
     }
 
-    /// Counts a failed `accept`.
-    pub fn note_accept_error(&mut self) {
-        self.stats.accept_errors += 1;
+    /// Counts so many failed calls of `accept`.
+    pub fn note_accept_errors(&mut self, count: u64) {
+        self.stats.accept_errors += count;
     }
 
     /// The id of the established connection in a slot.

@@ -406,6 +406,7 @@ impl<D> Loop<D> {
             command.execute(&mut self.hub);
             self.deliver(handler);
         }
+        self.resolver = Resolver::default();
         self.hub.shutdown_report().cloned()
     }
 
@@ -474,11 +475,14 @@ impl<D> Loop<D> {
     fn accept(&mut self, index: usize) {
         let Some(listener) = self.parts.listeners.get_mut(index) else { return };
         let (hub, sockets, registry) = (&mut self.hub, &mut self.sockets, self.parts.poll.registry());
-        listener.accept(|stream, peer| {
+        let mut errors = 0;
+        let take = |stream, peer| {
             if let Some(slot) = hub.accept(peer) {
                 sockets.insert(slot, stream, registry, hub);
             }
-        });
+        };
+        listener.accept(take, |_| errors += 1);
+        self.hub.note_accept_errors(errors);
     }
 
     /// Slots whose turn at reading ended before their data did.
