@@ -199,26 +199,35 @@ impl<T, W, F, L> fmt::Debug for Mailbox<T, W, F, L> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
-    /// Fails as often as it says.
-    struct Faulty(Cell<u32>, Cell<u32>);
+    /// Fails as often as `failures` says, then counts.
+    #[derive(Default)]
+    struct Faulty {
+        failures: AtomicU32,
+        woken: AtomicU32,
+    }
 
     impl Wake for Faulty {
         fn wake(&self) -> io::Result<()> {
-            if let Some(left) = self.0.get().checked_sub(1) {
-                self.0.set(left);
+            if self.failures.load(Ordering::Relaxed) > 0 {
+                self.failures.fetch_sub(1, Ordering::Relaxed);
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
-            self.1.set(self.1.get() + 1);
+            self.woken.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }
     }
 
     fn mailbox(failures: u32, limit: usize) -> Mailbox<u64, Faulty> {
-        Mailbox::new(Arc::new(Shared::new(Faulty(Cell::new(failures), Cell::new(0)))), limit)
+        let faulty = Faulty { failures: failures.into(), ..Faulty::default() };
+        Mailbox::new(Arc::new(Shared::new(faulty)), limit)
+    }
+
+    fn woken(mailbox: &Mailbox<u64, Faulty>) -> u32 {
+        mailbox.shared.waker.woken.load(Ordering::Relaxed)
     }
 
     fn take(mailbox: &Mailbox<u64, Faulty>, most: usize) -> Vec<u64> {
@@ -233,7 +242,7 @@ mod tests {
         let denied = HandleError::NotWoken(io::ErrorKind::OutOfMemory);
         assert_eq!(mailbox.push(1, 0, Room::Limited), Err(denied));
         assert_eq!(mailbox.push(2, 0, Room::Limited), Ok(()));
-        assert_eq!(mailbox.shared.waker.1.get(), 1, "the second push woke the loop");
+        assert_eq!(woken(&mailbox), 1, "the second push woke the loop");
         assert_eq!(take(&mailbox, 9), [1, 2]);
     }
 
@@ -243,11 +252,11 @@ mod tests {
         for item in 0..5 {
             assert_eq!(mailbox.push(item, 0, Room::Limited), Ok(()));
         }
-        assert_eq!(mailbox.shared.waker.1.get(), 1);
+        assert_eq!(woken(&mailbox), 1);
         assert_eq!(take(&mailbox, 2), [0, 1]);
-        assert_eq!(mailbox.shared.waker.1.get(), 2, "three are left");
+        assert_eq!(woken(&mailbox), 2, "three are left");
         assert_eq!(take(&mailbox, 3), [2, 3, 4]);
-        assert_eq!(mailbox.shared.waker.1.get(), 2, "none is left");
+        assert_eq!(woken(&mailbox), 2, "none is left");
     }
 
     #[test]
