@@ -68,18 +68,19 @@ pub struct Config {
     pub max_head: usize,
     /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
     pub max_headers: usize,
-    /// Connections of one loop in any state; more are closed at accept. The most a loop can number. With
-    /// [`Workers`](crate::Workers) this limit and the next two are for each loop.
+    /// Connections of one loop in any state. Where all places are taken, a newcomer gets that of the oldest connection whose
+    /// request was refused, or else that of the oldest handshake; if there is neither, it is closed at accept. The default
+    /// is the most that a loop can number. With [`Workers`](crate::Workers) this limit and the next two are for each loop.
     pub max_connections: usize,
     /// Of these, connections from one IPv4 address, or one /64 of IPv6: a site is given that many, and chooses among them
-    /// as it likes. More are closed at accept. The kernel spreads an address over several loops by its ports, so each may
-    /// have as many. `None`: no limit and no books about it, since behind one address may be a proxy or a whole company;
-    /// with a limit, 30 to 60 bytes an address.
+    /// as it likes. More are closed at accept. A connection whose request was refused does not count. The kernel spreads an
+    /// address over several loops by its ports, so each may have as many. `None`: no limit and nothing counted, since a proxy
+    /// or a whole company may share one address; with a limit, 30 to 60 bytes an address.
     pub max_connections_per_address: Option<u32>,
-    /// Connections whose handshake is not complete. One more, and the oldest of them is closed: a client in good faith is
-    /// done within a round trip or two, and one that only holds a place is not, whatever it trickles. `None` is half of
-    /// `max_connections`, within 64 and 16,384: so there are always places for connections, their request heads take at
-    /// most 256 MiB, and with round trips of 200 ms even 80,000 new ones a second push nobody out.
+    /// Connections whose handshake is not complete. With one more, the oldest of them is closed: an honest client finishes
+    /// within two round trips, a slow-loris client does not. `None` is half of `max_connections`, within 64 and 16,384: so
+    /// large servers always have places for connections, their request heads take at most 256 MiB, and with round trips of
+    /// 200 ms even 80,000 new ones a second push nobody out.
     pub max_handshakes: Option<usize>,
     /// Whose pages may connect; others get 403, before the application is asked. `None`: everybody's, or the application
     /// decides. A server that knows its users by cookies wants a list here.

@@ -688,10 +688,14 @@ impl Conn {
         before != self.state
     }
 
-    /// Its handshake is the oldest of too many.
+    /// A newcomer gets its place: it was refused, or its handshake is the oldest.
     pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
-        let cause = Some(HandshakeCause::TooManyConnections);
-        self.apply(Input::Terminate, Why::Handshake { cause, response: Vec::new() }, cx);
+        if self.state == State::Connecting {
+            let cause = Some(HandshakeCause::TooManyConnections);
+            self.apply(Input::Terminate, Why::Handshake { cause, response: Vec::new() }, cx);
+        } else {
+            self.apply(Input::LingerEnd, Why::Nothing, cx);
+        }
     }
 
     /// The soft sweep found it without one byte of a request.
