@@ -182,16 +182,19 @@ mod tests {
             if !self.admission.admits(peer) {
                 return None;
             }
-            let mut evicted: Vec<_> = self.admission.next_to_evict(self.live()).into_iter().collect();
-            evicted.iter().for_each(|slot| self.set(*slot, State::Closed));
+            let room = self.admission.next_to_evict(self.live());
+            if let Some(slot) = room {
+                self.set(slot, State::Closed);
+            }
             if self.live() >= self.admission.max_connections() {
                 return None;
             }
             self.states.push((peer, State::Connecting));
             let oldest = self.admission.accepted(id(self.states.len() - 1), peer);
-            oldest.iter().for_each(|slot| self.set(*slot, State::Closed));
-            evicted.extend(oldest);
-            Some(evicted)
+            if let Some(slot) = oldest {
+                self.set(slot, State::Closed);
+            }
+            Some(room.into_iter().chain(oldest).collect())
         }
     }
 
