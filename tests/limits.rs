@@ -157,6 +157,61 @@ proptest! {
     }
 }
 
+// Violations.
+
+/// A header that was cut kept a violation to itself until the rest of it was there: `82 7e` alone got no answer.
+#[test]
+fn a_violation_is_failed_with_the_first_byte_that_shows_it() {
+    use ProtocolError as E;
+    let fragment: &[u8] = &[0x01, 0x80, 0, 0, 0, 0];
+    let too_big = |limit| Cause::TooBig { limit };
+    let rows: &[(&str, &[u8], &[u8], Cause)] = &[
+        ("not masked", &[], &[0x82, 0x05], Cause::Protocol(E::Unmasked)),
+        ("not masked, 16 bits of length", &[], &[0x82, 0x7e], Cause::Protocol(E::Unmasked)),
+        ("not masked, 64 bits of length", &[], &[0x82, 0x7f], Cause::Protocol(E::Unmasked)),
+        ("a fragment not masked", fragment, &[0x80, 0x7e], Cause::Protocol(E::Unmasked)),
+        ("RSV1", &[], &[0xc2], Cause::Protocol(E::ReservedBits)),
+        ("RSV2", &[], &[0xa2], Cause::Protocol(E::ReservedBits)),
+        ("RSV1 on a Ping", &[], &[0xc9], Cause::Protocol(E::ReservedBits)),
+        ("opcode 3", &[], &[0x83], Cause::Protocol(E::ReservedOpcode(3))),
+        ("a fragmented Ping", &[], &[0x09], Cause::Protocol(E::FragmentedControl)),
+        ("a long Ping", &[], &[0x89, 0xfe], Cause::Protocol(E::ControlTooLong)),
+        ("a long Close in a message", fragment, &[0x88, 0xff], Cause::Protocol(E::ControlTooLong)),
+        ("nothing to continue", &[], &[0x80], Cause::Protocol(E::UnexpectedContinuation)),
+        ("a new message in another", fragment, &[0x81], Cause::Protocol(E::ExpectedContinuation)),
+        ("a fragment too many", &[fragment, &[0, 0x80, 0, 0, 0, 0]].concat(), &[0x00], too_big(2)),
+        ("5 in 16 bits", &[], &[0x82, 0xfe, 0, 5], Cause::Protocol(E::NonMinimalLength)),
+        ("5 in 64 bits", &[], &[0x82, 0xff, 0, 0, 0, 0, 0, 0], Cause::Protocol(E::NonMinimalLength)),
+        ("the top bit of a length", &[], &[0x82, 0xff, 0x80], Cause::Protocol(E::LengthTopBit)),
+        ("2^56 bytes and more", &[], &[0x82, 0xff, 0x01], too_big(1000)),
+        ("1,024 bytes", &[], &[0x82, 0xfe, 0x04], too_big(1000)),
+        ("1,001 bytes", &[], &[0x82, 0xfe, 0x03, 0xe9], too_big(1000)),
+    ];
+    for (name, before, bytes, cause) in rows {
+        let open = || {
+            let mut config = Config::default();
+            (config.max_payload, config.max_fragments) = (1000, 2);
+            let mut session = Session::open(config, Keeper::default());
+            session.read(before);
+            session
+        };
+        let mut session = open();
+        for byte in *bytes {
+            assert_eq!(session.handler().closed, None, "{name}: not before its last byte");
+            session.read(&[*byte]);
+        }
+        let closed = session.handler().closed.as_ref().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(closed.cause, *cause, "{name}");
+        // The same in one read, and whatever comes behind it.
+        for rest in [[0; 20], [0xff; 20]] {
+            let mut session = open();
+            session.read(&[bytes, rest.as_slice()].concat());
+            let closed = session.handler().closed.as_ref().unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(closed.cause, *cause, "{name}, in one read");
+        }
+    }
+}
+
 // Origins.
 
 fn asked_from(origin: &str) -> (Session<Keeper>, String) {

@@ -14,7 +14,7 @@ use crate::{
     error::{ProtocolError, Violation},
     event::Kind,
     wire::{
-        header::{self, Header, Opcode},
+        header::{self, Header, MAX_HEADER, Opcode, Prefix},
         mask,
         utf8::Utf8,
     },
@@ -200,17 +200,16 @@ impl Inbound {
         if cursor.rest.is_empty() {
             return Ok(Whole::Empty);
         }
-        let Some(header) = header::parse(cursor.rest)? else { return Ok(Whole::Cut) };
-        limits.check(&header)?;
+        let header = match limits.parse(cursor.rest, None) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(Whole::Cut),
+            Err(violation) => return Err(limits.judge(cursor.rest, None).err().unwrap_or(violation)),
+        };
         let kind = match header.opcode {
             Opcode::Text => Some(Kind::Text),
             Opcode::Binary => Some(Kind::Binary),
-            Opcode::Continuation => return Err(ProtocolError::UnexpectedContinuation.into()),
-            Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
         };
-        if kind.is_some() {
-            limits.check_announced(&header, header.rsv1, 0)?;
-        }
         let here = (cursor.rest.len() - header.header_length) as u64;
         if header.length > here || !header.fin {
             return Ok(Whole::Cut);
@@ -255,22 +254,11 @@ impl Inbound {
                     return Ok(None);
                 }
             }
-            let (header, spilled) = if self.spill.is_empty() {
-                (header::parse(cursor.rest)?, false)
-            } else {
-                (self.complete_header(cursor)?, true)
-            };
-            let Some(header) = header else {
-                if !spilled {
-                    self.spill.extend_from_slice(cursor.take_all());
-                }
-                return Ok(None);
-            };
-            limits.check(&header)?;
+            let Some((header, spilled)) = self.next_header(cursor, limits)? else { return Ok(None) };
             if header.opcode.is_control() {
                 return Ok(self.control(cursor, &header, spilled));
             }
-            self.begin_frame(&header, limits)?;
+            self.begin_frame(&header);
             if !spilled {
                 cursor.take(header.header_length);
             }
@@ -278,10 +266,43 @@ impl Inbound {
         }
     }
 
+    /// The next header, and whether it lies in `spill`; `None` if it is cut. What is there of it is kept then, and has shown
+    /// no violation.
+    fn next_header(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: Limits,
+    ) -> Result<Option<(Header, bool)>, Violation> {
+        let underway = self.underway();
+        let spilled = !self.spill.is_empty();
+        let parsed = if spilled {
+            self.complete_header(cursor, limits, underway)
+        } else {
+            limits.parse(cursor.rest, underway)
+        };
+        match parsed {
+            Ok(Some(header)) => Ok(Some((header, spilled))),
+            Ok(None) => {
+                self.spill.extend_from_slice(cursor.take_all());
+                limits.judge(&self.spill, underway)?;
+                Ok(None)
+            }
+            Err(violation) => {
+                let bytes = if spilled { self.spill.as_slice() } else { &*cursor.rest };
+                Err(limits.judge(bytes, underway).err().unwrap_or(violation))
+            }
+        }
+    }
+
     /// Moves bytes from the cursor to the spilled beginning of a header until that is whole.
-    fn complete_header(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Header>, Violation> {
+    fn complete_header(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: Limits,
+        underway: Option<Underway>,
+    ) -> Result<Option<Header>, Violation> {
         loop {
-            if let Some(header) = header::parse(&self.spill)? {
+            if let Some(header) = limits.parse(&self.spill, underway)? {
                 return Ok(Some(header));
             }
             match cursor.take(1) {
@@ -289,6 +310,14 @@ impl Inbound {
                 byte => self.spill.extend_from_slice(byte),
             }
         }
+    }
+
+    fn underway(&self) -> Option<Underway> {
+        self.kind.map(|_| Underway {
+            compressed: self.packed,
+            received: self.partial_bytes(),
+            fragments: self.fragments,
+        })
     }
 
     /// A control frame: lent if it lies whole in the buffer, else collected in `spill`.
@@ -316,18 +345,10 @@ impl Inbound {
         Some(Item::JoinedControl(header.opcode, header.header_length))
     }
 
-    /// §5.4: a data frame begins; the message's kind and limits are known from here on.
-    fn begin_frame(&mut self, header: &Header, limits: Limits) -> Result<(), Violation> {
-        let kind = match (header.opcode, self.kind) {
-            (Opcode::Text, None) => Kind::Text,
-            (Opcode::Binary, None) => Kind::Binary,
-            (Opcode::Continuation, Some(kind)) => kind,
-            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
-            _ => return Err(ProtocolError::ExpectedContinuation.into()),
-        };
-        // Of a compressed message it is what was received that is announced; what it inflates to is seen at its end.
-        limits.check_announced(header, header.rsv1 || self.packed, self.partial_bytes())?;
+    /// §5.4: a data frame begins, whose header was checked.
+    fn begin_frame(&mut self, header: &Header) {
         if self.kind.is_none() {
+            self.kind = Some(if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary });
             self.fragments = 0;
             self.utf8 = Utf8::default();
             self.packed = header.rsv1;
@@ -337,12 +358,7 @@ impl Inbound {
             }
         }
         self.fragments += 1;
-        if self.fragments > limits.max_fragments {
-            return Err(Violation::TooBig { limit: u64::from(limits.max_fragments) });
-        }
-        self.kind = Some(kind);
         self.frame = Some(Frame { fin: header.fin, mask: header.mask, done: 0, left: header.length });
-        Ok(())
     }
 
     /// Takes what the cursor has of the frame's payload. Returns the kind if that completed the message.
@@ -419,29 +435,73 @@ impl Frame {
     }
 }
 
+/// The message that the next data frame continues.
+#[derive(Clone, Copy, Debug)]
+struct Underway {
+    compressed: bool,
+    /// Payload so far, as it came.
+    received: u64,
+    fragments: u32,
+}
+
 impl Limits {
-    /// What is true of every frame: masks as the role has it (§5.1), no reserved bit (§5.2).
-    fn check(self, header: &Header) -> Result<(), Violation> {
-        match (self.expect_mask, header.mask) {
-            (true, None) => Err(ProtocolError::Unmasked.into()),
-            (false, Some(_)) => Err(ProtocolError::Masked.into()),
-            _ if header.rsv1 && !self.allows_rsv1(header.opcode) => Err(ProtocolError::ReservedBits.into()),
-            _ => Ok(()),
+    /// A whole header that breaks no rule; `None` if it is cut. Which of several violations is returned is chance.
+    #[inline]
+    fn parse(self, bytes: &[u8], underway: Option<Underway>) -> Result<Option<Header>, Violation> {
+        let Some(header) = header::parse(bytes)? else { return Ok(None) };
+        self.check(&header.prefix(), underway)?;
+        Ok(Some(header))
+    }
+
+    /// The violation that the fewest of these bytes show, so that it does not depend on how the bytes were cut.
+    #[cold]
+    #[inline(never)]
+    fn judge(self, bytes: &[u8], underway: Option<Underway>) -> Result<(), Violation> {
+        for end in 1..=bytes.len().min(MAX_HEADER) {
+            if let Some(prefix) = header::peek(bytes.get(..end).unwrap_or_default())? {
+                self.check(&prefix, underway)?;
+            }
         }
+        Ok(())
     }
 
-    /// RFC 7692 §6: RSV1 is for the first frame of a message, once compression was negotiated.
-    fn allows_rsv1(self, opcode: Opcode) -> bool {
-        self.deflate && matches!(opcode, Opcode::Text | Opcode::Binary)
-    }
-
-    /// The whole message so far and announced, against `max_payload`; compressed, with what DEFLATE costs where it cannot
-    /// save anything.
-    fn check_announced(self, header: &Header, compressed: bool, so_far: u64) -> Result<(), Violation> {
+    /// The rules that depend on the connection, in the order of the bytes that they look at.
+    #[inline]
+    fn check(self, header: &Prefix, underway: Option<Underway>) -> Result<(), Violation> {
+        if header.rsv1 && !self.allows_rsv1(header.opcode) {
+            return Err(ProtocolError::ReservedBits.into());
+        }
+        match (header.opcode, underway) {
+            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
+            (Opcode::Continuation, Some(message)) if message.fragments >= self.max_fragments => {
+                return Err(Violation::TooBig { limit: u64::from(self.max_fragments) });
+            }
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(ProtocolError::ExpectedContinuation.into());
+            }
+            _ => {}
+        }
+        match (self.expect_mask, header.masked) {
+            (true, Some(false)) => return Err(ProtocolError::Unmasked.into()),
+            (false, Some(true)) => return Err(ProtocolError::Masked.into()),
+            _ => {}
+        }
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        // Of a compressed message it is what was received that is announced; what it inflates to is seen at its end.
+        let compressed = header.rsv1 || underway.is_some_and(|message| message.compressed);
+        let received = underway.map_or(0, |message| message.received);
+        // Where DEFLATE cannot save anything it costs a little.
         let slack = if compressed { self.max_payload / 256 + 64 } else { 0 };
-        if so_far.saturating_add(header.length) > self.max_payload.saturating_add(slack) {
+        if received.saturating_add(header.length_so_far) > self.max_payload.saturating_add(slack) {
             return Err(Violation::TooBig { limit: self.max_payload });
         }
         Ok(())
+    }
+
+    /// RFC 7692 §6: RSV1 is for the first frame of a message, once compression was negotiated.
+    const fn allows_rsv1(self, opcode: Opcode) -> bool {
+        self.deflate && matches!(opcode, Opcode::Text | Opcode::Binary)
     }
 }
