@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_handshake_goes_if_there_is_one_too_many() {
+    fn the_oldest_handshake_makes_room() {
         let mut hub = Hub::new(|config| config.max_handshakes = Some(3));
         for slot in 0..3 {
             assert_eq!(hub.accept(A), Some(vec![]), "{slot}");
