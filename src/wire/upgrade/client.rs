@@ -204,6 +204,12 @@ impl<'a> ServerResponse<'a> {
         self.status
     }
 
+    /// Whether another response follows it (RFC 9110 §15.2): a client that cannot use this one skips it. A 101 is the last
+    /// response of its connection.
+    pub const fn is_interim(&self) -> bool {
+        self.status / 100 == 1 && self.status != 101
+    }
+
     /// The value of the first line of that name, in any case, without the blanks around it.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         values(self.headers, name).next()
