@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::wire::upgrade::Origins;
+mod origins;
+
+pub(crate) use self::origins::Origin;
+pub use self::origins::{OriginError, Origins};
 
 /// The settings of a server. Change what matters and keep the rest:
 ///

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+mod connect;
 #[cfg(fuzzing)]
 pub mod coverage;
 #[cfg_attr(not(feature = "deflate"), path = "conn/no_deflate.rs")]
@@ -31,6 +32,12 @@ mod transmit;
 
 use self::outbound::Backlog;
 pub(crate) use self::transmit::Frames;
+pub use self::{
+    connect::ConnectRequest,
+    inbound::Cursor,
+    opening::Target,
+    state::{Effect, Input, State, Step, step},
+};
 use self::{
     deflate::Sharing,
     lifecycle::{Ending, Why},
@@ -44,11 +51,6 @@ pub(crate) use self::{
     inbound::{Inbound, Item, Limits},
     outbound::{Cork, Corked},
     path::Path,
-};
-pub use self::{
-    inbound::Cursor,
-    opening::Target,
-    state::{Effect, Input, State, Step, step},
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Closed, Initiator},

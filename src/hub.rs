@@ -49,7 +49,7 @@ use crate::{
     time::Time,
     wire::{
         header::Opcode,
-        keys::Keys,
+        keys::MaskKeys,
         upgrade::{
             HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
         },
@@ -136,7 +136,7 @@ impl<D> Hub<D> {
             slots_high: 0,
             generation: 0,
             deadlines: Deadlines::default(),
-            cork: Cork::new(Keys::new(seed)),
+            cork: Cork::new(MaskKeys::new(seed)),
             deflate: Deflate::default(),
             notes: VecDeque::new(),
             listed: VecDeque::new(),
@@ -578,7 +578,7 @@ impl<D> Hub<D> {
         if before != after {
             self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
             if !conn.is_client() {
-                self.admission.changed(id, conn.peer(), before, after);
+                self.admission.changed(id, || conn.peer(), before, after);
             }
             *self.counter(before) -= 1;
             *self.counter(after) += 1;

@@ -38,8 +38,7 @@ pub use self::{
 };
 use crate::{
     config::{Abort, Config},
-    conn::{Cursor, Target},
-    connect::ConnectRequest,
+    conn::{ConnectRequest, Cursor, Target},
     error::{BindError, ConnectError},
     event::Event,
     handler::{Handler, Upgrade, UpgradeRequest},

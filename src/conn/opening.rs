@@ -12,14 +12,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    Coding, Conn, Context, Cursor, Flags, Todo, Work,
+    Coding, Conn, ConnectRequest, Context, Cursor, Flags, Todo, Work,
     lifecycle::Why,
     peer::Peer,
     state::{Input, State},
 };
 use crate::{
     config::{Config, Overrides},
-    connect::ConnectRequest,
     error::HandshakeCause,
     time::Time,
     wire::upgrade::{ClientKey, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Offer, ServerResponse},

@@ -98,7 +98,14 @@ impl Admission {
     }
 
     /// The state of a peer's connection has changed from `before`.
-    pub(super) fn changed(&mut self, id: ConnectionId, peer: SocketAddr, before: State, after: State) {
+    #[inline]
+    pub(super) fn changed(
+        &mut self,
+        id: ConnectionId,
+        peer: impl FnOnce() -> SocketAddr,
+        before: State,
+        after: State,
+    ) {
         if before == State::Connecting {
             self.handshakes.remove(&Age::of(id));
         }
@@ -108,7 +115,7 @@ impl Admission {
                 self.release(peer);
             }
             // A refused one has released its share already.
-            State::Closed if self.refused.remove(&Age::of(id)) => {}
+            State::Closed if !self.refused.is_empty() && self.refused.remove(&Age::of(id)) => {}
             State::Closed => self.release(peer),
             State::Connecting
             | State::Open
@@ -120,10 +127,14 @@ impl Admission {
     }
 
     /// One less from there.
-    fn release(&mut self, peer: SocketAddr) {
-        if self.limits.per_address.is_none() {
-            return;
+    #[inline]
+    fn release(&mut self, peer: impl FnOnce() -> SocketAddr) {
+        if self.limits.per_address.is_some() {
+            self.release_share(peer());
         }
+    }
+
+    fn release_share(&mut self, peer: SocketAddr) {
         if let Entry::Occupied(mut count) = self.by_address.entry(neighbourhood(peer)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
@@ -173,7 +184,7 @@ mod tests {
         fn set(&mut self, slot: usize, after: State) {
             let (peer, before) = self.states[slot];
             self.states[slot].1 = after;
-            self.admission.changed(id(slot), peer, before, after);
+            self.admission.changed(id(slot), || peer, before, after);
         }
 
         /// Lets one in, if that is allowed. Returns the slots that were evicted for it.

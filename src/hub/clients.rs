@@ -6,8 +6,7 @@ use super::{Hub, ShutdownRequest, Slot};
 use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
-    conn::{Frames, State, Timing},
-    connect::ConnectRequest,
+    conn::{ConnectRequest, Frames, State, Timing},
     error::{ConnectError, SendError},
     event::{Message, Stats},
     id::ConnectionId,

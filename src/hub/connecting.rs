@@ -4,8 +4,7 @@ use std::{io, net::SocketAddr};
 
 use super::{Hub, Slot};
 use crate::{
-    conn::{Conn, Cursor, Target},
-    connect::ConnectRequest,
+    conn::{Conn, ConnectRequest, Cursor, Target},
     error::{ConnectError, HandshakeCause},
     id::ConnectionId,
     shutdown::Phase,

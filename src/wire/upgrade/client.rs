@@ -15,13 +15,13 @@ use base64::engine::general_purpose::STANDARD;
 use httparse::{Header, ParserConfig};
 use thiserror::Error;
 
-use super::handshake::Accepted;
+use super::accepted::Accepted;
 use super::head::Head;
-use super::is_token;
-use super::lists::{Extensions, Single, list_contains, single, values};
+use super::headers::{HeaderStorage, Single, list_contains, single, values};
+use super::lists::Extensions;
 use super::refusal::Refusal;
-use super::request::HeaderStorage;
 use super::response::{ExtraHeader, HeaderValue, ResponseError, write_line};
+use super::token::is_token;
 use super::url::{Url, UrlError};
 use crate::error::{HandshakeCause, ResponseFault};
 
