@@ -176,7 +176,7 @@ impl Inbound {
     ) -> Result<Option<Item<'b>>, Violation> {
         let cut = work.as_deref_mut().map(|work| &mut work.inbound).filter(|inbound| !inbound.is_idle());
         match cut {
-            None => match Self::whole(cursor, limits, unpacker)? {
+            None => match Self::whole(cursor, limits, unpacker) {
                 Whole::Item(item) => Ok(Some(item)),
                 Whole::Empty => Ok(None),
                 Whole::Bad(payload, violation) => {
@@ -192,19 +192,15 @@ impl Inbound {
 
     /// The common case: nothing is kept, and a whole message or control frame lies at the front.
     #[inline]
-    fn whole<'b>(
-        cursor: &mut Cursor<'b>,
-        limits: Limits,
-        unpacker: &mut Unpacker<'_>,
-    ) -> Result<Whole<'b>, Violation> {
+    fn whole<'b>(cursor: &mut Cursor<'b>, limits: Limits, unpacker: &mut Unpacker<'_>) -> Whole<'b> {
         if cursor.rest.is_empty() {
-            return Ok(Whole::Empty);
+            return Whole::Empty;
         }
-        let header = match limits.parse(cursor.rest, None) {
-            Ok(Some(header)) => header,
-            Ok(None) => return Ok(Whole::Cut),
-            Err(violation) => return Err(limits.judge(cursor.rest, None).err().unwrap_or(violation)),
-        };
+        // What is cut or breaks a rule is the general case's.
+        let Ok(Some(header)) = header::parse(cursor.rest) else { return Whole::Cut };
+        if limits.check(&header.prefix(), None).is_err() {
+            return Whole::Cut;
+        }
         let kind = match header.opcode {
             Opcode::Text => Some(Kind::Text),
             Opcode::Binary => Some(Kind::Binary),
@@ -212,7 +208,7 @@ impl Inbound {
         };
         let here = (cursor.rest.len() - header.header_length) as u64;
         if header.length > here || !header.fin {
-            return Ok(Whole::Cut);
+            return Whole::Cut;
         }
         cursor.take(header.header_length);
         let payload = cursor.take(usize::try_from(header.length).unwrap_or(usize::MAX));
@@ -220,20 +216,20 @@ impl Inbound {
             mask::apply(payload, key, 0);
         }
         match kind {
-            None => Ok(Whole::Item(Item::Control(header.opcode, payload))),
+            None => Whole::Item(Item::Control(header.opcode, payload)),
             Some(kind) if header.rsv1 => {
                 let mut utf8 = Utf8::default();
                 let target = Target { message: cursor.scratch, kind: Some(kind), utf8: &mut utf8, limits };
                 let unpacked = unpacker.whole(payload, target);
-                Ok(match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
+                match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
                     Ok(()) => Whole::Item(Item::JoinedMessage(kind)),
                     Err(violation) => Whole::Bad(payload, violation),
-                })
+                }
             }
             Some(Kind::Text) if str::from_utf8(payload).is_err() => {
-                Ok(Whole::Bad(payload, Violation::InvalidUtf8))
+                Whole::Bad(payload, Violation::InvalidUtf8)
             }
-            Some(kind) => Ok(Whole::Item(Item::Message(kind, payload))),
+            Some(kind) => Whole::Item(Item::Message(kind, payload)),
         }
     }
 
@@ -254,7 +250,18 @@ impl Inbound {
                     return Ok(None);
                 }
             }
-            let Some((header, spilled)) = self.next_header(cursor, limits)? else { return Ok(None) };
+            let underway = self.underway();
+            let (header, spilled) = match header::parse(cursor.rest) {
+                Ok(Some(header))
+                    if self.spill.is_empty() && limits.check(&header.prefix(), underway).is_ok() =>
+                {
+                    (header, false)
+                }
+                _ => match self.cut_header(cursor, limits, underway)? {
+                    Some(header) => (header, true),
+                    None => return Ok(None),
+                },
+            };
             if header.opcode.is_control() {
                 return Ok(self.control(cursor, &header, spilled));
             }
@@ -266,43 +273,26 @@ impl Inbound {
         }
     }
 
-    /// The next header, and whether it lies in `spill`; `None` if it is cut. What is there of it is kept then, and has shown
-    /// no violation.
-    fn next_header(
-        &mut self,
-        cursor: &mut Cursor<'_>,
-        limits: Limits,
-    ) -> Result<Option<(Header, bool)>, Violation> {
-        let underway = self.underway();
-        let spilled = !self.spill.is_empty();
-        let parsed = if spilled {
-            self.complete_header(cursor, limits, underway)
-        } else {
-            limits.parse(cursor.rest, underway)
-        };
-        match parsed {
-            Ok(Some(header)) => Ok(Some((header, spilled))),
-            Ok(None) => {
-                self.spill.extend_from_slice(cursor.take_all());
-                limits.judge(&self.spill, underway)?;
-                Ok(None)
-            }
-            Err(violation) => {
-                let bytes = if spilled { self.spill.as_slice() } else { &*cursor.rest };
-                Err(limits.judge(bytes, underway).err().unwrap_or(violation))
-            }
-        }
-    }
-
-    /// Moves bytes from the cursor to the spilled beginning of a header until that is whole.
-    fn complete_header(
+    /// The next header, which is cut or breaks a rule. Collects it in `spill`; `None` if the rest of it is not here, and what
+    /// is here breaks no rule. Of several violations it returns the one that the fewest bytes show, however they are cut.
+    #[cold]
+    fn cut_header(
         &mut self,
         cursor: &mut Cursor<'_>,
         limits: Limits,
         underway: Option<Underway>,
     ) -> Result<Option<Header>, Violation> {
+        if self.spill.is_empty() {
+            for end in 1..=cursor.rest.len().min(MAX_HEADER) {
+                limits.check_cut(cursor.rest.get(..end).unwrap_or_default(), underway)?;
+            }
+            debug_assert_eq!(header::parse(cursor.rest), Ok(None), "it breaks no rule, so it is cut");
+            self.spill.extend_from_slice(cursor.take_all());
+            return Ok(None);
+        }
         loop {
-            if let Some(header) = limits.parse(&self.spill, underway)? {
+            limits.check_cut(&self.spill, underway)?;
+            if let Some(header) = header::parse(&self.spill)? {
                 return Ok(Some(header));
             }
             match cursor.take(1) {
@@ -445,28 +435,9 @@ struct Underway {
 }
 
 impl Limits {
-    /// A whole header that breaks no rule; `None` if it is cut. Which of several violations is returned is chance.
-    #[inline]
-    fn parse(self, bytes: &[u8], underway: Option<Underway>) -> Result<Option<Header>, Violation> {
-        let Some(header) = header::parse(bytes)? else { return Ok(None) };
-        self.check(&header.prefix(), underway)?;
-        Ok(Some(header))
-    }
-
-    /// The violation that the fewest of these bytes show, so that it does not depend on how the bytes were cut.
-    #[cold]
-    #[inline(never)]
-    fn judge(self, bytes: &[u8], underway: Option<Underway>) -> Result<(), Violation> {
-        for end in 1..=bytes.len().min(MAX_HEADER) {
-            if let Some(prefix) = header::peek(bytes.get(..end).unwrap_or_default())? {
-                self.check(&prefix, underway)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The rules that depend on the connection, in the order of the bytes that they look at.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is in the way of every message, and most of it falls out")]
     fn check(self, header: &Prefix, underway: Option<Underway>) -> Result<(), Violation> {
         if header.rsv1 && !self.allows_rsv1(header.opcode) {
             return Err(ProtocolError::ReservedBits.into());
@@ -498,6 +469,11 @@ impl Limits {
             return Err(Violation::TooBig { limit: self.max_payload });
         }
         Ok(())
+    }
+
+    /// The same for the beginning of a header, and the rules that need no connection.
+    fn check_cut(self, bytes: &[u8], underway: Option<Underway>) -> Result<(), Violation> {
+        header::peek(bytes)?.map_or(Ok(()), |prefix| self.check(&prefix, underway))
     }
 
     /// RFC 7692 §6: RSV1 is for the first frame of a message, once compression was negotiated.
