@@ -69,6 +69,11 @@ pub struct Config {
     pub closing_bytes: u64,
     /// Bytes of an upgrade request's head; more is refused with 431. A response's head has the same limits. 16 KiB: cookies and tokens are long.
     pub max_head: usize,
+    /// Bytes of a request's path that a connection keeps for [`Client::path`](crate::Client::path); a longer one is not kept.
+    /// 256: paths that name a room or a user are shorter, and a peer chooses how long they are, up to `max_head`. Those
+    /// of up to 14 bytes cost nothing, longer ones a buffer. 0: none is kept, for applications that look at it in `on_upgrade`
+    /// only.
+    pub max_path_kept: usize,
     /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
     pub max_headers: usize,
     /// Connections of one loop in any state. Where all places are taken, a newcomer gets that of the oldest connection whose
@@ -139,6 +144,7 @@ impl Default for Config {
             closing_bytes: 16 << 20,
             max_head: 16 << 10,
             max_headers: 100,
+            max_path_kept: 256,
             max_connections: crate::id::MAX_SLOTS,
             max_connections_per_address: None,
             max_handshakes: None,

@@ -235,7 +235,7 @@ impl Conn {
         self.peer.address()
     }
 
-    pub(crate) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_str()
     }
 
@@ -752,7 +752,7 @@ impl Conn {
         coding: Option<Coding>,
         cx: &mut Context<'_>,
     ) {
-        self.path = Path::new(path);
+        self.path = Path::new(path, cx.config.max_path_kept);
         if subprotocol.is_some() || overrides.is_some() || coding.is_some() {
             let subprotocol = subprotocol.map(|name| Box::new(Box::from(name)));
             let overrides = overrides.map(Box::new);

@@ -20,6 +20,8 @@ const CLOSE: u8 = 0x88;
 #[derive(Default)]
 struct Keeper {
     id: Option<ConnectionId>,
+    /// Of the last request.
+    path: String,
     heard: usize,
     closed: Option<Closed>,
     failed: Option<HandshakeCause>,
@@ -28,7 +30,8 @@ struct Keeper {
 impl Handler for Keeper {
     type Data = ();
 
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        request.path().clone_into(&mut self.path);
         Upgrade::accept(())
     }
 
@@ -209,6 +212,26 @@ fn a_violation_is_failed_with_the_first_byte_that_shows_it() {
             let closed = session.handler().closed.as_ref().unwrap_or_else(|| panic!("{name}"));
             assert_eq!(closed.cause, *cause, "{name}, in one read");
         }
+    }
+}
+
+// Paths.
+
+/// A quiet connection kept a path of up to 15 KB, as its peer chose.
+#[test]
+fn a_path_that_is_too_long_is_seen_and_not_kept() {
+    for (length, kept) in [(1, true), (14, true), (15, true), (256, true), (257, false), (15_000, false)] {
+        let path = format!("/{}", "x".repeat(length - 1));
+        let request = REQUEST.strip_prefix(b"GET /").expect("its beginning");
+        let mut session = Session::new(Config::default(), Keeper::default());
+        session.read(&[b"GET ", path.as_bytes(), request].concat());
+        session.take_written();
+        assert_eq!(session.handler().path, path, "the application sees it whole");
+        let id = session.handler().id.expect("it is open");
+        session.act(|clients, _| {
+            let client = clients.get(id).expect("it is open");
+            assert_eq!(client.path(), kept.then_some(path.as_str()), "{length}");
+        });
     }
 }
 
