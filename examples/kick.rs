@@ -15,14 +15,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let path = format!("/{name}");
 
             // One by one, with a last message that even a full backlog has room for ...
-            let loudest = clients.iter().find(|client| client.path() == path && client.buffered_amount() > 0);
+            let loudest =
+                clients.iter().find(|client| client.path() == Some(&path) && client.buffered_amount() > 0);
             if let Some(id) = loudest.map(|client| client.id()) {
                 clients.kick(id, "you never listen", CloseFrame::of(adjourn::CloseCode::POLICY), true);
             }
             // ... and all the others in one sweep, which tells when the last of them has gone.
             let frame =
                 CloseFrame::truncating(4003, format!("kicked by {id}")).expect("4003 is a legal code");
-            clients.close_where(frame, Pace::AtOnce, move |client| client.path() == path);
+            clients.close_where(frame, Pace::AtOnce, move |client| client.path() == Some(&path));
         }
         Event::SweepDone { report, .. } => {
             println!("{} kicked, {} said good-bye", report.matched, report.clean);

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::wire::upgrade::Origins;
+mod origins;
+
+pub(crate) use self::origins::Origin;
+pub use self::origins::{OriginError, Origins};
 
 /// The settings of a server. Change what matters and keep the rest:
 ///
@@ -23,6 +26,10 @@ pub struct Config {
     pub max_fragments: u32,
     /// Bytes that may be queued for one connection. 64 MiB: four of the largest messages.
     pub max_backlog: usize,
+    /// Bytes of commands that may wait for a loop: what other threads ask of it by a [`Handle`](crate::Handle), payloads
+    /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::HandleError::Full). 64 MiB: as
+    /// much as may be queued for one connection.
+    pub max_handle_queue: usize,
     /// What becomes of a connection whose next message would exceed `max_backlog`. Refuse: the caller learns it
     /// and decides.
     pub on_overflow: OnOverflow,
@@ -62,20 +69,26 @@ pub struct Config {
     pub closing_bytes: u64,
     /// Bytes of an upgrade request's head; more is refused with 431. A response's head has the same limits. 16 KiB: cookies and tokens are long.
     pub max_head: usize,
+    /// Bytes of a request's path that a connection keeps for [`Client::path`](crate::Client::path); a longer one is not kept.
+    /// 256: paths that name a room or a user are shorter, and a peer chooses how long they are, up to `max_head`. Those
+    /// of up to 14 bytes cost nothing, longer ones a buffer. 0: none is kept, for applications that look at it in `on_upgrade`
+    /// only.
+    pub max_path_kept: usize,
     /// Header lines of an upgrade request; more is refused with 431. 100: as npm ws and hyper have it.
     pub max_headers: usize,
-    /// Connections of one loop in any state; more are closed at accept. The most a loop can number. With
-    /// [`Workers`](crate::Workers) this limit and the next two are for each loop.
+    /// Connections of one loop in any state. Where all places are taken, a newcomer gets that of the oldest connection whose
+    /// request was refused, or else that of the oldest handshake; if there is neither, it is closed at accept. The default
+    /// is the most that a loop can number. With [`Workers`](crate::Workers) this limit and the next two are for each loop.
     pub max_connections: usize,
     /// Of these, connections from one IPv4 address, or one /64 of IPv6: a site is given that many, and chooses among them
-    /// as it likes. More are closed at accept. The kernel spreads an address over several loops by its ports, so each may
-    /// have as many. `None`: no limit and no books about it, since behind one address may be a proxy or a whole company;
-    /// with a limit, 30 to 60 bytes an address.
+    /// as it likes. More are closed at accept. A connection whose request was refused does not count. The kernel spreads an
+    /// address over several loops by its ports, so each may have as many. `None`: no limit and nothing counted, since a proxy
+    /// or a whole company may share one address; with a limit, 30 to 60 bytes an address.
     pub max_connections_per_address: Option<u32>,
-    /// Connections whose handshake is not complete. One more, and the oldest of them is closed: a client in good faith is
-    /// done within a round trip or two, and one that only holds a place is not, whatever it trickles. `None` is half of
-    /// `max_connections`, within 64 and 16,384: so there are always places for connections, their request heads take at
-    /// most 256 MiB, and with round trips of 200 ms even 80,000 new ones a second push nobody out.
+    /// Connections whose handshake is not complete. With one more, the oldest of them is closed: an honest client finishes
+    /// within two round trips, a slow-loris client does not. `None` is half of `max_connections`, within 64 and 16,384: so
+    /// large servers always have places for connections, their request heads take at most 256 MiB, and with round trips of
+    /// 200 ms even 80,000 new ones a second push nobody out.
     pub max_handshakes: Option<usize>,
     /// Whose pages may connect; others get 403, before the application is asked. `None`: everybody's, or the application
     /// decides. A server that knows its users by cookies wants a list here.
@@ -116,6 +129,7 @@ impl Default for Config {
             max_payload: 16 << 20,
             max_fragments: 1 << 20,
             max_backlog: 64 << 20,
+            max_handle_queue: 64 << 20,
             on_overflow: OnOverflow::Refuse,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
@@ -137,6 +151,7 @@ impl Default for Config {
             closing_bytes: 16 << 20,
             max_head: 16 << 10,
             max_headers: 100,
+            max_path_kept: 256,
             max_connections: crate::id::MAX_SLOTS,
             max_connections_per_address: None,
             max_handshakes: None,

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+mod connect;
 #[cfg(fuzzing)]
 pub mod coverage;
 #[cfg_attr(not(feature = "deflate"), path = "conn/no_deflate.rs")]
@@ -31,6 +32,12 @@ mod transmit;
 
 use self::outbound::Backlog;
 pub(crate) use self::transmit::Frames;
+pub use self::{
+    connect::ConnectRequest,
+    inbound::Cursor,
+    opening::Target,
+    state::{Effect, Input, State, Step, step},
+};
 use self::{
     deflate::Sharing,
     lifecycle::{Ending, Why},
@@ -44,11 +51,6 @@ pub(crate) use self::{
     inbound::{Inbound, Item, Limits},
     outbound::{Cork, Corked},
     path::Path,
-};
-pub use self::{
-    inbound::Cursor,
-    opening::Target,
-    state::{Effect, Input, State, Step, step},
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Closed, Initiator},
@@ -276,7 +278,7 @@ impl Conn {
         self.peer.address()
     }
 
-    pub(crate) fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> Option<&str> {
         self.path.as_str()
     }
 
@@ -736,10 +738,14 @@ impl Conn {
         before != self.state
     }
 
-    /// Its handshake is the oldest of too many.
+    /// A newcomer gets its place: it was refused, or its handshake is the oldest.
     pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
-        let cause = Some(HandshakeCause::TooManyConnections);
-        self.apply(Input::Terminate, Why::Handshake { cause, response: Vec::new() }, cx);
+        if self.state == State::Connecting {
+            let cause = Some(HandshakeCause::TooManyConnections);
+            self.apply(Input::Terminate, Why::Handshake { cause, response: Vec::new() }, cx);
+        } else {
+            self.apply(Input::LingerEnd, Why::Nothing, cx);
+        }
     }
 
     /// The soft sweep found it without one byte of a request.
@@ -794,7 +800,7 @@ impl Conn {
         coding: Option<Coding>,
         cx: &mut Context<'_>,
     ) {
-        self.path = Path::new(path);
+        self.path = Path::new(path, cx.config.max_path_kept);
         if subprotocol.is_some() || overrides.is_some() || coding.is_some() {
             let subprotocol = subprotocol.map(|name| Box::new(Box::from(name)));
             let overrides = overrides.map(Box::new);

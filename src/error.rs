@@ -169,13 +169,20 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
-/// Why a handle could not pass a command on.
+/// Why a handle could not pass a command on. Unless it says otherwise, the command was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HandleError {
-    /// The loop has ended.
+    /// The loop has ended: its shutdown is complete, or the server was dropped.
     #[error("the server has stopped")]
     Stopped,
+    /// Other commands wait for the loop, and this one would take them over their limit. Try again later, or send less.
+    #[error("the commands that wait for the loop are at the limit of max_handle_queue")]
+    Full,
+    /// The command was queued, but the system denied to wake the loop. It executes the command when something else wakes
+    /// it.
+    #[error("the loop could not be woken: {0}")]
+    NotWoken(std::io::ErrorKind),
 }
 
 /// Why a server could not be made, or could not listen.
@@ -199,4 +206,7 @@ pub enum BindError {
     /// The system denied a poll, or to watch the listener.
     #[error("cannot poll: {0}")]
     Poll(#[source] std::io::Error),
+    /// A shutdown has closed the listeners, and they stay closed.
+    #[error("the server is shutting down and does not listen any more")]
+    ShuttingDown,
 }

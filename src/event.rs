@@ -247,7 +247,7 @@ pub struct SweepReport {
     pub lost: Lost,
 }
 
-/// How many connections there are, by state.
+/// How many connections there are, by state, and counters of what went wrong beside them since the loop began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// In the opening handshake, or having its HTTP answer flushed.
@@ -258,6 +258,11 @@ pub struct Stats {
     pub closing: usize,
     /// Reported, with a descriptor that waits for the peer's FIN.
     pub lingering: usize,
+    /// Messages of [`Handle::send`](crate::Handle::send) that could not be sent when the loop got to them: the connection
+    /// was gone or closing, or its backlog full.
+    pub unsent: u64,
+    /// How often `accept` failed, most likely for want of descriptors. Newcomers wait in the kernel meanwhile.
+    pub accept_errors: u64,
 }
 
 impl Stats {

@@ -3,7 +3,6 @@
 mod close;
 mod config;
 pub mod conn;
-mod connect;
 mod error;
 mod event;
 pub mod guide;
@@ -20,10 +19,10 @@ pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator
 #[cfg(feature = "deflate")]
 pub use config::Deflate;
 pub use config::{
-    Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, Overrides,
+    Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, OriginError,
+    Origins, Overrides,
 };
-pub use conn::{State, Timing};
-pub use connect::ConnectRequest;
+pub use conn::{ConnectRequest, State, Timing};
 pub use error::{
     BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
 };
@@ -39,4 +38,4 @@ pub use shutdown::{
 pub use time::Time;
 #[cfg(feature = "deflate")]
 pub use wire::deflate::DeflateParameters;
-pub use wire::upgrade::{OriginError, Origins, RequestError, UrlError};
+pub use wire::upgrade::{RequestError, UrlError};

@@ -9,7 +9,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::{Arc, mpsc},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use mio::{Events, Poll, Token, Waker, event::Event as Ready};
 
 mod handle;
 mod listener;
+mod mailbox;
 mod outq;
 mod resolver;
 #[cfg(feature = "signals")]
@@ -29,13 +30,15 @@ pub use self::{
     workers::{Workers, WorkersHandle},
 };
 use self::{
-    handle::{Command, Shared},
+    handle::Command,
     listener::Listener,
+    mailbox::{Mailbox, Shared},
+    resolver::Resolver,
     socket::Sockets,
 };
 use crate::{
     config::Config,
-    connect::ConnectRequest,
+    conn::ConnectRequest,
     error::{BindError, ConnectError},
     event::Event,
     handler::{Handler, Upgrade, UpgradeRequest},
@@ -64,12 +67,13 @@ pub struct Server<D = ()> {
     few_events: Events,
     /// What became ready and was not dealt with. There is something between turns only if a callback has panicked.
     ready: VecDeque<(Token, Readiness)>,
-    /// There may be commands of other threads to carry out.
+    /// There may be commands of other threads to execute.
     has_commands: bool,
+    /// Those that were taken from the mailbox.
+    commands: VecDeque<(usize, Command<D>)>,
     driver: Driver<D, Sockets>,
     listeners: Vec<Listener>,
-    commands: mpsc::Receiver<Command<D>>,
-    sender: mpsc::Sender<Command<D>>,
+    mailbox: MailboxOwner<D>,
     /// The other loops that shut down with this one.
     peers: Vec<Handle<D>>,
     #[cfg(feature = "signals")]
@@ -87,8 +91,7 @@ struct Parts<D> {
     worker: u8,
     poll: Poll,
     listeners: Vec<Listener>,
-    commands: mpsc::Receiver<Command<D>>,
-    sender: mpsc::Sender<Command<D>>,
+    mailbox: MailboxOwner<D>,
     shared: Arc<Shared>,
     /// The other loops that shut down with this one.
     peers: Vec<Handle<D>>,
@@ -100,14 +103,13 @@ impl<D> Parts<D> {
     fn new(config: Config, worker: u8) -> io::Result<Self> {
         let poll = Poll::new()?;
         let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
-        let (sender, commands) = mpsc::channel();
+        let mailbox = MailboxOwner(Arc::new(Mailbox::new(Arc::clone(&shared), config.max_handle_queue)));
         Ok(Self {
             config,
             worker,
             poll,
             listeners: Vec::new(),
-            commands,
-            sender,
+            mailbox,
             shared,
             peers: Vec::new(),
             #[cfg(feature = "signals")]
@@ -124,7 +126,23 @@ impl<D> Parts<D> {
     }
 
     fn handle(&self) -> Handle<D> {
-        Handle::new(self.sender.clone(), Arc::clone(&self.shared))
+        self.mailbox.handle()
+    }
+}
+
+/// The loop's end of its mailbox. When it is dropped, whoever holds a handle learns that nobody will execute its commands.
+#[derive(Debug)]
+struct MailboxOwner<D>(Arc<Mailbox<Command<D>>>);
+
+impl<D> MailboxOwner<D> {
+    fn handle(&self) -> Handle<D> {
+        Handle::new(Arc::clone(&self.0))
+    }
+}
+
+impl<D> Drop for MailboxOwner<D> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -166,8 +184,8 @@ impl<D: 'static> Server<D> {
             has_commands: false,
             driver,
             listeners: parts.listeners,
-            commands: parts.commands,
-            sender: parts.sender,
+            commands: VecDeque::new(),
+            mailbox: parts.mailbox,
             peers: parts.peers,
             #[cfg(feature = "signals")]
             watcher: parts.watcher,
@@ -205,8 +223,8 @@ impl<D: 'static> Server<D> {
     }
 
     /// A handle for other threads.
-    pub fn handle(&mut self) -> Handle<D> {
-        Handle::new(self.sender.clone(), Arc::clone(&self.driver.transport().shared))
+    pub fn handle(&self) -> Handle<D> {
+        self.mailbox.handle()
     }
 
     /// The connections, between two calls of [`Server::poll`].
@@ -268,14 +286,23 @@ impl<D: 'static> Server<D> {
             self.dispatch(token, readiness, handler);
         }
         if self.has_commands {
-            self.carry_out_commands(handler);
+            self.handle_wake_up(handler);
         }
         self.driver.end_turn(handler);
         self.tell_peers();
         self.listen_on();
         let is_ready = self.driver.is_ready();
         self.driver.transport().shared.set_ready(is_ready);
-        Ok(self.driver.shutdown_report().cloned())
+        Ok(self.report(handler))
+    }
+
+    /// The report of a shutdown that is complete. Commands that were queued before are executed, later ones refused.
+    fn report<H: Handler<Data = D>>(&mut self, handler: &mut H) -> Option<ShutdownReport> {
+        self.driver.shutdown_report()?;
+        self.commands.extend(self.mailbox.0.stop());
+        self.execute_commands(handler);
+        self.driver.transport().resolver = Resolver::default();
+        self.driver.shutdown_report().cloned()
     }
 
     /// How long it is until the hub has something to do.
@@ -303,26 +330,26 @@ impl<D: 'static> Server<D> {
     }
 
     /// Commands of other threads, signals, and names that were looked up.
-    fn carry_out_commands<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.driver.transport().shared.heard();
+    fn handle_wake_up<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.mailbox.0.take(&mut self.commands, COMMANDS);
         #[cfg(feature = "signals")]
         while let Some(request) = self.watcher.as_mut().and_then(signals::Watcher::poll) {
             // Every loop has a watcher of its own.
             self.driver.obey(request);
         }
-        let mut more = false;
-        for left in (0..COMMANDS).rev() {
-            let Ok(command) = self.commands.try_recv() else { break };
-            command.carry_out(&mut self.driver, handler);
-            // There may be more, and no further wake-up for them: they get the next turn.
-            more = left == 0;
-        }
+        self.execute_commands(handler);
         while let Some((ids, addresses)) = self.driver.transport().resolver.poll() {
             for id in ids {
                 self.driver.handle_resolved(id, addresses.clone());
             }
         }
-        self.has_commands = more;
+        self.has_commands = false;
+    }
+
+    fn execute_commands<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        while let Some((_, command)) = self.commands.pop_front() {
+            command.execute(&mut self.driver, handler);
+        }
     }
 
     /// What this loop was asked about a shutdown concerns all loops.
@@ -351,13 +378,16 @@ impl<D: 'static> Server<D> {
     fn accept(&mut self, index: usize) {
         let (listeners, driver) = (&mut self.listeners, &mut self.driver);
         let Some(listener) = listeners.get_mut(index) else { return };
-        listener.accept(|stream, peer| {
+        let mut errors = 0;
+        let take = |stream, peer| {
             if let Some(slot) = driver.accept(peer)
                 && let Err(error) = driver.transport().insert(slot, stream)
             {
                 driver.handle_reset(slot, error.kind());
             }
-        });
+        };
+        listener.accept(take, |_| errors += 1);
+        driver.note_accept_errors(errors);
     }
 }
 

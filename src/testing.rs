@@ -86,8 +86,7 @@ use std::{
 
 use crate::{
     config::Config,
-    conn::Target,
-    connect::ConnectRequest,
+    conn::{ConnectRequest, Target},
     event::{Event, Stats},
     handler::Handler,
     hub::{Clients, Driver, Readiness, Transport},

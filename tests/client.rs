@@ -264,7 +264,7 @@ fn a_conversation_with_our_own_server() {
     {
         let clients = client.clients();
         let open = clients.get(id).expect("open");
-        assert_eq!((open.path(), open.subprotocol(), open.peer_addr()), ("/test", Some("b"), address));
+        assert_eq!((open.path(), open.subprotocol(), open.peer_addr()), (Some("/test"), Some("b"), address));
     }
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
     assert_eq!(recorder.messages, [(id, b"hello".to_vec())]);

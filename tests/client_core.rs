@@ -505,3 +505,38 @@ proptest! {
         }
     }
 }
+
+/// A server, or a proxy before it, may send interim responses at any time (RFC 9110 §15.2): they ended the handshake.
+#[test]
+fn interim_responses_before_the_101_failed_the_client() {
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let interim = format!("HTTP/1.1 100 Continue\r\n\r\n{early}{early}");
+    let dialled = |config| {
+        let mut world = World::new(config, "ws://127.0.0.1:9001/");
+        world.settle();
+        world.hub.handle_connected(world.id.slot());
+        world.settle();
+        let response = world.response();
+        (world, format!("{interim}{response}"))
+    };
+    for size in [1, 7, 60, 1000] {
+        let (mut world, response) = dialled(Config::default());
+        let bytes = [response.as_bytes(), &[0x89, 0]].concat();
+        bytes.chunks(size).for_each(|piece| world.receive(piece));
+        assert_eq!(
+            (world.log.opened, world.log.pings),
+            (1, 1),
+            "in pieces of {size}: {:?}",
+            world.log.failed
+        );
+    }
+    // Together they have one response's limit.
+    for (spare, opened) in [(0, 1), (1, 0)] {
+        let (_, response) = dialled(Config::default());
+        let mut config = Config::default();
+        config.max_head = response.len() - spare;
+        let (mut world, response) = dialled(config);
+        world.receive(response.as_bytes());
+        assert_eq!(world.log.opened, opened, "{spare} bytes less than enough");
+    }
+}

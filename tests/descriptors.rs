@@ -17,6 +17,17 @@ fn accept_rests_without_descriptors_and_resumes() {
     setrlimit(Resource::Nofile, Rlimit { current: Some(limit), maximum: before.maximum })
         .expect("lowering is allowed");
 
+    // One descriptor is left, and a client takes it: `accept` fails, and says so.
+    let open_null = || std::fs::File::open("/dev/null").ok();
+    let mut files: Vec<_> = std::iter::from_fn(open_null).collect();
+    files.pop();
+    let waiting = TcpStream::connect(server.address).expect("there is a descriptor");
+    wait_until("the failure is counted", || server.stats().accept_errors > 0);
+    drop(files);
+    wait_until("it is accepted", || server.stats().connecting == 1);
+    drop(waiting);
+    wait_until("it is gone", || server.stats().connecting == 0);
+
     // Each connection takes a descriptor of the client and one of the server, so most likely some are left waiting.
     let mut clients: Vec<TcpStream> =
         std::iter::from_fn(|| TcpStream::connect(server.address).ok()).collect();

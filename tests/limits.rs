@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use adjourn::{
     Accept, Cause, Clients, CloseFrame, Closed, Config, ConnectionId, ControlRate, Event, Handler,
-    HandshakeCause, Initiator, Origins, ProtocolError, Upgrade, UpgradeRequest,
+    HandshakeCause, Initiator, Origins, ProtocolError, ReadyState, Time, Upgrade, UpgradeRequest,
+    conn::Cursor,
+    hub::{Action, Hub},
     testing::{REQUEST, Session, frame},
     wire::upgrade::{ExtraHeader, Response},
 };
@@ -18,6 +20,8 @@ const CLOSE: u8 = 0x88;
 #[derive(Default)]
 struct Keeper {
     id: Option<ConnectionId>,
+    /// Of the last request.
+    path: String,
     heard: usize,
     closed: Option<Closed>,
     failed: Option<HandshakeCause>,
@@ -26,7 +30,8 @@ struct Keeper {
 impl Handler for Keeper {
     type Data = ();
 
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        request.path().clone_into(&mut self.path);
         Upgrade::accept(())
     }
 
@@ -155,6 +160,81 @@ proptest! {
     }
 }
 
+// Violations.
+
+/// A header that was cut kept a violation to itself until the rest of it was there: `82 7e` alone got no answer.
+#[test]
+fn a_violation_is_failed_with_the_first_byte_that_shows_it() {
+    use ProtocolError as E;
+    let fragment: &[u8] = &[0x01, 0x80, 0, 0, 0, 0];
+    let too_big = |limit| Cause::TooBig { limit };
+    let rows: &[(&str, &[u8], &[u8], Cause)] = &[
+        ("not masked", &[], &[0x82, 0x05], Cause::Protocol(E::Unmasked)),
+        ("not masked, 16 bits of length", &[], &[0x82, 0x7e], Cause::Protocol(E::Unmasked)),
+        ("not masked, 64 bits of length", &[], &[0x82, 0x7f], Cause::Protocol(E::Unmasked)),
+        ("a fragment not masked", fragment, &[0x80, 0x7e], Cause::Protocol(E::Unmasked)),
+        ("RSV1", &[], &[0xc2], Cause::Protocol(E::ReservedBits)),
+        ("RSV2", &[], &[0xa2], Cause::Protocol(E::ReservedBits)),
+        ("RSV1 on a Ping", &[], &[0xc9], Cause::Protocol(E::ReservedBits)),
+        ("opcode 3", &[], &[0x83], Cause::Protocol(E::ReservedOpcode(3))),
+        ("a fragmented Ping", &[], &[0x09], Cause::Protocol(E::FragmentedControl)),
+        ("a long Ping", &[], &[0x89, 0xfe], Cause::Protocol(E::ControlTooLong)),
+        ("a long Close in a message", fragment, &[0x88, 0xff], Cause::Protocol(E::ControlTooLong)),
+        ("nothing to continue", &[], &[0x80], Cause::Protocol(E::UnexpectedContinuation)),
+        ("a new message in another", fragment, &[0x81], Cause::Protocol(E::ExpectedContinuation)),
+        ("a fragment too many", &[fragment, &[0, 0x80, 0, 0, 0, 0]].concat(), &[0x00], too_big(2)),
+        ("5 in 16 bits", &[], &[0x82, 0xfe, 0, 5], Cause::Protocol(E::NonMinimalLength)),
+        ("5 in 64 bits", &[], &[0x82, 0xff, 0, 0, 0, 0, 0, 0], Cause::Protocol(E::NonMinimalLength)),
+        ("the top bit of a length", &[], &[0x82, 0xff, 0x80], Cause::Protocol(E::LengthTopBit)),
+        ("2^56 bytes and more", &[], &[0x82, 0xff, 0x01], too_big(1000)),
+        ("1,024 bytes", &[], &[0x82, 0xfe, 0x04], too_big(1000)),
+        ("1,001 bytes", &[], &[0x82, 0xfe, 0x03, 0xe9], too_big(1000)),
+    ];
+    for (name, before, bytes, cause) in rows {
+        let open = || {
+            let mut config = Config::default();
+            (config.max_payload, config.max_fragments) = (1000, 2);
+            let mut session = Session::open(config, Keeper::default());
+            session.read(before);
+            session
+        };
+        let mut session = open();
+        for byte in *bytes {
+            assert_eq!(session.handler().closed, None, "{name}: not before its last byte");
+            session.read(&[*byte]);
+        }
+        let closed = session.handler().closed.as_ref().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(closed.cause, *cause, "{name}");
+        // The same in one read, and whatever comes behind it.
+        for rest in [[0; 20], [0xff; 20]] {
+            let mut session = open();
+            session.read(&[bytes, rest.as_slice()].concat());
+            let closed = session.handler().closed.as_ref().unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(closed.cause, *cause, "{name}, in one read");
+        }
+    }
+}
+
+// Paths.
+
+/// A quiet connection kept a path of up to 15 KB, as its peer chose.
+#[test]
+fn a_path_that_is_too_long_is_seen_and_not_kept() {
+    for (length, kept) in [(1, true), (14, true), (15, true), (256, true), (257, false), (15_000, false)] {
+        let path = format!("/{}", "x".repeat(length - 1));
+        let request = REQUEST.strip_prefix(b"GET /").expect("its beginning");
+        let mut session = Session::new(Config::default(), Keeper::default());
+        session.read(&[b"GET ", path.as_bytes(), request].concat());
+        session.take_written();
+        assert_eq!(session.handler().path, path, "the application sees it whole");
+        let id = session.handler().id.expect("it is open");
+        session.act(|clients, _| {
+            let client = clients.get(id).expect("it is open");
+            assert_eq!(client.path(), kept.then_some(path.as_str()), "{length}");
+        });
+    }
+}
+
 // Origins.
 
 fn asked_from(origin: &str) -> (Session<Keeper>, String) {
@@ -186,6 +266,120 @@ fn pages_of_the_list_get_a_101_and_others_a_403() {
         assert_eq!(session.handler().failed, failed, "{origin:?}");
         assert_eq!(session.handler().id.is_some(), status == "101", "{origin:?}");
     }
+}
+
+// Who is let in: many connections of one hub, whose peers read everything and say no more than they are made to.
+
+struct House {
+    hub: Hub<()>,
+    keeper: Keeper,
+    now: Duration,
+    accepted: u16,
+}
+
+impl House {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        Self { hub: Hub::new(config, 0, 1), keeper: Keeper::default(), now: Duration::ZERO, accepted: 0 }
+    }
+
+    /// One more TCP connection; its slot, if it was let in.
+    fn accept(&mut self) -> Option<usize> {
+        self.accepted += 1;
+        let slot = self.hub.accept(([192, 0, 2, 1], self.accepted).into());
+        self.settle();
+        slot
+    }
+
+    /// One more connection that sends this. The state that it is in then; `None` if it was not let in.
+    fn connect(&mut self, bytes: &[u8]) -> Option<ReadyState> {
+        let before = self.hub.stats();
+        let slot = self.accept()?;
+        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
+        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
+        self.hub.handle_readable(slot);
+        while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.keeper) {
+            self.keeper.on_event(&mut self.hub.clients(), event);
+        }
+        self.settle();
+        let open = self.hub.stats().open > before.open;
+        Some(if open { ReadyState::Open } else { ReadyState::Closed })
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.hub.begin_turn(Time::from_start(self.now));
+        self.hub.handle_timeout();
+        self.settle();
+    }
+
+    /// Delivers events and takes everything that is written.
+    fn settle(&mut self) {
+        loop {
+            while let Some(event) = self.hub.poll_event() {
+                self.keeper.on_event(&mut self.hub.clients(), event);
+            }
+            match self.hub.poll_action() {
+                None => return,
+                Some(Action::Write(slot)) => self
+                    .hub
+                    .transmit(slot, &mut |slices| Ok(slices.iter().map(|slice| slice.len()).sum()))
+                    .expect("this kernel has no errors"),
+                Some(Action::Abort(slot, _)) => self.hub.handle_aborted(slot, None),
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// Where all places were taken by half-open connections, and the limit on handshakes is higher than that on connections.
+#[test]
+fn half_open_connections_lock_nobody_out_of_a_small_house() {
+    for max_connections in [1, 10, 64] {
+        let mut house = House::new(|config| config.max_connections = max_connections);
+        for _ in 0..200 {
+            assert!(house.accept().is_some(), "{max_connections}");
+            assert!(house.hub.stats().total() <= max_connections);
+        }
+        assert_eq!(house.keeper.failed, Some(HandshakeCause::TooManyConnections));
+        for _ in 0..max_connections {
+            assert_eq!(house.connect(REQUEST), Some(ReadyState::Open), "{max_connections}");
+        }
+        assert_eq!(house.accept(), None, "established connections stay");
+        assert_eq!(house.hub.stats().open, max_connections);
+    }
+}
+
+/// 600 bad requests a second, whose senders stay: they linger for `linger_timeout`, so there were 1,200 at any time.
+#[test]
+fn refused_connections_that_linger_lock_nobody_out() {
+    let mut house = House::new(|config| config.max_connections = 1000);
+    for tick in 0..300 {
+        house.advance(Duration::from_millis(10));
+        for _ in 0..6 {
+            assert_eq!(house.connect(b"GET / HTTP/1.1\r\n\r\n"), Some(ReadyState::Closed), "{tick}");
+        }
+        assert_eq!(house.connect(REQUEST), Some(ReadyState::Open), "{tick}");
+        assert!(house.hub.stats().total() <= 1000);
+    }
+    let stats = house.hub.stats();
+    assert_eq!((stats.open, stats.lingering), (300, 700), "as many of the others as there is room for");
+}
+
+/// A refused connection is not one of its address any more.
+#[test]
+fn refused_connections_lock_nobody_out_of_their_address() {
+    let mut house = House::new(|config| config.max_connections_per_address = Some(2));
+    for _ in 0..10 {
+        assert_eq!(house.connect(b"GET / HTTP/1.1\r\n\r\n"), Some(ReadyState::Closed));
+    }
+    assert_eq!(house.connect(REQUEST), Some(ReadyState::Open));
+    assert_eq!(house.connect(REQUEST), Some(ReadyState::Open));
+    assert_eq!(house.accept(), None);
+    house.advance(Duration::from_secs(3));
+    assert_eq!(house.hub.stats().total(), 2, "the refused ones are gone");
+    assert_eq!(house.accept(), None, "and were not counted twice");
 }
 
 // What an application puts into an answer.

@@ -3,8 +3,8 @@
 use std::{io::Write as _, time::Duration};
 
 use adjourn::{
-    Answer, Clients, CloseFrame, Closed, Config, ConnectionId, Event, Handler, OnPeerClose, Pace, Phase,
-    ShutdownPlan, Timing, Upgrade, UpgradeRequest,
+    Answer, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handle, HandleError,
+    Handler, OnPeerClose, Pace, Phase, Server, ShutdownPlan, Timing, Upgrade, UpgradeRequest,
     testing::{Session, frame},
 };
 use testkit::net::{Echo, wait_until};
@@ -268,4 +268,71 @@ impl Handler for Resumer {
             _ => {}
         }
     }
+}
+
+/// A loop that is polled by hand, with a connection that takes no messages since it is not made yet.
+fn idle_loop(config: Config) -> (Server, Handle, ConnectionId) {
+    let mut server = Server::new(config).expect("a poll");
+    let request = ConnectRequest::new("ws://127.0.0.1:1/").expect("a URL");
+    let id = server.connect(request, ()).expect("room");
+    let handle = server.handle();
+    (server, handle, id)
+}
+
+/// Serves until the shutdown that was asked for is complete.
+fn run(server: &mut Server) {
+    server.run(|_, _| {}).expect("the poll works");
+}
+
+#[test]
+fn a_handle_said_ok_after_run_had_returned() {
+    let (mut server, handle, id) = idle_loop(Config::default());
+    handle.shutdown(ShutdownPlan::hard()).expect("it has room");
+    run(&mut server);
+    assert_eq!(handle.send(id, "hello"), Err(HandleError::Stopped));
+    assert_eq!(handle.close(id, CloseFrame::NORMAL), Err(HandleError::Stopped));
+    assert_eq!(handle.terminate(id), Err(HandleError::Stopped));
+    assert_eq!(handle.defer(|_| {}), Err(HandleError::Stopped));
+    assert_eq!(handle.shutdown(ShutdownPlan::hard()), Err(HandleError::Stopped));
+    assert_eq!(server.handle().escalate(), Err(HandleError::Stopped));
+    drop(server);
+    assert_eq!(handle.abort(), Err(HandleError::Stopped));
+}
+
+/// What was accepted before the end is executed, also if it came behind the command that ended it.
+#[test]
+fn a_command_that_was_accepted_is_executed_before_run_returns() {
+    let (mut server, handle, _) = idle_loop(Config::default());
+    let ran = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let there = std::sync::Arc::clone(&ran);
+    handle.shutdown(ShutdownPlan::hard()).expect("it has room");
+    handle
+        .defer(move |_| there.store(true, std::sync::atomic::Ordering::Release))
+        .expect("the server has not stopped");
+    run(&mut server);
+    assert!(ran.load(std::sync::atomic::Ordering::Acquire));
+}
+
+#[test]
+fn the_queue_of_a_handle_had_no_bound() {
+    let mut config = Config::default();
+    config.max_handle_queue = 10_000;
+    let (mut server, handle, id) = idle_loop(config);
+    let message = [0; 1000];
+    let queued = (0..20).take_while(|_| handle.send(id, &message).is_ok()).count();
+    assert!((5..10).contains(&queued), "{queued} of 1,000 bytes and a little more");
+    assert_eq!(handle.send(id, &message), Err(HandleError::Full));
+    server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
+    assert_eq!(handle.send(id, &message), Ok(()), "there is room again");
+    while handle.send(id, "").is_ok() {}
+    handle.shutdown(ShutdownPlan::hard()).expect("a shutdown always has room");
+    run(&mut server);
+}
+
+#[test]
+fn a_message_of_a_handle_was_dropped_without_being_counted() {
+    let (mut server, handle, id) = idle_loop(Config::default());
+    handle.send(id, "hello").expect("it has room");
+    server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
+    assert_eq!(server.clients().stats().unsent, 1);
 }

@@ -19,8 +19,8 @@ use std::{
 };
 
 use adjourn::{
-    Clients, Config, ConnectionId, Event, Handler, HandshakeCause, Message, Pace, SendError, ShutdownPlan,
-    SweepId, SweepReport, Upgrade, UpgradeRequest, Workers, WorkersHandle,
+    Client, Clients, Config, ConnectionId, Event, Handler, HandshakeCause, Message, Pace, SendError,
+    ShutdownPlan, SweepId, SweepReport, Upgrade, UpgradeRequest, Workers, WorkersHandle,
     wire::upgrade::{Response, ResponseError},
 };
 use serde_json::json;
@@ -87,7 +87,7 @@ impl Handler for Lab {
             Event::Close { id, closed } => {
                 let line = report::closed(id, &closed);
                 print(&line);
-                let path = clients.get(id).map(|client| client.path().to_owned());
+                let path = clients.get(id).and_then(|client| client.path().map(str::to_owned));
                 if let Some(path) = path.filter(|path| path.starts_with(PAGE)) {
                     let mut reports = self.shared.reports.lock().expect("no callback panics while it writes");
                     reports.push_back((path, line.to_string()));
@@ -179,8 +179,11 @@ impl Lab {
                 clients.pause(id);
             }
             Command::ResumeWhere(prefix) => self.everywhere(move |_, clients| {
-                let ids: Vec<_> =
-                    clients.iter().filter(|c| c.path().starts_with(&prefix)).map(|c| c.id()).collect();
+                let ids: Vec<_> = clients
+                    .iter()
+                    .filter(|client| begins(client, &prefix))
+                    .map(|client| client.id())
+                    .collect();
                 for id in ids {
                     clients.resume(id);
                 }
@@ -196,13 +199,11 @@ impl Lab {
             }
             Command::CloseWhere(prefix, frame) => self.sweep(move |clients| {
                 let prefix = prefix.clone();
-                clients.close_where(frame.clone(), Pace::AtOnce, move |client| {
-                    client.path().starts_with(&prefix)
-                })
+                clients.close_where(frame.clone(), Pace::AtOnce, move |client| begins(client, &prefix))
             }),
             Command::TerminateWhere(prefix) => self.sweep(move |clients| {
                 let prefix = prefix.clone();
-                clients.terminate_where(move |client| client.path().starts_with(&prefix))
+                clients.terminate_where(move |client| begins(client, &prefix))
             }),
             Command::Shutdown { grace, spread } => {
                 let mut plan = ShutdownPlan::soft(grace);
@@ -278,6 +279,10 @@ impl Lab {
             }
         });
     }
+}
+
+fn begins(client: &Client<'_, ()>, prefix: &str) -> bool {
+    client.path().is_some_and(|path| path.starts_with(prefix))
 }
 
 fn terminate(clients: &mut Clients<'_, ()>, id: ConnectionId, style: Option<adjourn::Abort>) {

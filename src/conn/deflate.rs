@@ -273,7 +273,7 @@ mod tests {
         id::ConnectionId,
         testing::frame,
         time::Time,
-        wire::keys::Keys,
+        wire::keys::MaskKeys,
     };
 
     fn open(takeover: bool, cx: &mut Context<'_>) -> Conn {
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn contexts_are_made_when_needed_and_given_back_when_closing() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let (mut cork, mut deflate) = (Cork::new(Keys::new(1)), Shared::default());
+        let (mut cork, mut deflate) = (Cork::new(MaskKeys::new(1)), Shared::default());
         let mut notes = VecDeque::new();
         let mut cx = Context {
             config: &config,
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_message_that_is_not_finished_is_held_as_it_came() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let (mut cork, mut deflate) = (Cork::new(Keys::new(1)), Shared::default());
+        let (mut cork, mut deflate) = (Cork::new(MaskKeys::new(1)), Shared::default());
         let mut notes = VecDeque::new();
         let mut packed = Vec::new();
         assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut packed));

@@ -14,7 +14,7 @@ use crate::{
     error::{ProtocolError, Violation},
     event::Kind,
     wire::{
-        header::{self, Header, Opcode},
+        header::{self, Header, MAX_HEADER, Opcode, Prefix},
         mask,
         utf8::Utf8,
     },
@@ -176,7 +176,7 @@ impl Inbound {
     ) -> Result<Option<Item<'b>>, Violation> {
         let cut = work.as_deref_mut().map(|work| &mut work.inbound).filter(|inbound| !inbound.is_idle());
         match cut {
-            None => match Self::whole(cursor, limits, unpacker)? {
+            None => match Self::whole(cursor, limits, unpacker) {
                 Whole::Item(item) => Ok(Some(item)),
                 Whole::Empty => Ok(None),
                 Whole::Bad(payload, violation) => {
@@ -192,28 +192,23 @@ impl Inbound {
 
     /// The common case: nothing is kept, and a whole message or control frame lies at the front.
     #[inline]
-    fn whole<'b>(
-        cursor: &mut Cursor<'b>,
-        limits: Limits,
-        unpacker: &mut Unpacker<'_>,
-    ) -> Result<Whole<'b>, Violation> {
+    fn whole<'b>(cursor: &mut Cursor<'b>, limits: Limits, unpacker: &mut Unpacker<'_>) -> Whole<'b> {
         if cursor.rest.is_empty() {
-            return Ok(Whole::Empty);
+            return Whole::Empty;
         }
-        let Some(header) = header::parse(cursor.rest)? else { return Ok(Whole::Cut) };
-        limits.check(&header)?;
+        // What is cut or breaks a rule is the general case's.
+        let Ok(Some(header)) = header::parse(cursor.rest) else { return Whole::Cut };
+        if limits.check(&header.prefix(), None).is_err() {
+            return Whole::Cut;
+        }
         let kind = match header.opcode {
             Opcode::Text => Some(Kind::Text),
             Opcode::Binary => Some(Kind::Binary),
-            Opcode::Continuation => return Err(ProtocolError::UnexpectedContinuation.into()),
-            Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
         };
-        if kind.is_some() {
-            limits.check_announced(&header, header.rsv1, 0)?;
-        }
         let here = (cursor.rest.len() - header.header_length) as u64;
         if header.length > here || !header.fin {
-            return Ok(Whole::Cut);
+            return Whole::Cut;
         }
         cursor.take(header.header_length);
         let payload = cursor.take(usize::try_from(header.length).unwrap_or(usize::MAX));
@@ -221,20 +216,20 @@ impl Inbound {
             mask::apply(payload, key, 0);
         }
         match kind {
-            None => Ok(Whole::Item(Item::Control(header.opcode, payload))),
+            None => Whole::Item(Item::Control(header.opcode, payload)),
             Some(kind) if header.rsv1 => {
                 let mut utf8 = Utf8::default();
                 let target = Target { message: cursor.scratch, kind: Some(kind), utf8: &mut utf8, limits };
                 let unpacked = unpacker.whole(payload, target);
-                Ok(match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
+                match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
                     Ok(()) => Whole::Item(Item::JoinedMessage(kind)),
                     Err(violation) => Whole::Bad(payload, violation),
-                })
+                }
             }
             Some(Kind::Text) if str::from_utf8(payload).is_err() => {
-                Ok(Whole::Bad(payload, Violation::InvalidUtf8))
+                Whole::Bad(payload, Violation::InvalidUtf8)
             }
-            Some(kind) => Ok(Whole::Item(Item::Message(kind, payload))),
+            Some(kind) => Whole::Item(Item::Message(kind, payload)),
         }
     }
 
@@ -255,22 +250,22 @@ impl Inbound {
                     return Ok(None);
                 }
             }
-            let (header, spilled) = if self.spill.is_empty() {
-                (header::parse(cursor.rest)?, false)
-            } else {
-                (self.complete_header(cursor)?, true)
-            };
-            let Some(header) = header else {
-                if !spilled {
-                    self.spill.extend_from_slice(cursor.take_all());
+            let underway = self.underway();
+            let (header, spilled) = match header::parse(cursor.rest) {
+                Ok(Some(header))
+                    if self.spill.is_empty() && limits.check(&header.prefix(), underway).is_ok() =>
+                {
+                    (header, false)
                 }
-                return Ok(None);
+                _ => match self.cut_header(cursor, limits, underway)? {
+                    Some(header) => (header, true),
+                    None => return Ok(None),
+                },
             };
-            limits.check(&header)?;
             if header.opcode.is_control() {
                 return Ok(self.control(cursor, &header, spilled));
             }
-            self.begin_frame(&header, limits)?;
+            self.begin_frame(&header);
             if !spilled {
                 cursor.take(header.header_length);
             }
@@ -278,9 +273,25 @@ impl Inbound {
         }
     }
 
-    /// Moves bytes from the cursor to the spilled beginning of a header until that is whole.
-    fn complete_header(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Header>, Violation> {
+    /// The next header, which is cut or breaks a rule. Collects it in `spill`; `None` if the rest of it is not here, and what
+    /// is here breaks no rule. Of several violations it returns the one that the fewest bytes show, however they are cut.
+    #[cold]
+    fn cut_header(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: Limits,
+        underway: Option<Underway>,
+    ) -> Result<Option<Header>, Violation> {
+        if self.spill.is_empty() {
+            for end in 1..=cursor.rest.len().min(MAX_HEADER) {
+                limits.check_cut(cursor.rest.get(..end).unwrap_or_default(), underway)?;
+            }
+            debug_assert_eq!(header::parse(cursor.rest), Ok(None), "it breaks no rule, so it is cut");
+            self.spill.extend_from_slice(cursor.take_all());
+            return Ok(None);
+        }
         loop {
+            limits.check_cut(&self.spill, underway)?;
             if let Some(header) = header::parse(&self.spill)? {
                 return Ok(Some(header));
             }
@@ -289,6 +300,14 @@ impl Inbound {
                 byte => self.spill.extend_from_slice(byte),
             }
         }
+    }
+
+    fn underway(&self) -> Option<Underway> {
+        self.kind.map(|_| Underway {
+            compressed: self.packed,
+            received: self.partial_bytes(),
+            fragments: self.fragments,
+        })
     }
 
     /// A control frame: lent if it lies whole in the buffer, else collected in `spill`.
@@ -316,18 +335,10 @@ impl Inbound {
         Some(Item::JoinedControl(header.opcode, header.header_length))
     }
 
-    /// §5.4: a data frame begins; the message's kind and limits are known from here on.
-    fn begin_frame(&mut self, header: &Header, limits: Limits) -> Result<(), Violation> {
-        let kind = match (header.opcode, self.kind) {
-            (Opcode::Text, None) => Kind::Text,
-            (Opcode::Binary, None) => Kind::Binary,
-            (Opcode::Continuation, Some(kind)) => kind,
-            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
-            _ => return Err(ProtocolError::ExpectedContinuation.into()),
-        };
-        // Of a compressed message it is what was received that is announced; what it inflates to is seen at its end.
-        limits.check_announced(header, header.rsv1 || self.packed, self.partial_bytes())?;
+    /// §5.4: a data frame begins, whose header was checked.
+    fn begin_frame(&mut self, header: &Header) {
         if self.kind.is_none() {
+            self.kind = Some(if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary });
             self.fragments = 0;
             self.utf8 = Utf8::default();
             self.packed = header.rsv1;
@@ -337,12 +348,7 @@ impl Inbound {
             }
         }
         self.fragments += 1;
-        if self.fragments > limits.max_fragments {
-            return Err(Violation::TooBig { limit: u64::from(limits.max_fragments) });
-        }
-        self.kind = Some(kind);
         self.frame = Some(Frame { fin: header.fin, mask: header.mask, done: 0, left: header.length });
-        Ok(())
     }
 
     /// Takes what the cursor has of the frame's payload. Returns the kind if that completed the message.
@@ -419,29 +425,59 @@ impl Frame {
     }
 }
 
+/// The message that the next data frame continues.
+#[derive(Clone, Copy, Debug)]
+struct Underway {
+    compressed: bool,
+    /// Payload so far, as it came.
+    received: u64,
+    fragments: u32,
+}
+
 impl Limits {
-    /// What is true of every frame: masks as the role has it (§5.1), no reserved bit (§5.2).
-    fn check(self, header: &Header) -> Result<(), Violation> {
-        match (self.expect_mask, header.mask) {
-            (true, None) => Err(ProtocolError::Unmasked.into()),
-            (false, Some(_)) => Err(ProtocolError::Masked.into()),
-            _ if header.rsv1 && !self.allows_rsv1(header.opcode) => Err(ProtocolError::ReservedBits.into()),
-            _ => Ok(()),
+    /// The rules that depend on the connection, in the order of the bytes that they look at.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is in the way of every message, and most of it falls out")]
+    fn check(self, header: &Prefix, underway: Option<Underway>) -> Result<(), Violation> {
+        if header.rsv1 && !self.allows_rsv1(header.opcode) {
+            return Err(ProtocolError::ReservedBits.into());
         }
-    }
-
-    /// RFC 7692 §6: RSV1 is for the first frame of a message, once compression was negotiated.
-    fn allows_rsv1(self, opcode: Opcode) -> bool {
-        self.deflate && matches!(opcode, Opcode::Text | Opcode::Binary)
-    }
-
-    /// The whole message so far and announced, against `max_payload`; compressed, with what DEFLATE costs where it cannot
-    /// save anything.
-    fn check_announced(self, header: &Header, compressed: bool, so_far: u64) -> Result<(), Violation> {
+        match (header.opcode, underway) {
+            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation.into()),
+            (Opcode::Continuation, Some(message)) if message.fragments >= self.max_fragments => {
+                return Err(Violation::TooBig { limit: u64::from(self.max_fragments) });
+            }
+            (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(ProtocolError::ExpectedContinuation.into());
+            }
+            _ => {}
+        }
+        match (self.expect_mask, header.masked) {
+            (true, Some(false)) => return Err(ProtocolError::Unmasked.into()),
+            (false, Some(true)) => return Err(ProtocolError::Masked.into()),
+            _ => {}
+        }
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        // Of a compressed message it is what was received that is announced; what it inflates to is seen at its end.
+        let compressed = header.rsv1 || underway.is_some_and(|message| message.compressed);
+        let received = underway.map_or(0, |message| message.received);
+        // Where DEFLATE cannot save anything it costs a little.
         let slack = if compressed { self.max_payload / 256 + 64 } else { 0 };
-        if so_far.saturating_add(header.length) > self.max_payload.saturating_add(slack) {
+        if received.saturating_add(header.length_so_far) > self.max_payload.saturating_add(slack) {
             return Err(Violation::TooBig { limit: self.max_payload });
         }
         Ok(())
+    }
+
+    /// The same for the beginning of a header, and the rules that need no connection.
+    fn check_cut(self, bytes: &[u8], underway: Option<Underway>) -> Result<(), Violation> {
+        header::peek(bytes)?.map_or(Ok(()), |prefix| self.check(&prefix, underway))
+    }
+
+    /// RFC 7692 §6: RSV1 is for the first frame of a message, once compression was negotiated.
+    const fn allows_rsv1(self, opcode: Opcode) -> bool {
+        self.deflate && matches!(opcode, Opcode::Text | Opcode::Binary)
     }
 }

@@ -12,17 +12,16 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    Coding, Conn, Context, Cursor, Flags, Todo, Work,
+    Coding, Conn, ConnectRequest, Context, Cursor, Flags, Todo, Work,
     lifecycle::Why,
     peer::Peer,
     state::{Input, State},
 };
 use crate::{
     config::{Config, Overrides},
-    connect::ConnectRequest,
     error::HandshakeCause,
     time::Time,
-    wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Offer, ServerResponse},
+    wire::upgrade::{ClientKey, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Offer, ServerResponse},
 };
 
 /// A handshake of ours that is not complete.
@@ -40,6 +39,8 @@ pub(crate) struct Opening {
     deadline: Time,
     /// When TCP must be there.
     give_up: Time,
+    /// Bytes of interim responses (1xx) that were skipped.
+    interim: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,7 @@ impl Conn {
             failure: HandshakeCause::NotResolved,
             deadline: give_up,
             give_up,
+            interim: 0,
         };
         let mut conn = Self::new(address.unwrap_or(nowhere), generation, now);
         conn.flags = Flags { client: true, ..Flags::default() };
@@ -195,25 +197,35 @@ impl Conn {
     pub(crate) fn handle_response(&mut self, cursor: &mut Cursor<'_>, cx: &mut Context<'_>) {
         let Some(work) = self.work.as_deref_mut().filter(|_| self.state == State::Connecting) else { return };
         let Work { held, head: scanner, opening: Some(opening), .. } = work else { return };
-        let limits = HeadLimits { max_head: cx.config.max_head, max_headers: cx.config.max_headers };
-        let before = held.len();
-        held.extend_from_slice(cursor.rest());
-        let head = match scanner.scan(held, &limits) {
-            Ok(Some(head)) => head,
-            Ok(None) => {
-                cursor.take_all();
-                return;
+        let switched = loop {
+            // Interim responses and the last one together are no longer than one may be.
+            let max_head = cx.config.max_head.saturating_sub(opening.interim);
+            let limits = HeadLimits { max_head, max_headers: cx.config.max_headers };
+            let before = held.len();
+            held.extend_from_slice(cursor.rest());
+            let head = match scanner.scan(held, &limits) {
+                Ok(Some(head)) => head,
+                Ok(None) => {
+                    cursor.take_all();
+                    return;
+                }
+                Err(refusal) => return self.give_up(refusal.cause_in_response(), cx),
+            };
+            let length = head.len();
+            cursor.take(length.saturating_sub(before));
+            let mut storage = HeaderStorage::new();
+            let response = ServerResponse::parse(head, &mut storage);
+            if !response.is_ok_and(|response| response.is_interim()) {
+                break response.and_then(|response| {
+                    let switched = response.check(&opening.offer, &opening.key)?;
+                    let coding = Coding::answered(cx.config, switched.extensions)?;
+                    Ok((switched.subprotocol.map(str::to_owned), coding))
+                });
             }
-            Err(refusal) => return self.give_up(refusal.cause_in_response(), cx),
+            opening.interim += length;
+            held.clear();
+            *scanner = HeadScanner::default();
         };
-        cursor.take(head.len().saturating_sub(before));
-        let mut storage = HeaderStorage::new();
-        let switched = ServerResponse::parse(head, &mut storage)
-            .and_then(|response| response.check(&opening.offer, &opening.key))
-            .and_then(|switched| {
-                let coding = Coding::answered(cx.config, switched.extensions)?;
-                Ok((switched.subprotocol.map(str::to_owned), coding))
-            });
         *held = Vec::new();
         match switched {
             Ok((subprotocol, coding)) => {

@@ -11,7 +11,7 @@ use std::{collections::VecDeque, io::IoSlice, rc::Rc};
 
 use crate::wire::{
     header::{self, Opcode},
-    keys::Keys,
+    keys::MaskKeys,
 };
 
 /// Frames below this many bytes are joined in one chunk; above it a chunk is closed.
@@ -27,7 +27,7 @@ pub(crate) struct Cork {
     users: usize,
     pub(crate) spares: Spares,
     /// What frames in the client's role are masked with.
-    pub(crate) keys: Keys,
+    pub(crate) keys: MaskKeys,
 }
 
 impl Cork {
@@ -36,7 +36,7 @@ impl Cork {
     /// Capacity that is kept when the cork is empty.
     const KEPT: usize = 1 << 20;
 
-    pub(crate) const fn new(keys: Keys) -> Self {
+    pub(crate) const fn new(keys: MaskKeys) -> Self {
         Self { bytes: Vec::new(), users: 0, spares: Spares(Vec::new()), keys }
     }
 

@@ -1,36 +1,161 @@
-//! Who is let in: limits on connections in all, of one address, and in their handshake.
+//! Who is let in: limits on connections in all, of one address, and in their handshake. Counts and ages only: the hub says
+//! what happens to its connections, and closes those that are named here. No connection enters.
 //!
-//! Each is met where it costs least, at `accept`. A newcomer beyond the first two is closed unseen. Beyond the third it is
-//! the *oldest* handshake that goes: age is what a peer that only holds a place cannot hide, whatever it trickles, while
-//! a client in good faith needs a round trip or two. So a flood of half-open connections locks nobody out unless it fills
-//! all places anew within such a round trip.
+//! Each limit is met where it costs least, at `accept`. A newcomer from an address that has its share is closed unseen. Where
+//! all places are taken, a newcomer gets the place of the oldest connection that was refused, whose answer is all that it
+//! still waits for, or else that of the oldest handshake. Where there is one handshake too many, the oldest is closed. A
+//! client that only holds a place cannot hide its age, whatever it trickles, while an honest one completes its handshake
+//! within two round trips. So half-open and refused connections lock nobody out, unless they take all places anew within
+//! such a time.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use super::table::{Hub, Slot};
 use crate::{
     config::Config,
-    conn::{Conn, State},
-    id::MAX_SLOTS,
+    conn::State,
+    id::{ConnectionId, MAX_SLOTS},
 };
 
-/// The books about it. What no limit asks for stays empty.
-#[derive(Debug, Default)]
+/// What the limits are counted by. What no limit needs stays empty.
+#[derive(Debug)]
 pub(super) struct Admission {
-    /// Connections of each address, if there is a limit on them.
+    limits: Limits,
+    /// Connections of each address, if there is a limit on them. Those that were refused do not count.
     by_address: HashMap<IpAddr, u32>,
-    /// Slot and generation of handshakes in the order in which they came. Those that are over are skipped, and swept out
-    /// when they are more than the others.
-    handshakes: VecDeque<(u32, u32)>,
-    /// Connections of others in the state `Connecting`.
-    half_open: usize,
+    /// Connections of peers in the state `Connecting`.
+    handshakes: BTreeSet<Age>,
+    /// Connections of peers that were refused, until they are closed.
+    refused: BTreeSet<Age>,
 }
 
-/// So many handshakes that are over may stay in the queue before it is worth sweeping.
-const SLACK: usize = 64;
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    connections: usize,
+    per_address: Option<u32>,
+    handshakes: usize,
+}
+
+/// A connection. The older of two is the lesser, since generations only grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Age {
+    generation: u32,
+    slot: usize,
+}
+
+impl Age {
+    const fn of(id: ConnectionId) -> Self {
+        Self { generation: id.generation(), slot: id.slot() }
+    }
+}
+
+impl Admission {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            limits: Limits {
+                connections: config.max_connections.min(MAX_SLOTS),
+                per_address: config.max_connections_per_address,
+                handshakes: handshake_limit(config),
+            },
+            by_address: HashMap::new(),
+            handshakes: BTreeSet::new(),
+            refused: BTreeSet::new(),
+        }
+    }
+
+    /// The limit on all connections.
+    pub(super) const fn max_connections(&self) -> usize {
+        self.limits.connections
+    }
+
+    /// Whether one more connection may come from there.
+    pub(super) fn admits(&self, peer: SocketAddr) -> bool {
+        let count = || self.by_address.get(&neighbourhood(peer)).copied().unwrap_or(0);
+        self.limits.per_address.is_none_or(|limit| count() < limit)
+    }
+
+    /// The slot whose connection is to be closed so that one more fits, `live` being those that are not closed: the oldest
+    /// refused one, else the oldest handshake. `None` if one fits, or neither is there.
+    pub(super) fn next_to_evict(&self, live: usize) -> Option<usize> {
+        if live < self.limits.connections {
+            return None;
+        }
+        self.refused.first().or_else(|| self.handshakes.first()).map(|oldest| oldest.slot)
+    }
+
+    /// A connection of a peer was let in. Returns the slot of the oldest handshake if there is one too many.
+    pub(super) fn accepted(&mut self, id: ConnectionId, peer: SocketAddr) -> Option<usize> {
+        self.take_share(peer);
+        self.handshakes.insert(Age::of(id));
+        if self.handshakes.len() <= self.limits.handshakes {
+            return None;
+        }
+        self.handshakes.first().map(|oldest| oldest.slot)
+    }
+
+    /// The state of a peer's connection has changed from `before`.
+    #[inline]
+    pub(super) fn changed(
+        &mut self,
+        id: ConnectionId,
+        peer: impl FnOnce() -> SocketAddr,
+        before: State,
+        after: State,
+    ) {
+        match before {
+            State::Connecting => {
+                self.handshakes.remove(&Age::of(id));
+            }
+            // It was aborted by FIN, and lingers.
+            State::Closed => return self.take_share(peer()),
+            _ => {}
+        }
+        match after {
+            State::Refusing => {
+                self.refused.insert(Age::of(id));
+                self.release(peer);
+            }
+            // A refused one has released its share already.
+            State::Closed if !self.refused.is_empty() && self.refused.remove(&Age::of(id)) => {}
+            State::Closed => self.release(peer),
+            State::Connecting
+            | State::Open
+            | State::LocalClosing
+            | State::RemoteClosing
+            | State::Failing
+            | State::Lingering => {}
+        }
+    }
+
+    /// One more from there.
+    fn take_share(&mut self, peer: SocketAddr) {
+        if self.limits.per_address.is_some() {
+            *self.by_address.entry(neighbourhood(peer)).or_default() += 1;
+        }
+    }
+
+    /// One less from there.
+    #[inline]
+    fn release(&mut self, peer: impl FnOnce() -> SocketAddr) {
+        if self.limits.per_address.is_some() {
+            self.release_share(peer());
+        }
+    }
+
+    fn release_share(&mut self, peer: SocketAddr) {
+        if let Entry::Occupied(mut count) = self.by_address.entry(neighbourhood(peer)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if self.by_address.is_empty() {
+            self.by_address = HashMap::new();
+        }
+    }
+}
 
 /// Whose connections are counted together. A site is given a /64 of IPv6 addresses at the least (RFC 6177), and its hosts
 /// choose among them as they like; so the /64 is what an IPv4 address is.
@@ -41,108 +166,70 @@ fn neighbourhood(address: SocketAddr) -> IpAddr {
     }
 }
 
-impl Config {
-    fn handshake_limit(&self) -> usize {
-        self.max_handshakes.unwrap_or((self.max_connections / 2).clamp(64, 16 << 10)).max(1)
-    }
-}
-
-impl<D> Hub<D> {
-    /// Whether there is room for one more connection from there.
-    pub(super) fn admits(&self, peer: SocketAddr) -> bool {
-        let of_this_address = || self.admission.by_address.get(&neighbourhood(peer)).copied().unwrap_or(0);
-        self.slots.len() < self.config.max_connections.min(MAX_SLOTS)
-            && self.config.max_connections_per_address.is_none_or(|limit| of_this_address() < limit)
-    }
-
-    /// It was let in. If its handshake is one too many, the oldest is cut off.
-    pub(super) fn note_accepted(&mut self, slot: usize, peer: SocketAddr) {
-        if self.config.max_connections_per_address.is_some() {
-            *self.admission.by_address.entry(neighbourhood(peer)).or_default() += 1;
-        }
-        let Some((key, entry)) = u32::try_from(slot).ok().zip(self.slots.get(slot)) else { return };
-        self.admission.handshakes.push_back((key, entry.conn.generation));
-        self.admission.half_open += 1;
-        while self.admission.half_open > self.config.handshake_limit()
-            && let Some((slot, generation)) = self.admission.handshakes.pop_front()
-        {
-            let slot = slot as usize;
-            if self.slots.get(slot).is_some_and(|entry| is_half_open(entry, generation)) {
-                self.with(slot, Conn::evict);
-            }
-        }
-    }
-
-    /// A handshake is over, however.
-    pub(super) fn note_handshake_over(&mut self) {
-        let Admission { handshakes, half_open, .. } = &mut self.admission;
-        *half_open -= 1;
-        if *half_open == 0 {
-            *handshakes = VecDeque::new();
-        } else if handshakes.len() > 2 * *half_open + SLACK {
-            let slots = &self.slots;
-            handshakes.retain(|&(slot, generation)| {
-                slots.get(slot as usize).is_some_and(|entry| is_half_open(entry, generation))
-            });
-            handshakes.shrink_to(2 * *half_open + SLACK);
-        }
-    }
-
-    /// Its slot is about to be freed.
-    pub(super) fn note_released(&mut self, slot: usize) {
-        if self.config.max_connections_per_address.is_none() {
-            return;
-        }
-        let Some(conn) = self.slots.get(slot).map(|entry| &entry.conn).filter(|conn| !conn.is_client())
-        else {
-            return;
-        };
-        if let Entry::Occupied(mut count) = self.admission.by_address.entry(neighbourhood(conn.peer())) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        if self.admission.by_address.is_empty() {
-            self.admission.by_address = HashMap::new();
-        }
-    }
-}
-
-fn is_half_open<D>(entry: &Slot<D>, generation: u32) -> bool {
-    entry.conn.generation == generation && entry.conn.state() == State::Connecting
+fn handshake_limit(config: &Config) -> usize {
+    config.max_handshakes.unwrap_or((config.max_connections / 2).clamp(64, 16 << 10)).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::HandshakeCause, event::Event, hub::table::Action};
 
-    fn hub(change: impl FnOnce(&mut Config)) -> Hub<()> {
-        let mut config = Config::default();
-        change(&mut config);
-        Hub::new(config, 0, 1)
+    /// Connections as a hub has them: the state of each slot, in the order in which they came.
+    struct Hub {
+        admission: Admission,
+        states: Vec<(SocketAddr, State)>,
     }
 
-    fn from(ip: &str, port: u16) -> SocketAddr {
-        SocketAddr::new(ip.parse().expect("an address"), port)
-    }
-
-    /// Ports of those that failed for want of room, and slots that were given back.
-    fn settle(hub: &mut Hub<()>) -> (Vec<u16>, Vec<usize>) {
-        let (mut ports, mut released) = (vec![], vec![]);
-        while let Some(event) = hub.poll_event() {
-            if let Event::HandshakeFailed { peer, cause: HandshakeCause::TooManyConnections, .. } = event {
-                ports.push(peer.port());
-            }
+    impl Hub {
+        fn new(change: impl FnOnce(&mut Config)) -> Self {
+            let mut config = Config::default();
+            change(&mut config);
+            Self { admission: Admission::new(&config), states: Vec::new() }
         }
-        while let Some(action) = hub.poll_action() {
-            if let Action::Release(slot, _) = action {
-                released.push(slot);
-            }
+
+        fn live(&self) -> usize {
+            self.states.iter().filter(|(_, state)| *state != State::Closed).count()
         }
-        (ports, released)
+
+        fn set(&mut self, slot: usize, after: State) {
+            let (peer, before) = self.states[slot];
+            self.states[slot].1 = after;
+            self.admission.changed(id(slot), || peer, before, after);
+        }
+
+        /// Lets one in, if that is allowed. Returns the slots that were evicted for it.
+        fn accept(&mut self, ip: &str) -> Option<Vec<usize>> {
+            let peer = from(ip);
+            if !self.admission.admits(peer) {
+                return None;
+            }
+            let room = self.admission.next_to_evict(self.live());
+            if let Some(slot) = room {
+                self.set(slot, State::Closed);
+            }
+            if self.live() >= self.admission.max_connections() {
+                return None;
+            }
+            self.states.push((peer, State::Connecting));
+            let oldest = self.admission.accepted(id(self.states.len() - 1), peer);
+            if let Some(slot) = oldest {
+                self.set(slot, State::Closed);
+            }
+            Some(room.into_iter().chain(oldest).collect())
+        }
     }
+
+    fn id(slot: usize) -> ConnectionId {
+        let slot = u32::try_from(slot).expect("few");
+        ConnectionId::new(0, slot, slot + 1)
+    }
+
+    fn from(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().expect("an address"), 1)
+    }
+
+    const A: &str = "192.0.2.1";
+    const B: &str = "192.0.2.2";
 
     #[test]
     fn addresses_are_counted_as_their_owners_have_them() {
@@ -155,74 +242,109 @@ mod tests {
             ("another /64", "2001:db8::1", "2001:db8:0:1::1", false),
         ];
         for (what, one, other, same) in rows {
-            assert_eq!(neighbourhood(from(one, 1)) == neighbourhood(from(other, 2)), same, "{what}");
+            assert_eq!(neighbourhood(from(one)) == neighbourhood(from(other)), same, "{what}");
         }
     }
 
     #[test]
     fn an_address_has_its_share_and_no_more() {
-        let mut hub = hub(|config| config.max_connections_per_address = Some(2));
-        let first = hub.accept(from("192.0.2.1", 1)).expect("the first");
-        assert!(hub.accept(from("192.0.2.1", 2)).is_some());
-        assert!(hub.accept(from("192.0.2.1", 3)).is_none());
-        assert!(hub.accept(from("192.0.2.2", 4)).is_some(), "others have theirs");
-        assert_eq!(settle(&mut hub), (vec![3], vec![]));
-        hub.handle_eof(first);
-        assert!(hub.accept(from("192.0.2.1", 5)).is_none(), "it still has its descriptor");
-        assert_eq!(settle(&mut hub), (vec![5], vec![first]));
-        assert!(hub.accept(from("192.0.2.1", 6)).is_some());
+        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        assert_eq!(hub.accept(A), Some(vec![]));
+        assert_eq!(hub.accept(A), Some(vec![]));
+        assert_eq!(hub.accept(A), None);
+        assert_eq!(hub.accept(B), Some(vec![]), "others have theirs");
+        hub.set(0, State::Open);
+        assert_eq!(hub.accept(A), None);
+        hub.set(0, State::Lingering);
+        assert_eq!(hub.accept(A), None, "it still has its descriptor");
+        hub.set(0, State::Closed);
+        assert_eq!(hub.accept(A), Some(vec![]));
+    }
+
+    #[test]
+    fn a_refused_connection_takes_no_share_of_its_address() {
+        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(1));
+        assert_eq!(hub.accept(A), Some(vec![]));
+        hub.set(0, State::Refusing);
+        assert_eq!(hub.accept(A), Some(vec![]));
+        assert_eq!(hub.accept(A), None);
+        hub.set(0, State::Lingering);
+        hub.set(0, State::Closed);
+        assert_eq!(hub.accept(A), None, "its share was released before");
+    }
+
+    #[test]
+    fn an_abort_by_fin_keeps_its_share_until_it_has_lingered() {
+        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        for slot in 0..2 {
+            hub.accept(A).expect("room");
+            hub.set(slot, State::Open);
+        }
+        hub.set(0, State::Closed);
+        hub.set(0, State::Lingering);
+        assert_eq!(hub.accept(A), None, "it lingers");
+        hub.set(0, State::Closed);
+        assert_eq!(hub.accept(A), Some(vec![]));
+        assert_eq!(hub.accept(A), None, "the other one is still there");
     }
 
     #[test]
     fn nothing_is_kept_of_those_that_went() {
-        let mut hub = hub(|config| config.max_connections_per_address = Some(2));
-        for port in 1..1000 {
-            let slot = hub.accept(from("192.0.2.1", port)).expect("room");
-            hub.handle_eof(slot);
-            settle(&mut hub);
+        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        for slot in 0..1000 {
+            hub.accept(A).expect("room");
+            if slot % 2 == 0 {
+                hub.set(slot, State::Refusing);
+            }
+            hub.set(slot, State::Closed);
         }
-        assert_eq!(hub.admission.by_address.capacity() + hub.admission.handshakes.capacity(), 0);
-        assert_eq!(hub.admission.half_open, 0);
+        let Admission { by_address, handshakes, refused, .. } = &hub.admission;
+        assert_eq!((by_address.capacity(), handshakes.len(), refused.len()), (0, 0, 0));
     }
 
     #[test]
     fn the_oldest_handshake_makes_room() {
-        let mut hub = hub(|config| config.max_handshakes = Some(3));
-        let slots: Vec<_> = (0..5).filter_map(|port| hub.accept(from("192.0.2.1", port))).collect();
-        assert_eq!(slots.len(), 5, "nobody is turned away");
-        assert_eq!(settle(&mut hub), (vec![0, 1], vec![0, 1]));
-        // One that is over by itself makes room as well.
-        hub.handle_eof(slots[3]);
-        settle(&mut hub);
-        hub.accept(from("192.0.2.1", 5));
-        assert!(settle(&mut hub).0.is_empty());
-        hub.accept(from("192.0.2.1", 6));
-        assert_eq!(settle(&mut hub).0, [2]);
+        let mut hub = Hub::new(|config| config.max_handshakes = Some(3));
+        for slot in 0..3 {
+            assert_eq!(hub.accept(A), Some(vec![]), "{slot}");
+        }
+        assert_eq!(hub.accept(A), Some(vec![0]));
+        assert_eq!(hub.accept(A), Some(vec![1]));
+        hub.set(3, State::Open);
+        assert_eq!(hub.accept(A), Some(vec![]), "one that is complete makes room as well");
+        assert_eq!(hub.accept(A), Some(vec![2]));
     }
 
     #[test]
-    fn the_queue_of_handshakes_is_no_longer_than_what_is_in_it() {
-        let mut hub = hub(|_| {});
-        let old = hub.accept(from("192.0.2.1", 0)).expect("room");
-        for port in 1..10_000 {
-            let slot = hub.accept(from("192.0.2.1", port)).expect("room");
-            hub.handle_eof(slot);
-            settle(&mut hub);
-            assert!(hub.admission.handshakes.len() <= 2 + SLACK + 1);
+    fn a_newcomer_gets_the_place_of_a_refused_one_then_of_a_handshake_and_none_of_another() {
+        let mut hub = Hub::new(|config| config.max_connections = 4);
+        for _ in 0..4 {
+            assert_eq!(hub.accept(A), Some(vec![]));
         }
-        assert_eq!(hub.admission.half_open, 1);
-        hub.handle_eof(old);
-        assert_eq!(hub.admission.handshakes.capacity(), 0);
+        hub.set(0, State::Open);
+        hub.set(2, State::Refusing);
+        hub.set(3, State::Refusing);
+        hub.set(3, State::Lingering);
+        assert_eq!(hub.accept(A), Some(vec![2]), "the oldest refused one");
+        assert_eq!(hub.accept(A), Some(vec![3]), "the other one, which lingers");
+        assert_eq!(hub.accept(A), Some(vec![1]), "the oldest handshake");
+        for slot in 4..7 {
+            hub.set(slot, State::Open);
+        }
+        hub.set(0, State::LocalClosing);
+        assert_eq!(hub.accept(A), None);
+        hub.set(0, State::Lingering);
+        assert_eq!(hub.accept(A), None, "it was not refused");
     }
 
     #[test]
     fn handshakes_leave_places_for_connections() {
         let limit = |max_connections, max_handshakes| {
-            Config { max_connections, max_handshakes, ..Config::default() }.handshake_limit()
+            handshake_limit(&Config { max_connections, max_handshakes, ..Config::default() })
         };
         assert_eq!(limit(MAX_SLOTS, None), 16 << 10);
         assert_eq!(limit(1000, None), 500);
-        assert_eq!(limit(10, None), 64);
+        assert_eq!(limit(10, None), 64, "here the limit on all of them is met first");
         assert_eq!(limit(10, Some(0)), 1);
     }
 }

@@ -9,8 +9,7 @@ use super::{
 use crate::{
     close::{Cause, CloseFrame},
     config::Abort,
-    conn::{Frames, State, Timing},
-    connect::ConnectRequest,
+    conn::{ConnectRequest, Frames, State, Timing},
     error::{ConnectError, SendError},
     event::{Message, Stats},
     id::ConnectionId,
@@ -324,8 +323,10 @@ impl<'h, D> Client<'h, D> {
         self.slot.conn.coding().map(crate::conn::Coding::agreed)
     }
 
-    /// The request's path, without its query.
-    pub fn path(&self) -> &str {
+    /// The request's path, without its query. `None` if it is longer than
+    /// [`Config::max_path_kept`](crate::Config::max_path_kept); [`Handler::on_upgrade`](crate::Handler::on_upgrade) sees
+    /// paths of any length.
+    pub fn path(&self) -> Option<&str> {
         self.slot.conn.path()
     }
 

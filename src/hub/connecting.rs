@@ -4,10 +4,9 @@ use std::{io, net::SocketAddr};
 
 use super::table::Hub;
 use crate::{
-    conn::{Conn, Cursor, Target},
-    connect::ConnectRequest,
+    conn::{Conn, ConnectRequest, Cursor, Target},
     error::{ConnectError, HandshakeCause},
-    id::{ConnectionId, MAX_SLOTS},
+    id::ConnectionId,
     shutdown::Phase,
     wire::upgrade::ClientKey,
 };
@@ -22,8 +21,8 @@ impl<D> Hub<D> {
         if self.cuts_handshakes() {
             return Err(ConnectError::ShuttingDown);
         }
-        let limit = self.config.max_connections.min(MAX_SLOTS);
-        if self.slots.len() >= limit {
+        let limit = self.admission.max_connections();
+        if !self.make_room() {
             return Err(ConnectError::TooManyConnections(limit));
         }
         let key = ClientKey::new(self.cork.keys.nonce());

@@ -22,8 +22,7 @@ use super::{
 };
 use crate::{
     config::{Abort, Config},
-    conn::Cursor,
-    connect::ConnectRequest,
+    conn::{ConnectRequest, Cursor},
     error::ConnectError,
     event::Stats,
     handler::Handler,
@@ -165,6 +164,16 @@ impl<D, T: Transport> Driver<D, T> {
     /// What the other loops are to be told.
     pub fn take_requests(&mut self) -> Vec<ShutdownRequest> {
         self.hub.take_requests()
+    }
+
+    /// Counts a message of another thread that could not be sent.
+    pub const fn note_unsent(&mut self) {
+        self.hub.stats.unsent += 1;
+    }
+
+    /// Counts failed calls of `accept`.
+    pub const fn note_accept_errors(&mut self, count: u64) {
+        self.hub.stats.accept_errors += count;
     }
 
     // Waiting.

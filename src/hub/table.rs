@@ -22,12 +22,12 @@ use crate::{
     error::HandshakeCause,
     event::{Data, Event, Message, Stats},
     handler::{Handler, Upgrade, UpgradeRequest},
-    id::ConnectionId,
+    id::{ConnectionId, MAX_SLOTS},
     shutdown::{LameDuckPolicy, Phase, ShutdownReport},
     time::Time,
     wire::{
         header::Opcode,
-        keys::Keys,
+        keys::MaskKeys,
         upgrade::{
             HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
         },
@@ -186,15 +186,15 @@ impl<D> Hub<D> {
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
+            admission: Admission::new(&config),
             config,
             worker,
             now: Time::ZERO,
             slots: Slab::new(),
             used: SlotSet::default(),
             generation: 0,
-            admission: Admission::default(),
             deadlines: Deadlines::default(),
-            cork: Cork::new(Keys::new(seed)),
+            cork: Cork::new(MaskKeys::new(seed)),
             deflate: Deflate::default(),
             notes: VecDeque::new(),
             run: VecDeque::new(),
@@ -356,16 +356,29 @@ impl<D> Hub<D> {
     }
 
     /// A TCP connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
+    /// One that was refused, or the oldest handshake, may have to go for it.
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
-        if !self.admits(peer) {
+        if !self.admission.admits(peer) || !self.make_room() {
             self.notes.push_back(Note::Failed(None, peer, HandshakeCause::TooManyConnections));
             return None;
         }
         let generation = self.next_generation();
         let conn = Conn::new(peer, generation, self.now);
         let slot = self.insert(conn, None);
-        self.note_accepted(slot, peer);
+        let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
+        if let Some(oldest) = self.admission.accepted(id, peer) {
+            self.with(oldest, Conn::evict);
+        }
         Some(slot)
+    }
+
+    /// Whether one more connection fits, after one may have been closed for it. Those that are closed do not count: their
+    /// descriptors go before the turn ends.
+    pub(super) fn make_room(&mut self) -> bool {
+        if let Some(slot) = self.admission.next_to_evict(self.stats.total()) {
+            self.with(slot, Conn::evict);
+        }
+        self.stats.total() < self.admission.max_connections() && self.slots.len() < MAX_SLOTS
     }
 
     pub(super) const fn next_generation(&mut self) -> u32 {
@@ -794,7 +807,6 @@ impl<D> Hub<D> {
     /// Frees a slot.
     fn free(&mut self, slot: usize) -> Action {
         let reset = self.slots.get(slot).is_some_and(|entry| entry.conn.exceeded_linger(&self.config));
-        self.note_released(slot);
         self.deadlines.remove(u32::try_from(slot).unwrap_or(u32::MAX));
         self.slots.remove(slot);
         self.used.remove(slot);
@@ -843,13 +855,14 @@ impl<D> Hub<D> {
         let Slot { conn, share, .. } = self.slots.get_mut(slot).filter(|entry| meant(entry))?;
         let before = conn.state();
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let id = ConnectionId::new(self.worker, key, conn.generation);
         let mut cx = Context {
             config: &self.config,
             cork: &mut self.cork,
             deflate: &mut self.deflate,
             now: self.now,
             notes: &mut self.notes,
-            id: ConnectionId::new(self.worker, key, conn.generation),
+            id,
         };
         let result = happen(conn, share, &mut cx);
         let after = conn.state();
@@ -859,15 +872,14 @@ impl<D> Hub<D> {
         let alarm = conn.todo.take(Todo::ALARM);
         if before != after {
             self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
-            let shaken = before == State::Connecting && !conn.is_client();
+            if !conn.is_client() {
+                self.admission.changed(id, || conn.peer(), before, after);
+            }
             if before == State::Open && after.is_closing() {
                 self.began_closing.push(key);
             }
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
-            if shaken {
-                self.note_handshake_over();
-            }
         }
         if alarm {
             self.set_alarm(slot);

@@ -1,16 +1,8 @@
-//! A handle for other threads: push, wake, never wait.
+//! A handle for other threads: queue a command, wake the loop, never wait for it.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
-    },
-};
+use std::{fmt, sync::Arc};
 
-use mio::Waker;
-
+use super::mailbox::{Mailbox, Room};
 use crate::{
     close::CloseFrame,
     config::Abort,
@@ -23,65 +15,46 @@ use crate::{
     shutdown::{Escalation, ShutdownPlan},
 };
 
-/// What the loop and its handles share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    waker: Waker,
-    /// A wake-up is under way: a further one is not needed.
-    woken: AtomicBool,
-    ready: AtomicBool,
-}
-
-impl Shared {
-    pub(super) const fn new(waker: Waker) -> Self {
-        Self { waker, woken: AtomicBool::new(false), ready: AtomicBool::new(true) }
-    }
-
-    pub(super) fn wake(&self) -> io::Result<()> {
-        if self.woken.swap(true, Ordering::AcqRel) { Ok(()) } else { self.waker.wake() }
-    }
-
-    /// The loop is about to look at what was pushed.
-    pub(super) fn heard(&self) {
-        self.woken.swap(false, Ordering::AcqRel);
-    }
-
-    pub(super) fn set_ready(&self, ready: bool) {
-        if self.ready.load(Ordering::Relaxed) != ready {
-            self.ready.store(ready, Ordering::Release);
-        }
-    }
-}
-
-/// Speaks to a server from other threads. Every call pushes a command and returns at once; the loop carries commands
-/// out in the order of their pushing. What it answers comes as events.
-#[derive(Debug)]
+/// Speaks to a server from other threads. Every call queues a command and returns at once; the loop executes commands in
+/// the order in which they were queued. What comes of them is seen in the events.
+///
+/// `Ok` says that the loop will execute the command, unless the server is dropped before it gets to it. Once
+/// [`Server::run`](super::Server::run) has returned, every call fails with [`HandleError::Stopped`]. Commands that wait
+/// have at most [`Config::max_handle_queue`](crate::Config::max_handle_queue) bytes; beyond that a call fails with
+/// [`HandleError::Full`], except for those about a shutdown, which always have room.
 pub struct Handle<D = ()> {
-    sender: Sender<Command<D>>,
-    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox<Command<D>>>,
 }
 
 impl<D> Clone for Handle<D> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), shared: Arc::clone(&self.shared) }
+        Self { mailbox: Arc::clone(&self.mailbox) }
     }
 }
 
+impl<D> fmt::Debug for Handle<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("ready", &self.ready()).finish_non_exhaustive()
+    }
+}
+
+/// What a thread wants a loop to do.
 pub(super) enum Command<D> {
     Send(ConnectionId, Kind, Vec<u8>),
     Close(ConnectionId, CloseFrame, Timing),
     Terminate(ConnectionId, Option<Abort>),
     Defer(Deferred<D>),
     Ask(ShutdownRequest),
-    /// What another loop was asked: not to be told on.
+    /// What another loop was asked: it is not passed on again.
     Relay(ShutdownRequest),
 }
 
 type Deferred<D> = Box<dyn FnOnce(&mut Clients<'_, D>) + Send>;
 
 impl<D> Command<D> {
-    /// A command for a connection that is gone does nothing, as the same call in a callback would.
-    pub(super) fn carry_out<T: Transport, H: Handler<Data = D>>(
+    /// A command for a connection that is gone does nothing, as the same call in a callback would. A message that cannot
+    /// be queued is counted in [`Stats::unsent`](crate::Stats::unsent).
+    pub(super) fn execute<T: Transport, H: Handler<Data = D>>(
         self,
         driver: &mut Driver<D, T>,
         handler: &mut H,
@@ -89,20 +62,22 @@ impl<D> Command<D> {
         match self {
             Self::Ask(request) => driver.ask(request),
             Self::Relay(request) => driver.obey(request),
-            command => driver.act(handler, |clients, _| command.act(clients)),
+            command => {
+                if !driver.act(handler, |clients, _| command.act(clients)) {
+                    driver.note_unsent();
+                }
+            }
         }
     }
 
-    fn act(self, clients: &mut Clients<'_, D>) {
+    /// Returns whether a message was queued, if there is one.
+    fn act(self, clients: &mut Clients<'_, D>) -> bool {
         match self {
+            // It was text when it was queued.
             Self::Send(id, Kind::Text, payload) => {
-                if let Ok(text) = String::from_utf8(payload) {
-                    let _ = clients.send(id, text);
-                }
+                return String::from_utf8(payload).is_ok_and(|text| clients.send(id, text).is_ok());
             }
-            Self::Send(id, Kind::Binary, payload) => {
-                let _ = clients.send(id, payload);
-            }
+            Self::Send(id, Kind::Binary, payload) => return clients.send(id, payload).is_ok(),
             Self::Close(id, frame, timing) => {
                 clients.close_with(id, frame, timing);
             }
@@ -115,51 +90,55 @@ impl<D> Command<D> {
             Self::Defer(act) => act(clients),
             Self::Ask(_) | Self::Relay(_) => {}
         }
+        true
     }
 }
 
 impl<D> Handle<D> {
-    pub(super) const fn new(sender: Sender<Command<D>>, shared: Arc<Shared>) -> Self {
-        Self { sender, shared }
+    pub(super) const fn new(mailbox: Arc<Mailbox<Command<D>>>) -> Self {
+        Self { mailbox }
     }
 
-    fn push(&self, command: Command<D>) -> Result<(), HandleError> {
-        self.sender.send(command).map_err(|_| HandleError::Stopped)?;
-        self.shared.wake().map_err(|_| HandleError::Stopped)
+    fn push(&self, command: Command<D>, payload: usize) -> Result<(), HandleError> {
+        self.mailbox.push(command, payload, Room::Limited)
     }
 
-    /// Queues a message. Copies it once. A message that cannot be queued when the loop gets to it is dropped without a
-    /// word; use [`Handle::defer`] to see what [`Clients::send`] says.
+    /// Queues a message. Copies it once, unless it is owned already. If it cannot be sent when the loop gets to it, it is
+    /// dropped and counted in [`Stats::unsent`](crate::Stats::unsent); use [`Handle::defer`] to see what
+    /// [`Clients::send`] returns.
     ///
     /// # Errors
-    /// If the server has stopped.
+    /// If the server has stopped, or too much waits for it.
     pub fn send<'m>(&self, id: ConnectionId, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
         let message = message.into();
-        self.push(Command::Send(id, message.kind(), message.into_bytes()))
+        let (kind, payload) = (message.kind(), message.into_bytes());
+        let bytes = payload.len();
+        self.push(Command::Send(id, kind, payload), bytes)
     }
 
     /// See [`Clients::close`].
     ///
     /// # Errors
-    /// If the server has stopped.
+    /// If the server has stopped, or too much waits for it.
     pub fn close(&self, id: ConnectionId, frame: CloseFrame) -> Result<(), HandleError> {
-        self.push(Command::Close(id, frame, Timing::default()))
+        self.push(Command::Close(id, frame, Timing::default()), 0)
     }
 
     /// See [`Clients::terminate`].
     ///
     /// # Errors
-    /// If the server has stopped.
+    /// If the server has stopped, or too much waits for it.
     pub fn terminate(&self, id: ConnectionId) -> Result<(), HandleError> {
-        self.push(Command::Terminate(id, None))
+        self.push(Command::Terminate(id, None), 0)
     }
 
     /// Calls `act` on the loop's thread.
     ///
     /// # Errors
-    /// If the server has stopped.
+    /// If the server has stopped, or too much waits for it.
     pub fn defer(&self, act: impl FnOnce(&mut Clients<'_, D>) + Send + 'static) -> Result<(), HandleError> {
-        self.push(Command::Defer(Box::new(act)))
+        let bytes = size_of_val(&act);
+        self.push(Command::Defer(Box::new(act)), bytes)
     }
 
     /// Begins a shutdown, or shortens the one that runs.
@@ -186,17 +165,17 @@ impl<D> Handle<D> {
         self.ask(ShutdownRequest::Abort(Escalation::Abort))
     }
 
-    /// What concerns this loop and those that go down with it.
+    /// Asks this loop, which passes it on to those that shut down with it.
     pub(super) fn ask(&self, request: ShutdownRequest) -> Result<(), HandleError> {
-        self.push(Command::Ask(request))
+        self.mailbox.push(Command::Ask(request), 0, Room::Always)
     }
 
     pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {
-        self.push(Command::Relay(request))
+        self.mailbox.push(Command::Relay(request), 0, Room::Always)
     }
 
     /// Whether the server is ready for new clients: false once a shutdown has begun. For health checks; does not wait.
     pub fn ready(&self) -> bool {
-        self.shared.ready.load(Ordering::Acquire)
+        self.mailbox.shared().is_ready()
     }
 }

@@ -1,4 +1,4 @@
-//! Listeners: accept until `WouldBlock`; rest when the process has no descriptors left.
+//! Listeners: accept until `WouldBlock`; rest when the process has no descriptors left. No connection is looked at here.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{config::Config, error::BindError};
 
-/// Connections accepted per turn, so that a flood of them leaves time for those that are there.
+/// Connections accepted per turn, so that a flood of them leaves time for those that were accepted before.
 const BATCH: usize = 256;
 
 /// One listening socket.
@@ -25,7 +25,7 @@ pub(super) struct Listener {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// An event will say when there is more.
+    /// The poll says when there is more.
     Drained,
     /// There may be more.
     More,
@@ -69,27 +69,64 @@ impl Listener {
         self.state == State::More
     }
 
-    /// Accepts what waits, up to a batch.
-    pub(super) fn accept(&mut self, mut take: impl FnMut(TcpStream, SocketAddr)) {
+    /// Accepts what waits, up to a batch. `failed` gets every error, for the counters: those of one connection, after which
+    /// the next one is accepted, and the one that makes the listener rest.
+    pub(super) fn accept(
+        &mut self,
+        mut take: impl FnMut(TcpStream, SocketAddr),
+        mut failed: impl FnMut(&io::Error),
+    ) {
+        self.state = State::More;
         for _ in 0..BATCH {
             match self.socket.accept() {
                 Ok((stream, peer)) => take(stream, peer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.state = State::Drained;
-                    return;
-                }
-                // The connection that was to be accepted failed already (ECONNABORTED and its like): the next one.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // No descriptor is left (EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the kernel's queue), or
-                // something else that may last: try again later rather than at once.
-                Err(_) => {
-                    self.state = State::Resting;
-                    return;
-                }
+                Err(error) => match Failure::of(&error) {
+                    Failure::Drained => {
+                        self.state = State::Drained;
+                        return;
+                    }
+                    Failure::Interrupted => {}
+                    Failure::OneConnection => failed(&error),
+                    Failure::Lasting => {
+                        failed(&error);
+                        self.state = State::Resting;
+                        return;
+                    }
+                },
             }
         }
-        self.state = State::More;
+    }
+}
+
+/// What a failed `accept` means for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// No connection waits.
+    Drained,
+    /// A signal came first: again.
+    Interrupted,
+    /// The connection that was to be accepted has failed already; Linux reports errors of its network here, too. A peer can
+    /// cause them, so the others do not wait for it.
+    OneConnection,
+    /// No descriptor or memory is left (EMFILE, ENFILE, ENOBUFS, ENOMEM), so the connection stays in the kernel's queue; or
+    /// an error that is not known, which may last as well.
+    Lasting,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => Self::Drained,
+            io::ErrorKind::Interrupted => Self::Interrupted,
+            io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::TimedOut => Self::OneConnection,
+            _ if error.raw_os_error() == Some(rustix::io::Errno::PROTO.raw_os_error()) => Self::OneConnection,
+            _ => Self::Lasting,
+        }
     }
 }
 
@@ -104,4 +141,32 @@ fn open(address: SocketAddr, config: &Config, shared: bool) -> io::Result<std::n
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn one_bad_connection_does_not_make_the_others_wait() {
+        let rows = [
+            (Errno::AGAIN, Failure::Drained),
+            (Errno::INTR, Failure::Interrupted),
+            (Errno::CONNABORTED, Failure::OneConnection),
+            (Errno::PROTO, Failure::OneConnection),
+            (Errno::NETDOWN, Failure::OneConnection),
+            (Errno::NETUNREACH, Failure::OneConnection),
+            (Errno::HOSTUNREACH, Failure::OneConnection),
+            (Errno::MFILE, Failure::Lasting),
+            (Errno::NFILE, Failure::Lasting),
+            (Errno::NOBUFS, Failure::Lasting),
+            (Errno::NOMEM, Failure::Lasting),
+            (Errno::PERM, Failure::Lasting),
+        ];
+        for (errno, expected) in rows {
+            assert_eq!(Failure::of(&errno.into()), expected, "{errno:?}");
+        }
+    }
 }

@@ -1,46 +1,70 @@
-//! Names to addresses, off the loop: the system's resolver waits, so threads of its own do the waiting.
+//! Names to addresses, off the loop: the system's resolver blocks, so it runs on threads of its own.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::{SocketAddr, ToSocketAddrs},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{self, Receiver, Sender},
     },
     thread,
 };
 
-use super::handle::Shared;
+use super::mailbox::Shared;
 use crate::id::ConnectionId;
 
-/// At most so many names are looked up at once; further ones wait, within their `connect_timeout`.
+/// Names that are looked up at the same time; further ones wait, within their `connect_timeout`.
 const THREADS: usize = 4;
 
 /// A host and a port.
 type Name = (Box<str>, u16);
 type Found = (Name, Vec<SocketAddr>);
+type Lookup = fn(&Name) -> Vec<SocketAddr>;
 
-/// One loop's resolver. It has no thread before there is a name.
-#[derive(Debug, Default)]
+/// One loop's resolver. It has no thread before there is a name. Dropping it ends its threads: those that wait at once, those
+/// in a lookup when that returns.
+#[derive(Debug)]
 pub(super) struct Resolver {
-    /// Who waits for which name: a thousand connections to one server are one question.
+    /// Who waits for which name: a thousand connections to one server are one lookup.
     waiting: HashMap<Name, Vec<ConnectionId>>,
+    lookup: Lookup,
     threads: Option<Threads>,
 }
 
 #[derive(Debug)]
 struct Threads {
     running: usize,
-    questions: Sender<Name>,
-    /// The threads take turns at waiting for a question.
-    queue: Arc<Mutex<Receiver<Name>>>,
+    names: Arc<Names>,
     answers: Receiver<Found>,
     answer: Sender<Found>,
 }
 
+/// The names that no thread has taken yet.
+#[derive(Debug, Default)]
+struct Names {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    names: VecDeque<Name>,
+    stopped: bool,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::new(|(host, port)| (&**host, *port).to_socket_addrs().map_or(Vec::new(), Iterator::collect))
+    }
+}
+
 impl Resolver {
-    /// Asks for the addresses of a name. `shared` wakes the loop when they are there.
+    fn new(lookup: Lookup) -> Self {
+        Self { waiting: HashMap::new(), lookup, threads: None }
+    }
+
+    /// Asks for the addresses of a name. `shared` wakes the loop when they are found.
     ///
     /// # Errors
     /// If there is no thread and none can be made.
@@ -58,15 +82,14 @@ impl Resolver {
         }
         let threads = self.threads.get_or_insert_with(Threads::new);
         if threads.running < THREADS.min(self.waiting.len() + 1) {
-            threads.spawn(shared)?;
+            threads.spawn(self.lookup, shared)?;
         }
-        // The queue is kept here, so it is never closed.
-        let _ = threads.questions.send(name.clone());
+        threads.names.push(name.clone());
         self.waiting.insert(name, vec![id]);
         Ok(())
     }
 
-    /// The next name that was found or not, and who waits for it.
+    /// The next name that was looked up, and who waits for it. Without addresses if it has none.
     pub(super) fn poll(&mut self) -> Option<(Vec<ConnectionId>, Vec<SocketAddr>)> {
         let (name, addresses) = self.threads.as_ref()?.answers.try_recv().ok()?;
         Some((self.waiting.remove(&name).unwrap_or_default(), addresses))
@@ -75,19 +98,21 @@ impl Resolver {
 
 impl Threads {
     fn new() -> Self {
-        let (questions, queue) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
-        Self { running: 0, questions, queue: Arc::new(Mutex::new(queue)), answers, answer }
+        Self { running: 0, names: Arc::default(), answers, answer }
     }
 
     /// One more, unless the system denies it and there is one already.
-    fn spawn(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
-        let (queue, answer, shared) = (Arc::clone(&self.queue), self.answer.clone(), Arc::clone(shared));
+    fn spawn(&mut self, lookup: Lookup, shared: &Arc<Shared>) -> io::Result<()> {
+        let (names, answer, shared) = (Arc::clone(&self.names), self.answer.clone(), Arc::clone(shared));
         let work = move || {
-            while let Some(name) = take(&queue) {
-                let addresses = (&*name.0, name.1).to_socket_addrs().map_or(Vec::new(), Iterator::collect);
-                // The loop may have ended meanwhile: then nobody waits, and the queue is closed.
-                let _ = answer.send((name, addresses));
+            while let Some(name) = names.take() {
+                let addresses = lookup(&name);
+                // If the loop has ended meanwhile nobody waits for it.
+                if answer.send((name, addresses)).is_err() {
+                    return;
+                }
+                // If that fails, the loop looks when something else wakes it.
                 let _ = shared.wake();
             }
         };
@@ -100,14 +125,48 @@ impl Threads {
     }
 }
 
-/// The next question; `None` when the loop has ended.
-fn take(queue: &Mutex<Receiver<Name>>) -> Option<Name> {
-    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.names.stop();
+    }
+}
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, name: Name) {
+        self.lock().names.push_back(name);
+        self.changed.notify_one();
+    }
+
+    /// The next name, when there is one; `None` when the loop has ended, whatever is queued.
+    fn take(&self) -> Option<Name> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopped {
+                return None;
+            }
+            if let Some(name) = queue.names.pop_front() {
+                return Some(name);
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn stop(&self) {
+        *self.lock() = Queue { names: VecDeque::new(), stopped: true };
+        self.changed.notify_all();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::{Duration, Instant},
+    };
 
     use mio::{Events, Poll, Token, Waker};
 
@@ -141,5 +200,53 @@ mod tests {
             }
         }
         assert!(resolver.waiting.is_empty());
+    }
+
+    fn shared() -> Arc<Shared> {
+        let poll = Poll::new().expect("a poll");
+        Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker")))
+    }
+
+    /// Waits until the threads of a resolver hold `shared` no more.
+    fn wait_for_the_end_of_all_threads(shared: &Arc<Shared>) {
+        let start = Instant::now();
+        while Arc::strong_count(shared) > 1 {
+            assert!(start.elapsed() < Duration::from_secs(10), "a thread is left");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn threads_that_wait_end_with_the_resolver() {
+        let shared = shared();
+        let mut resolver = Resolver::default();
+        resolver.ask(ConnectionId::new(0, 0, 0), "127.0.0.1", 80, &shared).expect("a thread");
+        assert_eq!(Arc::strong_count(&shared), 2);
+        drop(resolver);
+        wait_for_the_end_of_all_threads(&shared);
+    }
+
+    /// A thread took what was queued before it saw that the loop had ended: with a slow resolver it lived on for minutes.
+    #[test]
+    fn names_that_are_queued_are_not_looked_up_after_the_end() {
+        static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+        static GATE: Mutex<()> = Mutex::new(());
+        let closed = GATE.lock();
+        let mut resolver = Resolver::new(|_| {
+            LOOKUPS.fetch_add(1, Ordering::AcqRel);
+            drop(GATE.lock());
+            Vec::new()
+        });
+        let shared = shared();
+        for n in 0..100 {
+            resolver.ask(ConnectionId::new(0, n, n), &format!("host-{n}"), 80, &shared).expect("a thread");
+        }
+        while LOOKUPS.load(Ordering::Acquire) < THREADS {
+            thread::yield_now();
+        }
+        drop(resolver);
+        drop(closed);
+        wait_for_the_end_of_all_threads(&shared);
+        assert_eq!(LOOKUPS.load(Ordering::Acquire), THREADS);
     }
 }

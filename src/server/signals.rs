@@ -21,7 +21,7 @@ use signal_hook::{
     low_level::{emulate_default_handler, register, unregister},
 };
 
-use super::handle::Shared;
+use super::mailbox::Shared;
 use crate::{
     hub::ShutdownRequest,
     shutdown::{Escalation, ShutdownPlan},

@@ -14,7 +14,7 @@ use rustix::{
 };
 use socket2::SockRef;
 
-use super::{handle::Shared, resolver::Resolver};
+use super::{mailbox::Shared, resolver::Resolver};
 use crate::{config::Config, conn::Target, hub::Transport, id::ConnectionId, time::Time};
 
 /// The sockets of all connections, by slot (four bytes each, and one), and what they are waited for with.

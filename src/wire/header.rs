@@ -7,7 +7,7 @@
 //!   byte 0: F R R R opcode      byte 1: M length     then: 0, 2 or 8 bytes of length, 0 or 4 of mask
 //! ```
 
-use crate::ProtocolError;
+use crate::error::ProtocolError;
 
 /// The longest header: 2 bytes, 8 of length, 4 of mask (§5.2).
 pub const MAX_HEADER: usize = 14;
@@ -83,14 +83,20 @@ pub struct Header {
 }
 
 impl Header {
-    /// What [`peek`] would have said of this header.
+    /// What [`peek`] returns for this header.
     #[inline]
     pub const fn prefix(&self) -> Prefix {
-        Prefix { fin: self.fin, rsv1: self.rsv1, opcode: self.opcode, masked: Some(self.mask.is_some()) }
+        Prefix {
+            fin: self.fin,
+            rsv1: self.rsv1,
+            opcode: self.opcode,
+            masked: Some(self.mask.is_some()),
+            length_so_far: self.length,
+        }
     }
 }
 
-/// What the first byte or two of a header say: all that a rule about the connection can depend on.
+/// What the first bytes of a header show: all that a rule about the connection can depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     /// The last frame of its message.
@@ -101,6 +107,8 @@ pub struct Prefix {
     pub opcode: Opcode,
     /// Whether a masking key follows; `None` while only the first byte is here.
     pub masked: Option<bool>,
+    /// The least length of the payload: bytes of the length that are missing count as 0.
+    pub length_so_far: u64,
 }
 
 /// Cuts the header off the front of `bytes`. `None`: more bytes are needed.
@@ -109,12 +117,12 @@ pub struct Prefix {
 /// reserved bits and opcodes and a fragmented control frame with byte 0, a long control frame with byte 1, the 64-bit
 /// length's top bit with byte 2, and a length that had a shorter form as soon as no further byte can change that.
 ///
-/// After `None`, the caller can hold the rules it alone knows against [`peek`].
+/// After `None`, the caller checks the rules that it alone knows by [`peek`].
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "a third fewer instructions: what the caller knows falls out")]
 pub fn parse(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
     let &[first, second, ref rest @ ..] = bytes else {
-        return peek(bytes).map(|_| None);
+        return bytes.first().map_or(Ok(None), |first| check_first(*first).map(|_| None));
     };
     let opcode = check_first(first)?;
     let short = second & 0x7F;
@@ -141,17 +149,35 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
     Ok(Some(Header { fin, rsv1, opcode, mask: Some(key), length, header_length: unmasked + 4 }))
 }
 
-/// Says what the beginning of a header shows so far, under the same rules as [`parse`]. `None`: not one byte is here.
+/// What the beginning of a header shows so far, under the same rules as [`parse`]. `None`: not one byte is here. For headers
+/// that are cut, and to find which byte of a header showed a violation first.
+#[cold]
+#[inline(never)]
 pub fn peek(bytes: &[u8]) -> Result<Option<Prefix>, ProtocolError> {
     let Some(&first) = bytes.first() else {
         return Ok(None);
     };
     let opcode = check_first(first)?;
+    parse(bytes)?;
+    let mut so_far = [0; 8];
+    let long = match bytes.get(1).map_or(0, |second| second & 0x7F) {
+        126 => so_far.get_mut(6..),
+        127 => so_far.get_mut(..),
+        short => {
+            so_far = u64::from(short).to_be_bytes();
+            None
+        }
+    };
+    let long = long.unwrap_or_default();
+    for (place, byte) in long.iter_mut().zip(bytes.get(2..).unwrap_or_default()) {
+        *place = *byte;
+    }
     Ok(Some(Prefix {
         fin: first & 0x80 != 0,
         rsv1: first & 0x40 != 0,
         opcode,
         masked: bytes.get(1).map(|second| second & 0x80 != 0),
+        length_so_far: u64::from_be_bytes(so_far),
     }))
 }
 
@@ -344,13 +370,35 @@ mod tests {
     }
 
     #[test]
-    fn the_first_two_bytes_can_be_peeked_at() {
-        let text = Prefix { fin: true, rsv1: false, opcode: Opcode::Text, masked: None };
-        assert_eq!(peek(&[]), Ok(None));
-        assert_eq!(peek(&[0x81]), Ok(Some(text)));
-        assert_eq!(peek(&[0x81, 0x7E]), Ok(Some(Prefix { masked: Some(false), ..text })));
-        assert_eq!(peek(&[0xC1, 0xFE]), Ok(Some(Prefix { rsv1: true, masked: Some(true), ..text })));
-        assert_eq!(peek(&[0x08]), Err(ProtocolError::FragmentedControl));
+    fn a_header_that_is_cut_can_be_peeked_at() {
+        let text = Prefix { fin: true, rsv1: false, opcode: Opcode::Text, masked: None, length_so_far: 0 };
+        let unmasked = Prefix { masked: Some(false), ..text };
+        let masked = Prefix { masked: Some(true), ..text };
+        let rows: &[(&str, &[u8], Result<Option<Prefix>, ProtocolError>)] = &[
+            ("nothing", &[], Ok(None)),
+            ("a text", &[0x81], Ok(Some(text))),
+            ("a length that is to come", &[0x81, 0x7E], Ok(Some(unmasked))),
+            ("half a length", &[0x81, 0x7E, 1], Ok(Some(Prefix { length_so_far: 0x100, ..unmasked }))),
+            ("a short length", &[0x81, 0x85, 9], Ok(Some(Prefix { length_so_far: 5, ..masked }))),
+            ("RSV1 and a mask", &[0xC1, 0xFE], Ok(Some(Prefix { rsv1: true, ..masked }))),
+            (
+                "the first byte of eight",
+                &[0x81, 0xFF, 0x01],
+                Ok(Some(Prefix { length_so_far: 1 << 56, ..masked })),
+            ),
+            (
+                "the mask is not the length",
+                &[0x81, 0xFE, 1, 2, 0xFF, 0xFF],
+                Ok(Some(Prefix { length_so_far: 0x102, ..masked })),
+            ),
+            ("a Ping that is fragmented", &[0x08], Err(ProtocolError::FragmentedControl)),
+            ("a Ping that is too long", &[0x89, 0xFE], Err(ProtocolError::ControlTooLong)),
+            ("the top bit", &[0x82, 0xFF, 0x80], Err(ProtocolError::LengthTopBit)),
+            ("a shorter form", &[0x82, 0x7E, 0, 5], Err(ProtocolError::NonMinimalLength)),
+        ];
+        for (name, bytes, expected) in rows {
+            assert_eq!(peek(bytes), *expected, "{name}");
+        }
     }
 
     #[test]
@@ -405,6 +453,8 @@ mod tests {
             prop_assert_eq!(peek(&out), Ok(Some(header.prefix())));
             for cut in 0..out.len() {
                 prop_assert_eq!(parse(&out[..cut]), Ok(None));
+                let prefix = peek(&out[..cut]).expect("no violation");
+                prop_assert!(prefix.is_none_or(|prefix| prefix.length_so_far <= length));
             }
         }
 

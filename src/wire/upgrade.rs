@@ -12,36 +12,25 @@
 //! 101, and only a subprotocol that was offered can be in it. Everything before [`Request::accept`] holds for any
 //! HTTP request; everything in it is §4.2.1. The client's side, §4.1, is a picture of its own in `client.rs`.
 
+mod accepted;
 mod client;
 mod handshake;
 mod head;
+mod headers;
 mod lists;
 mod origin;
 mod refusal;
 mod request;
 mod response;
+mod token;
 mod url;
 
+pub use accepted::Accepted;
 pub use client::{ClientKey, Offer, RequestError, ServerResponse, Switched};
-pub use handshake::Accepted;
 pub use head::{Head, HeadLimits, HeadScanner};
+pub use headers::HeaderStorage;
 pub use lists::{Extension, Extensions, Parameters, Subprotocol, Subprotocols};
-pub use origin::{OriginError, Origins};
 pub use refusal::Refusal;
-pub use request::{HeaderStorage, Request};
+pub use request::Request;
 pub use response::{Body, ExtraHeader, HeaderValue, Response, ResponseError, write_switching_protocols};
 pub use url::{Url, UrlError};
-
-/// A character of a token (RFC 9110 §5.6.2): what names, methods, subprotocols and extensions are made of.
-#[inline]
-const fn is_token_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-            | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
-    )
-}
-
-fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|&byte| is_token_byte(byte))
-}

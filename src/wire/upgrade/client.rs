@@ -15,13 +15,13 @@ use base64::engine::general_purpose::STANDARD;
 use httparse::{Header, ParserConfig};
 use thiserror::Error;
 
-use super::handshake::Accepted;
+use super::accepted::Accepted;
 use super::head::Head;
-use super::is_token;
-use super::lists::{Extensions, Single, list_contains, single, values};
+use super::headers::{HeaderStorage, Single, list_contains, single, values};
+use super::lists::Extensions;
 use super::refusal::Refusal;
-use super::request::HeaderStorage;
 use super::response::{ExtraHeader, HeaderValue, ResponseError, write_line};
+use super::token::is_token;
 use super::url::{Url, UrlError};
 use crate::error::{HandshakeCause, ResponseFault};
 
@@ -202,6 +202,12 @@ impl<'a> ServerResponse<'a> {
     /// The status code.
     pub const fn status(&self) -> u16 {
         self.status
+    }
+
+    /// Whether another response follows it (RFC 9110 §15.2): a client that cannot use this one skips it. A 101 is the last
+    /// response of its connection.
+    pub const fn is_interim(&self) -> bool {
+        self.status / 100 == 1 && self.status != 101
     }
 
     /// The value of the first line of that name, in any case, without the blanks around it.

@@ -1,7 +1,7 @@
 //! Finds the end of a request head, however it is cut, and looks at no byte twice.
 
-use super::is_token_byte;
 use super::refusal::Refusal;
+use super::token::is_token_byte;
 
 /// How much of a request head is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

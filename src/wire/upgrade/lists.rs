@@ -5,51 +5,8 @@ use std::{slice, str};
 
 use httparse::Header;
 
-use super::{is_token, is_token_byte};
-
-/// Whether one of the lines named `name` holds `token` as an element of its list, in any case.
-pub(super) fn list_contains(headers: &[Header<'_>], name: &str, token: &str) -> bool {
-    values(headers, name).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// The values of all lines of that name, in order.
-pub(super) fn values<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
-}
-
-/// How often a header that must not be a list is there. Two of them are never as good as one: which of the two holds
-/// is where a proxy and a server may differ.
-pub(super) enum Single<'a> {
-    None,
-    One(&'a [u8]),
-    Several,
-}
-
-pub(super) fn single<'a>(headers: &'a [Header<'a>], name: &str) -> Single<'a> {
-    let mut values = values(headers, name);
-    match (values.next(), values.next()) {
-        (None, _) => Single::None,
-        (Some(value), None) => Single::One(value),
-        (Some(_), Some(_)) => Single::Several,
-    }
-}
-
-/// The elements of one line without the empty ones, which a recipient ignores (RFC 9110 §5.6.1.2).
-fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(trim).filter(|element| !element.is_empty())
-}
-
-/// Without the optional whitespace around it: blanks and tabs only (RFC 9110 §5.6.3).
-fn trim(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes;
-    while let [b' ' | b'\t', after @ ..] = rest {
-        rest = after;
-    }
-    while let [before @ .., b' ' | b'\t'] = rest {
-        rest = before;
-    }
-    rest
-}
+use super::headers::trim;
+use super::token::{is_token, is_token_byte};
 
 /// A subprotocol that the client has offered. There is no other way to one than
 /// [`Request::subprotocol`](super::Request::subprotocol) and [`Request::subprotocols`](super::Request::subprotocols).
@@ -322,6 +279,7 @@ impl<'a> Cursor<'a> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::headers::list_contains;
     use super::*;
 
     fn lines<'a>(name: &'a str, values: &[&'a [u8]]) -> Vec<Header<'a>> {
@@ -466,29 +424,6 @@ mod tests {
             let subprotocols = lines("Sec-WebSocket-Protocol", &[&value]);
             let _ = Subprotocols::new(&subprotocols).are_valid();
             let _ = list_contains(&subprotocols, "Sec-WebSocket-Protocol", "x");
-        }
-    }
-
-    #[test]
-    fn token_lists() {
-        let rows: &[(&str, &[&[u8]], bool)] = &[
-            ("alone", &[b"upgrade"], true),
-            ("in any case", &[b"UpGrade"], true),
-            ("among others", &[b"keep-alive, Upgrade"], true),
-            ("on the second line", &[b"keep-alive", b"Upgrade"], true),
-            ("with blanks and empty elements", &[b" ,\tUpgrade ,"], true),
-            ("as part of another", &[b"upgrade-insecure"], false),
-            ("with a neighbour but no comma", &[b"keep-alive upgrade"], false),
-            ("in quotes", &[b"\"upgrade\""], false),
-            ("not at all", &[b"close"], false),
-            ("empty", &[b""], false),
-        ];
-        for (name, values, expected) in rows {
-            assert_eq!(
-                list_contains(&lines("connection", values), "Connection", "upgrade"),
-                *expected,
-                "{name}"
-            );
         }
     }
 

@@ -1,39 +1,9 @@
-//! Whose pages may connect: an allow-list of origins (RFC 6454), against what is called cross-site WebSocket hijacking.
+//! Origins as browsers write them (RFC 6454): what makes an allow-list, and who is on it. The list itself is a setting.
 
 use std::str::FromStr;
 
-use thiserror::Error;
-
 use super::{refusal::Refusal, request::Request, response::Response, url::is_host};
-
-/// The origins whose pages may connect.
-///
-/// A browser lets the script of *any* page open a WebSocket to any server, sends the server's cookies along, and says in
-/// `Origin` whose page it was; the server has to refuse. A server that knows its users by cookies, or is reachable from a
-/// browser inside a network that others are not in, wants this list. [`Config::origins`](crate::Config::origins) applies it
-/// to every upgrade; a handler that has several asks [`Origins::check`].
-///
-/// An origin matches as a whole: scheme, host and port, nothing more and nothing less. `https://example.com` is not
-/// `http://example.com`, nor `https://example.com.evil.net`, `https://evilexample.com`, `https://www.example.com`, or
-/// `https://example.com:8443`. As RFC 6454 §5 has it, letters of scheme and host match in any case, and a port that is the
-/// scheme's own (80, 443) may be named or not.
-///
-/// `null` never matches: it is what any page says that has made itself a sandboxed frame. *No* `Origin` at all is what
-/// programs send that are not browsers; it is refused too, unless [`Origins::or_none`] lets them in. Two `Origin` lines are
-/// answered by 400 before any list is asked.
-///
-/// ```
-/// use adjourn::{Config, Origins};
-///
-/// let mut config = Config::default();
-/// config.origins = Some(Origins::new(["https://example.com", "http://localhost:3000"])?);
-/// # Ok::<(), adjourn::OriginError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origins {
-    allowed: Vec<Origin>,
-    none: bool,
-}
+use crate::config::{Origin, OriginError, Origins};
 
 impl Origins {
     /// These and no others. Allocates.
@@ -83,21 +53,6 @@ impl Origins {
         }
         Err(Response::plain_text(Refusal::FOREIGN_ORIGIN.status(), Refusal::FOREIGN_ORIGIN.text()))
     }
-}
-
-/// Why a text is no origin that a page could have.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{origin:?} is not scheme://host or scheme://host:port, as a browser writes an origin")]
-pub struct OriginError {
-    origin: Box<str>,
-}
-
-/// One of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Origin {
-    scheme: Box<str>,
-    host: Box<str>,
-    port: Option<u16>,
 }
 
 impl FromStr for Origin {

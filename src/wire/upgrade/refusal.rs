@@ -1,7 +1,7 @@
 //! Everything a request can be refused for: status, cause and words, one line each.
 
 use super::response::{ExtraHeader, PLAIN_TEXT, write_framing, write_line, write_status_line};
-use crate::HandshakeCause;
+use crate::error::HandshakeCause;
 
 /// Why a request is not taken, and the answer that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,12 +1,12 @@
 //! A request head, understood as any HTTP request is (RFC 9110, RFC 9112). Nothing here but `is_upgrade` knows WebSocket.
 
-use std::mem::MaybeUninit;
 use std::{fmt, str};
 
 use httparse::Header;
 
 use super::head::Head;
-use super::lists::{Extensions, Single, Subprotocol, Subprotocols, list_contains, single, values};
+use super::headers::{HeaderStorage, Single, list_contains, single, values};
+use super::lists::{Extensions, Subprotocol, Subprotocols};
 use super::refusal::Refusal;
 
 /// An HTTP request that asks to become a WebSocket, or a plain one.
@@ -148,46 +148,6 @@ impl fmt::Debug for Request<'_> {
             .field("host", &self.host)
             .field("origin", &self.origin)
             .finish_non_exhaustive()
-    }
-}
-
-/// Room for the header lines of one [`Request`]. Cheap to make: a kilobyte of stack that nobody fills in advance, and
-/// an allocation only for requests that have more lines than fit.
-pub struct HeaderStorage<'a> {
-    few: [MaybeUninit<Header<'a>>; HeaderStorage::FEW],
-    many: Vec<MaybeUninit<Header<'a>>>,
-}
-
-impl HeaderStorage<'_> {
-    /// So many headers need no allocation. Browsers send about 15, proxies add a few.
-    pub const FEW: usize = 32;
-}
-
-impl<'a> HeaderStorage<'a> {
-    /// Empty room.
-    pub const fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; HeaderStorage::FEW], many: Vec::new() }
-    }
-
-    pub(super) fn room_for(&mut self, lines: usize) -> &mut [MaybeUninit<Header<'a>>] {
-        if lines <= HeaderStorage::FEW {
-            return &mut self.few;
-        }
-        self.many.clear();
-        self.many.resize_with(lines, MaybeUninit::uninit);
-        &mut self.many
-    }
-}
-
-impl Default for HeaderStorage<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for HeaderStorage<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeaderStorage").finish_non_exhaustive()
     }
 }
 

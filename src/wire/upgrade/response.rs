@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::handshake::Accepted;
-use super::is_token;
+use super::accepted::Accepted;
 use super::lists::Subprotocol;
+use super::token::is_token;
 
 /// Appends the answer that ends HTTP and begins frames (§4.2.2, step 5). Allocates only as `out` grows.
 pub fn write_switching_protocols(

@@ -209,6 +209,12 @@ impl Book {
         (self.handshakes.len(), limit)
     }
 
+    /// There are more connections than there may be, with the newcomer that is to get a place.
+    pub fn is_overfull(&self) -> bool {
+        let live = self.facts.iter().filter(|facts| facts.state.is_some_and(|state| state != State::Closed));
+        live.count() > self.config.max_connections
+    }
+
     /// The application answered in plain HTTP.
     pub fn answered(&mut self, conn: u32) {
         self.cover(conn, Input::PlainAnswer);

@@ -252,8 +252,6 @@ pub struct ClientStream {
     message: Option<(bool, Vec<u8>, u32)>,
     /// How much of a text is known to be UTF-8.
     checked: usize,
-    /// The bytes so far show a breach, but the header is not whole: whoever reads may say so now or then.
-    suspect: Option<Breach>,
     /// Bytes since the last frame that was in order.
     since_frame: u64,
 }
@@ -284,10 +282,6 @@ impl ClientStream {
     /// Payload of the message that is not finished.
     pub fn partial(&self) -> u64 {
         self.message.as_ref().map_or(0, |(_, payload, _)| payload.len() as u64)
-    }
-
-    pub fn suspect(&self) -> Option<Breach> {
-        self.suspect
     }
 
     /// Bytes since the last frame that was in order.
@@ -326,60 +320,51 @@ impl ClientStream {
         }
     }
 
-    /// Looks at the header so far. A breach counts when the header is whole, or can never become one.
+    /// Looks at the header so far. A breach counts with the first byte that shows it.
     fn header(&mut self, limits: ClientLimits) -> Result<Option<ClientFrame>, Breach> {
         let first = self.head[0];
         let (fin, opcode) = (first & 0x80 != 0, first & 15);
         let control = opcode >= CLOSE;
-        if first & 0x30 != 0 || !matches!(opcode, 0..=2 | 8..=10) || (control && !fin) {
+        let (so_far, fragments) = self.message.as_ref().map_or((0, 0), |m| (m.1.len() as u64, m.2));
+        if first & 0x70 != 0 || !matches!(opcode, 0..=2 | 8..=10) || (control && !fin) {
             return Err(Breach::Protocol);
-        }
-        if first & 0x40 != 0 {
-            self.suspect = Some(Breach::Protocol);
         }
         let in_message = self.message.is_some();
         if (opcode == CONTINUATION && !in_message) || (matches!(opcode, TEXT | BINARY) && in_message) {
-            self.suspect = Some(Breach::Protocol);
+            return Err(Breach::Protocol);
+        }
+        if !control && fragments >= limits.max_fragments {
+            return Err(Breach::TooBig);
         }
         let Some(&second) = self.head.get(1) else { return Ok(None) };
         let (short, masked) = (second & 0x7f, second & 0x80 != 0);
-        if control && short > 125 {
+        if (control && short > 125) || !masked {
             return Err(Breach::Protocol);
-        }
-        if !masked {
-            self.suspect = Some(Breach::Protocol);
         }
         let extra = match short {
             126 => 2,
             127 => 8,
             _ => 0,
         };
-        let too_long = extra == 8 && self.head.get(2).is_some_and(|top| top & 0x80 != 0);
-        if too_long || (extra == 8 && self.head.get(2..8) == Some(&[0; 6])) {
-            self.suspect = Some(Breach::Protocol);
-        }
-        let Some(extended) = self.head.get(2..2 + extra) else {
-            return Ok(None);
-        };
+        // What is missing of the length counts as zeros.
+        let byte = |at: usize| self.head.get(2 + at).copied().unwrap_or(0);
         let length = match extra {
             0 => u64::from(short),
-            _ => extended.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+            _ => (0..extra).fold(0, |length, at| length << 8 | u64::from(byte(at))),
         };
-        if (extra == 2 && length < 126) || (extra == 8 && length < 0x1_0000) || length >> 63 != 0 {
+        let least = if extra == 8 { 0x1_0000 } else { 126 };
+        let shortable = self.head.get(2..2 + extra).is_some() && extra > 0 && length < least;
+        if shortable || length >> 63 != 0 || (extra == 8 && self.head.get(2..8) == Some(&[0; 6])) {
             return Err(Breach::Protocol);
         }
-        let whole = 2 + extra + if masked { 4 } else { 0 };
+        if !control && so_far.saturating_add(length) > limits.max_payload {
+            return Err(Breach::TooBig);
+        }
+        let whole = 2 + extra + 4;
         if self.head.len() < whole {
             return Ok(None);
         }
-        if let Some(breach) = self.suspect {
-            return Err(breach);
-        }
         if !control {
-            let (so_far, fragments) = self.message.as_ref().map_or((0, 0), |m| (m.1.len() as u64, m.2));
-            if so_far.saturating_add(length) > limits.max_payload || fragments >= limits.max_fragments {
-                return Err(Breach::TooBig);
-            }
             self.message.get_or_insert((opcode == TEXT, Vec::new(), 0)).2 += 1;
         }
         let key = [self.head[whole - 4], self.head[whole - 3], self.head[whole - 2], self.head[whole - 1]];

@@ -116,12 +116,9 @@ impl Book {
                 }
             }
         }
-        // A header that cannot be legal may be refused before it is whole.
-        let suspect = self.of(conn).busy.as_ref().and_then(|busy| busy.inbound.suspect());
-        let parsing = matches!(self.state(conn), Some(State::Open | State::LocalClosing));
-        if let Some(breach) = suspect.filter(|_| parsing && hub != self.state(conn)) {
-            self.peer_broke(conn, breach);
-        }
+        let (state, parsing) = (self.state(conn), matches!(self.state(conn), Some(State::Open)));
+        let failed = parsing && hub == Some(State::Failing);
+        ensure!(self, conn, "nothing_else_breaks_a_rule", !failed, "{hub:?} in {state:?}");
     }
 
     /// Whether one more Ping or Pong is within the rate; if so, counts it.

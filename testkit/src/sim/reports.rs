@@ -147,7 +147,8 @@ impl Book {
             HandshakeCause::TooManyConnections => {
                 self.cover(conn, Input::Terminate);
                 let (half_open, limit) = self.half_open();
-                let right = half_open > limit && self.handshakes.first() == Some(&conn);
+                let many = half_open > limit || self.is_overfull();
+                let right = many && self.handshakes.first() == Some(&conn);
                 ensure!(self, conn, "the_oldest_handshake_goes", right, "{text}, {half_open} of {limit}");
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);

@@ -1,4 +1,5 @@
-//! The vocabulary of connecting: what is asked of a server, and how this one connection differs.
+//! What is asked of a server when a connection of ours is made, and what is different for this connection. Nothing happens
+//! here.
 
 use std::{borrow::Cow, time::Duration};
 
