@@ -199,4 +199,7 @@ pub enum BindError {
     /// The system denied a poll, or to watch the listener.
     #[error("cannot poll: {0}")]
     Poll(#[source] std::io::Error),
+    /// The process has 256 loops already: as many as the ids of connections can tell apart.
+    #[error("there are 256 loops in this process, as many as connection ids can number")]
+    TooManyLoops,
 }

@@ -32,8 +32,9 @@ mod clients;
 mod connecting;
 mod deadlines;
 mod sweep;
+mod sweeping;
 
-use self::{admission::Admission, deadlines::Deadlines, sweep::Sweeps};
+use self::{admission::Admission, deadlines::Deadlines, sweep::Sweeps, sweeping::Predicate};
 pub use self::{
     clients::{Broadcast, Client, Clients, ReadyState},
     sweep::ShutdownRequest,
@@ -45,7 +46,7 @@ use crate::{
     event::{Data, Event, Message, Stats},
     handler::{Handler, Upgrade, UpgradeRequest},
     id::ConnectionId,
-    shutdown::{LameDuckPolicy, Phase, ShutdownReport},
+    shutdown::{Phase, ShutdownReport},
     time::Time,
     wire::{
         header::Opcode,
@@ -78,8 +79,7 @@ pub struct Hub<D> {
     /// The connection whose `Close` was delivered last: its data goes when the callback has returned.
     farewell: Option<usize>,
     stats: Stats,
-    sweeps: Sweeps<D>,
-    rng: fastrand::Rng,
+    sweeps: Sweeps<Predicate<D>>,
 }
 
 /// Notes and slots to deal with for which room is kept when there are none.
@@ -143,9 +143,19 @@ impl<D> Hub<D> {
             reading: None,
             farewell: None,
             stats: Stats::default(),
-            sweeps: Sweeps::default(),
-            rng: fastrand::Rng::with_seed(seed),
+            sweeps: Sweeps::new(seed),
         }
+    }
+
+    /// Connections get generations behind `last` from now on: for a hub that takes over the number of another one, so
+    /// that no id is given out twice.
+    pub const fn continue_generations(&mut self, last: u32) {
+        self.generation = last;
+    }
+
+    /// The generation of the connection that came last.
+    pub const fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The settings.
@@ -168,18 +178,14 @@ impl<D> Hub<D> {
         self.sweeps.phase()
     }
 
-    /// False once a shutdown has begun.
-    pub fn is_ready(&self) -> bool {
-        self.phase() == Phase::Serving
+    /// False from the call of `shutdown` on.
+    pub const fn is_ready(&self) -> bool {
+        self.sweeps.is_ready()
     }
 
     /// Whether the listeners are to stay open.
     pub fn is_listening(&self) -> bool {
-        match self.phase() {
-            Phase::Serving => true,
-            Phase::LameDuck => self.sweeps.listener_policy() != LameDuckPolicy::Close,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => false,
-        }
+        self.sweeps.is_listening()
     }
 
     /// The report, once the phase is [`Phase::Done`].
@@ -189,7 +195,7 @@ impl<D> Hub<D> {
 
     /// Tells the report of a running shutdown about a callback: how long it took, and whose event it was.
     pub fn note_callback(&mut self, took: Duration, id: Option<ConnectionId>) {
-        self.sweeps.note_callback(took, id);
+        self.sweeps.handle_callback(took, id);
     }
 
     /// The id of the established connection in a slot.
@@ -446,7 +452,7 @@ impl<D> Hub<D> {
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Close(id, ended) => {
                 self.farewell = Some(id.slot());
-                self.book(id, &ended);
+                self.record_close(id, &ended);
                 Event::Close { id, closed: ended.closed }
             }
         })
@@ -553,8 +559,11 @@ impl<D> Hub<D> {
         }
         let alarm = conn.todo.take(Todo::ALARM);
         if before != after {
-            self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
+            self.sweeps.undelivered += usize::from(before.is_established() && !after.is_established());
             let shaken = before == State::Connecting && !conn.is_client();
+            if (before, after) == (State::Connecting, State::Open) {
+                self.sweeps.handle_opened(ConnectionId::new(self.worker, key, conn.generation), self.now);
+            }
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
             if shaken {
@@ -651,7 +660,7 @@ impl<D> Hub<D> {
         {
             return Answered::refusal(*refusal, request.is_head());
         }
-        if accepted.is_ok() && self.refuses_handshakes() {
+        if accepted.is_ok() && self.sweeps.refuses_handshakes() {
             let mut response = Vec::new();
             Response::unavailable(self.config.retry_after).write(&mut response);
             return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
@@ -689,14 +698,6 @@ impl<D> Hub<D> {
         }
     }
 
-    fn refuses_handshakes(&self) -> bool {
-        match self.phase() {
-            Phase::Serving => false,
-            Phase::LameDuck => self.sweeps.listener_policy() == LameDuckPolicy::Refuse,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
-        }
-    }
-
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
             Answered::Open { response, path, subprotocol, overrides, coding, data } => {
@@ -709,7 +710,7 @@ impl<D> Hub<D> {
             }
             Answered::Refuse { response, cause } => {
                 if cause == Some(HandshakeCause::ShuttingDown) {
-                    self.sweeps.note_refused();
+                    self.sweeps.handle_refused();
                 }
                 self.with(slot, |conn, cx| conn.refuse(response, cause, cx));
             }

@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token, Waker, event::Event as Readiness};
 
 mod handle;
 mod listener;
+mod number;
 mod outq;
 mod resolver;
 #[cfg(feature = "signals")]
@@ -30,8 +31,10 @@ pub use self::{
 use self::{
     handle::{Command, Shared},
     listener::Listener,
+    number::LoopNumber,
     resolver::Resolver,
     socket::{Sockets, Stopwatch},
+    workers::Peers,
 };
 use crate::{
     config::{Abort, Config},
@@ -101,32 +104,34 @@ struct Loop<D> {
 #[derive(Debug)]
 struct Parts<D> {
     config: Config,
-    worker: u8,
+    number: LoopNumber,
     poll: Poll,
     listeners: Vec<Listener>,
     commands: mpsc::Receiver<Command<D>>,
     sender: mpsc::Sender<Command<D>>,
     shared: Arc<Shared>,
     /// The other loops that shut down with this one.
-    peers: Vec<Handle<D>>,
+    peers: Peers<D>,
     #[cfg(feature = "signals")]
     watcher: Option<signals::Watcher>,
 }
 
 impl<D> Parts<D> {
-    fn new(config: Config, worker: u8) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
+    fn new(config: Config) -> Result<Self, BindError> {
+        let number = LoopNumber::take()?;
+        let poll = Poll::new().map_err(BindError::Poll)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let shared = Arc::new(Shared::new(waker));
         let (sender, commands) = mpsc::channel();
         Ok(Self {
             config,
-            worker,
+            number,
             poll,
             listeners: Vec::new(),
             commands,
             sender,
             shared,
-            peers: Vec::new(),
+            peers: Peers::default(),
             #[cfg(feature = "signals")]
             watcher: None,
         })
@@ -155,9 +160,9 @@ impl<D: 'static> Server<D> {
     /// A server with one listener. Further ones can be added by [`Server::listen`].
     ///
     /// # Errors
-    /// If the address cannot be resolved or bound, or the system denies a poll.
+    /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, BindError> {
-        let mut server = Self::new(config).map_err(BindError::Poll)?;
+        let mut server = Self::from_parts(Parts::new(config)?);
         server.listen(address)?;
         Ok(server)
     }
@@ -165,16 +170,19 @@ impl<D: 'static> Server<D> {
     /// A loop without a listener: a client, or a server that is yet to listen.
     ///
     /// # Errors
-    /// If the system denies a poll.
+    /// If the system denies a poll, or there are 256 loops in the process already.
     pub fn new(config: Config) -> io::Result<Self> {
-        Ok(Self::from_parts(Parts::new(config, 0)?))
+        Parts::new(config).map(Self::from_parts).map_err(|error| match error {
+            BindError::Poll(error) => error,
+            other => io::Error::other(other),
+        })
     }
 
     fn from_parts(parts: Parts<D>) -> Self {
         // Its keys are the system's entropy, its hash does not give them away.
-        let seed = RandomState::new().hash_one(parts.worker);
-        let mut hub = Hub::new(parts.config.clone(), parts.worker, seed);
-        hub.set_loops(parts.peers.len() + 1);
+        let seed = RandomState::new().hash_one(parts.number.get());
+        let mut hub = Hub::new(parts.config.clone(), parts.number.get(), seed);
+        hub.continue_generations(parts.number.generation());
         Self {
             events: Events::with_capacity(EVENTS),
             few_events: Events::with_capacity(FEW_EVENTS),
@@ -233,6 +241,11 @@ impl<D: 'static> Server<D> {
     /// Lets SIGTERM and SIGINT shut the server down by `plan`: the first SIGTERM begins the whole plan, the first
     /// SIGINT the plan without its lame duck, a second signal jumps to the hard sweep, a third one does what it does by
     /// default.
+    ///
+    /// Handlers that others have installed are called as well. After the last server of the process is dropped, a signal
+    /// does what it did before the first: it is handled by others, ignored, or ends the process. It ends the process
+    /// also if a handler was registered through the crate `signal-hook` since then, because that cannot be seen: register
+    /// such a handler before.
     ///
     /// # Errors
     /// If the handlers cannot be installed.
@@ -313,6 +326,12 @@ impl<F: FnMut(&mut Clients<'_, ()>, Event<'_>)> Handler for AcceptAll<F> {
     }
 }
 
+impl<D> Drop for Loop<D> {
+    fn drop(&mut self) {
+        self.parts.number.set_generation(self.hub.generation());
+    }
+}
+
 impl<D> Loop<D> {
     fn now(&self) -> Time {
         Time::from_start(self.start.elapsed())
@@ -369,9 +388,12 @@ impl<D> Loop<D> {
     fn end<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         // Written before expired: what this turn queued gets its chance even if a callback blocked for long.
         self.settle(handler);
+        if !self.hub.is_ready() {
+            self.hub.set_live_elsewhere(self.parts.peers.open_elsewhere());
+        }
         self.hub.handle_timeout();
         self.settle(handler);
-        self.tell_peers();
+        self.forward_requests();
         if !self.hub.is_listening() {
             self.parts.listeners.clear();
         }
@@ -386,6 +408,7 @@ impl<D> Loop<D> {
             }
         }
         self.parts.shared.set_ready(self.hub.is_ready());
+        self.parts.peers.publish(self.hub.stats().open);
     }
 
     fn report(&self) -> Option<ShutdownReport> {
@@ -393,12 +416,9 @@ impl<D> Loop<D> {
     }
 
     /// What this loop was asked about a shutdown concerns all loops.
-    fn tell_peers(&mut self) {
+    fn forward_requests(&mut self) {
         for request in self.hub.take_requests() {
-            for peer in &self.parts.peers {
-                // A loop that has stopped has no connections left.
-                let _ = peer.relay(request.clone());
-            }
+            self.parts.peers.forward(&request);
         }
     }
 
@@ -408,7 +428,7 @@ impl<D> Loop<D> {
         #[cfg(feature = "signals")]
         while let Some(request) = self.parts.watcher.as_mut().and_then(signals::Watcher::poll) {
             // Every loop has a watcher of its own.
-            self.hub.obey(request);
+            self.hub.apply_request(request);
         }
         for left in (0..COMMANDS).rev() {
             let Ok(command) = self.parts.commands.try_recv() else { break };

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    close::{CloseFrame, Lost},
+    close::{Cause, CloseFrame, Closed, Lost},
     config::Abort,
     conn::State,
     id::ConnectionId,
@@ -162,6 +162,12 @@ pub const CLOSE_PHASE_BUCKETS: [Duration; 9] = [
     Duration::from_secs(10),
 ];
 
+/// How long the longest callback took, and the connection whose event it was.
+pub(crate) type LongestCallback = Option<(Duration, Option<ConnectionId>)>;
+
+/// How many of the slowest connections a report names.
+const SLOWEST: usize = 10;
+
 /// How a shutdown went. What is counted: every connection that ended since the call of `shutdown`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -193,7 +199,7 @@ pub struct ShutdownReport {
     /// Who cut it short, if somebody did.
     pub escalated_by: Option<Escalation>,
     /// The longest callback of the server's life, if one took 10 ms or more, and the connection whose event it was.
-    pub longest_callback: Option<(Duration, Option<ConnectionId>)>,
+    pub longest_callback: LongestCallback,
     /// From the call to `Done`.
     pub took: Duration,
 }
@@ -214,5 +220,68 @@ impl ShutdownReport {
     /// in a lame duck that serves.
     pub const fn ended(&self) -> u64 {
         self.clean + self.by_peer + self.timed_out + self.terminated + self.failed
+    }
+
+    /// Adds the report of another loop that went down at the same time.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for theirs in &other.phases {
+            match self.phases.iter_mut().find(|mine| mine.phase == theirs.phase) {
+                Some(mine) => {
+                    mine.start = mine.start.min(theirs.start);
+                    mine.length = mine.length.max(theirs.length);
+                }
+                None => self.phases.push(*theirs),
+            }
+        }
+        self.phases.sort_by_key(|timing| timing.phase);
+        self.live_at_start += other.live_at_start;
+        self.refused_503 += other.refused_503;
+        self.handshakes_cut += other.handshakes_cut;
+        self.clean += other.clean;
+        self.by_peer += other.by_peer;
+        self.timed_out += other.timed_out;
+        self.terminated += other.terminated;
+        self.failed += other.failed;
+        for (mine, theirs) in self.close_phases.iter_mut().zip(other.close_phases) {
+            *mine += theirs;
+        }
+        self.lost.add(&other.lost);
+        self.slowest.extend(other.slowest);
+        self.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.close_phase));
+        self.slowest.truncate(SLOWEST);
+        self.escalated_by = self.escalated_by.or(other.escalated_by);
+        self.longest_callback = self.longest_callback.max(other.longest_callback);
+        self.took = self.took.max(other.took);
+    }
+
+    /// Counts the ending of a connection.
+    pub(crate) fn count(&mut self, closed: &Closed, about: Slowest) {
+        *match closed.cause {
+            Cause::LocalClose | Cause::Kicked | Cause::ShutdownSoft | Cause::Crossed => &mut self.clean,
+            Cause::PeerClose
+            | Cause::PeerFin
+            | Cause::PeerFinDuringClose
+            | Cause::PeerReset
+            | Cause::PeerResetDuringClose => &mut self.by_peer,
+            Cause::CloseTimeout { .. } => &mut self.timed_out,
+            Cause::Terminated | Cause::ShutdownHard => &mut self.terminated,
+            Cause::Protocol(_)
+            | Cause::TooBig { .. }
+            | Cause::InvalidUtf8
+            | Cause::Overflow { .. }
+            | Cause::HeartbeatTimeout
+            | Cause::WriteStall
+            | Cause::Io(_) => &mut self.failed,
+        } += 1;
+        let bucket = CLOSE_PHASE_BUCKETS.iter().take_while(|bound| closed.close_phase > **bound).count();
+        if let Some(count) = self.close_phases.get_mut(bucket) {
+            *count += 1;
+        }
+        self.lost.add(&closed.lost);
+        let place = self.slowest.iter().take_while(|other| other.close_phase >= about.close_phase).count();
+        if place < SLOWEST {
+            self.slowest.insert(place, about);
+            self.slowest.truncate(SLOWEST);
+        }
     }
 }

@@ -199,7 +199,7 @@ impl<D> Clients<'_, D> {
     /// The connection, if it has not ended.
     pub fn get(&self, id: ConnectionId) -> Option<Client<'_, D>> {
         let slot = self.hub.find(id)?;
-        Client::new(self.hub, id, slot)
+        Client::new(id, slot, self.hub.now)
     }
 
     /// The application's data of a connection.
@@ -257,8 +257,8 @@ impl<D> std::fmt::Debug for Client<'_, D> {
 }
 
 impl<'h, D> Client<'h, D> {
-    fn new(hub: &'h Hub<D>, id: ConnectionId, slot: &'h Slot<D>) -> Option<Self> {
-        Some(Self { id, slot, data: slot.data.as_ref()?, now: hub.now })
+    pub(super) fn new(id: ConnectionId, slot: &'h Slot<D>, now: Time) -> Option<Self> {
+        Some(Self { id, slot, data: slot.data.as_ref()?, now })
     }
 
     /// Its id.
@@ -351,6 +351,6 @@ impl<D> Hub<D> {
             return None;
         }
         let key = u32::try_from(slot).ok()?;
-        Client::new(self, ConnectionId::new(self.worker, key, entry.conn.generation), entry)
+        Client::new(ConnectionId::new(self.worker, key, entry.conn.generation), entry, self.now)
     }
 }

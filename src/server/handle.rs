@@ -107,7 +107,7 @@ impl<D> Command<D> {
             }
             Self::Defer(act) => act(&mut clients),
             Self::Ask(request) => hub.ask(request),
-            Self::Relay(request) => hub.obey(request),
+            Self::Relay(request) => hub.apply_request(request),
         }
     }
 }
