@@ -38,7 +38,7 @@ pub enum LameDuckPolicy {
     Serve,
     /// Handshakes get 503 and `Retry-After`.
     Refuse,
-    /// The listeners are closed.
+    /// The listeners are closed; handshakes that had begun get 503 and `Retry-After`.
     Close,
 }
 

@@ -70,7 +70,7 @@ impl Shutdown {
     pub(super) fn refuses_handshakes(&self) -> bool {
         match self.phase {
             Phase::Serving if self.plan.lame_duck.is_zero() => true,
-            Phase::Serving | Phase::LameDuck => self.plan.listeners == LameDuckPolicy::Refuse,
+            Phase::Serving | Phase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
             Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
         }
     }
