@@ -224,6 +224,7 @@ impl<D> Hub<D> {
         let generation = self.next_generation();
         let conn = Conn::new(peer, generation, self.now);
         let slot = self.insert(Slot { conn, data: None });
+        self.sweeps.handle_accepted(generation);
         self.note_accepted(slot, peer);
         Some(slot)
     }
@@ -505,6 +506,7 @@ impl<D> Hub<D> {
             Some(Action::Connect(key))
         } else if todo.take(Todo::RELEASE) {
             let reset = entry.conn.exceeded_linger(&self.config);
+            self.sweeps.handle_released(entry.conn.generation);
             self.listed.pop_front();
             self.note_released(key);
             self.deadlines.remove(u32::try_from(key).unwrap_or(u32::MAX));

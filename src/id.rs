@@ -6,7 +6,7 @@ use std::fmt;
 ///
 /// Packs the number of the loop (8 bits), the slot in that loop's slab (24 bits) and the generation (32 bits). Each loop of
 /// the process has a number of its own, and a connection gets the generation after that of the one before it on its loop;
-/// a later loop that gets the number of one that was dropped goes on where that stopped. So an operation on the id of a
+/// a later loop that gets the number of a dropped one continues its generations. So an operation on the id of a
 /// connection that has ended does nothing and says so, on whichever loop. Generations wrap: two connections can have one
 /// id if a multiple of 2^32 others lie between them, never at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

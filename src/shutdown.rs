@@ -20,12 +20,14 @@ impl SweepId {
     }
 }
 
-/// How the Close frames of a sweep are spread over time, so that those told to go do not all come back at once.
+/// How the Close frames of a sweep are spread over time. Clients that are all closed in one instant all reconnect in one
+/// instant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
     /// As fast as the loop can.
     AtOnce,
-    /// So many per second.
+    /// This many per second; a number that is not above 0 counts as 1. A shutdown of several loops shares it among them by how
+    /// many connections each has; a `close_where` concerns one loop.
     Rate(f64),
     /// Each at a uniformly random instant within this time.
     Spread(Duration),
@@ -42,6 +44,18 @@ pub enum LameDuckPolicy {
     Close,
 }
 
+/// What the listeners do once the Close frames go out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerInShutdown {
+    /// They are closed.
+    #[default]
+    Close,
+    /// They stay open until no connection is left or the hard sweep begins. [`Handler::on_upgrade`](crate::Handler::on_upgrade)
+    /// answers plain HTTP, such as health checks, as before; upgrades get 503 and `Retry-After`. Connections that come
+    /// now do not prolong the shutdown.
+    PlainHttp,
+}
+
 /// How a server goes down. Phases may have length zero.
 ///
 /// ```text
@@ -54,7 +68,9 @@ pub struct ShutdownPlan {
     pub lame_duck: Duration,
     /// What the listeners do meanwhile.
     pub listeners: LameDuckPolicy,
-    /// The Close frame that everyone gets.
+    /// What the listeners do afterwards, unless the lame duck has closed them.
+    pub listener_in_shutdown: ListenerInShutdown,
+    /// The Close frame for every open connection.
     pub frame: CloseFrame,
     /// How the frames are spread over time.
     pub pace: Pace,
@@ -65,11 +81,12 @@ pub struct ShutdownPlan {
 }
 
 impl Default for ShutdownPlan {
-    /// No lame duck, 1001 to everyone at once, 10 s of grace.
+    /// No lame duck, 1001 to every open connection at once, 10 s of grace.
     fn default() -> Self {
         Self {
             lame_duck: Duration::ZERO,
             listeners: LameDuckPolicy::Refuse,
+            listener_in_shutdown: ListenerInShutdown::Close,
             frame: CloseFrame::GOING_AWAY,
             pace: Pace::AtOnce,
             grace: Duration::from_secs(10),
@@ -79,12 +96,12 @@ impl Default for ShutdownPlan {
 }
 
 impl ShutdownPlan {
-    /// The soft landing: close everyone with 1001, wait `grace`, terminate the rest.
+    /// Closes every connection with 1001, waits `grace`, and aborts the rest.
     pub fn soft(grace: Duration) -> Self {
         Self { grace, ..Self::default() }
     }
 
-    /// The hard landing: close everyone with 1001, and terminate whoever is left in the next turn.
+    /// Closes every connection with 1001, and aborts in the next turn what is left.
     pub fn hard() -> Self {
         Self::soft(Duration::ZERO)
     }
@@ -95,7 +112,7 @@ impl ShutdownPlan {
 pub enum Phase {
     /// None has been asked for.
     Serving,
-    /// Not ready any more, but nobody is sent away yet.
+    /// Not ready any more; connections are served as before.
     LameDuck,
     /// The Close frames go out.
     SoftSweep,
@@ -103,7 +120,7 @@ pub enum Phase {
     Grace,
     /// What is left is aborted.
     HardSweep,
-    /// Nobody is left.
+    /// No connection is left.
     Done,
 }
 
@@ -121,7 +138,7 @@ impl Phase {
     }
 }
 
-/// Who cut a shutdown short.
+/// What cut a shutdown short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Escalation {
     /// `escalate()` entered the next phase.
@@ -196,7 +213,7 @@ pub struct ShutdownReport {
     pub lost: Lost,
     /// The ten that took longest, slowest first.
     pub slowest: Vec<Slowest>,
-    /// Who cut it short, if somebody did.
+    /// What cut it short first, if anything did.
     pub escalated_by: Option<Escalation>,
     /// The longest callback of the server's life, if one took 10 ms or more, and the connection whose event it was.
     pub longest_callback: LongestCallback,

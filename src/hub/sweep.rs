@@ -1,6 +1,6 @@
-//! All sweeps of a hub: the shutdown, and those by predicate. No connection and no hub enters: `poll_*` says which slot or
-//! connection is next, `handle_*` takes what became of it. Whoever drives this does so in slices, a few in each turn, so
-//! that the loop keeps its deadlines.
+//! All sweeps of a hub: the shutdown, and those by predicate. No connection and no hub enters: `poll_*` names the next
+//! slot or connection, `handle_*` takes the outcome. The caller limits how many it takes in a turn, so that the loop keeps its
+//! deadlines.
 
 use std::time::Duration;
 
@@ -142,6 +142,20 @@ impl<P> Sweeps<P> {
         None
     }
 
+    /// A connection was accepted.
+    pub(super) fn handle_accepted(&mut self, generation: u32) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.handle_accepted(generation);
+        }
+    }
+
+    /// A connection is gone, and its slot free.
+    pub(super) fn handle_released(&mut self, generation: u32) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.handle_released(generation);
+        }
+    }
+
     /// A valid upgrade got a 503.
     pub(super) fn handle_refused(&mut self) {
         if let Some(shutdown) = &mut self.shutdown {
@@ -157,8 +171,8 @@ impl<P> Sweeps<P> {
     }
 
     /// See [`Shutdown::poll_phase`].
-    pub(super) fn poll_phase(&mut self, is_empty: bool, now: Time) -> Option<Phase> {
-        let phase = self.shutdown.as_mut()?.poll_phase(is_empty, self.longest_callback, now)?;
+    pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<Phase> {
+        let phase = self.shutdown.as_mut()?.poll_phase(slots, self.longest_callback, now)?;
         if phase == Phase::Done {
             self.running.iter_mut().for_each(|(sweep, _)| sweep.handle_nobody_left());
         }
@@ -213,6 +227,11 @@ impl<P> Sweeps<P> {
 
     // Both.
 
+    /// Whether there is no shutdown, and no sweep.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.shutdown.is_none()
+    }
+
     /// A connection has opened.
     pub(super) fn handle_opened(&mut self, id: ConnectionId, now: Time) {
         self.running.iter_mut().for_each(|(sweep, _)| sweep.handle_opened(id, now));
@@ -228,11 +247,11 @@ impl<P> Sweeps<P> {
         }
     }
 
-    /// When there is something to do next. `is_gone` says whether a connection that waits for its Close is not open any
-    /// more: nobody waits for its moment then.
+    /// When there is something to do next. `is_gone` says whether a connection that is scheduled is not open any
+    /// more: its moment is skipped then.
     pub(super) fn poll_timeout(
         &self,
-        is_empty: bool,
+        slots: usize,
         now: Time,
         is_gone: impl Fn(ConnectionId) -> bool,
     ) -> Option<Time> {
@@ -243,6 +262,6 @@ impl<P> Sweeps<P> {
             return Some(now);
         }
         let sweeps = self.running.iter().filter_map(|(sweep, _)| sweep.poll_timeout(now));
-        sweeps.chain(shutdown.and_then(|shutdown| shutdown.poll_timeout(is_empty, now))).min()
+        sweeps.chain(shutdown.and_then(|shutdown| shutdown.poll_timeout(slots, now))).min()
     }
 }

@@ -60,11 +60,18 @@ impl<D> Hub<D> {
 
     /// When the sweeps have something to do next.
     pub(super) fn poll_sweeps(&self) -> Option<Time> {
-        self.sweeps.poll_timeout(self.slots.is_empty(), self.now, |id| !self.is_open(id))
+        if self.sweeps.is_idle() {
+            return None;
+        }
+        self.sweeps.poll_timeout(self.slots.len(), self.now, |id| !self.is_open(id))
     }
 
-    /// One slice of every sweep, and one step of the shutdown, which comes first: no predicate that panics delays it.
+    /// One step of the shutdown and one slice of every sweep. The shutdown is first, so that a predicate that panics does not
+    /// delay it.
     pub(super) fn advance_sweeps(&mut self) {
+        if self.sweeps.is_idle() {
+            return;
+        }
         self.advance_shutdown();
         for index in 0..self.sweeps.running() {
             self.search(index);
@@ -184,7 +191,7 @@ impl<D> Hub<D> {
     }
 
     fn enter_next_phase(&mut self) {
-        if let Some(phase) = self.sweeps.poll_phase(self.slots.is_empty(), self.now) {
+        if let Some(phase) = self.sweeps.poll_phase(self.slots.len(), self.now) {
             self.report_sweeps();
             self.notes.push_back(Note::Phase(phase, self.stats));
         }
@@ -213,9 +220,12 @@ impl<D> Hub<D> {
     fn sweep_softly(&mut self, slot: usize) {
         let Some(entry) = self.slots.get(slot) else { return };
         let conn = &entry.conn;
+        let generation = conn.generation;
         let is_silent = conn.state() == State::Connecting && (conn.is_client() || !conn.spoke());
         let open = (conn.state() == State::Open).then(|| self.id_at(slot)).flatten();
-        let Some(shutdown) = self.sweeps.shutdown() else { return };
+        let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.is_late(generation)) else {
+            return;
+        };
         if is_silent {
             shutdown.handle_handshake_cut();
             self.with(slot, Conn::sweep_silent);

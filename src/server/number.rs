@@ -45,7 +45,7 @@ impl LoopNumber {
         self.number
     }
 
-    /// The last generation that was used with this number: a loop goes on behind it.
+    /// The last generation that was used with this number: the loop continues after it.
     pub(super) const fn generation(&self) -> u32 {
         self.generation
     }

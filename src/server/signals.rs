@@ -113,7 +113,7 @@ impl Watcher {
 }
 
 /// `signal_hook` never gives a signal back, so without this a process would ignore it after its last server. It concerns
-/// those that nobody handled or ignored before: a handler of somebody else is called by `signal_hook` in any case.
+/// signals with their default disposition: an earlier handler is called by `signal_hook`, and an ignored signal stays ignored.
 fn restore_defaults_after_the_last() -> io::Result<()> {
     static DONE: Mutex<bool> = Mutex::new(false);
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -115,7 +115,7 @@ impl Chosen {
         self.report.lost.add(&closed.lost);
     }
 
-    /// Nobody is left in the hub.
+    /// The hub has no connection left.
     pub(super) fn handle_nobody_left(&mut self) {
         self.search.complete();
         let gone = self.schedule.clear() as u64;

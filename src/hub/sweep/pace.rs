@@ -120,7 +120,7 @@ impl Schedule {
         }
     }
 
-    /// All were found, and nobody waits from now on. Returns how many did.
+    /// Completes the search and empties the schedule. Returns how many were scheduled.
     pub(super) fn clear(&mut self) -> usize {
         self.is_set = true;
         std::mem::take(&mut self.waiting).len()

@@ -8,13 +8,13 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// The next slot below `end`; `None` if all have been looked at, now and from here on.
+    /// The next slot below `end`; `None` if all have been looked at, and at every later call.
     pub(super) const fn next(&mut self, end: usize) -> Option<usize> {
         if self.is_complete || self.at >= end {
             self.is_complete = true;
             return None;
         }
-        // Whatever comes of it, a slot is looked at once.
+        // Advanced first: a predicate that panics is not asked about this slot again.
         self.at += 1;
         Some(self.at - 1)
     }

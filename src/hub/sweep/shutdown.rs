@@ -15,8 +15,8 @@ use crate::{
     config::Abort,
     id::ConnectionId,
     shutdown::{
-        Escalation, LameDuckPolicy, LongestCallback, Pace, Phase, PhaseTiming, ShutdownPlan, ShutdownReport,
-        Slowest,
+        Escalation, LameDuckPolicy, ListenerInShutdown, LongestCallback, Pace, Phase, PhaseTiming,
+        ShutdownPlan, ShutdownReport, Slowest,
     },
     time::Time,
 };
@@ -34,6 +34,10 @@ pub(in crate::hub) struct Shutdown {
     /// Slots that the hard sweep may still end in this turn.
     left_in_turn: usize,
     schedule: Schedule,
+    /// Connections that were accepted since the soft sweep began. They can never open, and do not delay the end.
+    late: usize,
+    /// The generation of the first of them.
+    first_late: Option<u32>,
     report: ShutdownReport,
 }
 
@@ -48,6 +52,8 @@ impl Shutdown {
             search: Search::default(),
             left_in_turn: 0,
             schedule: Schedule::new(plan.pace, now),
+            late: 0,
+            first_late: None,
             report: ShutdownReport { live_at_start: live as u64, ..ShutdownReport::default() },
             plan,
         }
@@ -80,7 +86,10 @@ impl Shutdown {
         match self.phase {
             Phase::Serving => true,
             Phase::LameDuck => self.plan.listeners != LameDuckPolicy::Close,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => false,
+            Phase::SoftSweep | Phase::Grace => {
+                self.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp
+            }
+            Phase::HardSweep | Phase::Done => false,
         }
     }
 
@@ -136,6 +145,24 @@ impl Shutdown {
 
     // What happens to connections.
 
+    /// A connection was accepted.
+    pub(super) fn handle_accepted(&mut self, generation: u32) {
+        if self.phase >= Phase::SoftSweep {
+            self.first_late.get_or_insert(generation);
+            self.late += 1;
+        }
+    }
+
+    /// A connection is gone, and its slot free.
+    pub(super) fn handle_released(&mut self, generation: u32) {
+        self.late -= usize::from(self.is_late(generation));
+    }
+
+    /// Whether a connection was accepted after the soft sweep began. Generations wrap.
+    pub(in crate::hub) fn is_late(&self, generation: u32) -> bool {
+        self.first_late.is_some_and(|first| generation.wrapping_sub(first) <= u32::MAX / 2)
+    }
+
     pub(super) const fn handle_refused(&mut self) {
         self.report.refused_503 += 1;
     }
@@ -160,12 +187,12 @@ impl Shutdown {
 
     // What it wants.
 
-    /// When there is something to do. `is_empty` says that no connection is left, in whichever state.
-    pub(super) fn poll_timeout(&self, is_empty: bool, now: Time) -> Option<Time> {
+    /// When there is something to do. `slots` is how many connections are left, in whichever state.
+    pub(super) fn poll_timeout(&self, slots: usize, now: Time) -> Option<Time> {
         match self.phase {
             Phase::Serving | Phase::HardSweep => Some(now),
             Phase::SoftSweep => Some(self.schedule.first().map_or(now, |first| first.0)),
-            Phase::Grace if is_empty => Some(now),
+            Phase::Grace if slots == self.late => Some(now),
             Phase::LameDuck | Phase::Grace => Some(self.phase_ends),
             Phase::Done => None,
         }
@@ -174,7 +201,7 @@ impl Shutdown {
     /// Enters the next phase if it is time for it, and returns it. Called once a turn.
     pub(super) fn poll_phase(
         &mut self,
-        is_empty: bool,
+        slots: usize,
         longest_callback: LongestCallback,
         now: Time,
     ) -> Option<Phase> {
@@ -183,8 +210,9 @@ impl Shutdown {
             Phase::Serving => Phase::LameDuck,
             Phase::LameDuck if self.phase_ends <= now => Phase::SoftSweep,
             Phase::SoftSweep if self.schedule.is_done() => Phase::Grace,
-            Phase::Grace | Phase::HardSweep if is_empty => Phase::Done,
-            Phase::Grace if self.phase_ends <= now => Phase::HardSweep,
+            Phase::Grace | Phase::HardSweep if slots == 0 => Phase::Done,
+            // It also ends the connections that were accepted late.
+            Phase::Grace if slots == self.late || self.phase_ends <= now => Phase::HardSweep,
             Phase::LameDuck | Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => {
                 return None;
             }
@@ -287,14 +315,13 @@ mod tests {
         plan
     }
 
-    /// What it goes through with nobody to close: phases and the seconds at which they begin. `left` says until when there is
-    /// somebody.
+    /// Its phases and the seconds at which they begin. One connection is left until second `left`.
     fn phases(shutdown: &mut Shutdown, left: u64) -> Vec<(Phase, u64)> {
         let mut phases = vec![];
         for second in 0..100 {
             for _ in 0..4 {
                 let now = at(second);
-                if let Some(phase) = shutdown.poll_phase(second >= left, None, now) {
+                if let Some(phase) = shutdown.poll_phase(usize::from(second < left), None, now) {
                     phases.push((phase, second));
                 }
                 while shutdown.poll_soft_search(0, 0, &mut fastrand::Rng::with_seed(1)).is_some() {}
@@ -314,7 +341,7 @@ mod tests {
         ];
         for (plan, left, expected) in rows {
             let mut shutdown = Shutdown::new(plan.clone(), 1, at(0));
-            assert_eq!(phases(&mut shutdown, left), expected, "{plan:?}, somebody for {left} s");
+            assert_eq!(phases(&mut shutdown, left), expected, "{plan:?}, a connection for {left} s");
             let report = shutdown.report().expect("it is done");
             let lengths: Duration = report.phases.iter().map(|timing| timing.length).sum();
             assert_eq!((lengths, report.took), (report.took, Duration::from_secs(expected[3].1)));

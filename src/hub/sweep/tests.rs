@@ -14,20 +14,26 @@ use crate::{
     handler::{Handler, Upgrade, UpgradeRequest},
     hub::{Action, Clients, Hub},
     id::ConnectionId,
-    shutdown::{Escalation, LameDuckPolicy, Pace, Phase, ShutdownPlan, ShutdownReport},
+    shutdown::{Escalation, LameDuckPolicy, ListenerInShutdown, Pace, Phase, ShutdownPlan, ShutdownReport},
     testing::REQUEST,
     time::Time,
+    wire::upgrade::Response,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Accepts every upgrade, and answers plain HTTP.
 struct AcceptAll;
 
 impl Handler for AcceptAll {
     type Data = ();
 
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        Upgrade::accept(())
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        if request.path() == "/health" {
+            Upgrade::Answer(Response::new(200).expect("a status"))
+        } else {
+            Upgrade::accept(())
+        }
     }
 
     fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
@@ -73,7 +79,11 @@ impl World {
     }
 
     fn request(&mut self, slot: usize) {
-        let (mut bytes, mut scratch) = (REQUEST.to_vec(), Vec::new());
+        self.read(slot, REQUEST);
+    }
+
+    fn read(&mut self, slot: usize, bytes: &[u8]) {
+        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
         let mut cursor = Cursor::new(&mut bytes, &mut scratch);
         self.hub.handle_readable(slot);
         while self.hub.next(slot, &mut cursor, &mut AcceptAll).is_some() {}
@@ -298,4 +308,43 @@ fn a_predicate_that_panics_every_time_holds_nothing_up() {
         let _ = catch_unwind(AssertUnwindSafe(|| world.turn()));
     }
     assert_eq!(world.closings.len(), 50, "all have got the Close of the shutdown");
+}
+
+#[test]
+fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut world = World::new(3);
+    world.shut_down(|plan| plan.listener_in_shutdown = ListenerInShutdown::PlainHttp);
+    world.turn();
+    // Accepted while the soft sweep looks for silent connections, and afterwards.
+    let (early, late) = (world.accept(), world.accept());
+    world.turn();
+    assert_eq!((world.hub.phase(), world.hub.is_listening()), (Phase::Grace, true));
+    for (slot, request, status) in [(early, HEALTH, 200), (late, REQUEST, 503)] {
+        world.written.clear();
+        world.read(slot, request);
+        world.turn();
+        let answer = String::from_utf8_lossy(&world.written);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    world.pass(SECOND);
+    // One lingers, one is silent, one is in the middle of its request: none of them matters.
+    let (silent, slow) = (world.accept(), world.accept());
+    world.read(slow, &HEALTH[..10]);
+    world.turn();
+    assert_ne!(silent, slow);
+    assert_eq!((world.hub.phase(), world.hub.stats().total()), (Phase::Grace, 7));
+    world.leave(0..3);
+    for _ in 0..6 {
+        world.turn();
+    }
+    assert_eq!(
+        (world.hub.phase(), world.hub.stats().total(), world.hub.is_listening()),
+        (Phase::Done, 0, false)
+    );
+    let report = world.report();
+    assert_eq!(
+        (report.refused_503, report.handshakes_cut, report.live_at_start, report.by_peer),
+        (1, 2, 3, 3)
+    );
 }
