@@ -189,3 +189,40 @@ fn a_server_that_was_never_run_gives_its_number_back() {
         drop(Server::<()>::new(Config::default()).expect("a number is free"));
     }
 }
+
+#[test]
+fn a_panic_of_a_predicate_that_was_caught_leaves_a_server_that_serves() {
+    let mut server = Server::<()>::bind("127.0.0.1:0", Config::default()).expect("a port is free");
+    let address = server.local_addr().expect("it listens");
+    let client = std::thread::spawn(move || {
+        let mut streams: Vec<_> = (0..3).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+        for stream in &mut streams {
+            stream.write_all(REQUEST).expect("the server reads");
+        }
+        for stream in &mut streams {
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    });
+    let mut handler = AcceptAll;
+    while server.clients().len() < 3 {
+        assert!(server.poll(None, &mut handler).expect("the poll works").is_none());
+    }
+    let mut clients = server.clients();
+    clients.close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| panic!("this is what the test wants"));
+    clients.shutdown(ShutdownPlan::soft(Duration::from_millis(100)));
+    let mut panics = 0;
+    let report = loop {
+        let turn = std::panic::AssertUnwindSafe(|| server.poll(None, &mut handler));
+        match std::panic::catch_unwind(turn) {
+            Err(_) => panics += 1,
+            Ok(done) => {
+                if let Some(report) = done.expect("the poll works") {
+                    break report;
+                }
+            }
+        }
+    };
+    assert!(panics <= 3, "each connection is asked about once");
+    assert_eq!((report.live_at_start, report.ended()), (3, 3));
+    client.join().expect("its end is orderly");
+}
