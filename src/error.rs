@@ -209,4 +209,7 @@ pub enum BindError {
     /// A shutdown has closed the listeners, and they stay closed.
     #[error("the server is shutting down and does not listen any more")]
     ShuttingDown,
+    /// The process has 256 loops already: as many as the ids of connections can tell apart.
+    #[error("there are 256 loops in this process, as many as connection ids can number")]
+    TooManyLoops,
 }

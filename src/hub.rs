@@ -11,22 +11,28 @@
 //!       connecting   connections of our own
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
-//!       sweep        shutdown and sweeps
+//!       sweeping     sweeps over the connections
+//!         sweep      shutdown and sweeps as state machines, without connections
 //!       slots        which slots are in use
 //! ```
 
 mod admission;
+mod client;
 mod clients;
 mod connecting;
 mod deadlines;
 mod driver;
+mod slot;
 mod slots;
 mod sweep;
+mod sweeping;
 mod table;
 mod transport;
+mod upgrade;
 
 pub use self::{
-    clients::{Broadcast, Client, Clients, ReadyState},
+    client::{Client, ReadyState},
+    clients::{Broadcast, Clients},
     driver::Driver,
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-/// Names one connection for as long as the process lives.
+/// Names one connection, among all of the process.
 ///
-/// Packs the loop (8 bits), the slot in that loop's slab (24 bits) and the generation (32 bits). A slot is used
-/// again, a generation is not: an operation on the id of a connection that has ended does nothing and says so.
+/// Packs the number of the loop (8 bits), the slot in that loop's slab (24 bits) and the generation (32 bits). Each loop of
+/// the process has a number of its own, and a connection gets the generation after that of the one before it on its loop;
+/// a later loop that gets the number of a dropped one continues its generations. So an operation on the id of a
+/// connection that has ended does nothing and says so, on whichever loop. Generations wrap: two connections can have one
+/// id if a multiple of 2^32 others lie between them, never at the same time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
@@ -13,11 +16,12 @@ pub struct ConnectionId(u64);
 pub const MAX_SLOTS: usize = 1 << 24;
 
 impl ConnectionId {
+    /// `worker` is the number of the loop.
     pub(crate) const fn new(worker: u8, slot: u32, generation: u32) -> Self {
         Self((worker as u64) << 56 | ((slot & 0x00ff_ffff) as u64) << 32 | generation as u64)
     }
 
-    /// The loop that owns the connection; 0 unless there are several.
+    /// The number of the loop that owns the connection: 0 for the first of the process, unless there are several.
     pub const fn worker(self) -> u8 {
         self.0.to_be_bytes()[0]
     }
@@ -27,7 +31,7 @@ impl ConnectionId {
         ((self.0 >> 32) & 0x00ff_ffff) as usize
     }
 
-    /// Which tenant of the slot this is.
+    /// Which connection of its loop number this is, modulo 2^32.
     pub const fn generation(self) -> u32 {
         (self.0 & 0xffff_ffff) as u32
     }

@@ -32,8 +32,8 @@ pub use hub::{Broadcast, Client, Clients, ReadyState};
 pub use id::{ConnectionId, MAX_SLOTS};
 pub use server::{Handle, Server, Workers, WorkersHandle};
 pub use shutdown::{
-    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, Pace, Phase, PhaseTiming, ShutdownPlan, ShutdownReport,
-    Slowest, SweepId,
+    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, ListenerInShutdown, Pace, Phase, PhaseTiming,
+    ShutdownPlan, ShutdownReport, Slowest, SweepId,
 };
 pub use time::Time;
 #[cfg(feature = "deflate")]

@@ -18,6 +18,7 @@ use mio::{Events, Poll, Token, Waker, event::Event as Ready};
 mod handle;
 mod listener;
 mod mailbox;
+mod number;
 mod outq;
 mod resolver;
 #[cfg(feature = "signals")]
@@ -25,16 +26,18 @@ mod signals;
 mod socket;
 mod workers;
 
-pub use self::{
-    handle::Handle,
-    workers::{Workers, WorkersHandle},
-};
 use self::{
     handle::Command,
     listener::Listener,
     mailbox::{Mailbox, Shared},
+    number::LoopNumber,
     resolver::Resolver,
     socket::Sockets,
+    workers::Peers,
+};
+pub use self::{
+    handle::Handle,
+    workers::{Workers, WorkersHandle},
 };
 use crate::{
     config::Config,
@@ -65,6 +68,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct Server<D = ()> {
     events: Events,
     few_events: Events,
+    number: LoopNumber,
     /// What became ready and was not dealt with. There is something between turns only if a callback has panicked.
     ready: VecDeque<(Token, Readiness)>,
     /// There may be commands of other threads to execute.
@@ -75,7 +79,7 @@ pub struct Server<D = ()> {
     listeners: Vec<Listener>,
     mailbox: MailboxOwner<D>,
     /// The other loops that shut down with this one.
-    peers: Vec<Handle<D>>,
+    peers: Peers<D>,
     #[cfg(feature = "signals")]
     watcher: Option<signals::Watcher>,
     /// Kept for as long as the server lives.
@@ -88,30 +92,32 @@ pub struct Server<D = ()> {
 #[derive(Debug)]
 struct Parts<D> {
     config: Config,
-    worker: u8,
+    number: LoopNumber,
     poll: Poll,
     listeners: Vec<Listener>,
     mailbox: MailboxOwner<D>,
     shared: Arc<Shared>,
     /// The other loops that shut down with this one.
-    peers: Vec<Handle<D>>,
+    peers: Peers<D>,
     #[cfg(feature = "signals")]
     watcher: Option<signals::Watcher>,
 }
 
 impl<D> Parts<D> {
-    fn new(config: Config, worker: u8) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), WAKER)?));
+    fn new(config: Config) -> Result<Self, BindError> {
+        let number = LoopNumber::take()?;
+        let poll = Poll::new().map_err(BindError::Poll)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
+        let shared = Arc::new(Shared::new(waker));
         let mailbox = MailboxOwner(Arc::new(Mailbox::new(Arc::clone(&shared), config.max_handle_queue)));
         Ok(Self {
             config,
-            worker,
+            number,
             poll,
             listeners: Vec::new(),
             mailbox,
             shared,
-            peers: Vec::new(),
+            peers: Peers::default(),
             #[cfg(feature = "signals")]
             watcher: None,
         })
@@ -156,9 +162,9 @@ impl<D: 'static> Server<D> {
     /// A server with one listener. Further ones can be added by [`Server::listen`].
     ///
     /// # Errors
-    /// If the address cannot be resolved or bound, or the system denies a poll.
+    /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, BindError> {
-        let mut server = Self::new(config).map_err(BindError::Poll)?;
+        let mut server = Self::from_parts(Parts::new(config)?);
         server.listen(address)?;
         Ok(server)
     }
@@ -166,20 +172,24 @@ impl<D: 'static> Server<D> {
     /// A loop without a listener: a client, or a server that is yet to listen.
     ///
     /// # Errors
-    /// If the system denies a poll.
+    /// If the system denies a poll, or there are 256 loops in the process already.
     pub fn new(config: Config) -> io::Result<Self> {
-        Ok(Self::from_parts(Parts::new(config, 0)?))
+        Parts::new(config).map(Self::from_parts).map_err(|error| match error {
+            BindError::Poll(error) => error,
+            other => io::Error::other(other),
+        })
     }
 
     fn from_parts(parts: Parts<D>) -> Self {
         // Its keys are the system's entropy, its hash does not give them away.
-        let seed = RandomState::new().hash_one(parts.worker);
+        let seed = RandomState::new().hash_one(parts.number.get());
         let sockets = Sockets::new(parts.poll, parts.shared, &parts.config);
-        let mut driver = Driver::new(parts.config, parts.worker, seed, sockets);
-        driver.set_loops(parts.peers.len() + 1);
+        let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
+        driver.continue_generations(parts.number.generation());
         Self {
             events: Events::with_capacity(EVENTS),
             few_events: Events::with_capacity(FEW_EVENTS),
+            number: parts.number,
             ready: VecDeque::new(),
             has_commands: false,
             driver,
@@ -236,6 +246,11 @@ impl<D: 'static> Server<D> {
     /// SIGINT the plan without its lame duck, a second signal jumps to the hard sweep, a third one does what it does by
     /// default.
     ///
+    /// Handlers that others have installed are called as well. After the last server of the process is dropped, a signal
+    /// does what it did before the first: it is handled by others, ignored, or ends the process. It ends the process
+    /// also if a handler was registered through the crate `signal-hook` since then, because that cannot be seen: register
+    /// such a handler before.
+    ///
     /// # Errors
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
@@ -288,11 +303,15 @@ impl<D: 'static> Server<D> {
         if self.has_commands {
             self.handle_wake_up(handler);
         }
+        if !self.driver.is_ready() {
+            self.driver.set_live_elsewhere(self.peers.open_elsewhere());
+        }
         self.driver.end_turn(handler);
-        self.tell_peers();
+        self.forward_requests();
         self.listen_on();
         let is_ready = self.driver.is_ready();
         self.driver.transport().shared.set_ready(is_ready);
+        self.peers.publish(self.driver.stats().open);
         Ok(self.report(handler))
     }
 
@@ -335,7 +354,7 @@ impl<D: 'static> Server<D> {
         #[cfg(feature = "signals")]
         while let Some(request) = self.watcher.as_mut().and_then(signals::Watcher::poll) {
             // Every loop has a watcher of its own.
-            self.driver.obey(request);
+            self.driver.apply_request(request);
         }
         self.execute_commands(handler);
         while let Some((ids, addresses)) = self.driver.transport().resolver.poll() {
@@ -353,12 +372,9 @@ impl<D: 'static> Server<D> {
     }
 
     /// What this loop was asked about a shutdown concerns all loops.
-    fn tell_peers(&mut self) {
+    fn forward_requests(&mut self) {
         for request in self.driver.take_requests() {
-            for peer in &self.peers {
-                // A loop that has stopped has no connections left.
-                let _ = peer.relay(request.clone());
-            }
+            self.peers.forward(&request);
         }
     }
 
@@ -388,6 +404,12 @@ impl<D: 'static> Server<D> {
         };
         listener.accept(take, |_| errors += 1);
         driver.note_accept_errors(errors);
+    }
+}
+
+impl<D> Drop for Server<D> {
+    fn drop(&mut self) {
+        self.number.set_generation(self.driver.generation());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    close::{CloseFrame, Lost},
+    close::{Cause, CloseFrame, Closed, Lost},
     config::Abort,
     conn::State,
     id::ConnectionId,
@@ -20,12 +20,14 @@ impl SweepId {
     }
 }
 
-/// How the Close frames of a sweep are spread over time, so that those told to go do not all come back at once.
+/// How the Close frames of a sweep are spread over time. Clients that are all closed in one instant all reconnect in one
+/// instant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pace {
     /// As fast as the loop can.
     AtOnce,
-    /// So many per second.
+    /// This many per second; a number that is not above 0 counts as 1. A shutdown of several loops shares it among them by how
+    /// many connections each has; a `close_where` concerns one loop.
     Rate(f64),
     /// Each at a uniformly random instant within this time.
     Spread(Duration),
@@ -38,8 +40,20 @@ pub enum LameDuckPolicy {
     Serve,
     /// Handshakes get 503 and `Retry-After`.
     Refuse,
-    /// The listeners are closed.
+    /// The listeners are closed; handshakes that had begun get 503 and `Retry-After`.
     Close,
+}
+
+/// What the listeners do once the Close frames go out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenerInShutdown {
+    /// They are closed.
+    #[default]
+    Close,
+    /// They stay open until no connection is left or the hard sweep begins. [`Handler::on_upgrade`](crate::Handler::on_upgrade)
+    /// answers plain HTTP, such as health checks, as before; upgrades get 503 and `Retry-After`. Connections that come
+    /// now do not prolong the shutdown.
+    PlainHttp,
 }
 
 /// How a server goes down. Phases may have length zero.
@@ -54,7 +68,9 @@ pub struct ShutdownPlan {
     pub lame_duck: Duration,
     /// What the listeners do meanwhile.
     pub listeners: LameDuckPolicy,
-    /// The Close frame that everyone gets.
+    /// What the listeners do afterwards, unless the lame duck has closed them.
+    pub listener_in_shutdown: ListenerInShutdown,
+    /// The Close frame for every open connection.
     pub frame: CloseFrame,
     /// How the frames are spread over time.
     pub pace: Pace,
@@ -65,11 +81,12 @@ pub struct ShutdownPlan {
 }
 
 impl Default for ShutdownPlan {
-    /// No lame duck, 1001 to everyone at once, 10 s of grace.
+    /// No lame duck, 1001 to every open connection at once, 10 s of grace.
     fn default() -> Self {
         Self {
             lame_duck: Duration::ZERO,
             listeners: LameDuckPolicy::Refuse,
+            listener_in_shutdown: ListenerInShutdown::Close,
             frame: CloseFrame::GOING_AWAY,
             pace: Pace::AtOnce,
             grace: Duration::from_secs(10),
@@ -79,12 +96,12 @@ impl Default for ShutdownPlan {
 }
 
 impl ShutdownPlan {
-    /// The soft landing: close everyone with 1001, wait `grace`, terminate the rest.
+    /// Closes every connection with 1001, waits `grace`, and aborts the rest.
     pub fn soft(grace: Duration) -> Self {
         Self { grace, ..Self::default() }
     }
 
-    /// The hard landing: close everyone with 1001, and terminate whoever is left in the next turn.
+    /// Closes every connection with 1001, and aborts in the next turn what is left.
     pub fn hard() -> Self {
         Self::soft(Duration::ZERO)
     }
@@ -95,7 +112,7 @@ impl ShutdownPlan {
 pub enum Phase {
     /// None has been asked for.
     Serving,
-    /// Not ready any more, but nobody is sent away yet.
+    /// Not ready any more; connections are served as before.
     LameDuck,
     /// The Close frames go out.
     SoftSweep,
@@ -103,7 +120,7 @@ pub enum Phase {
     Grace,
     /// What is left is aborted.
     HardSweep,
-    /// Nobody is left.
+    /// No connection is left.
     Done,
 }
 
@@ -121,7 +138,7 @@ impl Phase {
     }
 }
 
-/// Who cut a shutdown short.
+/// What cut a shutdown short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Escalation {
     /// `escalate()` entered the next phase.
@@ -162,6 +179,12 @@ pub const CLOSE_PHASE_BUCKETS: [Duration; 9] = [
     Duration::from_secs(10),
 ];
 
+/// How long the longest callback took, and the connection whose event it was.
+pub(crate) type LongestCallback = Option<(Duration, Option<ConnectionId>)>;
+
+/// How many of the slowest connections a report names.
+const SLOWEST: usize = 10;
+
 /// How a shutdown went. What is counted: every connection that ended since the call of `shutdown`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -190,10 +213,10 @@ pub struct ShutdownReport {
     pub lost: Lost,
     /// The ten that took longest, slowest first.
     pub slowest: Vec<Slowest>,
-    /// Who cut it short, if somebody did.
+    /// What cut it short first, if anything did.
     pub escalated_by: Option<Escalation>,
     /// The longest callback of the server's life, if one took 10 ms or more, and the connection whose event it was.
-    pub longest_callback: Option<(Duration, Option<ConnectionId>)>,
+    pub longest_callback: LongestCallback,
     /// From the call to `Done`.
     pub took: Duration,
 }
@@ -214,5 +237,68 @@ impl ShutdownReport {
     /// in a lame duck that serves.
     pub const fn ended(&self) -> u64 {
         self.clean + self.by_peer + self.timed_out + self.terminated + self.failed
+    }
+
+    /// Adds the report of another loop that went down at the same time.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for theirs in &other.phases {
+            match self.phases.iter_mut().find(|mine| mine.phase == theirs.phase) {
+                Some(mine) => {
+                    mine.start = mine.start.min(theirs.start);
+                    mine.length = mine.length.max(theirs.length);
+                }
+                None => self.phases.push(*theirs),
+            }
+        }
+        self.phases.sort_by_key(|timing| timing.phase);
+        self.live_at_start += other.live_at_start;
+        self.refused_503 += other.refused_503;
+        self.handshakes_cut += other.handshakes_cut;
+        self.clean += other.clean;
+        self.by_peer += other.by_peer;
+        self.timed_out += other.timed_out;
+        self.terminated += other.terminated;
+        self.failed += other.failed;
+        for (mine, theirs) in self.close_phases.iter_mut().zip(other.close_phases) {
+            *mine += theirs;
+        }
+        self.lost.add(&other.lost);
+        self.slowest.extend(other.slowest);
+        self.slowest.sort_by_key(|slow| std::cmp::Reverse(slow.close_phase));
+        self.slowest.truncate(SLOWEST);
+        self.escalated_by = self.escalated_by.or(other.escalated_by);
+        self.longest_callback = self.longest_callback.max(other.longest_callback);
+        self.took = self.took.max(other.took);
+    }
+
+    /// Counts the ending of a connection.
+    pub(crate) fn count(&mut self, closed: &Closed, about: Slowest) {
+        *match closed.cause {
+            Cause::LocalClose | Cause::Kicked | Cause::ShutdownSoft | Cause::Crossed => &mut self.clean,
+            Cause::PeerClose
+            | Cause::PeerFin
+            | Cause::PeerFinDuringClose
+            | Cause::PeerReset
+            | Cause::PeerResetDuringClose => &mut self.by_peer,
+            Cause::CloseTimeout { .. } => &mut self.timed_out,
+            Cause::Terminated | Cause::ShutdownHard => &mut self.terminated,
+            Cause::Protocol(_)
+            | Cause::TooBig { .. }
+            | Cause::InvalidUtf8
+            | Cause::Overflow { .. }
+            | Cause::HeartbeatTimeout
+            | Cause::WriteStall
+            | Cause::Io(_) => &mut self.failed,
+        } += 1;
+        let bucket = CLOSE_PHASE_BUCKETS.iter().take_while(|bound| closed.close_phase > **bound).count();
+        if let Some(count) = self.close_phases.get_mut(bucket) {
+            *count += 1;
+        }
+        self.lost.add(&closed.lost);
+        let place = self.slowest.iter().take_while(|other| other.close_phase >= about.close_phase).count();
+        if place < SLOWEST {
+            self.slowest.insert(place, about);
+            self.slowest.truncate(SLOWEST);
+        }
     }
 }

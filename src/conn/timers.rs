@@ -69,6 +69,12 @@ impl Conn {
         Probe { read, write: write && self.buffered_amount() > 0, closing }
     }
 
+    /// The same before the hard sweep of a shutdown ends it.
+    pub(crate) fn probe_at_hard_sweep(&self) -> Probe {
+        let closing = self.state == State::LocalClosing;
+        Probe { read: closing, write: self.state.is_closing() && self.buffered_amount() > 0, closing }
+    }
+
     /// Whether an answer that is overdue may still be looked for behind what was read so far.
     pub(crate) fn may_be_probed_again(&self) -> bool {
         /// What is read of a connection whose `close_timeout` is over.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{Abort, Config},
-    conn::{ConnectRequest, Cursor},
+    conn::{ConnectRequest, Cursor, Probe},
     error::ConnectError,
     event::Stats,
     handler::Handler,
@@ -108,7 +108,7 @@ impl<D, T: Transport> Driver<D, T> {
         // What is asked for now begins now, not at the last turn.
         let now = self.transport.now();
         self.hub.set_now(now);
-        self.hub.clients()
+        Clients::new(&mut self.hub)
     }
 
     /// How many connections there are, by state. O(1).
@@ -146,22 +146,34 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.shutdown_report()
     }
 
-    /// How many loops go down as one. A paced sweep's rate is shared among them.
-    pub const fn set_loops(&mut self, loops: usize) {
-        self.hub.set_loops(loops);
+    /// Connections get generations after `last` from now on: for a loop that takes over the number of another one, so that
+    /// no id is given out twice.
+    pub const fn continue_generations(&mut self, last: u32) {
+        self.hub.continue_generations(last);
     }
 
-    /// Does what is asked, and keeps it for [`Driver::take_requests`].
+    /// The generation of the connection that came last.
+    pub const fn generation(&self) -> u32 {
+        self.hub.generation()
+    }
+
+    /// How many connections are open in the loops that go down with this one: a shutdown's rate is shared among them by
+    /// that. It is looked at when the soft sweep has found its connections, and when a further shutdown is asked for.
+    pub const fn set_live_elsewhere(&mut self, live: usize) {
+        self.hub.set_live_elsewhere(live);
+    }
+
+    /// Applies a request, and keeps it for [`Driver::take_requests`].
     pub fn ask(&mut self, request: ShutdownRequest) {
         self.hub.ask(request);
     }
 
-    /// Does what another loop was asked.
-    pub fn obey(&mut self, request: ShutdownRequest) {
-        self.hub.obey(request);
+    /// Applies what another loop was asked.
+    pub fn apply_request(&mut self, request: ShutdownRequest) {
+        self.hub.apply_request(request);
     }
 
-    /// What the other loops are to be told.
+    /// What this loop was asked since the last call, to be forwarded to those that go down with it.
     pub fn take_requests(&mut self) -> Vec<ShutdownRequest> {
         self.hub.take_requests()
     }
@@ -227,7 +239,7 @@ impl<D, T: Transport> Driver<D, T> {
         act: impl FnOnce(&mut Clients<'_, D>, &mut H) -> R,
     ) -> R {
         self.lap(nobody);
-        let result = act(&mut self.hub.clients(), handler);
+        let result = act(&mut Clients::new(&mut self.hub), handler);
         self.lap(nobody);
         self.deliver(handler);
         result
@@ -264,9 +276,6 @@ impl<D, T: Transport> Driver<D, T> {
         // Written before judged: what this turn queued gets its chance even if a callback blocked for long.
         self.settle(handler);
         self.judge(handler);
-        self.lap(nobody);
-        self.hub.advance_sweeps();
-        self.lap(nobody);
         self.settle(handler);
         if self.hub.has_unarmed() {
             let now = self.transport.now();
@@ -393,7 +402,7 @@ impl<D, T: Transport> Driver<D, T> {
                 let mut cursor = Cursor::new(&mut [], &mut self.scratch);
                 if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
                     self.hub.note_callback_begins();
-                    handler.on_event(&mut self.hub.clients(), event);
+                    handler.on_event(&mut Clients::new(&mut self.hub), event);
                 }
                 self.deliver(handler);
             }
@@ -420,7 +429,7 @@ impl<D, T: Transport> Driver<D, T> {
         deliver(hub, handler);
         while let Some(event) = hub.next(slot, &mut cursor, handler) {
             hub.note_callback_begins();
-            handler.on_event(&mut hub.clients(), event);
+            handler.on_event(&mut Clients::new(hub), event);
             deliver(hub, handler);
             hub.hold_if_inflated(slot, &mut cursor);
         }
@@ -470,17 +479,29 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
-    /// Ends whom a deadline ends. What answers them may lie in the kernel, so that is looked at first.
+    /// Ends what a deadline or the hard sweep ends. An answer may lie in the kernel, so that is looked at first.
     fn judge<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         while let Some((slot, probe)) = self.hub.poll_judgement() {
-            if probe.write
-                && let Err(error) = self.write(slot)
-            {
-                self.read_last(slot, error.kind(), handler);
-            }
-            let unread = probe.read && !self.read(slot, true, handler) && probe.closing;
-            self.hub.judge(slot, unread);
+            let unread = !self.probe(slot, probe, handler);
+            self.hub.judge(slot, unread && probe.closing);
         }
+        self.lap(nobody);
+        self.hub.advance_sweeps();
+        self.lap(nobody);
+        while let Some((slot, probe)) = self.hub.poll_hard_sweep() {
+            self.probe(slot, probe, handler);
+            self.hub.end_hard(slot);
+        }
+    }
+
+    /// Offers what is queued to the kernel, and reads what it holds. Returns whether all was read.
+    fn probe<H: Handler<Data = D>>(&mut self, slot: usize, probe: Probe, handler: &mut H) -> bool {
+        if probe.write
+            && let Err(error) = self.write(slot)
+        {
+            self.read_last(slot, error.kind(), handler);
+        }
+        !probe.read || self.read(slot, true, handler)
     }
 
     /// Delivers and does until nothing is left to deliver or do, but for what is put off.
@@ -536,7 +557,7 @@ impl<D, T: Transport> Driver<D, T> {
         {
             let id = event.id();
             self.hub.note_callback_begins();
-            handler.on_event(&mut self.hub.clients(), event);
+            handler.on_event(&mut Clients::new(&mut self.hub), event);
             self.lap(|_| id);
         }
     }
@@ -559,7 +580,7 @@ const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
 fn deliver<D, H: Handler<Data = D>>(hub: &mut Hub<D>, handler: &mut H) {
     while let Some(event) = hub.poll_event() {
         hub.note_callback_begins();
-        handler.on_event(&mut hub.clients(), event);
+        handler.on_event(&mut Clients::new(hub), event);
     }
 }
 

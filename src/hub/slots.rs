@@ -41,11 +41,11 @@ impl SlotSet {
 
     /// One past the highest slot of the set.
     pub(super) fn end(&self) -> usize {
-        let [.., words] = &self.levels;
-        words
-            .iter()
-            .rposition(|word| *word != 0)
-            .map_or(0, |at| (at << SHIFT) + (u64::BITS - words[at].leading_zeros()) as usize)
+        let Some(mut at) = self.levels[0].iter().rposition(|word| *word != 0) else { return 0 };
+        for level in &self.levels {
+            at = (at << SHIFT) + level[at].ilog2() as usize;
+        }
+        at + 1
     }
 
     /// The first slot of the set from `from` on.

@@ -13,25 +13,24 @@ use std::{
 
 use slab::Slab;
 
-use super::{admission::Admission, clients::Clients, deadlines::Deadlines, slots::SlotSet, sweep::Sweeps};
+use super::{
+    admission::Admission,
+    client::{Client, Predicate},
+    deadlines::Deadlines,
+    slot::{Share, Slot},
+    slots::SlotSet,
+    sweep::Sweeps,
+};
 use crate::{
     config::{Abort, Config},
-    conn::{
-        Coding, Conn, Context, Cork, Cursor, Deflate, Item, Listed, Note, Probe, State, Todo, Transmitted,
-    },
+    conn::{Conn, Context, Cork, Cursor, Deflate, Item, Listed, Note, Probe, State, Todo, Transmitted},
     error::HandshakeCause,
     event::{Data, Event, Message, Stats},
-    handler::{Handler, Upgrade, UpgradeRequest},
+    handler::Handler,
     id::{ConnectionId, MAX_SLOTS},
-    shutdown::{LameDuckPolicy, Phase, ShutdownReport},
+    shutdown::{Phase, ShutdownReport},
     time::Time,
-    wire::{
-        header::Opcode,
-        keys::MaskKeys,
-        upgrade::{
-            HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
-        },
-    },
+    wire::{header::Opcode, keys::MaskKeys},
 };
 
 /// All connections of one loop. `D` is what the application keeps for each.
@@ -59,90 +58,32 @@ pub(crate) struct Hub<D> {
     /// and then there is nothing to list.
     reading: Option<u32>,
     /// The application is looking at this slot's request.
-    deciding: Option<usize>,
+    pub(super) deciding: Option<usize>,
     /// Connections that began to close since the clock was read last.
     began_closing: Vec<u32>,
     /// The connection whose `Close` was delivered last: its data is dropped when the callback has returned.
     drop_data_of: Option<usize>,
-    turn: Turn,
+    pub(super) turn: Turn,
     pub(super) stats: Stats,
-    pub(super) sweeps: Sweeps<D>,
-    pub(super) rng: fastrand::Rng,
+    pub(super) sweeps: Sweeps<Predicate<D>>,
 }
 
 /// What is left of the present turn (specification, section 3).
 #[derive(Debug, Default)]
-struct Turn {
+pub(super) struct Turn {
     /// Tells turns apart; wraps.
     number: u8,
     bytes: usize,
     callbacks: u32,
     judgements: usize,
     /// Bytes that the read of the present slot left unparsed when the last event of it was made.
-    unparsed: usize,
+    pub(super) unparsed: usize,
     /// A message was inflated.
     inflated: bool,
 }
 
 /// Slots and events for which room is kept when there are none.
 const ROOM: usize = 4096;
-
-pub(crate) struct Slot<D> {
-    pub(super) conn: Conn,
-    share: Share,
-    pub(super) data: Option<D>,
-}
-
-/// What a connection has had of a turn. It is of no account in another turn: should a number come round again, the
-/// connection is put off by one turn.
-#[derive(Clone, Copy, Debug, Default)]
-struct Share {
-    turn: u8,
-    reads: u8,
-    drained: bool,
-    /// KiB written, rounded up.
-    written: u16,
-}
-
-impl Share {
-    /// Nothing of it is used up.
-    const fn is_whole(self) -> bool {
-        self.reads == 0 && self.written == 0 && !self.drained
-    }
-
-    /// Bytes that the connection may still write in this turn.
-    const fn writable(self, most: usize) -> usize {
-        // A share has room for one byte at the least.
-        let most = if most == 0 { 1 } else { most };
-        most.saturating_sub((self.written as usize) << 10)
-    }
-
-    fn note_written(&mut self, bytes: usize) {
-        let kib = u16::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u16::MAX);
-        self.written = self.written.saturating_add(kib);
-    }
-
-    /// The share of this turn: a whole one, unless something was taken off it already.
-    #[inline]
-    fn of(&mut self, turn: u8) -> &mut Self {
-        if self.turn != turn {
-            *self = Self { turn, reads: 0, drained: false, written: 0 };
-        }
-        self
-    }
-}
-
-impl<D> Slot<D> {
-    fn new(conn: Conn, data: Option<D>) -> Self {
-        Self { conn, share: Share::default(), data }
-    }
-
-    /// Whether it is this connection's, and the application may still name it.
-    #[inline]
-    fn is(&self, id: ConnectionId, worker: u8) -> bool {
-        self.conn.generation == id.generation() && worker == id.worker() && self.data.is_some()
-    }
-}
 
 /// What a driver has to do next for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,9 +147,19 @@ impl<D> Hub<D> {
             drop_data_of: None,
             turn: Turn::default(),
             stats: Stats::default(),
-            sweeps: Sweeps::default(),
-            rng: fastrand::Rng::with_seed(seed),
+            sweeps: Sweeps::new(seed),
         }
+    }
+
+    /// Connections get generations after `last` from now on: for a loop that takes over the number of another one, so that
+    /// no id is given out twice.
+    pub(super) const fn continue_generations(&mut self, last: u32) {
+        self.generation = last;
+    }
+
+    /// The generation of the connection that came last.
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The settings.
@@ -221,28 +172,19 @@ impl<D> Hub<D> {
         self.stats
     }
 
-    /// The application's view of the connections.
-    pub(super) const fn clients(&mut self) -> Clients<'_, D> {
-        Clients { hub: self }
-    }
-
     /// The phase of the shutdown.
     pub(super) fn phase(&self) -> Phase {
         self.sweeps.phase()
     }
 
-    /// False once a shutdown has begun.
-    pub(super) fn is_ready(&self) -> bool {
-        self.phase() == Phase::Serving
+    /// False from the call of `shutdown` on.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.sweeps.is_ready()
     }
 
     /// Whether the listeners are to stay open.
     pub(super) fn is_listening(&self) -> bool {
-        match self.phase() {
-            Phase::Serving => true,
-            Phase::LameDuck => self.sweeps.listener_policy() != LameDuckPolicy::Close,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => false,
-        }
+        self.sweeps.is_listening()
     }
 
     /// The report, once the phase is [`Phase::Done`].
@@ -252,7 +194,17 @@ impl<D> Hub<D> {
 
     /// Tells the report of a running shutdown about a callback: how long it took, and whose event it was.
     pub(super) fn note_callback(&mut self, took: Duration, id: Option<ConnectionId>) {
-        self.sweeps.note_callback(took, id);
+        self.sweeps.handle_callback(took, id);
+    }
+
+    /// The established connection of a slot.
+    pub(super) fn client_at(&self, slot: usize) -> Option<Client<'_, D>> {
+        let entry = self.slots.get(slot)?;
+        if !entry.conn.state().is_established() {
+            return None;
+        }
+        let key = u32::try_from(slot).ok()?;
+        Client::new(ConnectionId::new(self.worker, key, entry.conn.generation), entry, self.now)
     }
 
     /// The id of the established connection in a slot.
@@ -337,17 +289,6 @@ impl<D> Hub<D> {
         self.turn.unparsed = n;
     }
 
-    /// Whatever the parsing of this slot was at, a callback has panicked: the bytes at the end of `bytes` that were not
-    /// parsed are kept, and a request that the application was looking at is answered with 500.
-    pub(super) fn recover(&mut self, slot: usize, bytes: &[u8]) {
-        let unparsed = bytes.len().saturating_sub(self.turn.unparsed);
-        if self.deciding.take().is_some() {
-            self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
-        } else {
-            self.hold(slot, bytes.get(unparsed..).unwrap_or_default());
-        }
-    }
-
     /// If the turn is over its budget because of what was inflated: keeps the rest of a read for the next turn.
     pub(super) fn hold_if_inflated(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
         if self.turn.inflated && self.is_over_budget() && cursor.remaining() > 0 {
@@ -365,6 +306,7 @@ impl<D> Hub<D> {
         let generation = self.next_generation();
         let conn = Conn::new(peer, generation, self.now);
         let slot = self.insert(conn, None);
+        self.sweeps.handle_accepted(generation);
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if let Some(oldest) = self.admission.accepted(id, peer) {
             self.with(oldest, Conn::evict);
@@ -669,7 +611,7 @@ impl<D> Hub<D> {
             return Some((slot, Probe::default()));
         }
         // Whatever it has had of this turn: a probe is a share of its own.
-        entry.share = Share { turn: self.turn.number, ..Share::default() };
+        entry.share = Share::whole(self.turn.number);
         Some((slot, entry.conn.probe(self.now, &self.config)))
     }
 
@@ -717,7 +659,7 @@ impl<D> Hub<D> {
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Close(id, ended) => {
                 self.drop_data_of = Some(id.slot());
-                self.book(id, &ended);
+                self.record_close(id, &ended);
                 Event::Close { id, closed: ended.closed }
             }
         })
@@ -806,7 +748,11 @@ impl<D> Hub<D> {
 
     /// Frees a slot.
     fn free(&mut self, slot: usize) -> Action {
-        let reset = self.slots.get(slot).is_some_and(|entry| entry.conn.exceeded_linger(&self.config));
+        let entry = self.slots.get(slot);
+        let reset = entry.is_some_and(|entry| entry.conn.exceeded_linger(&self.config));
+        if let Some(entry) = entry {
+            self.sweeps.handle_released(entry.conn.generation);
+        }
         self.deadlines.remove(u32::try_from(slot).unwrap_or(u32::MAX));
         self.slots.remove(slot);
         self.used.remove(slot);
@@ -871,9 +817,12 @@ impl<D> Hub<D> {
         }
         let alarm = conn.todo.take(Todo::ALARM);
         if before != after {
-            self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
+            self.sweeps.undelivered += usize::from(before.is_established() && !after.is_established());
             if !conn.is_client() {
                 self.admission.changed(id, || conn.peer(), before, after);
+            }
+            if (before, after) == (State::Connecting, State::Open) {
+                self.sweeps.handle_opened(id, self.now);
             }
             if before == State::Open && after.is_closing() {
                 self.began_closing.push(key);
@@ -920,124 +869,6 @@ impl<D> Hub<D> {
             self.deadlines.set(key, at);
         }
     }
-
-    /// A connection that has no request yet: looks for the end of its head, and answers it.
-    fn next_head<H: Handler<Data = D>>(&mut self, slot: usize, cursor: &mut Cursor<'_>, handler: &mut H) {
-        let limits = HeadLimits { max_head: self.config.max_head, max_headers: self.config.max_headers };
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let peer = entry.conn.peer();
-        let (held, scanner) = entry.conn.head();
-        let fresh = cursor.remaining();
-        let mut held = std::mem::take(held);
-        let before = held.len();
-        if before > 0 {
-            held.extend_from_slice(cursor.rest());
-        }
-        let bytes = if before > 0 { held.as_slice() } else { cursor.rest() };
-        let (answer, consumed) = match scanner.scan(bytes, &limits) {
-            Ok(None) => {
-                if before == 0 {
-                    held.extend_from_slice(cursor.rest());
-                }
-                cursor.take(fresh);
-                *entry.conn.head().0 = held;
-                return;
-            }
-            Ok(Some(head)) => {
-                let consumed = head.len().saturating_sub(before);
-                let mut storage = HeaderStorage::new();
-                self.turn.unparsed = fresh.saturating_sub(consumed);
-                self.deciding = Some(slot);
-                let answer = match Request::parse(head, &mut storage) {
-                    Ok(request) => self.decide(peer, request, handler),
-                    Err(refusal) => Answered::refusal(refusal, false),
-                };
-                self.deciding = None;
-                (answer, consumed)
-            }
-            Err(refusal) => (Answered::refusal(refusal, false), fresh),
-        };
-        cursor.take(consumed);
-        self.answer(slot, answer);
-    }
-
-    /// Who answers a request, and how: we if it is invalid, the application if it is not.
-    fn decide<H: Handler<Data = D>>(
-        &self,
-        peer: SocketAddr,
-        request: Request<'_>,
-        handler: &mut H,
-    ) -> Answered<D> {
-        let accepted = request.accept();
-        if let Err(refusal) = &accepted
-            && !refusal.is_for_plain_http()
-        {
-            return Answered::refusal(*refusal, request.is_head());
-        }
-        if accepted.is_ok() && self.refuses_handshakes() {
-            let mut response = Vec::new();
-            Response::unavailable(self.config.retry_after).write(&mut response);
-            return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
-        }
-        if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
-            return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
-        }
-        let request = UpgradeRequest { request, peer, ready: self.is_ready() };
-        match (handler.on_upgrade(&request), accepted) {
-            (Upgrade::Accept(accept), Ok(accepted)) => {
-                let (coding, extensions) = Coding::accept(&self.config, &request).unzip();
-                let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
-                let mut response = Vec::with_capacity(192);
-                write_switching_protocols(
-                    &mut response,
-                    &accepted,
-                    accept.subprotocol,
-                    extensions,
-                    &accept.headers,
-                );
-                Answered::Open {
-                    response,
-                    path: request.path().into(),
-                    subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
-                    overrides: accept.overrides,
-                    coding,
-                    data: accept.data,
-                }
-            }
-            (Upgrade::Accept(_), Err(refusal)) => Answered::refusal(refusal, request.is_head()),
-            (Upgrade::Reject(response), _) => {
-                Answered::response(&response, request.is_head(), Some(HandshakeCause::Rejected))
-            }
-            (Upgrade::Answer(response), _) => Answered::response(&response, request.is_head(), None),
-        }
-    }
-
-    fn refuses_handshakes(&self) -> bool {
-        match self.phase() {
-            Phase::Serving => false,
-            Phase::LameDuck => self.sweeps.listener_policy() == LameDuckPolicy::Refuse,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
-        }
-    }
-
-    fn answer(&mut self, slot: usize, answer: Answered<D>) {
-        match answer {
-            Answered::Open { response, path, subprotocol, overrides, coding, data } => {
-                if let Some(entry) = self.slots.get_mut(slot) {
-                    entry.data = Some(data);
-                }
-                self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, coding, cx);
-                });
-            }
-            Answered::Refuse { response, cause } => {
-                if cause == Some(HandshakeCause::ShuttingDown) {
-                    self.sweeps.note_refused();
-                }
-                self.with(slot, |conn, cx| conn.refuse(response, cause, cx));
-            }
-        }
-    }
 }
 
 /// Puts a connection with something pending into the run queue of this turn, unless it is there, or in the next one's and
@@ -1052,44 +883,6 @@ fn list(conn: &mut Conn, key: u32, run: &mut VecDeque<u32>) {
     if !listed {
         conn.listed = Listed::Now;
         run.push_back(key);
-    }
-}
-
-/// How a request was answered.
-enum Answered<D> {
-    Open {
-        response: Vec<u8>,
-        path: Box<str>,
-        subprotocol: Option<Box<str>>,
-        overrides: Option<crate::config::Overrides>,
-        coding: Option<Coding>,
-        data: D,
-    },
-    Refuse {
-        response: Vec<u8>,
-        cause: Option<HandshakeCause>,
-    },
-}
-
-impl<D> Answered<D> {
-    fn refusal(refusal: Refusal, head_only: bool) -> Self {
-        let mut response = Vec::new();
-        if head_only {
-            refusal.write_head(&mut response);
-        } else {
-            refusal.write(&mut response);
-        }
-        Self::Refuse { response, cause: Some(refusal.cause()) }
-    }
-
-    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeCause>) -> Self {
-        let mut response = Vec::new();
-        if head_only {
-            answer.write_head(&mut response);
-        } else {
-            answer.write(&mut response);
-        }
-        Self::Refuse { response, cause }
     }
 }
 

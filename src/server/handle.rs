@@ -61,7 +61,7 @@ impl<D> Command<D> {
     ) {
         match self {
             Self::Ask(request) => driver.ask(request),
-            Self::Relay(request) => driver.obey(request),
+            Self::Relay(request) => driver.apply_request(request),
             command => {
                 if !driver.act(handler, |clients, _| command.act(clients)) {
                     driver.note_unsent();

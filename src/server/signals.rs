@@ -7,9 +7,9 @@
 
 use std::{
     ffi::c_int,
-    io,
+    fs, io,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -29,7 +29,7 @@ use crate::{
 
 const SIGNALS: [c_int; 2] = [SIGTERM, SIGINT];
 
-/// How many [`Signals`] there are. Without any, the signals do again what they do by default.
+/// How many [`Signals`] there are. Without any, the signals do again what they did before the first.
 static INSTALLED: AtomicUsize = AtomicUsize::new(0);
 
 /// The handlers of one server. Dropping this removes them.
@@ -38,9 +38,9 @@ pub(super) struct Signals {
     ids: Vec<SigId>,
 }
 
-/// What the handlers have seen, and whom they wake.
+/// The signals that came, and the loops that they wake.
 #[derive(Debug)]
-struct Tally {
+struct Received {
     first: AtomicI32,
     count: AtomicU32,
     loops: Vec<Arc<Shared>>,
@@ -49,7 +49,7 @@ struct Tally {
 /// One loop's view of the signals.
 #[derive(Clone, Debug)]
 pub(super) struct Watcher {
-    tally: Arc<Tally>,
+    received: Arc<Received>,
     plan: ShutdownPlan,
     seen: u32,
 }
@@ -57,16 +57,16 @@ pub(super) struct Watcher {
 impl Signals {
     /// Wakes `loops` for each signal. Each of them gets a watcher, in their order, to ask what the signals want.
     pub(super) fn install(plan: ShutdownPlan, loops: Vec<Arc<Shared>>) -> io::Result<(Self, Vec<Watcher>)> {
-        restore_defaults_behind_the_last()?;
-        let tally = Arc::new(Tally { first: AtomicI32::new(0), count: AtomicU32::new(0), loops });
+        restore_defaults_after_the_last()?;
+        let received = Arc::new(Received { first: AtomicI32::new(0), count: AtomicU32::new(0), loops });
         INSTALLED.fetch_add(1, Ordering::AcqRel);
         let mut signals = Self { ids: Vec::new() };
         for signal in SIGNALS {
-            let tally = Arc::clone(&tally);
-            signals.ids.push(on_signal(signal, move || tally.note(signal))?);
+            let received = Arc::clone(&received);
+            signals.ids.push(on_signal(signal, move || received.note(signal))?);
         }
-        let count = tally.loops.len();
-        Ok((signals, vec![Watcher { tally, plan, seen: 0 }; count]))
+        let count = received.loops.len();
+        Ok((signals, vec![Watcher { received, plan, seen: 0 }; count]))
     }
 }
 
@@ -79,7 +79,7 @@ impl Drop for Signals {
     }
 }
 
-impl Tally {
+impl Received {
     /// Runs in a signal handler: atomic operations and system calls only.
     fn note(&self, signal: c_int) {
         let _ = self.first.compare_exchange(0, signal, Ordering::AcqRel, Ordering::Acquire);
@@ -89,20 +89,20 @@ impl Tally {
                 let _ = woken.wake();
             }
         } else {
-            // Whoever sends a third has seen that not even the hard sweep helps. It fails for unknown signals only.
+            // Not even the hard sweep has helped. This fails for unknown signals only.
             let _ = emulate_default_handler(signal);
         }
     }
 }
 
 impl Watcher {
-    /// What a signal asks for that was not asked for yet.
+    /// The next request that the signals make, if there is one.
     pub(super) fn poll(&mut self) -> Option<ShutdownRequest> {
-        if self.seen >= self.tally.count.load(Ordering::Acquire).min(2) {
+        if self.seen >= self.received.count.load(Ordering::Acquire).min(2) {
             return None;
         }
         self.seen += 1;
-        Some(match (self.seen, self.tally.first.load(Ordering::Acquire)) {
+        Some(match (self.seen, self.received.first.load(Ordering::Acquire)) {
             (1, SIGINT) => {
                 ShutdownRequest::Shutdown(ShutdownPlan { lame_duck: Duration::ZERO, ..self.plan.clone() })
             }
@@ -112,20 +112,35 @@ impl Watcher {
     }
 }
 
-/// A handler that was installed once cannot be taken back, so one that knows the default stays behind.
-fn restore_defaults_behind_the_last() -> io::Result<()> {
-    static DONE: OnceLock<()> = OnceLock::new();
-    if DONE.get().is_none() {
-        for signal in SIGNALS {
+/// `signal_hook` never gives a signal back, so without this a process would ignore it after its last server. It concerns
+/// signals with their default disposition: an earlier handler is called by `signal_hook`, and an ignored signal stays ignored.
+fn restore_defaults_after_the_last() -> io::Result<()> {
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*done {
+        let defaults = SIGNALS.map(has_default);
+        for (signal, _) in SIGNALS.into_iter().zip(defaults).filter(|(_, has_default)| *has_default) {
             on_signal(signal, move || {
                 if INSTALLED.load(Ordering::Acquire) == 0 {
                     let _ = emulate_default_handler(signal);
                 }
             })?;
         }
-        DONE.get_or_init(|| ());
+        *done = true;
     }
     Ok(())
+}
+
+/// Whether a signal is neither ignored nor handled by this process. Where there is no `/proc`, this is what is assumed.
+fn has_default(signal: c_int) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    !["SigIgn:", "SigCgt:"].iter().any(|set| is_in_set(signal, set, &status))
+}
+
+/// Whether a signal is in a set as `/proc` shows it: a hexadecimal number whose lowest bit is signal 1.
+fn is_in_set(signal: c_int, set: &str, status: &str) -> bool {
+    let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(set)?.trim(), 16).ok());
+    bits.zip(u32::try_from(signal - 1).ok()).is_some_and(|(bits, at)| bits.unbounded_shr(at) & 1 == 1)
 }
 
 #[allow(unsafe_code)]
@@ -134,4 +149,20 @@ fn on_signal(signal: c_int, act: impl Fn() + Send + Sync + 'static) -> io::Resul
     // write(2) and read(2) on an eventfd or pipe, which is how mio wakes, and signal_hook's `emulate_default_handler`,
     // which is made for handlers. Neither allocates, locks or panics; signal_hook keeps `errno`.
     unsafe { register(signal, act) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_signals_are_read_as_the_kernel_writes_them() {
+        let status =
+            "Name:\tx\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001002\nSigCgt:\t0000000180004000\n";
+        assert!(is_in_set(SIGINT, "SigIgn:", status) && !is_in_set(SIGTERM, "SigIgn:", status));
+        assert!(is_in_set(SIGTERM, "SigCgt:", status) && !is_in_set(SIGINT, "SigCgt:", status));
+        for status in ["", "SigIgn:", "SigIgn:\tnonsense\n"] {
+            assert!(!is_in_set(SIGINT, "SigIgn:", status), "{status}");
+        }
+    }
 }

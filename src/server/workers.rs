@@ -1,9 +1,17 @@
 //! Several loops, each with its own connections, shut down as one.
 //!
 //! Every loop has a listener of its own on the same port (`SO_REUSEPORT`), so the kernel spreads new connections and no
-//! loop waits for another. What one loop is asked about a shutdown, it tells the others.
+//! loop waits for another. What one loop is asked about a shutdown, it forwards to the others.
 
-use std::{io, net::SocketAddr, net::ToSocketAddrs, thread};
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 #[cfg(feature = "signals")]
 use super::signals::Signals;
@@ -30,22 +38,24 @@ impl<D: 'static> Workers<D> {
     /// Binds `count` loops (1 to 255) to the same address.
     ///
     /// # Errors
-    /// If the address cannot be resolved or bound, or the system denies a poll.
+    /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     pub fn bind(address: impl ToSocketAddrs, count: u8, config: &Config) -> Result<Self, BindError> {
         let count = count.max(1);
         let mut parts = Vec::new();
         let mut address = address.to_socket_addrs().map_err(BindError::Resolve)?.collect::<Vec<_>>();
-        for worker in 0..count {
-            let mut part = Parts::new(config.clone(), worker).map_err(BindError::Poll)?;
+        for _ in 0..count {
+            let mut part = Parts::new(config.clone())?;
             // The others bind what the first was given for port 0.
             let bound = part.listen(address.as_slice(), count > 1)?;
             address = vec![bound];
             parts.push(part);
         }
         let handles: Vec<_> = parts.iter().map(Parts::handle).collect();
-        for (index, part) in parts.iter_mut().enumerate() {
-            let others = handles.iter().enumerate().filter(|(other, _)| *other != index);
-            part.peers = others.map(|(_, handle)| handle.clone()).collect();
+        let open: Arc<[_]> = handles.iter().map(|_| AtomicUsize::new(0)).collect();
+        for (own, part) in parts.iter_mut().enumerate() {
+            let others = handles.iter().enumerate().filter(|(other, _)| *other != own);
+            let others = others.map(|(_, handle)| handle.clone()).collect();
+            part.peers = Peers { others, open: Arc::clone(&open), own };
         }
         let address = address.first().copied().ok_or(BindError::NoAddress)?;
         Ok(Self {
@@ -63,7 +73,7 @@ impl<D: 'static> Workers<D> {
 
     /// A handle for all loops.
     pub fn handle(&self) -> WorkersHandle<D> {
-        WorkersHandle { handles: self.parts.iter().map(Parts::handle).collect() }
+        WorkersHandle { loops: self.parts.iter().map(|part| (part.number.get(), part.handle())).collect() }
     }
 
     /// As [`Server::shutdown_on_signals`], for all loops.
@@ -75,10 +85,11 @@ impl<D: 'static> Workers<D> {
     }
 
     /// Serves until the shutdown of all loops is complete; returns their reports as one. The first loop runs on the
-    /// calling thread. `make` is called once on the thread of each loop.
+    /// calling thread. `make` is called once on the thread of each loop, with its place among them, from 0.
     ///
     /// # Errors
-    /// The first error of a loop's poll. The other loops are shut down then.
+    /// The first error of a loop's poll, or that a thread could not be started. The other loops are shut down then, by
+    /// [`ShutdownPlan::hard`].
     ///
     /// # Panics
     /// If a callback does.
@@ -101,14 +112,29 @@ impl<D: 'static> Workers<D> {
             None
         };
         thread::scope(|scope| {
-            let mut parts = parts.into_iter();
-            let first = parts.next().ok_or(io::ErrorKind::InvalidInput)?;
+            let mut parts = (0..).zip(parts);
+            let (_, first) = parts.next().ok_or(io::ErrorKind::InvalidInput)?;
             let make = &make;
-            let others: Vec<_> = (1..)
-                .zip(parts)
-                .map(|(worker, part)| scope.spawn(move || serve(part, || make(worker))))
-                .collect();
-            let mut result = serve(first, || make(0));
+            let mut others = Vec::new();
+            let mut denied = None;
+            for (place, part) in parts.by_ref() {
+                let run = move || serve(part, || make(place));
+                match thread::Builder::new().spawn_scoped(scope, run) {
+                    Ok(thread) => others.push(thread),
+                    Err(error) => {
+                        denied = Some(error);
+                        break;
+                    }
+                }
+            }
+            let mut result = match denied {
+                None => serve(first, || make(0)),
+                Some(error) => {
+                    // Their listeners close before anybody connects in vain.
+                    drop((ShutDownPeers::of(&first), first, parts));
+                    Err(error)
+                }
+            };
             for other in others {
                 let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 result = match (result, other) {
@@ -129,60 +155,106 @@ fn serve<H: Handler<Data: 'static>>(
     parts: Parts<H::Data>,
     make: impl FnOnce() -> H,
 ) -> io::Result<ShutdownReport> {
-    let mut peers = TellPeers(parts.peers.clone());
+    let mut peers = ShutDownPeers::of(&parts);
     let report = Server::from_parts(parts).run_with(&mut make())?;
     peers.0.clear();
     Ok(report)
 }
 
 /// A loop that fails, or whose callback panics, takes the others down.
-struct TellPeers<D>(Vec<Handle<D>>);
+struct ShutDownPeers<D>(Vec<Handle<D>>);
 
-impl<D> Drop for TellPeers<D> {
+impl<D> ShutDownPeers<D> {
+    fn of(parts: &Parts<D>) -> Self {
+        Self(parts.peers.others.clone())
+    }
+}
+
+impl<D> Drop for ShutDownPeers<D> {
     fn drop(&mut self) {
         for peer in &self.0 {
-            // A peer that has stopped needs no telling.
+            // One that has stopped is down already.
             let _ = peer.shutdown(ShutdownPlan::hard());
         }
+    }
+}
+
+/// The loops that shut down with this one, and how many open connections each of them has.
+#[derive(Debug)]
+pub(super) struct Peers<D> {
+    others: Vec<Handle<D>>,
+    /// Of all loops; each writes its own.
+    open: Arc<[AtomicUsize]>,
+    own: usize,
+}
+
+impl<D> Default for Peers<D> {
+    fn default() -> Self {
+        Self { others: Vec::new(), open: Arc::default(), own: 0 }
+    }
+}
+
+impl<D> Peers<D> {
+    /// Forwards what this loop was asked.
+    pub(super) fn forward(&self, request: &ShutdownRequest) {
+        for peer in &self.others {
+            // A loop that has stopped has no connections left.
+            let _ = peer.relay(request.clone());
+        }
+    }
+
+    /// Lets the other loops know how many connections this one has.
+    pub(super) fn publish(&self, open: usize) {
+        if let Some(own) = self.open.get(self.own)
+            && own.load(Ordering::Relaxed) != open
+        {
+            own.store(open, Ordering::Relaxed);
+        }
+    }
+
+    /// How many connections the other loops have, as they published it last.
+    pub(super) fn open_elsewhere(&self) -> usize {
+        let others = self.open.iter().enumerate().filter(|(index, _)| *index != self.own);
+        others.map(|(_, open)| open.load(Ordering::Relaxed)).sum()
     }
 }
 
 /// Speaks to all loops of [`Workers`] from other threads.
 #[derive(Debug)]
 pub struct WorkersHandle<D> {
-    handles: Vec<Handle<D>>,
+    /// By the number that is in the ids of their connections.
+    loops: Vec<(u8, Handle<D>)>,
 }
 
 impl<D> Clone for WorkersHandle<D> {
     fn clone(&self) -> Self {
-        Self { handles: self.handles.clone() }
+        Self { loops: self.loops.clone() }
     }
 }
 
 impl<D> WorkersHandle<D> {
-    /// The handle of the loop that owns a connection.
+    /// The handle of the loop that owns a connection. `None` if it belongs to another server.
     pub fn of(&self, id: ConnectionId) -> Option<&Handle<D>> {
-        self.handles.get(usize::from(id.worker()))
+        self.loops.iter().find(|(number, _)| *number == id.worker()).map(|(_, handle)| handle)
     }
 
     /// The handles of all loops.
     pub fn iter(&self) -> impl Iterator<Item = &Handle<D>> {
-        self.handles.iter()
+        self.loops.iter().map(|(_, handle)| handle)
     }
 
-    /// Calls `act` once on the thread of every loop.
+    /// Calls `act` once on the thread of every loop that runs.
     ///
     /// # Errors
-    /// If a loop has stopped.
+    /// If all loops have stopped.
     pub fn defer(
         &self,
         act: impl Fn(&mut Clients<'_, D>) + Clone + Send + 'static,
     ) -> Result<(), HandleError> {
-        for handle in &self.handles {
+        self.each(|handle| {
             let act = act.clone();
-            handle.defer(move |clients| act(clients))?;
-        }
-        Ok(())
+            handle.defer(move |clients| act(clients))
+        })
     }
 
     /// Begins a shutdown of all loops, or shortens the one that runs.
@@ -209,14 +281,18 @@ impl<D> WorkersHandle<D> {
         self.ask(&ShutdownRequest::Abort(Escalation::Abort))
     }
 
-    /// Every loop is told; one that is done already is no error as long as another is not.
     fn ask(&self, request: &ShutdownRequest) -> Result<(), HandleError> {
-        let told = self.handles.iter().filter(|handle| handle.relay(request.clone()).is_ok()).count();
-        if told > 0 { Ok(()) } else { Err(HandleError::Stopped) }
+        self.each(|handle| handle.relay(request.clone()))
+    }
+
+    /// Does it for every loop. One that has stopped already is no error as long as another has not.
+    fn each(&self, act: impl Fn(&Handle<D>) -> Result<(), HandleError>) -> Result<(), HandleError> {
+        let reached = self.iter().filter(|handle| act(handle).is_ok()).count();
+        if reached > 0 { Ok(()) } else { Err(HandleError::Stopped) }
     }
 
     /// Whether the server is ready for new clients.
     pub fn ready(&self) -> bool {
-        self.handles.iter().all(Handle::ready)
+        self.iter().all(Handle::ready)
     }
 }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
-    Cause, CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, LameDuckPolicy, Phase, State, Stats,
-    Timing, conn::Input,
+    Cause, CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Phase, State, Stats, Timing,
+    conn::Input,
 };
 
 use super::{
@@ -72,9 +72,7 @@ impl Book {
         self.opens += 1;
         let state = self.state(conn);
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
-        let refuses = |shutdown: &ShutdownBook| shutdown.plan.listeners == LameDuckPolicy::Refuse;
-        let lame = self.phase == Phase::LameDuck && self.shutdown.as_ref().is_some_and(refuses);
-        let latched = self.phase >= Phase::SoftSweep || lame;
+        let latched = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.refuses(self.phase));
         ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
@@ -123,9 +121,11 @@ impl Book {
             }
             HandshakeCause::ShuttingDown if head => {
                 self.cover(conn, Input::Refusal);
-                let serves = |shutdown: &ShutdownBook| shutdown.plan.listeners == LameDuckPolicy::Serve;
-                let lame = self.phase == Phase::LameDuck && !self.shutdown.as_ref().is_some_and(serves);
-                let late = self.phase >= Phase::SoftSweep || lame;
+                // One that was cut short may have lost its lame duck before that began.
+                let refuses = |shutdown: &ShutdownBook| {
+                    shutdown.refuses(self.phase) || self.phase == Phase::Serving && shutdown.cut
+                };
+                let late = self.shutdown.as_ref().is_some_and(refuses);
                 ensure!(self, conn, "503_in_a_shutdown", connecting && late, "{text}, {:?}", self.phase);
                 if let Some(shutdown) = &mut self.shutdown {
                     shutdown.refused += 1;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use adjourn::{
-    Cause, CloseFrame, Initiator, Lost, Pace, Phase, ShutdownPlan, ShutdownReport, State, Stats, SweepReport,
-    Timing, conn::Input,
+    Cause, CloseFrame, Initiator, LameDuckPolicy, Lost, Pace, Phase, ShutdownPlan, ShutdownReport, State,
+    Stats, SweepReport, Timing, conn::Input,
 };
 
 use super::{
@@ -40,6 +40,17 @@ pub struct ShutdownBook {
     pub refused: u64,
     /// Handshakes that were cut.
     pub cut_handshakes: u64,
+}
+
+impl ShutdownBook {
+    /// Whether a valid upgrade gets a 503 in this phase.
+    pub fn refuses(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Serving if self.plan.lame_duck.is_zero() => true,
+            Phase::Serving | Phase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
+            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
+        }
+    }
 }
 
 impl Book {

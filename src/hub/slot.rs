@@ -1,0 +1,65 @@
+//! What a loop keeps for one connection: the connection, its share of the present turn, and the application's data.
+
+use crate::{conn::Conn, id::ConnectionId};
+
+pub(super) struct Slot<D> {
+    pub(super) conn: Conn,
+    pub(super) share: Share,
+    pub(super) data: Option<D>,
+}
+
+/// What a connection has had of a turn. It is of no account in another turn: should a number come round again, the
+/// connection is put off by one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    turn: u8,
+    pub(super) reads: u8,
+    pub(super) drained: bool,
+    /// KiB written, rounded up.
+    written: u16,
+}
+
+impl Share {
+    /// A whole share of the turn of that number.
+    pub(super) const fn whole(turn: u8) -> Self {
+        Self { turn, reads: 0, drained: false, written: 0 }
+    }
+
+    /// Nothing of it is used up.
+    pub(super) const fn is_whole(self) -> bool {
+        self.reads == 0 && self.written == 0 && !self.drained
+    }
+
+    /// Bytes that the connection may still write in this turn.
+    pub(super) const fn writable(self, most: usize) -> usize {
+        // A share has room for one byte at the least.
+        let most = if most == 0 { 1 } else { most };
+        most.saturating_sub((self.written as usize) << 10)
+    }
+
+    pub(super) fn note_written(&mut self, bytes: usize) {
+        let kib = u16::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u16::MAX);
+        self.written = self.written.saturating_add(kib);
+    }
+
+    /// The share of this turn: a whole one, unless something was taken off it already.
+    #[inline]
+    pub(super) fn of(&mut self, turn: u8) -> &mut Self {
+        if self.turn != turn {
+            *self = Self::whole(turn);
+        }
+        self
+    }
+}
+
+impl<D> Slot<D> {
+    pub(super) const fn new(conn: Conn, data: Option<D>) -> Self {
+        Self { conn, share: Share::whole(0), data }
+    }
+
+    /// Whether it is this connection's, and the application may still name it.
+    #[inline]
+    pub(super) fn is(&self, id: ConnectionId, worker: u8) -> bool {
+        self.conn.generation == id.generation() && worker == id.worker() && self.data.is_some()
+    }
+}

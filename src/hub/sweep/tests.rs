@@ -1,0 +1,350 @@
+//! Sweeps and shutdowns over a hub in virtual time. The kernel takes everything, and peers say only what a test says.
+
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use crate::{
+    close::CloseFrame,
+    config::Config,
+    conn::Cursor,
+    event::{Event, SweepReport},
+    handler::{Handler, Upgrade, UpgradeRequest},
+    hub::{Action, Clients, Hub},
+    id::ConnectionId,
+    shutdown::{Escalation, LameDuckPolicy, ListenerInShutdown, Pace, Phase, ShutdownPlan, ShutdownReport},
+    testing::REQUEST,
+    time::Time,
+    wire::upgrade::Response,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Accepts every upgrade, and answers plain HTTP.
+struct AcceptAll;
+
+impl Handler for AcceptAll {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        if request.path() == "/health" {
+            Upgrade::Answer(Response::new(200).expect("a status"))
+        } else {
+            Upgrade::accept(())
+        }
+    }
+
+    fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
+}
+
+/// A hub, its clock, and what happened.
+struct World {
+    hub: Hub<()>,
+    now: Duration,
+    /// Who was closed by us, and when.
+    closings: Vec<(Duration, ConnectionId)>,
+    phases: Vec<Phase>,
+    sweeps: Vec<SweepReport>,
+    written: Vec<u8>,
+}
+
+impl World {
+    fn new(connections: usize) -> Self {
+        let mut config = Config::default();
+        config.heartbeat.interval = None;
+        Self::with(config, connections)
+    }
+
+    fn with(config: Config, connections: usize) -> Self {
+        let mut world = Self {
+            hub: Hub::new(config, 0, 7),
+            now: SECOND,
+            closings: Vec::new(),
+            phases: Vec::new(),
+            sweeps: Vec::new(),
+            written: Vec::new(),
+        };
+        for _ in 0..connections {
+            world.open();
+        }
+        world.turn();
+        world
+    }
+
+    fn accept(&mut self) -> usize {
+        self.hub.begin_turn(Time::from_start(self.now));
+        self.hub.accept(SocketAddr::from(([127, 0, 0, 1], 40_000))).expect("there is room")
+    }
+
+    fn request(&mut self, slot: usize) {
+        self.read(slot, REQUEST);
+    }
+
+    fn read(&mut self, slot: usize, bytes: &[u8]) {
+        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
+        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
+        self.hub.handle_readable(slot);
+        while self.hub.next(slot, &mut cursor, &mut AcceptAll).is_some() {}
+        self.deliver();
+    }
+
+    fn open(&mut self) -> usize {
+        let slot = self.accept();
+        self.request(slot);
+        slot
+    }
+
+    /// The peers of these leave, without a Close.
+    fn leave(&mut self, slots: impl IntoIterator<Item = usize>) {
+        for slot in slots {
+            self.hub.handle_eof(slot);
+        }
+        self.turn();
+    }
+
+    fn deliver(&mut self) {
+        while let Some(event) = self.hub.poll_event() {
+            match event {
+                Event::Closing { id, .. } => self.closings.push((self.now, id)),
+                Event::Phase { phase, .. } => self.phases.push(phase),
+                Event::SweepDone { report, .. } => self.sweeps.push(report),
+                _ => {}
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        self.deliver();
+        while let Some(action) = self.hub.poll_action() {
+            match action {
+                Action::Write(slot) => {
+                    let written = &mut self.written;
+                    let done = self.hub.transmit(slot, &mut |slices| {
+                        for slice in slices {
+                            written.extend_from_slice(slice);
+                        }
+                        Ok(slices.iter().map(|slice| slice.len()).sum())
+                    });
+                    done.expect("this kernel has no errors");
+                }
+                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
+                _ => {}
+            }
+            self.deliver();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.hub.begin_turn(Time::from_start(self.now));
+        self.settle();
+        self.hub.handle_timeout();
+        self.settle();
+    }
+
+    /// Lets time pass, one turn for each moment at which the hub asks for one.
+    fn pass(&mut self, by: Duration) {
+        let until = self.now + by;
+        loop {
+            let due = self.hub.poll_timeout().map(|due| due.since(Time::ZERO)).filter(|due| *due <= until);
+            let last = due.is_none();
+            // A turn takes time; or else what is due again and again would stop the clock.
+            self.now = due.unwrap_or(until).max(self.now + Duration::from_micros(1));
+            self.turn();
+            if last || self.hub.phase() == Phase::Done {
+                return;
+            }
+        }
+    }
+
+    fn shut_down(&mut self, change: impl FnOnce(&mut ShutdownPlan)) {
+        let mut plan = ShutdownPlan::default();
+        change(&mut plan);
+        self.hub.clients().shutdown(plan);
+    }
+
+    fn report(&self) -> &ShutdownReport {
+        self.hub.shutdown_report().expect("it is done")
+    }
+}
+
+#[test]
+fn a_paced_shutdown_waited_for_connections_that_were_gone() {
+    for pace in [Pace::Spread(300 * SECOND), Pace::Rate(0.1)] {
+        let mut world = World::new(20);
+        world.shut_down(|plan| plan.pace = pace);
+        world.pass(SECOND);
+        world.leave(0..20);
+        world.pass(5 * SECOND);
+        assert!(world.report().took <= 4 * SECOND, "{pace:?}: {:?}", world.report().took);
+    }
+}
+
+#[test]
+fn a_second_shutdown_with_a_shorter_pace_was_ignored() {
+    let rows = [
+        (Pace::Spread(100 * SECOND), Pace::Spread(10 * SECOND), 10),
+        (Pace::Spread(100 * SECOND), Pace::Rate(4.0), 5),
+        (Pace::Rate(0.2), Pace::Rate(2.0), 10),
+        (Pace::Rate(0.2), Pace::Spread(10 * SECOND), 10),
+        (Pace::Rate(0.2), Pace::AtOnce, 0),
+    ];
+    for (first, second, seconds) in rows {
+        for lame_duck in [Duration::ZERO, 60 * SECOND] {
+            let mut world = World::new(20);
+            world.shut_down(|plan| (plan.pace, plan.lame_duck) = (first, lame_duck));
+            if lame_duck.is_zero() {
+                world.pass(Duration::from_millis(10));
+                assert_eq!(world.hub.phase(), Phase::SoftSweep);
+            }
+            let asked = world.now + lame_duck;
+            world.shut_down(|plan| (plan.pace, plan.lame_duck) = (second, lame_duck));
+            world.pass(lame_duck + 200 * SECOND);
+            assert_eq!(world.closings.len(), 20, "{first:?}, {second:?}");
+            let last = world.closings.last().expect("twenty").0.saturating_sub(asked);
+            assert!(
+                last <= seconds * SECOND + Duration::from_millis(1),
+                "{first:?}, {second:?}: the last after {last:?}"
+            );
+            assert!(second == Pace::AtOnce || last > seconds * SECOND / 2, "{last:?}: still a pace");
+            assert_eq!(world.report().escalated_by, Some(Escalation::Shutdown));
+        }
+    }
+}
+
+#[test]
+fn a_second_shutdown_with_a_longer_pace_changes_nothing() {
+    let rows = [
+        (Pace::AtOnce, Pace::Rate(1.0)),
+        (Pace::Spread(10 * SECOND), Pace::Spread(100 * SECOND)),
+        (Pace::Spread(10 * SECOND), Pace::Rate(1.0)),
+        (Pace::Rate(2.0), Pace::Rate(1.0)),
+        (Pace::Rate(2.0), Pace::Spread(100 * SECOND)),
+    ];
+    for (first, second) in rows {
+        let mut world = World::new(20);
+        world.shut_down(|plan| plan.pace = first);
+        world.pass(Duration::from_millis(10));
+        let asked = world.now;
+        world.shut_down(|plan| plan.pace = second);
+        world.pass(100 * SECOND);
+        let last = world.closings.last().expect("twenty").0.saturating_sub(asked);
+        assert!(last <= 10 * SECOND, "{first:?}, {second:?}: the last after {last:?}");
+        assert_eq!(world.report().escalated_by, None, "{first:?}, {second:?}");
+    }
+}
+
+#[test]
+fn a_hub_was_ready_until_the_turn_of_its_shutdown_ended() {
+    use LameDuckPolicy::{Close, Refuse, Serve};
+    let rows = [
+        (Duration::ZERO, Refuse, 503),
+        (Duration::ZERO, Serve, 503),
+        (SECOND, Refuse, 503),
+        (SECOND, Close, 503),
+        (SECOND, Serve, 101),
+    ];
+    for (lame_duck, listeners, status) in rows {
+        let mut world = World::new(0);
+        let slot = world.accept();
+        world.shut_down(|plan| (plan.lame_duck, plan.listeners) = (lame_duck, listeners));
+        assert!(!world.hub.is_ready() && !world.hub.clients().is_ready());
+        world.request(slot);
+        world.turn();
+        let answer = String::from_utf8_lossy(&world.written);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lame_duck:?}, {listeners:?}: {answer}");
+    }
+}
+
+#[test]
+fn a_sweep_included_one_that_opened_later_in_the_same_turn() {
+    let mut world = World::new(0);
+    let (early, late) = (world.open(), world.accept());
+    world.hub.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| true);
+    world.request(late);
+    world.turn();
+    let closed: Vec<_> = world.closings.iter().map(|(_, id)| id.slot()).collect();
+    assert_eq!(closed, [early]);
+}
+
+#[test]
+fn a_predicate_that_panics_loses_no_sweep_and_no_shutdown() {
+    let mut config = Config::default();
+    (config.sweep_slice, config.heartbeat.interval) = (4, None);
+    let mut world = World::with(config, 20);
+    world.hub.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| {
+        assert!(client.id().slot() != 3, "this is what the test wants");
+        client.id().slot() < 10
+    });
+    world.hub.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| client.id().slot() == 15);
+    world.shut_down(|plan| plan.lame_duck = 5 * SECOND);
+    let mut panics = 0;
+    for _ in 0..20 {
+        world.now += Duration::from_millis(1);
+        panics += u32::from(catch_unwind(AssertUnwindSafe(|| world.turn())).is_err());
+    }
+    assert_eq!(panics, 1, "one connection is asked about once");
+    let mut closed: Vec<_> = world.closings.iter().map(|(_, id)| id.slot()).collect();
+    closed.sort_unstable();
+    assert_eq!(closed, [0, 1, 2, 4, 5, 6, 7, 8, 9, 15]);
+    world.leave(0..20);
+    let matched: Vec<_> = world.sweeps.iter().map(|report| report.matched).collect();
+    assert_eq!(matched, [9, 1]);
+    world.pass(20 * SECOND);
+    assert_eq!(world.report().ended(), 20);
+}
+
+#[test]
+fn a_predicate_that_panics_every_time_holds_nothing_up() {
+    let mut world = World::new(50);
+    world
+        .hub
+        .clients()
+        .close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| panic!("this is what the test wants"));
+    world.shut_down(|plan| plan.grace = SECOND);
+    for _ in 0..10 {
+        world.now += Duration::from_millis(1);
+        let _ = catch_unwind(AssertUnwindSafe(|| world.turn()));
+    }
+    assert_eq!(world.closings.len(), 50, "all have got the Close of the shutdown");
+}
+
+#[test]
+fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut world = World::new(3);
+    world.shut_down(|plan| plan.listener_in_shutdown = ListenerInShutdown::PlainHttp);
+    world.turn();
+    // Accepted while the soft sweep looks for silent connections, and afterwards.
+    let (early, late) = (world.accept(), world.accept());
+    world.turn();
+    assert_eq!((world.hub.phase(), world.hub.is_listening()), (Phase::Grace, true));
+    for (slot, request, status) in [(early, HEALTH, 200), (late, REQUEST, 503)] {
+        world.written.clear();
+        world.read(slot, request);
+        world.turn();
+        let answer = String::from_utf8_lossy(&world.written);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+    world.pass(SECOND);
+    // One lingers, one is silent, one is in the middle of its request: none of them matters.
+    let (silent, slow) = (world.accept(), world.accept());
+    world.read(slow, &HEALTH[..10]);
+    world.turn();
+    assert_ne!(silent, slow);
+    assert_eq!((world.hub.phase(), world.hub.stats().total()), (Phase::Grace, 7));
+    world.leave(0..3);
+    for _ in 0..6 {
+        world.turn();
+    }
+    assert_eq!(
+        (world.hub.phase(), world.hub.stats().total(), world.hub.is_listening()),
+        (Phase::Done, 0, false)
+    );
+    let report = world.report();
+    assert_eq!(
+        (report.refused_503, report.handshakes_cut, report.live_at_start, report.by_peer),
+        (1, 2, 3, 3)
+    );
+}
