@@ -513,9 +513,7 @@ fn interim_responses_before_the_101_failed_the_client() {
     let interim = format!("HTTP/1.1 100 Continue\r\n\r\n{early}{early}");
     let dialled = |config| {
         let mut world = World::new(config, "ws://127.0.0.1:9001/");
-        world.settle();
-        world.hub.handle_connected(world.id.slot());
-        world.settle();
+        world.connected(true);
         let response = world.response();
         (world, format!("{interim}{response}"))
     };
@@ -524,10 +522,10 @@ fn interim_responses_before_the_101_failed_the_client() {
         let bytes = [response.as_bytes(), &[0x89, 0]].concat();
         bytes.chunks(size).for_each(|piece| world.receive(piece));
         assert_eq!(
-            (world.log.opened, world.log.pings),
+            (world.log().opened, world.log().pings),
             (1, 1),
             "in pieces of {size}: {:?}",
-            world.log.failed
+            world.log().failed
         );
     }
     // Together they have one response's limit.
@@ -537,6 +535,6 @@ fn interim_responses_before_the_101_failed_the_client() {
         config.max_head = response.len() - spare;
         let (mut world, response) = dialled(config);
         world.receive(response.as_bytes());
-        assert_eq!(world.log.opened, opened, "{spare} bytes less than enough");
+        assert_eq!(world.log().opened, opened, "{spare} bytes less than enough");
     }
 }

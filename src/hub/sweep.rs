@@ -8,8 +8,6 @@ mod chosen;
 mod pace;
 mod search;
 mod shutdown;
-#[cfg(test)]
-mod tests;
 
 pub(super) use self::{
     chosen::{Chosen, Doing},

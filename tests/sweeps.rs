@@ -1,31 +1,31 @@
-//! Sweeps and shutdowns over a hub in virtual time. The kernel takes everything, and peers say only what a test says.
+//! Sweeps and shutdowns in virtual time. The kernel takes everything, and peers say only what a test says.
 
 use std::{
-    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
-use crate::{
-    close::CloseFrame,
-    config::Config,
-    conn::Cursor,
-    event::{Event, SweepReport},
-    handler::{Handler, Upgrade, UpgradeRequest},
-    hub::{Action, Clients, Hub},
-    id::ConnectionId,
-    shutdown::{Escalation, LameDuckPolicy, ListenerInShutdown, Pace, Phase, ShutdownPlan, ShutdownReport},
-    testing::REQUEST,
-    time::Time,
+use adjourn::{
+    Clients, CloseFrame, Config, ConnectionId, Escalation, Event, Handler, LameDuckPolicy,
+    ListenerInShutdown, Pace, Phase, ShutdownPlan, ShutdownReport, SweepReport, Time, Upgrade,
+    UpgradeRequest,
+    hub::{Driver, Readiness},
+    testing::{Clock, Memory, REQUEST},
     wire::upgrade::Response,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Accepts every upgrade, and answers plain HTTP.
-struct AcceptAll;
+/// Accepts every upgrade, answers plain HTTP, and writes down what happened.
+struct App {
+    clock: Clock,
+    /// Who was closed by us, and when.
+    closings: Vec<(Duration, ConnectionId)>,
+    phases: Vec<Phase>,
+    sweeps: Vec<SweepReport>,
+}
 
-impl Handler for AcceptAll {
+impl Handler for App {
     type Data = ();
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
@@ -36,18 +36,21 @@ impl Handler for AcceptAll {
         }
     }
 
-    fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
+    fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
+        match event {
+            Event::Closing { id, .. } => self.closings.push((self.clock.now(), id)),
+            Event::Phase { phase, .. } => self.phases.push(phase),
+            Event::SweepDone { report, .. } => self.sweeps.push(report),
+            _ => {}
+        }
+    }
 }
 
-/// A hub, its clock, and what happened.
+/// A loop in memory, and what happened.
 struct World {
-    hub: Hub<()>,
-    now: Duration,
-    /// Who was closed by us, and when.
-    closings: Vec<(Duration, ConnectionId)>,
-    phases: Vec<Phase>,
-    sweeps: Vec<SweepReport>,
-    written: Vec<u8>,
+    driver: Driver<(), Memory>,
+    clock: Clock,
+    app: App,
 }
 
 impl World {
@@ -58,14 +61,10 @@ impl World {
     }
 
     fn with(config: Config, connections: usize) -> Self {
-        let mut world = Self {
-            hub: Hub::new(config, 0, 7),
-            now: SECOND,
-            closings: Vec::new(),
-            phases: Vec::new(),
-            sweeps: Vec::new(),
-            written: Vec::new(),
-        };
+        let clock = Clock::default();
+        clock.pass(SECOND);
+        let app = App { clock: clock.clone(), closings: Vec::new(), phases: Vec::new(), sweeps: Vec::new() };
+        let mut world = Self { driver: Driver::new(config, 0, 7, Memory::new(&clock)), clock, app };
         for _ in 0..connections {
             world.open();
         }
@@ -74,8 +73,9 @@ impl World {
     }
 
     fn accept(&mut self) -> usize {
-        self.hub.begin_turn(Time::from_start(self.now));
-        self.hub.accept(SocketAddr::from(([127, 0, 0, 1], 40_000))).expect("there is room")
+        let slot = self.driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
+        *self.driver.transport().socket(slot) = Default::default();
+        slot
     }
 
     fn request(&mut self, slot: usize) {
@@ -83,11 +83,8 @@ impl World {
     }
 
     fn read(&mut self, slot: usize, bytes: &[u8]) {
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        self.hub.handle_readable(slot);
-        while self.hub.next(slot, &mut cursor, &mut AcceptAll).is_some() {}
-        self.deliver();
+        self.driver.transport().socket(slot).input.extend_from_slice(bytes);
+        self.turn_with(&[(slot, Readiness { readable: true, ..Readiness::default() })]);
     }
 
     fn open(&mut self) -> usize {
@@ -98,61 +95,37 @@ impl World {
 
     /// The peers of these leave, without a Close.
     fn leave(&mut self, slots: impl IntoIterator<Item = usize>) {
-        for slot in slots {
-            self.hub.handle_eof(slot);
+        let ended = Readiness { readable: true, ended: true, ..Readiness::default() };
+        let ready: Vec<_> = slots.into_iter().map(|slot| (slot, ended)).collect();
+        for (slot, _) in &ready {
+            self.driver.transport().socket(*slot).eof = true;
         }
-        self.turn();
-    }
-
-    fn deliver(&mut self) {
-        while let Some(event) = self.hub.poll_event() {
-            match event {
-                Event::Closing { id, .. } => self.closings.push((self.now, id)),
-                Event::Phase { phase, .. } => self.phases.push(phase),
-                Event::SweepDone { report, .. } => self.sweeps.push(report),
-                _ => {}
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        self.deliver();
-        while let Some(action) = self.hub.poll_action() {
-            match action {
-                Action::Write(slot) => {
-                    let written = &mut self.written;
-                    let done = self.hub.transmit(slot, &mut |slices| {
-                        for slice in slices {
-                            written.extend_from_slice(slice);
-                        }
-                        Ok(slices.iter().map(|slice| slice.len()).sum())
-                    });
-                    done.expect("this kernel has no errors");
-                }
-                Action::Abort(slot, _) => self.hub.handle_aborted(slot, None),
-                _ => {}
-            }
-            self.deliver();
-        }
+        self.turn_with(&ready);
     }
 
     fn turn(&mut self) {
-        self.hub.begin_turn(Time::from_start(self.now));
-        self.settle();
-        self.hub.handle_timeout();
-        self.settle();
+        self.turn_with(&[]);
     }
 
-    /// Lets time pass, one turn for each moment at which the hub asks for one.
+    fn turn_with(&mut self, ready: &[(usize, Readiness)]) {
+        self.driver.begin_turn(&mut self.app);
+        for (slot, readiness) in ready {
+            self.driver.ready(*slot, *readiness, &mut self.app);
+        }
+        self.driver.end_turn(&mut self.app);
+    }
+
+    /// Lets time pass, one turn for each moment at which the loop asks for one.
     fn pass(&mut self, by: Duration) {
-        let until = self.now + by;
+        let until = self.clock.now() + by;
         loop {
-            let due = self.hub.poll_timeout().map(|due| due.since(Time::ZERO)).filter(|due| *due <= until);
-            let last = due.is_none();
+            let due = self.driver.poll_timeout().map(|due| due.since(Time::ZERO));
+            let due = due.filter(|due| *due <= until);
             // A turn takes time; or else what is due again and again would stop the clock.
-            self.now = due.unwrap_or(until).max(self.now + Duration::from_micros(1));
+            let step = due.unwrap_or(until).saturating_sub(self.clock.now()).max(Duration::from_micros(1));
+            self.clock.pass(step);
             self.turn();
-            if last || self.hub.phase() == Phase::Done {
+            if due.is_none() || self.driver.phase() == Phase::Done {
                 return;
             }
         }
@@ -161,11 +134,15 @@ impl World {
     fn shut_down(&mut self, change: impl FnOnce(&mut ShutdownPlan)) {
         let mut plan = ShutdownPlan::default();
         change(&mut plan);
-        self.hub.clients().shutdown(plan);
+        self.driver.clients().shutdown(plan);
     }
 
     fn report(&self) -> &ShutdownReport {
-        self.hub.shutdown_report().expect("it is done")
+        self.driver.shutdown_report().expect("it is done")
+    }
+
+    fn answer(&mut self, slot: usize) -> String {
+        String::from_utf8_lossy(&self.driver.transport().socket(slot).written).into_owned()
     }
 }
 
@@ -196,13 +173,13 @@ fn a_second_shutdown_with_a_shorter_pace_was_ignored() {
             world.shut_down(|plan| (plan.pace, plan.lame_duck) = (first, lame_duck));
             if lame_duck.is_zero() {
                 world.pass(Duration::from_millis(10));
-                assert_eq!(world.hub.phase(), Phase::SoftSweep);
+                assert_eq!(world.driver.phase(), Phase::SoftSweep);
             }
-            let asked = world.now + lame_duck;
+            let asked = world.clock.now() + lame_duck;
             world.shut_down(|plan| (plan.pace, plan.lame_duck) = (second, lame_duck));
             world.pass(lame_duck + 200 * SECOND);
-            assert_eq!(world.closings.len(), 20, "{first:?}, {second:?}");
-            let last = world.closings.last().expect("twenty").0.saturating_sub(asked);
+            assert_eq!(world.app.closings.len(), 20, "{first:?}, {second:?}");
+            let last = world.app.closings.last().expect("twenty").0.saturating_sub(asked);
             assert!(
                 last <= seconds * SECOND + Duration::from_millis(1),
                 "{first:?}, {second:?}: the last after {last:?}"
@@ -226,10 +203,10 @@ fn a_second_shutdown_with_a_longer_pace_changes_nothing() {
         let mut world = World::new(20);
         world.shut_down(|plan| plan.pace = first);
         world.pass(Duration::from_millis(10));
-        let asked = world.now;
+        let asked = world.clock.now();
         world.shut_down(|plan| plan.pace = second);
         world.pass(100 * SECOND);
-        let last = world.closings.last().expect("twenty").0.saturating_sub(asked);
+        let last = world.app.closings.last().expect("twenty").0.saturating_sub(asked);
         assert!(last <= 10 * SECOND, "{first:?}, {second:?}: the last after {last:?}");
         assert_eq!(world.report().escalated_by, None, "{first:?}, {second:?}");
     }
@@ -249,10 +226,10 @@ fn a_hub_was_ready_until_the_turn_of_its_shutdown_ended() {
         let mut world = World::new(0);
         let slot = world.accept();
         world.shut_down(|plan| (plan.lame_duck, plan.listeners) = (lame_duck, listeners));
-        assert!(!world.hub.is_ready() && !world.hub.clients().is_ready());
+        assert!(!world.driver.is_ready() && !world.driver.clients().is_ready());
         world.request(slot);
         world.turn();
-        let answer = String::from_utf8_lossy(&world.written);
+        let answer = world.answer(slot);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lame_duck:?}, {listeners:?}: {answer}");
     }
 }
@@ -261,10 +238,10 @@ fn a_hub_was_ready_until_the_turn_of_its_shutdown_ended() {
 fn a_sweep_included_one_that_opened_later_in_the_same_turn() {
     let mut world = World::new(0);
     let (early, late) = (world.open(), world.accept());
-    world.hub.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| true);
+    world.driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| true);
     world.request(late);
     world.turn();
-    let closed: Vec<_> = world.closings.iter().map(|(_, id)| id.slot()).collect();
+    let closed: Vec<_> = world.app.closings.iter().map(|(_, id)| id.slot()).collect();
     assert_eq!(closed, [early]);
 }
 
@@ -273,23 +250,23 @@ fn a_predicate_that_panics_loses_no_sweep_and_no_shutdown() {
     let mut config = Config::default();
     (config.sweep_slice, config.heartbeat.interval) = (4, None);
     let mut world = World::with(config, 20);
-    world.hub.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| {
+    world.driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| {
         assert!(client.id().slot() != 3, "this is what the test wants");
         client.id().slot() < 10
     });
-    world.hub.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| client.id().slot() == 15);
+    world.driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| client.id().slot() == 15);
     world.shut_down(|plan| plan.lame_duck = 5 * SECOND);
     let mut panics = 0;
     for _ in 0..20 {
-        world.now += Duration::from_millis(1);
+        world.clock.pass(Duration::from_millis(1));
         panics += u32::from(catch_unwind(AssertUnwindSafe(|| world.turn())).is_err());
     }
     assert_eq!(panics, 1, "one connection is asked about once");
-    let mut closed: Vec<_> = world.closings.iter().map(|(_, id)| id.slot()).collect();
+    let mut closed: Vec<_> = world.app.closings.iter().map(|(_, id)| id.slot()).collect();
     closed.sort_unstable();
     assert_eq!(closed, [0, 1, 2, 4, 5, 6, 7, 8, 9, 15]);
     world.leave(0..20);
-    let matched: Vec<_> = world.sweeps.iter().map(|report| report.matched).collect();
+    let matched: Vec<_> = world.app.sweeps.iter().map(|report| report.matched).collect();
     assert_eq!(matched, [9, 1]);
     world.pass(20 * SECOND);
     assert_eq!(world.report().ended(), 20);
@@ -299,15 +276,15 @@ fn a_predicate_that_panics_loses_no_sweep_and_no_shutdown() {
 fn a_predicate_that_panics_every_time_holds_nothing_up() {
     let mut world = World::new(50);
     world
-        .hub
+        .driver
         .clients()
         .close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| panic!("this is what the test wants"));
     world.shut_down(|plan| plan.grace = SECOND);
     for _ in 0..10 {
-        world.now += Duration::from_millis(1);
+        world.clock.pass(Duration::from_millis(1));
         let _ = catch_unwind(AssertUnwindSafe(|| world.turn()));
     }
-    assert_eq!(world.closings.len(), 50, "all have got the Close of the shutdown");
+    assert_eq!(world.app.closings.len(), 50, "all have got the Close of the shutdown");
 }
 
 #[test]
@@ -319,12 +296,11 @@ fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
     // Accepted while the soft sweep looks for silent connections, and afterwards.
     let (early, late) = (world.accept(), world.accept());
     world.turn();
-    assert_eq!((world.hub.phase(), world.hub.is_listening()), (Phase::Grace, true));
+    assert_eq!((world.driver.phase(), world.driver.is_listening()), (Phase::Grace, true));
     for (slot, request, status) in [(early, HEALTH, 200), (late, REQUEST, 503)] {
-        world.written.clear();
         world.read(slot, request);
         world.turn();
-        let answer = String::from_utf8_lossy(&world.written);
+        let answer = world.answer(slot);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     world.pass(SECOND);
@@ -333,13 +309,13 @@ fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
     world.read(slow, &HEALTH[..10]);
     world.turn();
     assert_ne!(silent, slow);
-    assert_eq!((world.hub.phase(), world.hub.stats().total()), (Phase::Grace, 7));
+    assert_eq!((world.driver.phase(), world.driver.stats().total()), (Phase::Grace, 7));
     world.leave(0..3);
     for _ in 0..6 {
         world.turn();
     }
     assert_eq!(
-        (world.hub.phase(), world.hub.stats().total(), world.hub.is_listening()),
+        (world.driver.phase(), world.driver.stats().total(), world.driver.is_listening()),
         (Phase::Done, 0, false)
     );
     let report = world.report();
