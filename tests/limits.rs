@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use adjourn::{
     Accept, Cause, Clients, CloseFrame, Closed, Config, ConnectionId, ControlRate, Event, Handler,
-    HandshakeCause, Initiator, Origins, ProtocolError, ReadyState, Time, Upgrade, UpgradeRequest,
-    conn::Cursor,
-    hub::{Action, Hub},
-    testing::{REQUEST, Session, frame},
+    HandshakeCause, Initiator, Origins, ProtocolError, ReadyState, Upgrade, UpgradeRequest,
+    hub::{Driver, Readiness},
+    testing::{Memory, REQUEST, Session, frame},
     wire::upgrade::{ExtraHeader, Response},
 };
 use proptest::prelude::*;
@@ -268,12 +267,11 @@ fn pages_of_the_list_get_a_101_and_others_a_403() {
     }
 }
 
-// Who is let in: many connections of one hub, whose peers read everything and say no more than they are made to.
+// Who is let in: many connections of one loop, whose peers read everything and say no more than they are made to.
 
 struct House {
-    hub: Hub<()>,
+    driver: Driver<(), Memory>,
     keeper: Keeper,
-    now: Duration,
     accepted: u16,
 }
 
@@ -281,55 +279,42 @@ impl House {
     fn new(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         change(&mut config);
-        Self { hub: Hub::new(config, 0, 1), keeper: Keeper::default(), now: Duration::ZERO, accepted: 0 }
+        let driver = Driver::new(config, 0, 1, Memory::default());
+        Self { driver, keeper: Keeper::default(), accepted: 0 }
     }
 
     /// One more TCP connection; its slot, if it was let in.
     fn accept(&mut self) -> Option<usize> {
         self.accepted += 1;
-        let slot = self.hub.accept(([192, 0, 2, 1], self.accepted).into());
-        self.settle();
+        let slot = self.driver.accept(([192, 0, 2, 1], self.accepted).into());
+        if let Some(slot) = slot {
+            *self.driver.transport().socket(slot) = Default::default();
+        }
+        self.turn();
         slot
     }
 
     /// One more connection that sends this. The state that it is in then; `None` if it was not let in.
     fn connect(&mut self, bytes: &[u8]) -> Option<ReadyState> {
-        let before = self.hub.stats();
+        let before = self.driver.stats();
         let slot = self.accept()?;
-        let (mut bytes, mut scratch) = (bytes.to_vec(), Vec::new());
-        let mut cursor = Cursor::new(&mut bytes, &mut scratch);
-        self.hub.handle_readable(slot);
-        while let Some(event) = self.hub.next(slot, &mut cursor, &mut self.keeper) {
-            self.keeper.on_event(&mut self.hub.clients(), event);
-        }
-        self.settle();
-        let open = self.hub.stats().open > before.open;
+        self.driver.transport().socket(slot).input = bytes.to_vec();
+        self.driver.begin_turn(&mut self.keeper);
+        let readable = Readiness { readable: true, ..Readiness::default() };
+        self.driver.ready(slot, readable, &mut self.keeper);
+        self.driver.end_turn(&mut self.keeper);
+        let open = self.driver.stats().open > before.open;
         Some(if open { ReadyState::Open } else { ReadyState::Closed })
     }
 
     fn advance(&mut self, by: Duration) {
-        self.now += by;
-        self.hub.begin_turn(Time::from_start(self.now));
-        self.hub.handle_timeout();
-        self.settle();
+        self.driver.transport().clock.pass(by);
+        self.turn();
     }
 
-    /// Delivers events and takes everything that is written.
-    fn settle(&mut self) {
-        loop {
-            while let Some(event) = self.hub.poll_event() {
-                self.keeper.on_event(&mut self.hub.clients(), event);
-            }
-            match self.hub.poll_action() {
-                None => return,
-                Some(Action::Write(slot)) => self
-                    .hub
-                    .transmit(slot, &mut |slices| Ok(slices.iter().map(|slice| slice.len()).sum()))
-                    .expect("this kernel has no errors"),
-                Some(Action::Abort(slot, _)) => self.hub.handle_aborted(slot, None),
-                Some(_) => {}
-            }
-        }
+    fn turn(&mut self) {
+        self.driver.begin_turn(&mut self.keeper);
+        self.driver.end_turn(&mut self.keeper);
     }
 }
 
@@ -340,14 +325,14 @@ fn half_open_connections_lock_nobody_out_of_a_small_house() {
         let mut house = House::new(|config| config.max_connections = max_connections);
         for _ in 0..200 {
             assert!(house.accept().is_some(), "{max_connections}");
-            assert!(house.hub.stats().total() <= max_connections);
+            assert!(house.driver.stats().total() <= max_connections);
         }
         assert_eq!(house.keeper.failed, Some(HandshakeCause::TooManyConnections));
         for _ in 0..max_connections {
             assert_eq!(house.connect(REQUEST), Some(ReadyState::Open), "{max_connections}");
         }
         assert_eq!(house.accept(), None, "established connections stay");
-        assert_eq!(house.hub.stats().open, max_connections);
+        assert_eq!(house.driver.stats().open, max_connections);
     }
 }
 
@@ -361,9 +346,9 @@ fn refused_connections_that_linger_lock_nobody_out() {
             assert_eq!(house.connect(b"GET / HTTP/1.1\r\n\r\n"), Some(ReadyState::Closed), "{tick}");
         }
         assert_eq!(house.connect(REQUEST), Some(ReadyState::Open), "{tick}");
-        assert!(house.hub.stats().total() <= 1000);
+        assert!(house.driver.stats().total() <= 1000);
     }
-    let stats = house.hub.stats();
+    let stats = house.driver.stats();
     assert_eq!((stats.open, stats.lingering), (300, 700), "as many of the others as there is room for");
 }
 
@@ -378,7 +363,7 @@ fn refused_connections_lock_nobody_out_of_their_address() {
     assert_eq!(house.connect(REQUEST), Some(ReadyState::Open));
     assert_eq!(house.accept(), None);
     house.advance(Duration::from_secs(3));
-    assert_eq!(house.hub.stats().total(), 2, "the refused ones are gone");
+    assert_eq!(house.driver.stats().total(), 2, "the refused ones are gone");
     assert_eq!(house.accept(), None, "and were not counted twice");
 }
 
