@@ -10,8 +10,8 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectionId, Event, Handler, Pace, Phase, Server, ShutdownPlan,
-    ShutdownReport, Upgrade, UpgradeRequest, Workers, WorkersHandle,
+    Clients, CloseFrame, Config, ConnectionId, Event, Handler, ListenerInShutdown, Pace, Phase, Server,
+    ShutdownPlan, ShutdownReport, Upgrade, UpgradeRequest, Workers, WorkersHandle,
 };
 use testkit::net::{Echo, REQUEST, wait_until};
 
@@ -225,4 +225,24 @@ fn a_panic_of_a_predicate_that_was_caught_leaves_a_server_that_serves() {
     assert!(panics <= 3, "each connection is asked about once");
     assert_eq!((report.live_at_start, report.ended()), (3, 3));
     client.join().expect("its end is orderly");
+}
+
+#[test]
+fn a_listener_that_stays_in_a_shutdown_refuses_upgrades_until_the_end() {
+    let server = Echo::start(Config::default());
+    let _mute = server.open();
+    let mut plan = ShutdownPlan::soft(Duration::from_mins(1));
+    plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
+    server.handle.shutdown(plan).expect("the server runs");
+    wait_until("everyone was closed", || server.ask(|clients| clients.phase()) == Phase::Grace);
+    let mut late = server.connect();
+    late.write_all(REQUEST).expect("the server reads");
+    let mut answer = [0; 13];
+    late.read_exact(&mut answer).expect("the server answers");
+    assert_eq!(&answer, b"HTTP/1.1 503 ");
+    let (address, silent) = (server.address, server.connect());
+    let report = server.shut_down(ShutdownPlan::hard());
+    assert_eq!((report.refused_503, report.terminated), (1, 1));
+    assert!(TcpStream::connect(address).is_err(), "nobody listens");
+    drop(silent);
 }

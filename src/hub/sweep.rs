@@ -170,8 +170,10 @@ impl<P> Sweeps<P> {
 
     /// See [`Shutdown::poll_phase`].
     pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<Phase> {
-        let phase = self.shutdown.as_mut()?.poll_phase(slots, self.longest_callback, now)?;
+        let shutdown = self.shutdown.as_mut()?;
+        let phase = shutdown.poll_phase(slots, now)?;
         if phase == Phase::Done {
+            shutdown.handle_callback(self.longest_callback);
             self.running.iter_mut().for_each(|(sweep, _)| sweep.handle_nobody_left());
         }
         Some(phase)
@@ -253,13 +255,15 @@ impl<P> Sweeps<P> {
         now: Time,
         is_gone: impl Fn(ConnectionId) -> bool,
     ) -> Option<Time> {
+        let unless_gone = |timeout: Option<Time>, first: Option<(Time, ConnectionId)>| match first {
+            Some((_, id)) if is_gone(id) => Some(now),
+            _ => timeout,
+        };
+        let sweeps =
+            self.running.iter().map(|(sweep, _)| unless_gone(sweep.poll_timeout(now), sweep.poll_due()));
         let shutdown = self.shutdown.as_deref();
-        let due = self.running.iter().map(|(sweep, _)| sweep.poll_due());
-        let gone = due.chain([shutdown.and_then(Shutdown::poll_due)]).flatten().any(|(_, id)| is_gone(id));
-        if gone {
-            return Some(now);
-        }
-        let sweeps = self.running.iter().filter_map(|(sweep, _)| sweep.poll_timeout(now));
-        sweeps.chain(shutdown.and_then(|shutdown| shutdown.poll_timeout(slots, now))).min()
+        let shutdown =
+            shutdown.map(|shutdown| unless_gone(shutdown.poll_timeout(slots, now), shutdown.poll_due()));
+        sweeps.chain(shutdown).flatten().min()
     }
 }

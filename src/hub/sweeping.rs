@@ -72,11 +72,13 @@ impl<D> Hub<D> {
             return;
         }
         self.advance_shutdown();
-        for index in 0..self.sweeps.running() {
-            self.search(index);
-            self.act_on_due(index);
+        if self.sweeps.running() > 0 {
+            for index in 0..self.sweeps.running() {
+                self.search(index);
+                self.act_on_due(index);
+            }
+            self.report_sweeps();
         }
-        self.report_sweeps();
     }
 
     fn slice(&self) -> usize {

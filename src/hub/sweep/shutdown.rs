@@ -180,6 +180,11 @@ impl Shutdown {
         immediate
     }
 
+    /// The longest callback of the loop's life, for the report.
+    pub(super) const fn handle_callback(&mut self, longest: LongestCallback) {
+        self.report.longest_callback = longest;
+    }
+
     /// The `Close` of a connection was delivered.
     pub(super) fn handle_closed(&mut self, closed: &Closed, about: Slowest) {
         self.report.count(closed, about);
@@ -199,12 +204,7 @@ impl Shutdown {
     }
 
     /// Enters the next phase if it is time for it, and returns it. Called once a turn.
-    pub(super) fn poll_phase(
-        &mut self,
-        slots: usize,
-        longest_callback: LongestCallback,
-        now: Time,
-    ) -> Option<Phase> {
+    pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<Phase> {
         let next = match self.phase {
             Phase::Serving if self.plan.lame_duck.is_zero() => Phase::SoftSweep,
             Phase::Serving => Phase::LameDuck,
@@ -220,7 +220,6 @@ impl Shutdown {
         self.enter(next, now);
         if next == Phase::Done {
             self.report.took = now.since(self.asked);
-            self.report.longest_callback = longest_callback;
         }
         Some(next)
     }
@@ -321,7 +320,7 @@ mod tests {
         for second in 0..100 {
             for _ in 0..4 {
                 let now = at(second);
-                if let Some(phase) = shutdown.poll_phase(usize::from(second < left), None, now) {
+                if let Some(phase) = shutdown.poll_phase(usize::from(second < left), now) {
                     phases.push((phase, second));
                 }
                 while shutdown.poll_soft_search(0, 0, &mut fastrand::Rng::with_seed(1)).is_some() {}
