@@ -12,6 +12,10 @@ pub mod specification {}
 #[doc = include_str!("../docs/rules_and_tests.md")]
 pub mod rules_and_tests {}
 
+/// Where things live, the farthest way of a byte and the farthest way of a close.
+#[doc = include_str!("../docs/architecture.md")]
+pub mod architecture {}
+
 /// The transition table, as the tests read it.
 #[doc = include_str!("../docs/transitions.md")]
 pub mod transitions {}

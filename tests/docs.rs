@@ -8,6 +8,7 @@ use std::{
 
 const SPECIFICATION: &str = include_str!("../docs/specification.md");
 const TESTS: &str = include_str!("../docs/rules_and_tests.md");
+const ARCHITECTURE: &str = include_str!("../docs/architecture.md");
 
 /// A row of a table: the rules that it is about, and what its last column quotes.
 struct Row<'a> {
@@ -99,6 +100,22 @@ fn unnamed<'a>(tests: &'a BTreeSet<String>, rows: &[Row<'_>]) -> Vec<&'a str> {
 fn section(test: &str) -> Option<&str> {
     let (number, _) = test.strip_prefix('s')?.split_once('_')?;
     (!number.is_empty() && number.chars().all(|c| c.is_ascii_digit())).then_some(number)
+}
+
+/// What `text` quotes as `file.rs::function` and is not a function of that file.
+fn no_functions<'a>(text: &'a str, source: impl Fn(&str) -> Option<String>) -> Vec<&'a str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|word| {
+            word.split_once(".rs::").is_some_and(|(file, function)| {
+                let defines = |source: String| {
+                    let mut found = source.split("fn ").skip(1);
+                    found.any(|rest| identifier(rest) == function)
+                };
+                !source(&format!("{file}.rs")).is_some_and(defines)
+            })
+        })
+        .collect()
 }
 
 /// The functions with `#[test]`, in the files below a directory.
@@ -211,6 +228,13 @@ fn every_black_box_test_stands_in_its_section() {
 }
 
 #[test]
+fn every_function_on_the_ways_exists() {
+    assert!(ARCHITECTURE.matches(".rs::").count() > 40, "the ways are told by functions");
+    let unknown = no_functions(ARCHITECTURE, |file| fs::read_to_string(root().join("src").join(file)).ok());
+    assert!(unknown.is_empty(), "docs/architecture.md names functions that do not exist: {unknown:?}");
+}
+
+#[test]
 fn each_of_these_checks_can_fail() {
     let specification = "\n## Not implemented yet\n| 1.2 | all | |\n## 1\n### 1.1 a\n### 1.2 b\n### 1.4 c\n";
     let numbers = rules(specification);
@@ -226,6 +250,9 @@ fn each_of_these_checks_can_fail() {
     let tests = ["s1_a", "s1_c", "s2_b", "lab_d"].map(str::to_owned).into_iter().collect();
     assert_eq!(unnamed(&tests, &rows), ["lab_d", "s1_c", "s2_b"]);
     assert_eq!(no_tests(&rows, &["s1_a".to_owned()].into_iter().collect()), ["s2_b"]);
+    let way = "by `a.rs::read`, `a.rs::rea`, `b.rs::read` and `Event::Message`";
+    let source = |file: &str| (file == "a.rs").then(|| "pub fn read<T>(t: T) {}".to_owned());
+    assert_eq!(no_functions(way, source), ["a.rs::rea", "b.rs::read"]);
     assert_eq!(section("s11_x"), Some("11"));
     assert_eq!([section("sx_y"), section("sum"), section("lab_4")], [None; 3]);
 }
