@@ -1,8 +1,20 @@
 //! The guide: what cannot be said at one item. The pages lie in `docs/`.
 
-/// How a connection ends: the idea, the states, the timers, the report, and which test stands for which rule.
+/// How a connection ends, an introduction: the idea, the states, the life of a close, the report, points of interpretation.
 #[doc = include_str!("../docs/how_a_connection_ends.md")]
 pub mod how_a_connection_ends {}
+
+/// The closing specification: the rules, numbered, and which of them are not implemented yet.
+#[doc = include_str!("../docs/specification.md")]
+pub mod specification {}
+
+/// Which test stands for which rule of the specification.
+#[doc = include_str!("../docs/rules_and_tests.md")]
+pub mod rules_and_tests {}
+
+/// Where things live, the farthest way of a byte and the farthest way of a close.
+#[doc = include_str!("../docs/architecture.md")]
+pub mod architecture {}
 
 /// The transition table, as the tests read it.
 #[doc = include_str!("../docs/transitions.md")]

@@ -275,7 +275,7 @@ impl Transport for Memory {
 
     fn lap(&mut self) -> Option<Duration> {
         let now = self.clock.now();
-        let lap = now - std::mem::replace(&mut self.last_lap, now);
+        let lap = now.saturating_sub(std::mem::replace(&mut self.last_lap, now));
         (!lap.is_zero()).then_some(lap)
     }
 }

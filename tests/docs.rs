@@ -1,71 +1,258 @@
-//! The documents name tests; each of them must exist.
+//! The specification, the table of its tests, and the tests themselves agree.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-const PAGE: &str = include_str!("../docs/how_a_connection_ends.md");
+const SPECIFICATION: &str = include_str!("../docs/specification.md");
+const TESTS: &str = include_str!("../docs/rules_and_tests.md");
+const ARCHITECTURE: &str = include_str!("../docs/architecture.md");
 
-/// What stands in backticks in the last section of the page and is spelled as a test's name is.
-fn named() -> BTreeSet<&'static str> {
-    let (_, section) = PAGE.split_once("\n## 8. ").expect("the page ends with its list of tests");
-    let quoted = section.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
-    quoted.filter(|word| is_test_name(word)).collect()
+/// A row of a table: the rules that it is about, and what its last column quotes.
+struct Row<'a> {
+    rules: Vec<&'a str>,
+    names: Vec<&'a str>,
 }
 
-/// Settings and types have fewer words, and paths have other characters.
-fn is_test_name(word: &str) -> bool {
-    word.matches('_').count() >= 1
-        && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-        && !word.ends_with('_')
+/// The rows of all tables in `text` that begin with rules, or with `-` for none.
+fn rows(text: &str) -> Vec<Row<'_>> {
+    let mut found = Vec::new();
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = line.trim().trim_matches('|').split('|').map(str::trim).collect();
+        let &[first, _, last] = &cells[..] else { panic!("a row has three cells: {line}") };
+        if first.starts_with(|c: char| c.is_ascii_digit() || c == '-') && !first.starts_with("---") {
+            let rules = first.split(", ").filter(|rule| *rule != "-").collect();
+            found.push(Row { rules, names: last.split('`').skip(1).step_by(2).collect() });
+        }
+    }
+    found
 }
 
-/// The functions that the files of a directory define, in Rust or in Python.
-fn defined(directory: &Path, functions: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let path: PathBuf = entry.expect("an entry").path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path.is_dir() && !path.ends_with("foreign") {
-            defined(&path, functions);
-        } else if matches!(extension, Some("rs" | "py")) {
+/// The numbers of the headings `### 3.2 ...`.
+fn rules(specification: &str) -> Vec<&str> {
+    specification
+        .lines()
+        .filter_map(|line| line.strip_prefix("### ")?.split(' ').next())
+        .filter(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+        .collect()
+}
+
+/// The rows under "Not implemented yet".
+fn missing(specification: &str) -> Vec<Row<'_>> {
+    let (_, rest) =
+        specification.split_once("\n## Not implemented yet\n").expect("the section of what is missing");
+    rows(rest.split("\n## ").next().expect("a section"))
+}
+
+/// Rules are numbered 1.1, 1.2, ..., 2.1, ..., without a gap and without repetition.
+fn misnumbered<'a>(rules: &[&'a str]) -> Vec<&'a str> {
+    let mut last = (1, 0);
+    let mut wrong = Vec::new();
+    for rule in rules {
+        let parts = rule.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        match parts {
+            Some((section, number))
+                if (section, number) == (last.0, last.1 + 1) || (section, number) == (last.0 + 1, 1) =>
+            {
+                last = (section, number);
+            }
+            _ => wrong.push(*rule),
+        }
+    }
+    wrong
+}
+
+/// Rules that no row is about.
+fn uncovered<'a>(rules: &[&'a str], rows: &[Row<'_>]) -> Vec<&'a str> {
+    let covered: BTreeSet<_> =
+        rows.iter().filter(|row| !row.names.is_empty()).flat_map(|row| &row.rules).collect();
+    rules.iter().copied().filter(|rule| !covered.contains(rule)).collect()
+}
+
+/// Rules of rows that the specification does not have.
+fn unheard_of<'a>(rules: &[&str], rows: &[Row<'a>]) -> Vec<&'a str> {
+    rows.iter().flat_map(|row| row.rules.iter().copied()).filter(|rule| !rules.contains(rule)).collect()
+}
+
+/// Names that are not the names of tests.
+fn no_tests<'a>(rows: &[Row<'a>], tests: &BTreeSet<String>) -> Vec<&'a str> {
+    rows.iter().flat_map(|row| row.names.iter().copied()).filter(|name| !tests.contains(*name)).collect()
+}
+
+/// Tests that no row of their section names; those without a number: that no row names.
+fn unnamed<'a>(tests: &'a BTreeSet<String>, rows: &[Row<'_>]) -> Vec<&'a str> {
+    let mut sections: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for row in rows {
+        for name in &row.names {
+            let of_row = row.rules.iter().filter_map(|rule| rule.split('.').next());
+            sections.entry(name).or_default().extend(of_row);
+        }
+    }
+    let is_named = |test: &&String| {
+        sections.get(test.as_str()).is_some_and(|found| section(test).is_none_or(|of| found.contains(of)))
+    };
+    tests.iter().filter(|test| !is_named(test)).map(String::as_str).collect()
+}
+
+/// `4` of `s4_open_data`.
+fn section(test: &str) -> Option<&str> {
+    let (number, _) = test.strip_prefix('s')?.split_once('_')?;
+    (!number.is_empty() && number.chars().all(|c| c.is_ascii_digit())).then_some(number)
+}
+
+/// What `text` quotes as `file.rs::function` and is not a function of that file.
+fn no_functions(text: &str, source: impl Fn(&str) -> Option<String>) -> Vec<&str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|word| {
+            word.split_once(".rs::").is_some_and(|(file, function)| {
+                let defines = |source: String| {
+                    let mut found = source.split("fn ").skip(1);
+                    found.any(|rest| identifier(rest) == function)
+                };
+                !source(&format!("{file}.rs")).is_some_and(defines)
+            })
+        })
+        .collect()
+}
+
+/// The functions with `#[test]`, in the files below a directory.
+fn rust_tests(directory: &Path, tests: &mut BTreeSet<String>) {
+    for path in files(directory) {
+        if path.is_dir() {
+            rust_tests(&path, tests);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("source is text");
-            functions.extend(text.lines().filter_map(|line| {
-                let line = line.trim_start();
-                let name = line.strip_prefix("fn ").or_else(|| line.strip_prefix("def "))?;
-                Some(name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()?.to_owned())
-            }));
+            let mut is_test = false;
+            for line in text.lines().map(str::trim_start) {
+                is_test |= line == "#[test]";
+                if let Some(name) = line.strip_prefix("fn ").filter(|_| is_test) {
+                    tests.insert(identifier(name));
+                    is_test = false;
+                }
+            }
         }
     }
 }
 
-#[test]
-fn every_test_that_the_page_names_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut functions = BTreeSet::new();
-    defined(&root.join("tests"), &mut functions);
-    defined(&root.join("src"), &mut functions);
-    defined(&root.join("testkit"), &mut functions);
-    let named = named();
-    assert!(named.len() > 150, "the list was found: {} names", named.len());
-    let missing: Vec<_> = named.iter().filter(|name| !functions.contains(**name)).collect();
-    assert!(missing.is_empty(), "docs/how_a_connection_ends.md names tests that do not exist: {missing:?}");
+/// What `tests/lab/run.py` takes for a test.
+fn lab_tests(directory: &Path) -> BTreeSet<String> {
+    let is_test =
+        |name: &String| section(name).is_some() || name.starts_with("lab_") || name.starts_with("hostile_");
+    files(directory)
+        .into_iter()
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("test_") && path.extension().is_some_and(|extension| extension == "py")
+        })
+        .flat_map(|path| {
+            let text = fs::read_to_string(&path).expect("source is text");
+            text.lines()
+                .filter_map(|line| line.strip_prefix("def ").map(identifier))
+                .filter(is_test)
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
-/// The black-box tests that carry the number of a section are the proof of that section: each is in the list.
+/// The attacks of `tests/lab/attacks.py`.
+fn attacks(file: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(file).expect("source is text");
+    let mut is_attack = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        is_attack |= line.starts_with("@attack(");
+        if let Some(name) = line.strip_prefix("def ").filter(|_| is_attack) {
+            found.insert(identifier(name));
+            is_attack = false;
+        }
+    }
+    found
+}
+
+fn files(directory: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    entries.map(|entry| entry.expect("an entry").path()).collect()
+}
+
+fn identifier(text: &str) -> String {
+    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The rows of both pages.
+fn all_rows() -> Vec<Row<'static>> {
+    rows(TESTS).into_iter().chain(missing(SPECIFICATION)).collect()
+}
+
 #[test]
-fn every_numbered_test_is_named_by_the_page() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut functions = BTreeSet::new();
-    defined(&root.join("tests/lab"), &mut functions);
-    let named = named();
-    let numbered = functions.iter().filter(|name| {
-        let digits = name.strip_prefix('s').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
-        digits.is_some_and(|rest| rest.len() < name.len() - 1 && rest.starts_with('_'))
-    });
-    // Compression is not there yet.
-    let missing: Vec<_> =
-        numbered.filter(|name| !name.starts_with("s11_deflate_") && !named.contains(name.as_str())).collect();
-    assert!(missing.is_empty(), "docs/how_a_connection_ends.md, section 8, does not name {missing:?}");
+fn rules_are_numbered_without_a_gap() {
+    let rules = rules(SPECIFICATION);
+    let none: [&str; 0] = [];
+    assert_eq!(misnumbered(&rules), none);
+    assert!(rules.last().is_some_and(|rule| rule.starts_with("13.")), "thirteen sections");
+}
+
+#[test]
+fn every_rule_has_a_test_or_is_marked_as_not_implemented() {
+    let rules = rules(SPECIFICATION);
+    let marked: BTreeSet<_> = missing(SPECIFICATION).into_iter().flat_map(|row| row.rules).collect();
+    let unproved: Vec<_> =
+        uncovered(&rules, &rows(TESTS)).into_iter().filter(|rule| !marked.contains(rule)).collect();
+    assert!(unproved.is_empty(), "neither a test nor a mark: {unproved:?}");
+    let unknown = unheard_of(&rules, &all_rows());
+    assert!(unknown.is_empty(), "tables name rules that do not exist: {unknown:?}");
+}
+
+#[test]
+fn every_test_that_the_pages_name_exists() {
+    let mut tests = lab_tests(&root().join("tests/lab"));
+    tests.extend(attacks(&root().join("tests/lab/attack_rows.py")));
+    rust_tests(&root().join("tests"), &mut tests);
+    rust_tests(&root().join("src"), &mut tests);
+    rust_tests(&root().join("testkit"), &mut tests);
+    let unknown = no_tests(&all_rows(), &tests);
+    assert!(unknown.is_empty(), "the pages name tests that do not exist: {unknown:?}");
+}
+
+#[test]
+fn every_black_box_test_stands_in_its_section() {
+    let tests = lab_tests(&root().join("tests/lab"));
+    let missing = unnamed(&tests, &all_rows());
+    assert!(missing.is_empty(), "not in a row of their section of docs/rules_and_tests.md: {missing:?}");
+}
+
+#[test]
+fn every_function_on_the_ways_exists() {
+    assert!(ARCHITECTURE.matches(".rs::").count() > 40, "the ways are told by functions");
+    let unknown = no_functions(ARCHITECTURE, |file| fs::read_to_string(root().join("src").join(file)).ok());
+    assert!(unknown.is_empty(), "docs/architecture.md names functions that do not exist: {unknown:?}");
+}
+
+#[test]
+fn each_of_these_checks_can_fail() {
+    let specification = "\n## Not implemented yet\n| 1.2 | all | |\n## 1\n### 1.1 a\n### 1.2 b\n### 1.4 c\n";
+    let numbers = rules(specification);
+    assert_eq!(numbers, ["1.1", "1.2", "1.4"]);
+    assert_eq!(misnumbered(&numbers), ["1.4"]);
+    assert_eq!(missing(specification)[0].rules, ["1.2"]);
+
+    let rows = rows(
+        "| Rule | What | Tests |\n| --- | --- | --- |\n| **1** | | |\n| 1.1, 1.9 | x | `s1_a` `s2_b` |\n| 1.2 | y | |\n",
+    );
+    assert_eq!(uncovered(&numbers, &rows), ["1.2", "1.4"]);
+    assert_eq!(unheard_of(&numbers, &rows), ["1.9"]);
+    let tests = ["s1_a", "s1_c", "s2_b", "lab_d"].map(str::to_owned).into_iter().collect();
+    assert_eq!(unnamed(&tests, &rows), ["lab_d", "s1_c", "s2_b"]);
+    assert_eq!(no_tests(&rows, &["s1_a".to_owned()].into_iter().collect()), ["s2_b"]);
+    let way = "by `a.rs::read`, `a.rs::rea`, `b.rs::read` and `Event::Message`";
+    let source = |file: &str| (file == "a.rs").then(|| "pub fn read<T>(t: T) {}".to_owned());
+    assert_eq!(no_functions(way, source), ["a.rs::rea", "b.rs::read"]);
+    assert_eq!(section("s11_x"), Some("11"));
+    assert_eq!([section("sx_y"), section("sum"), section("lab_4")], [None; 3]);
 }

@@ -6,7 +6,7 @@ use adjourn::{
     Accept, Cause, Clients, CloseFrame, Closed, Config, ConnectionId, ControlRate, Event, Handler,
     HandshakeCause, Initiator, Origins, ProtocolError, ReadyState, Upgrade, UpgradeRequest,
     hub::{Driver, Readiness},
-    testing::{Memory, REQUEST, Session, frame},
+    testing::{Memory, REQUEST, Session, Socket, frame},
     wire::upgrade::{ExtraHeader, Response},
 };
 use proptest::prelude::*;
@@ -288,7 +288,7 @@ impl House {
         self.accepted += 1;
         let slot = self.driver.accept(([192, 0, 2, 1], self.accepted).into());
         if let Some(slot) = slot {
-            *self.driver.transport().socket(slot) = Default::default();
+            *self.driver.transport().socket(slot) = Socket::default();
         }
         self.turn();
         slot

@@ -10,7 +10,7 @@ use adjourn::{
     ListenerInShutdown, Pace, Phase, ShutdownPlan, ShutdownReport, SweepReport, Time, Upgrade,
     UpgradeRequest,
     hub::{Driver, Readiness},
-    testing::{Clock, Memory, REQUEST},
+    testing::{Clock, Memory, REQUEST, Socket},
     wire::upgrade::Response,
 };
 
@@ -74,7 +74,7 @@ impl World {
 
     fn accept(&mut self) -> usize {
         let slot = self.driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
-        *self.driver.transport().socket(slot) = Default::default();
+        *self.driver.transport().socket(slot) = Socket::default();
         slot
     }
 

@@ -88,7 +88,7 @@ impl<'h, D> Client<'h, D> {
         self.slot.conn.path()
     }
 
-    /// Whether we are its client: it was begun by [`Clients::connect`].
+    /// Whether we are its client: it was begun by [`Clients::connect`](super::Clients::connect).
     pub const fn is_outgoing(&self) -> bool {
         self.slot.conn.is_client()
     }

@@ -739,7 +739,7 @@ impl<D> Hub<D> {
             Some(self.free(slot))
         } else if !over && !share.drained && todo.take(Todo::DRAIN) {
             entry.share.of(turn).drained = true;
-            self.with(slot, |conn, cx| conn.report_drain(cx));
+            self.with(slot, Conn::report_drain);
             Some(Action::Deliver)
         } else {
             None

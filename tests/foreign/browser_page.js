@@ -117,7 +117,7 @@ globalThis.runCases = async (url, deflate) => {
       const peer = await Peer.open();
       if (reason === '') peer.socket.close(code);
       else peer.socket.close(code, reason);
-      await peer.expectClose(code, '');
+      await peer.expectClose(code, reason);
     });
   }
 

@@ -75,7 +75,7 @@ async def finish(ws, code=1000, reason=""):
     started = time.monotonic()
     await ws.close(code, reason)
     took = time.monotonic() - started
-    check(received(ws) == (code, ""), f"the server's Close is {received(ws)}, wanted {(code, '')}")
+    check(received(ws) == (code, reason), f"the server's Close is {received(ws)}, wanted {(code, reason)}")
     check(took < CLOSE_LIMIT_S, f"the close took {took:.1f} s")
 
 

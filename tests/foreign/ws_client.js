@@ -191,7 +191,7 @@ for (const [code, reason] of [...cases.clientCloses, [1001, 'tab closed'], [1008
   test(`client closes with ${code} and ${Buffer.byteLength(reason)} bytes of reason`, async () => {
     const peer = await Peer.open();
     peer.socket.close(code, reason);
-    await peer.expectClose(code, '');
+    await peer.expectClose(code, reason);
   });
 }
 

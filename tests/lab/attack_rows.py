@@ -2,13 +2,15 @@
 writes: first what the attacker does, then what the server answers.
 """
 
+import signal
 import socket
 import struct
+import subprocess
 import time
 import zlib
 
 import wire
-from attacks import MIB, BenchServer, Lab
+from attacks import MIB, BenchServer, Lab, SigpipeLab
 from lab import check, equal
 
 LIMIT = 16 * MIB  # the default of max_payload
@@ -184,6 +186,38 @@ def half_open_flood(attacker):
     held = target.descriptors()
     check(held < 256 + 50, f"{held} descriptors")
     return f"{len(evicted):,} of {count:,} were cut off"
+
+
+@attack("Half-open flood, few places", 2, max_connections=64)
+def half_open_flood_with_few_places(attacker):
+    """1,000 sockets connect, send half a request and stay, where `max_connections` is 64.
+
+    Half-open connections take some of the places and never all: newcomers still complete their handshakes.
+    """
+    head = wire.request("/")[0][:40]
+    for _ in range(attacker.many(1_000)):
+        attacker.tcp().try_send(head)
+        time.sleep(0.002)
+
+
+@attack("Refused ones that linger", 4, max_connections=1_000)
+def refused_ones_that_linger(attacker):
+    """600 bad requests a second for five seconds, whose senders stay, where `max_connections` is 1,000.
+
+    400 each. Connections that were refused wait for the end of their input (`linger_timeout`), but they keep nobody out.
+    """
+    began, refused = time.monotonic(), []
+    for number in range(3_000):
+        refused.append(attacker.tcp(f"127.0.0.{2 + number % 8}"))
+        refused[-1].try_send(b"HELLO\r\n\r\n")
+        time.sleep(max(0.0, began + number / 600 - time.monotonic()))
+    answered = 0
+    for peer in refused:
+        try:
+            answered += peer.recv_answer(1).status == 400
+        except (wire.Ended, wire.Silent):
+            pass
+    return f"{answered:,} of {len(refused):,} were answered"
 
 
 @attack("Flood from one address", 4, max_per_address=200)
@@ -535,7 +569,7 @@ PINGS = wire.encode(wire.PING, bytes(125)) * 1_000
 def ping_flood(attacker):
     """A million Pings of 125 bytes, reading nothing; a million empty ones, reading every Pong.
 
-    1002 beyond `control_rate`: 100,000 at once, 1,000 a second. One that does not read that Close either is cut off after
+    1008 beyond `control_rate`: 100,000 at once, 1,000 a second. One that does not read that Close either is cut off after
     `close_timeout` (here 1 s).
     """
     unread = attacker.peer("/unread")
@@ -544,7 +578,7 @@ def ping_flood(attacker):
     empty = wire.encode(wire.PING) * 1_000
     attacker.flood_and_read(read, empty, attacker.many(1_000_000) * 6, patience=1.0)
     for path in ("/unread", "/read") if not attacker.quick else ():
-        attacker.target.closed(path, 1, cause="Protocol", effective_code=1002)
+        attacker.target.closed(path, 1, cause="Protocol", effective_code=1008)
 
 
 @attack("Ping flood, no rate", 2, control_rate="off")
@@ -619,3 +653,80 @@ def vanished_peers(attacker):
     """
     attacker.peers_many(500, "/vanished")
     attacker.target.closed("/vanished", 500, cause="HeartbeatTimeout", effective_code=1011)
+
+
+@attack("Leaving while paused", 4, close_timeout=1000)
+def leaving_while_paused(attacker):
+    """The application pauses reading from 300 connections, as a relay does whose other leg is slow; a third of them reset, a
+    third send FIN, a third reset with input that nobody has read.
+
+    A reset is an end at once. A FIN is one within `close_timeout` (here 1 s).
+    """
+    count = attacker.many(300)
+    for path, sent, leave, cause in (
+        ("/reset", b"", wire.Peer.reset, "PeerReset"),
+        ("/fin", b"", wire.Peer.half_close, "PeerFin"),
+        ("/unread", wire.encode(wire.TEXT, b"unread") * 1_000, wire.Peer.reset, "PeerReset"),
+    ):
+        peers = attacker.peers_many(count // 3, path)
+        for peer in peers:
+            peer.text("pause")
+        time.sleep(0.3)
+        for peer in peers:
+            peer.send_raw(sent)
+        time.sleep(0.2)
+        for peer in peers:
+            leave(peer)
+        attacker.target.closed(path, count // 3, cause=cause)
+
+
+@attack("A stall of the server", 4, heartbeat_interval=1500, heartbeat_timeout=2000)
+def stall_of_the_server(attacker):
+    """None of the peers': the server's process gets no time for 2.3 s, which is more than `heartbeat.timeout` (here 2 s). Meanwhile
+    1,000 peers answer their Pings.
+
+    Whatever deadline has passed, what is in the kernel is read first. All 1,000 stay.
+    """
+    peers = attacker.peers_many(attacker.many(1_000), "/answers")
+    for peer in peers:
+        equal(peer.recv().opcode, wire.PING, "the frame")
+    attacker.target.process.send_signal(signal.SIGSTOP)
+    for peer in peers:
+        peer.send(wire.PONG)
+    time.sleep(2.3)
+    attacker.target.process.send_signal(signal.SIGCONT)
+    time.sleep(0.5)
+    ids = {event["id"] for event in attacker.target.events("open", path="/answers")}
+    silent = [event for event in attacker.target.events("close", cause="HeartbeatTimeout") if event["id"] in ids]
+    check(not silent, f"{len(silent)} of {len(ids)} that had answered were called silent")
+    is_alive(peers[0])
+
+
+@attack("Broken pipes", 16, server=SigpipeLab, close_timeout=1000)
+def broken_pipes(attacker):
+    """Makes the server write to connections that are broken: asks for a flood, reads none of it, and sends FIN, a Close and FIN, or
+    nothing, and then a reset. SIGPIPE has its default disposition, which is fatal.
+
+    No write raises SIGPIPE: each is an error that ends its own connection.
+    """
+    def lives(number):
+        try:
+            status = attacker.target.process.wait(0.01)
+        except subprocess.TimeoutExpired:
+            return
+        check(False, f"the server ended with status {status} after {number} connections")
+
+    for number in range(attacker.many(600)):
+        peer = wire.Peer(attacker.address, receive_buffer=4096)
+        attacker.peers.append(peer)
+        peer.upgrade("/pipe")
+        peer.text("flood 60 65536")
+        time.sleep(0.002)
+        if number % 3 == 1:
+            peer.close(1000)
+        if number % 3:
+            peer.half_close()
+            time.sleep(0.002)
+        peer.reset()
+        lives(number + 1)
+    is_alive(attacker.peer("/after"))

@@ -46,7 +46,8 @@ def echo(peer, text):
     """One round trip, in seconds."""
     began = time.perf_counter()
     peer.text(text)
-    frame = peer.recv(60)
+    while (frame := peer.recv(60)).opcode == wire.PING:
+        peer.send(wire.PONG, frame.payload)
     check(frame.payload == text.encode(), f"an echo of {text!r} is {frame}")
     return time.perf_counter() - began
 
@@ -110,9 +111,11 @@ class Honest:
 class Target:
     """A server under attack. Its lines go to a file, so that it never waits for a reader."""
 
+    environment = None
+
     def __init__(self, command):
         self.log = tempfile.NamedTemporaryFile(prefix="attacks-", suffix=".log")
-        self.process = subprocess.Popen(command, stdout=self.log)
+        self.process = subprocess.Popen(command, stdout=self.log, env=self.environment)
         self.address = None
 
     def wait(self, done, what, timeout=ENDS_WITHIN_S):
@@ -187,6 +190,34 @@ class Lab(Target):
         listening = self.wait(lambda: self.events("listening"), "listening")[0]["addr"]
         host, _, port = listening.rpartition(":")
         self.address = (host, int(port))
+
+
+# The runtime of Rust has SIGPIPE ignored before `main` begins; in a program that is not Rust's, or that asks for it, a write
+# to a broken connection is fatal unless it asks not to be.
+SIGPIPE_STAYS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+sighandler_t signal(int number, sighandler_t handler) {
+    if (number == SIGPIPE) return SIG_DFL;
+    return ((sighandler_t (*)(int, sighandler_t))dlsym(RTLD_NEXT, "signal"))(number, handler);
+}
+"""
+
+
+class SigpipeLab(Lab):
+    """A `close_lab` in which SIGPIPE has its default disposition. Needs a C compiler."""
+
+    def __init__(self, binary, options):
+        self.directory = tempfile.TemporaryDirectory(prefix="attacks-")
+        shim = self.directory.name + "/sigpipe_stays.so"
+        command = ["cc", "-shared", "-fPIC", "-x", "c", "-o", shim, "-", "-ldl"]
+        subprocess.run(command, input=SIGPIPE_STAYS.encode(), check=True)
+        self.environment = {**os.environ, "LD_PRELOAD": shim}
+        super().__init__(binary, options)
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            ignored = int(re.search(r"SigIgn:\s*(\w+)", status.read())[1], 16)
+        check(not ignored & 1 << (signal.SIGPIPE - 1), "SIGPIPE is ignored")
 
 
 class BenchServer(Target):
@@ -429,7 +460,7 @@ def main():
         return 0
     if not arguments.close_lab:
         parser.error("no close_lab")
-    binaries = {Lab: arguments.close_lab, BenchServer: arguments.bench_server}
+    binaries = {Lab: arguments.close_lab, SigpipeLab: arguments.close_lab, BenchServer: arguments.bench_server}
     outcomes = []
     for name, rule in chosen.items():
         if binaries[rule["server"]] is None:

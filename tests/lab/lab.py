@@ -25,10 +25,11 @@ QUIET_S = 0.25
 
 CAUSES = set(
     "PeerClose LocalClose Crossed Kicked Protocol TooBig InvalidUtf8 Overflow HeartbeatTimeout WriteStall CloseTimeout "
-    "PeerFin PeerFinDuringClose PeerReset PeerResetDuringClose Io Terminated ShutdownSoft ShutdownHard".split()
+    "Internal PeerFin PeerFinDuringClose PeerReset PeerResetDuringClose Io Terminated ShutdownSoft ShutdownHard".split()
 )
 HANDSHAKE_CAUSES = set(
-    "Timeout BadRequest HeadTooLarge BadVersion Rejected PeerFin PeerReset Io ShuttingDown TooManyConnections".split()
+    "Timeout BadRequest HeadTooLarge BadVersion Rejected OriginRefused Tls PeerFin PeerReset Io ShuttingDown "
+    "TooManyConnections".split()
 )
 INITIATORS = {"Local", "Remote", "Both", "Transport"}
 PHASES = ["Serving", "LameDuck", "SoftSweep", "Grace", "HardSweep", "Done"]
