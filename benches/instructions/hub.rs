@@ -72,11 +72,11 @@ fn data(first: u8, length: usize) -> Vec<u8> {
 
 /// A round of turns in which the last of `n` connections gets the same bytes.
 fn repeat(n: u32, request: &[u8], bytes: &[u8]) -> Round {
-    let (mut crowd, mut bytes) = (Crowd::open(Config::default(), n, request), bytes.to_vec());
+    let (mut crowd, bytes) = (Crowd::open(Config::default(), n, request), bytes.to_vec());
     again(move || {
         let before = crowd.kernel().written;
         for _ in 0..TIMES {
-            crowd.turn(n as usize - 1, &mut bytes);
+            crowd.turn(n as usize - 1, &bytes);
         }
         assert!(crowd.kernel().written > before, "there are answers");
     })
@@ -146,7 +146,7 @@ fn compressed() -> Round {
     again(move || {
         let before = crowd.kernel().written;
         for _ in 0..TIMES {
-            crowd.turn(0, &mut bytes);
+            crowd.turn(0, &bytes);
         }
         let each = (crowd.kernel().written - before) / u64::from(TIMES);
         assert!(each > 100 && each < text.len() as u64, "the answers are compressed: {each} bytes");
@@ -188,7 +188,7 @@ fn closed_by_the_peer() -> Round {
     again(move || {
         let before = crowd.driver.stats().total();
         for slot in slots.by_ref().take(TIMES as usize) {
-            crowd.turn(slot, &mut close);
+            crowd.turn(slot, &close);
             crowd.end_of(slot);
         }
         assert_eq!(before - crowd.driver.stats().total(), TIMES as usize, "all are gone");
@@ -227,7 +227,7 @@ fn shutdown(answer: bool) -> Round {
         crowd.rest();
         if answer {
             for slot in 0..MANY as usize {
-                crowd.turn(slot, &mut close);
+                crowd.turn(slot, &close);
                 crowd.end_of(slot);
             }
         } else {
@@ -253,10 +253,10 @@ fn heartbeats() -> Round {
 /// All deadlines fire early, because all peers have said something since, and are set anew.
 fn moved() -> Round {
     let mut crowd = Crowd::open(Config::default(), MANY, REQUEST);
-    let mut pong = data(0x8a, 0);
+    let pong = data(0x8a, 0);
     crowd.pass(Duration::from_secs(20));
     for slot in 0..MANY as usize {
-        crowd.turn(slot, &mut pong);
+        crowd.turn(slot, &pong);
     }
     let before = crowd.kernel().written;
     Box::new(move || {
