@@ -481,9 +481,9 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Ends what a deadline or the hard sweep ends. An answer may lie in the kernel, so that is looked at first.
     fn judge<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        while let Some((slot, probe)) = self.hub.poll_judgement() {
-            let unread = !self.probe(slot, probe, handler);
-            self.hub.judge(slot, unread && probe.closing);
+        while let Some(judgement) = self.hub.poll_judgement() {
+            let unread = !self.probe(judgement.slot, judgement.probe, handler);
+            self.hub.judge(judgement, unread && judgement.probe.closing);
         }
         self.lap(nobody);
         self.hub.advance_sweeps();

@@ -104,6 +104,15 @@ pub(super) enum Action {
     Release(usize, bool),
 }
 
+/// A slot whose deadline is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judgement {
+    pub(super) slot: usize,
+    /// Where the connection is in its life, before it is probed.
+    state: State,
+    pub(super) probe: Probe,
+}
+
 /// Where the next bytes of a connection come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextRead {
@@ -597,7 +606,7 @@ impl<D> Hub<D> {
 
     /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
     /// slice of them.
-    pub(super) fn poll_judgement(&mut self) -> Option<(usize, Probe)> {
+    pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
         if self.turn.judgements >= self.config.sweep_slice.max(1)
             || (self.turn.judgements > 0 && self.is_over_budget())
         {
@@ -607,20 +616,21 @@ impl<D> Hub<D> {
         self.turn.judgements += 1;
         let entry = self.slots.get_mut(slot)?;
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
-        if !due {
-            return Some((slot, Probe::default()));
+        let probe = if due { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
+        if probe.read || probe.write {
+            // Whatever it has had of this turn: a probe is a share of its own.
+            entry.share = Share::whole(self.turn.number);
         }
-        // Whatever it has had of this turn: a probe is a share of its own.
-        entry.share = Share::whole(self.turn.number);
-        Some((slot, entry.conn.probe(self.now, &self.config)))
+        Some(Judgement { slot, state: entry.conn.state(), probe })
     }
 
-    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: an answer
-    /// to our Close was looked for, and there is more to read than one turn may.
-    pub(super) fn judge(&mut self, slot: usize, unread: bool) {
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: an answer to our Close
+    /// was looked for, and there is more to read than one turn may.
+    pub(super) fn judge(&mut self, Judgement { slot, state, .. }: Judgement, unread: bool) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
-            let due = conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
+            // What the probe has brought about may be due as well, but it was not probed.
+            let due = conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
             if due && unread && conn.may_be_probed_again() {
                 conn.handle_flush_budget(cx);
             } else if due {

@@ -56,6 +56,7 @@ impl<D> Hub<D> {
                 let mut storage = HeaderStorage::new();
                 self.turn.unparsed = fresh.saturating_sub(consumed);
                 self.deciding = Some(slot);
+                self.note_callback_begins();
                 let answer = match Request::parse(head, &mut storage) {
                     Ok(request) => self.decide(peer, request, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
