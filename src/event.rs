@@ -234,6 +234,23 @@ pub enum Event<'a> {
     },
 }
 
+impl Event<'_> {
+    /// The connection that the event is about, if it is about one.
+    pub const fn id(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Open { id }
+            | Self::Message { id, .. }
+            | Self::Ping { id, .. }
+            | Self::Pong { id, .. }
+            | Self::Drain { id }
+            | Self::Closing { id, .. }
+            | Self::Close { id, .. } => Some(*id),
+            Self::HandshakeFailed { id, .. } => *id,
+            Self::SweepDone { .. } | Self::Phase { .. } => None,
+        }
+    }
+}
+
 /// How a sweep went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SweepReport {

@@ -7,7 +7,9 @@
 //!   driver      the turn: when what is read, delivered, written, judged and done
 //!     transport      what carries the bytes
 //!     table     the connections, their run queue and event queue
-//!       clients      what an application may ask of them
+//!       handler      what an application is to the loop
+//!       clients      what it may ask of the connections, and what it may know of one
+//!       upgrade      the opening handshake of a server
 //!       connecting   connections of our own
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
@@ -22,6 +24,7 @@ mod clients;
 mod connecting;
 mod deadlines;
 mod driver;
+mod handler;
 mod slot;
 mod slots;
 mod sweep;
@@ -34,6 +37,7 @@ pub use self::{
     client::{Client, ReadyState},
     clients::{Broadcast, Clients},
     driver::Driver,
+    handler::{Accept, Handler, Upgrade, UpgradeRequest},
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };

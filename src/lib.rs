@@ -6,7 +6,6 @@ pub mod conn;
 mod error;
 mod event;
 pub mod guide;
-mod handler;
 pub mod hub;
 mod id;
 mod server;
@@ -27,8 +26,7 @@ pub use error::{
     BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
 };
 pub use event::{Event, Kind, Message, Stats, SweepReport};
-pub use handler::{Accept, Handler, Upgrade, UpgradeRequest};
-pub use hub::{Broadcast, Client, Clients, ReadyState};
+pub use hub::{Accept, Broadcast, Client, Clients, Handler, ReadyState, Upgrade, UpgradeRequest};
 pub use id::{ConnectionId, MAX_SLOTS};
 pub use server::{Handle, Server, Workers, WorkersHandle};
 pub use shutdown::{

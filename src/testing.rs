@@ -88,8 +88,7 @@ use crate::{
     config::Config,
     conn::{ConnectRequest, Target},
     event::{Event, Stats},
-    handler::Handler,
-    hub::{Clients, Driver, Readiness, Transport},
+    hub::{Clients, Driver, Handler, Readiness, Transport},
     id::ConnectionId,
     time::Time,
 };

@@ -16,6 +16,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use super::{
     clients::Clients,
+    handler::Handler,
     sweep::ShutdownRequest,
     table::{Action, Hub, NextRead},
     transport::{Readiness, Transport},
@@ -25,7 +26,6 @@ use crate::{
     conn::{ConnectRequest, Cursor, Probe},
     error::ConnectError,
     event::Stats,
-    handler::Handler,
     id::ConnectionId,
     shutdown::{Phase, ShutdownReport},
     time::Time,

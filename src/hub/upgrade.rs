@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::table::Hub;
+use super::{
+    handler::{Handler, Upgrade, UpgradeRequest},
+    table::Hub,
+};
 use crate::{
     conn::{Coding, Cursor},
     error::HandshakeCause,
-    handler::{Handler, Upgrade, UpgradeRequest},
     wire::upgrade::{
         HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
     },

@@ -9,8 +9,7 @@ use crate::{
     conn::Timing,
     error::HandleError,
     event::{Kind, Message},
-    handler::Handler,
-    hub::{Clients, Driver, ShutdownRequest, Transport},
+    hub::{Clients, Driver, Handler, ShutdownRequest, Transport},
     id::ConnectionId,
     shutdown::{Escalation, ShutdownPlan},
 };

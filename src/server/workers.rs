@@ -6,21 +6,17 @@
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     thread,
 };
 
 #[cfg(feature = "signals")]
 use super::signals::Signals;
-use super::{Handle, Parts, Server};
+use super::{event_loop::Server, handle::Handle, parts::Parts, siblings::Siblings};
 use crate::{
     config::Config,
     error::{BindError, HandleError},
-    handler::Handler,
-    hub::{Clients, ShutdownRequest},
+    hub::{Clients, Handler, ShutdownRequest},
     id::ConnectionId,
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
 };
@@ -55,7 +51,7 @@ impl<D: 'static> Workers<D> {
         for (own, part) in parts.iter_mut().enumerate() {
             let others = handles.iter().enumerate().filter(|(other, _)| *other != own);
             let others = others.map(|(_, handle)| handle.clone()).collect();
-            part.peers = Peers { others, open: Arc::clone(&open), own };
+            part.siblings = Siblings { others, open: Arc::clone(&open), own };
         }
         let address = address.first().copied().ok_or(BindError::NoAddress)?;
         Ok(Self {
@@ -131,7 +127,7 @@ impl<D: 'static> Workers<D> {
                 None => serve(first, || make(0)),
                 Some(error) => {
                     // Their listeners close before anybody connects in vain.
-                    drop((ShutDownPeers::of(&first), first, parts));
+                    drop((ShutDownSiblings::of(&first), first, parts));
                     Err(error)
                 }
             };
@@ -155,67 +151,27 @@ fn serve<H: Handler<Data: 'static>>(
     parts: Parts<H::Data>,
     make: impl FnOnce() -> H,
 ) -> io::Result<ShutdownReport> {
-    let mut peers = ShutDownPeers::of(&parts);
+    let mut peers = ShutDownSiblings::of(&parts);
     let report = Server::from_parts(parts).run_with(&mut make())?;
     peers.0.clear();
     Ok(report)
 }
 
 /// A loop that fails, or whose callback panics, takes the others down.
-struct ShutDownPeers<D>(Vec<Handle<D>>);
+struct ShutDownSiblings<D>(Vec<Handle<D>>);
 
-impl<D> ShutDownPeers<D> {
+impl<D> ShutDownSiblings<D> {
     fn of(parts: &Parts<D>) -> Self {
-        Self(parts.peers.others.clone())
+        Self(parts.siblings.others.clone())
     }
 }
 
-impl<D> Drop for ShutDownPeers<D> {
+impl<D> Drop for ShutDownSiblings<D> {
     fn drop(&mut self) {
-        for peer in &self.0 {
+        for sibling in &self.0 {
             // One that has stopped is down already.
-            let _ = peer.shutdown(ShutdownPlan::hard());
+            let _ = sibling.shutdown(ShutdownPlan::hard());
         }
-    }
-}
-
-/// The loops that shut down with this one, and how many open connections each of them has.
-#[derive(Debug)]
-pub(super) struct Peers<D> {
-    others: Vec<Handle<D>>,
-    /// Of all loops; each writes its own.
-    open: Arc<[AtomicUsize]>,
-    own: usize,
-}
-
-impl<D> Default for Peers<D> {
-    fn default() -> Self {
-        Self { others: Vec::new(), open: Arc::default(), own: 0 }
-    }
-}
-
-impl<D> Peers<D> {
-    /// Forwards what this loop was asked.
-    pub(super) fn forward(&self, request: &ShutdownRequest) {
-        for peer in &self.others {
-            // A loop that has stopped has no connections left.
-            let _ = peer.relay(request.clone());
-        }
-    }
-
-    /// Lets the other loops know how many connections this one has.
-    pub(super) fn publish(&self, open: usize) {
-        if let Some(own) = self.open.get(self.own)
-            && own.load(Ordering::Relaxed) != open
-        {
-            own.store(open, Ordering::Relaxed);
-        }
-    }
-
-    /// How many connections the other loops have, as they published it last.
-    pub(super) fn open_elsewhere(&self) -> usize {
-        let others = self.open.iter().enumerate().filter(|(index, _)| *index != self.own);
-        others.map(|(_, open)| open.load(Ordering::Relaxed)).sum()
     }
 }
 

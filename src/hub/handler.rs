@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, ops::Deref};
 
+use super::clients::Clients;
 use crate::{
     config::Overrides,
     event::Event,
-    hub::Clients,
     wire::upgrade::{ExtraHeader, Request, Response, Subprotocol},
 };
 

@@ -1,0 +1,365 @@
+//! One loop on one thread: waits, says what became ready, and lets the driver do the rest.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
+
+use mio::{Events, Token, event::Event as Ready};
+
+#[cfg(feature = "signals")]
+use super::signals;
+use super::{
+    handle::{Command, Handle},
+    listener::Listener,
+    number::LoopNumber,
+    parts::{LISTENERS, MailboxOwner, Parts, WAKER},
+    resolver::Resolver,
+    siblings::Siblings,
+    socket::Sockets,
+};
+use crate::{
+    config::Config,
+    conn::ConnectRequest,
+    error::{BindError, ConnectError},
+    event::Event,
+    hub::{Clients, Driver, Handler, Readiness, Transport as _, Upgrade, UpgradeRequest},
+    id::ConnectionId,
+    shutdown::ShutdownReport,
+};
+
+/// Commands of other threads that a turn executes.
+const COMMANDS: usize = 1024;
+/// Events per wait.
+const EVENTS: usize = 1024;
+/// Events per wait while something is due: then the answers to the first Close of a sweep do not keep the last one waiting.
+const FEW_EVENTS: usize = 128;
+/// How long `accept` rests when the process has no descriptors left and none is given back.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// A WebSocket server, client, or both: one loop, any number of listeners and connections.
+///
+/// `D` is what the application keeps for each connection; with [`Server::run`] there is nothing.
+pub struct Server<D = ()> {
+    events: Events,
+    few_events: Events,
+    number: LoopNumber,
+    /// What became ready and was not dealt with. There is something between turns only if a callback has panicked.
+    ready: VecDeque<(Token, Readiness)>,
+    /// There may be commands of other threads to execute.
+    has_commands: bool,
+    /// Those that were taken from the mailbox.
+    commands: VecDeque<(usize, Command<D>)>,
+    driver: Driver<D, Sockets>,
+    listeners: Vec<Listener>,
+    mailbox: MailboxOwner<D>,
+    /// The other loops that shut down with this one.
+    siblings: Siblings<D>,
+    #[cfg(feature = "signals")]
+    watcher: Option<signals::Watcher>,
+    /// Kept for as long as the server lives.
+    #[cfg(feature = "signals")]
+    #[allow(dead_code, reason = "its Drop removes the signal handlers")]
+    signals: Option<signals::Signals>,
+}
+
+impl<D> std::fmt::Debug for Server<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("driver", &self.driver).finish_non_exhaustive()
+    }
+}
+
+impl<D: 'static> Server<D> {
+    /// A server with one listener. Further ones can be added by [`Server::listen`].
+    ///
+    /// # Errors
+    /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
+    pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, BindError> {
+        let mut server = Self::from_parts(Parts::new(config)?);
+        server.listen(address)?;
+        Ok(server)
+    }
+
+    /// A loop without a listener: a client, or a server that is yet to listen.
+    ///
+    /// # Errors
+    /// If the system denies a poll, or there are 256 loops in the process already.
+    pub fn new(config: Config) -> io::Result<Self> {
+        Parts::new(config).map(Self::from_parts).map_err(|error| match error {
+            BindError::Poll(error) => error,
+            other => io::Error::other(other),
+        })
+    }
+
+    pub(super) fn from_parts(parts: Parts<D>) -> Self {
+        // Its keys are the system's entropy, its hash does not give them away.
+        let seed = RandomState::new().hash_one(parts.number.get());
+        let sockets = Sockets::new(parts.poll, parts.shared, &parts.config);
+        let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
+        driver.continue_generations(parts.number.generation());
+        Self {
+            events: Events::with_capacity(EVENTS),
+            few_events: Events::with_capacity(FEW_EVENTS),
+            number: parts.number,
+            ready: VecDeque::new(),
+            has_commands: false,
+            driver,
+            listeners: parts.listeners,
+            commands: VecDeque::new(),
+            mailbox: parts.mailbox,
+            siblings: parts.siblings,
+            #[cfg(feature = "signals")]
+            watcher: parts.watcher,
+            #[cfg(feature = "signals")]
+            signals: None,
+        }
+    }
+
+    /// Listens on one more address. Returns the address bound, with the port that the system chose for port 0.
+    ///
+    /// # Errors
+    /// If the address cannot be resolved or bound.
+    pub fn listen(&mut self, address: impl ToSocketAddrs) -> Result<SocketAddr, BindError> {
+        let token = Token(LISTENERS - self.listeners.len());
+        let config = self.driver.config().clone();
+        let registry = self.driver.transport().poll.registry();
+        let listener = Listener::bind(address, &config, false, registry, token)?;
+        let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
+        self.listeners.push(listener);
+        Ok(bound)
+    }
+
+    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll`] or before the
+    /// loop runs. Its timeout starts now.
+    ///
+    /// # Errors
+    /// If there are too many connections, or a shutdown has told them to go.
+    pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
+        self.driver.connect(request, data)
+    }
+
+    /// The address of the first listener; `None` once the listeners are closed.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listeners.first().and_then(Listener::local_addr)
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle<D> {
+        self.mailbox.handle()
+    }
+
+    /// The connections, between two calls of [`Server::poll`].
+    pub fn clients(&mut self) -> Clients<'_, D> {
+        self.driver.clients()
+    }
+
+    /// Lets SIGTERM and SIGINT shut the server down by `plan`: the first SIGTERM begins the whole plan, the first
+    /// SIGINT the plan without its lame duck, a second signal jumps to the hard sweep, a third one does what it does by
+    /// default.
+    ///
+    /// Handlers that others have installed are called as well. After the last server of the process is dropped, a signal
+    /// does what it did before the first: it is handled by others, ignored, or ends the process. It ends the process
+    /// also if a handler was registered through the crate `signal-hook` since then, because that cannot be seen: register
+    /// such a handler before.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
+    #[cfg(feature = "signals")]
+    pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
+        let loops = vec![Arc::clone(&self.driver.transport().shared)];
+        let (signals, mut watchers) = signals::Signals::install(plan, loops)?;
+        (self.signals, self.watcher) = (Some(signals), watchers.pop());
+        Ok(())
+    }
+
+    /// Serves until a shutdown is complete; returns its report.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn run_with<H: Handler<Data = D>>(&mut self, handler: &mut H) -> io::Result<ShutdownReport> {
+        loop {
+            if let Some(report) = self.poll(None, handler)? {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// One turn: waits for something to happen, `timeout` at most, and deals with it. Returns the report once a
+    /// shutdown is complete.
+    ///
+    /// A panic in a callback leaves this function. Whoever catches it may call it again: nothing that was received is lost,
+    /// and a request that the callback was looking at is answered with 500.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn poll<H: Handler<Data = D>>(
+        &mut self,
+        timeout: Option<Duration>,
+        handler: &mut H,
+    ) -> io::Result<Option<ShutdownReport>> {
+        let due = self.due();
+        let timeout = self.wait(timeout, due);
+        let late = due.is_some_and(|due| due.is_zero());
+        let events = if late { &mut self.few_events } else { &mut self.events };
+        if let Err(error) = self.driver.transport().poll.poll(events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            return Err(error);
+        }
+        self.ready.extend(events.iter().map(|event| (event.token(), readiness(event))));
+        self.driver.begin_turn(handler);
+        while let Some((token, readiness)) = self.ready.pop_front() {
+            self.dispatch(token, readiness, handler);
+        }
+        if self.has_commands {
+            self.handle_wake_up(handler);
+        }
+        if !self.driver.is_ready() {
+            self.driver.set_live_elsewhere(self.siblings.open_elsewhere());
+        }
+        self.driver.end_turn(handler);
+        self.forward_requests();
+        self.listen_on();
+        let is_ready = self.driver.is_ready();
+        self.driver.transport().shared.set_ready(is_ready);
+        self.siblings.publish(self.driver.stats().open);
+        Ok(self.report(handler))
+    }
+
+    /// The report of a shutdown that is complete. Commands that were queued before are executed, later ones refused.
+    fn report<H: Handler<Data = D>>(&mut self, handler: &mut H) -> Option<ShutdownReport> {
+        self.driver.shutdown_report()?;
+        self.commands.extend(self.mailbox.0.stop());
+        self.execute_commands(handler);
+        self.driver.transport().resolver = Resolver::default();
+        self.driver.shutdown_report().cloned()
+    }
+
+    /// How long it is until the hub has something to do.
+    fn due(&mut self) -> Option<Duration> {
+        let now = self.driver.transport().now();
+        self.driver.poll_timeout().map(|at| at.since(now))
+    }
+
+    /// How long the poll may wait.
+    fn wait(&self, limit: Option<Duration>, due: Option<Duration>) -> Option<Duration> {
+        let unfinished = !self.ready.is_empty() || self.has_commands;
+        if unfinished || self.driver.has_more() || self.listeners.iter().any(Listener::has_more) {
+            return Some(Duration::ZERO);
+        }
+        let rest = self.listeners.iter().any(Listener::is_resting).then_some(ACCEPT_REST);
+        [limit, due, rest].into_iter().flatten().min()
+    }
+
+    fn dispatch<H: Handler<Data = D>>(&mut self, token: Token, readiness: Readiness, handler: &mut H) {
+        match token {
+            WAKER => self.has_commands = true,
+            Token(number) if number > LISTENERS - self.listeners.len() => self.accept(LISTENERS - number),
+            Token(slot) => self.driver.ready(slot, readiness, handler),
+        }
+    }
+
+    /// Commands of other threads, signals, and names that were looked up.
+    fn handle_wake_up<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.mailbox.0.take(&mut self.commands, COMMANDS);
+        #[cfg(feature = "signals")]
+        while let Some(request) = self.watcher.as_mut().and_then(signals::Watcher::poll) {
+            // Every loop has a watcher of its own.
+            self.driver.apply_request(request);
+        }
+        self.execute_commands(handler);
+        while let Some((ids, addresses)) = self.driver.transport().resolver.poll() {
+            for id in ids {
+                self.driver.handle_resolved(id, addresses.clone());
+            }
+        }
+        self.has_commands = false;
+    }
+
+    fn execute_commands<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        while let Some((_, command)) = self.commands.pop_front() {
+            command.execute(&mut self.driver, handler);
+        }
+    }
+
+    /// What this loop was asked about a shutdown concerns all loops.
+    fn forward_requests(&mut self) {
+        for request in self.driver.take_requests() {
+            self.siblings.forward(&request);
+        }
+    }
+
+    /// The listeners' part of a turn's end.
+    fn listen_on(&mut self) {
+        if !self.driver.is_listening() {
+            self.listeners.clear();
+        }
+        for index in 0..self.listeners.len() {
+            if self.listeners.get(index).is_some_and(|listener| listener.has_more() || listener.is_resting())
+            {
+                self.accept(index);
+            }
+        }
+    }
+
+    fn accept(&mut self, index: usize) {
+        let (listeners, driver) = (&mut self.listeners, &mut self.driver);
+        let Some(listener) = listeners.get_mut(index) else { return };
+        let mut errors = 0;
+        let take = |stream, peer| {
+            if let Some(slot) = driver.accept(peer)
+                && let Err(error) = driver.transport().insert(slot, stream)
+            {
+                driver.handle_reset(slot, error.kind());
+            }
+        };
+        listener.accept(take, |_| errors += 1);
+        driver.note_accept_errors(errors);
+    }
+}
+
+impl<D> Drop for Server<D> {
+    fn drop(&mut self) {
+        self.number.set_generation(self.driver.generation());
+    }
+}
+
+fn readiness(event: &Ready) -> Readiness {
+    Readiness {
+        readable: event.is_readable(),
+        writable: event.is_writable(),
+        ended: event.is_read_closed() || event.is_error(),
+    }
+}
+
+impl Server<()> {
+    /// Serves until a shutdown is complete; returns its report. Every valid upgrade is accepted.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn run<F>(&mut self, on_event: F) -> io::Result<ShutdownReport>
+    where
+        F: FnMut(&mut Clients<'_, ()>, Event<'_>),
+    {
+        self.run_with(&mut AcceptAll(on_event))
+    }
+}
+
+/// The handler that [`Server::run`] makes of a closure.
+struct AcceptAll<F>(F);
+
+impl<F: FnMut(&mut Clients<'_, ()>, Event<'_>)> Handler for AcceptAll<F> {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        Upgrade::accept(())
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
+        (self.0)(clients, event);
+    }
+}
