@@ -197,7 +197,7 @@ impl<D> Hub<D> {
         self.stats.unsent += 1;
     }
 
-    /// Counts `count` failed calls of `accept`.
+    /// Counts so many failed calls of `accept`.
     pub fn note_accept_errors(&mut self, count: u64) {
         self.stats.accept_errors += count;
     }
@@ -220,7 +220,7 @@ impl<D> Hub<D> {
     }
 
     /// A TCP connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
-    /// One that was refused, or the oldest handshake, may be closed for it.
+    /// One that was refused, or the oldest handshake, may have to go for it.
     pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
         if !self.admission.admits(peer) || !self.make_room() {
             self.notes.push_back(Note::Failed(None, peer, HandshakeCause::TooManyConnections));

@@ -16,7 +16,7 @@ impl Refusal {
     pub const TIMEOUT: Self =
         Self { status: 408, cause: HandshakeCause::Timeout, text: "the request took too long\n" };
 
-    // From the scanner.
+    // What the scanner sees.
     pub(super) const MALFORMED: Self = Self::bad("not an HTTP/1.1 request\n");
     pub(super) const EMPTY_LINE: Self = Self::bad("empty line before the request\n");
     pub(super) const BARE_LF: Self = Self::bad("line that ends in a bare LF\n");
