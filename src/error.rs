@@ -1,9 +1,9 @@
-//! What can go wrong, whose fault it is, and what to do next. One small enum per moment.
+//! What can go wrong, whose fault it is, and what to do next: one small enum for each kind of call or event.
 
 use thiserror::Error;
 
 /// How a peer broke RFC 6455 in its frames. The answer is a Close frame with code 1002; for compressed data that cannot
-/// be inflated it is 1007, as npm ws and most others have it.
+/// be inflated it is 1007, as in npm ws and most other libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -74,17 +74,18 @@ pub enum HandshakeCause {
     HeadTooLarge,
     /// A `Sec-WebSocket-Version` other than 13.
     BadVersion,
-    /// The application's `on_upgrade` said no.
+    /// The application's `on_upgrade` refused it.
     Rejected,
     /// The peer sent FIN first.
     PeerFin,
     /// The peer reset the TCP connection.
     PeerReset,
-    /// The socket failed otherwise; a client's connect was refused.
+    /// The socket failed in another way; for a client, its connect was refused.
     Io(std::io::ErrorKind),
     /// We are shutting down.
     ShuttingDown,
-    /// A limit on connections was reached: in all, of its address, or, for the oldest, on handshakes.
+    /// A limit on connections was reached: on all, on those of its address, or, for the oldest handshake, on handshakes or
+    /// all.
     TooManyConnections,
 }
 
@@ -95,20 +96,20 @@ pub enum ResponseFault {
     /// It is not the head of an HTTP/1.1 response.
     #[error("not an HTTP/1.1 response")]
     Malformed,
-    /// `Upgrade` is not there once, or is not `websocket`.
+    /// `Upgrade` is not present exactly once, or is not `websocket`.
     #[error("Upgrade is not websocket")]
     Upgrade,
     /// `Connection` does not list `Upgrade`.
     #[error("Connection does not include Upgrade")]
     Connection,
-    /// `Sec-WebSocket-Accept` is not there once, or not made from our key.
+    /// `Sec-WebSocket-Accept` is not present exactly once, or not made from our key.
     #[error("Sec-WebSocket-Accept is not the answer to our key")]
     AcceptKey,
     /// It names a subprotocol that was not offered, or several.
-    #[error("Sec-WebSocket-Protocol names what was not offered")]
+    #[error("Sec-WebSocket-Protocol names a subprotocol that was not offered")]
     Subprotocol,
-    /// It names an extension that was not offered, or in a malformed way.
-    #[error("Sec-WebSocket-Extensions names what was not offered, or not in the way it was")]
+    /// It names an extension that was not offered, or with parameters that were not.
+    #[error("Sec-WebSocket-Extensions does not match the offer")]
     Extensions,
 }
 
@@ -129,7 +130,7 @@ pub enum Violation {
     InvalidUtf8,
 }
 
-/// Why a message was not queued. Nothing of it was.
+/// Why a message was not queued. No part of it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -161,10 +162,10 @@ pub enum SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// There are as many connections as there may be.
+    /// `max_connections` is reached.
     #[error("there are {0} connections, as many as max_connections allows")]
     TooManyConnections(usize),
-    /// A shutdown has told the connections to go.
+    /// A shutdown closes the connections.
     #[error("shutting down")]
     ShuttingDown,
 }
@@ -192,7 +193,7 @@ pub enum BindError {
     /// The address could not be resolved.
     #[error("cannot resolve the address: {0}")]
     Resolve(#[source] std::io::Error),
-    /// It resolved to nothing.
+    /// It resolves to no address.
     #[error("the address resolves to nothing")]
     NoAddress,
     /// None of the addresses could be bound; this is why the last one could not.

@@ -214,6 +214,21 @@ fn a_violation_is_failed_with_the_first_byte_that_shows_it() {
     }
 }
 
+/// A message that is not fragmented failed where the end of a read cut it, and passed where none did.
+#[test]
+fn a_limit_on_fragments_concerns_fragments_only() {
+    for cut in 0..8 {
+        let mut config = Config::default();
+        config.max_fragments = 0;
+        let mut session = Session::open(config, Keeper::default());
+        let message = frame(TEXT, b"hi");
+        let (start, rest) = message.split_at(cut);
+        session.read(start);
+        session.read(rest);
+        assert_eq!((session.handler().heard, session.handler().closed.is_none()), (1, true), "cut at {cut}");
+    }
+}
+
 // Paths.
 
 /// A quiet connection kept a path of up to 15 KB, as its peer chose.

@@ -15,9 +15,9 @@ use thiserror::Error;
 /// `https://example.com:8443`. As RFC 6454 §5 has it, letters of scheme and host match in any case, and a port that is the
 /// scheme's own (80, 443) may be named or not.
 ///
-/// `null` never matches: it is what any page says that has made itself a sandboxed frame. *No* `Origin` at all is what
-/// programs send that are not browsers; it is refused too, unless [`Origins::or_none`] lets them in. Two `Origin` lines are
-/// answered by 400 before any list is asked.
+/// `null` never matches: any page can send it, by a sandboxed frame. Programs that are not browsers send *no* `Origin` at
+/// all; they are refused too, unless [`Origins::or_none`] allows them. Two `Origin` lines are answered by 400 before any list
+/// is consulted.
 ///
 /// ```
 /// use adjourn::{Config, Origins};
@@ -29,11 +29,11 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origins {
     pub(crate) allowed: Vec<Origin>,
-    /// Also who sends none.
+    /// Requests without an `Origin` are allowed, too.
     pub(crate) none: bool,
 }
 
-/// Why a text is no origin that a page could have.
+/// A text that is no origin that a page could have.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{origin:?} is not scheme://host or scheme://host:port, as a browser writes an origin")]
 pub struct OriginError {

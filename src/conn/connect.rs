@@ -8,7 +8,7 @@ use crate::{
     wire::upgrade::{Offer, RequestError, Url, UrlError},
 };
 
-/// A connection to be made as a client. Everything is checked when it is put in.
+/// A connection to be made as a client. Each part is checked when it is added.
 ///
 /// ```
 /// use adjourn::ConnectRequest;
@@ -35,8 +35,8 @@ impl ConnectRequest {
         Ok(Self { offer: Offer::new(Url::parse(url)?), overrides: None, connect_timeout: None })
     }
 
-    /// Offers one more subprotocol; the one offered first is preferred. Which one the server chose, if any, says
-    /// [`Client::subprotocol`](crate::Client::subprotocol).
+    /// Offers one more subprotocol; the one offered first is preferred. [`Client::subprotocol`](crate::Client::subprotocol)
+    /// returns the one that the server chose, if any.
     ///
     /// # Errors
     /// If it is not a token, or offered already.
@@ -45,7 +45,7 @@ impl ConnectRequest {
         Ok(self)
     }
 
-    /// Sends `Origin`, as a browser would.
+    /// Sends `Origin`, as browsers do.
     ///
     /// # Errors
     /// If it is not visible ASCII.
@@ -57,7 +57,7 @@ impl ConnectRequest {
     /// Adds one header line to the request.
     ///
     /// # Errors
-    /// If it could break out of its line, or is one that the library writes itself.
+    /// If it could break out of its line, or is one that the library writes.
     pub fn header(
         mut self,
         name: impl Into<Cow<'static, str>>,
@@ -67,21 +67,21 @@ impl ConnectRequest {
         Ok(self)
     }
 
-    /// Sets what differs from the loop's settings for this connection.
+    /// Sets what differs from the loop's settings in this connection.
     #[must_use]
     pub fn overrides(mut self, overrides: Overrides) -> Self {
         self.overrides = Some(overrides);
         self
     }
 
-    /// How long the name and TCP may take. See [`Config::connect_timeout`](crate::Config::connect_timeout).
+    /// How long resolving the name and connecting may take. See [`Config::connect_timeout`](crate::Config::connect_timeout).
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
     }
 
-    /// Where to.
+    /// The URL to connect to.
     pub const fn url(&self) -> &Url {
         self.offer.url()
     }

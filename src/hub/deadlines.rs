@@ -1,8 +1,8 @@
 //! One deadline per connection, earliest first.
 //!
 //! A binary heap of (time, slot) with the place of each slot beside it, so that a deadline can be moved. Activity does
-//! not touch it: an entry may be early, and is corrected when it fires. So a turn costs what fires in it, and a message
-//! costs nothing, however many connections there are.
+//! not touch it: an entry may be early, and is corrected when it fires. So the cost of a turn depends on the deadlines that
+//! fire in it, and a message costs nothing, however many connections there are. No connection enters.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::time::Time;
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
     heap: Vec<Entry>,
-    /// Where in the heap each slot is; `NOWHERE` if it is not.
+    /// The index of each slot in the heap; `NOWHERE` if it has no deadline.
     places: Vec<u32>,
 }
 
 const NOWHERE: u32 = u32::MAX;
 
-/// A deadline and its slot in one number: 40 bits of milliseconds, rounded up, which are 34 years, and the 24 bits that
-/// number a slot.
+/// A deadline and its slot in one number: 40 bits of milliseconds, rounded up, which are 34 years, and 24 bits for the
+/// slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry(u64);
 
@@ -65,7 +65,7 @@ impl Deadlines {
         }
     }
 
-    /// Forgets `slot`. O(log n).
+    /// Removes the deadline of `slot`. O(log n).
     pub(crate) fn remove(&mut self, slot: u32) {
         let Some(place) = self.places.get_mut(slot as usize) else { return };
         let place = std::mem::replace(place, NOWHERE);
@@ -75,7 +75,7 @@ impl Deadlines {
         let place = place as usize;
         self.heap.swap_remove(place);
         if place < self.heap.len() {
-            // The entry that came from the end may belong either way.
+            // The entry that was moved from the end may have to rise or sink.
             self.rise(place);
             self.sink(self.places[self.heap[place].slot() as usize] as usize);
         }
@@ -84,7 +84,7 @@ impl Deadlines {
         }
     }
 
-    /// The slot that is due at `now`, earliest first. It stays in the queue until it is set anew or removed.
+    /// The slot that is due at `now`, earliest first. It stays in the queue until it is set again or removed.
     pub(crate) fn first_due(&self, now: Time) -> Option<u32> {
         self.heap.first().filter(|entry| entry.at() <= now).map(|entry| entry.slot())
     }

@@ -177,7 +177,7 @@ impl<T, W: Wake, F: Flag, L: Lock<Queue<T>>> Mailbox<T, W, F, L> {
             !queue.items.is_empty()
         });
         if left {
-            // If that fails, the next push tries again.
+            // If that fails, the next push wakes the loop.
             let _ = self.shared.wake();
         }
     }
@@ -358,7 +358,7 @@ mod model {
 
     type Take<F> = fn(&Modelled<F>, &mut VecDeque<(usize, u8)>, usize);
 
-    /// Each of `pushers` is a thread that pushes so many items; the loop takes `most` at a time until it has all.
+    /// For each number in `pushers` a thread pushes that many items; the loop takes `most` at a time until it has all.
     fn model<F: Flag + Send + Sync + 'static>(pushers: &'static [usize], most: usize, take: Take<F>) {
         loom::model(move || {
             let poll = Poll { signalled: Mutex::new(false), changed: Condvar::new() };

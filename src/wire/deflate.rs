@@ -7,7 +7,7 @@
 //!        └── parameters
 //! ```
 //!
-//! The codec is `flate2` on `zlib-rs`, which is pure Rust; see [`codec`] for why.
+//! The codec is `flate2` on `zlib-rs`, which is pure Rust; see [`codec`] for why. No message enters here.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ const CLIENT_NO_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_BITS: &str = "server_max_window_bits";
 const CLIENT_BITS: &str = "client_max_window_bits";
 
-/// The largest window, and so the one that holds where nothing else is said (§7.1.2).
+/// The largest window, which is the default of §7.1.2.
 const MAX_BITS: u8 = 15;
 
 /// What a connection's two sides agreed on (§7.1). A window of `n` bits is 2^n bytes.
@@ -41,7 +41,7 @@ pub struct DeflateParameters {
     pub client_max_window_bits: u8,
 }
 
-/// As the 101 would say it, without the windows that are as large as they can be.
+/// As in the 101, without the windows of the largest size.
 impl fmt::Display for DeflateParameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let smaller = |bits| (bits < MAX_BITS).then_some(bits);
@@ -55,8 +55,8 @@ impl fmt::Display for DeflateParameters {
     }
 }
 
-/// The server's side: takes the first offer that it can, and says how the 101 answers it. `None` declines them all,
-/// which is no failure: the connection goes on uncompressed. Allocates the answer.
+/// The server's side: accepts the first offer that it can, and returns the line of the 101. `None` declines them all,
+/// which is no failure: the connection is not compressed. Allocates the answer.
 pub fn accept<'a>(
     settings: &Deflate,
     offers: impl IntoIterator<Item = Extension<'a>>,
@@ -82,7 +82,7 @@ pub fn offer(settings: &Deflate) -> String {
     .to_string()
 }
 
-/// The client's side: holds the 101 against what [`offer`] made of the same settings. `None`: the server declined.
+/// The client's side: checks the 101 against what [`offer`] made of the same settings. `None`: the server declined.
 ///
 /// # Errors
 /// If the answer is not one to that offer: the handshake has failed (§7.1, RFC 6455 §4.1).
@@ -120,12 +120,12 @@ struct Line {
     server_no_takeover: bool,
     client_no_takeover: bool,
     server_bits: Option<u8>,
-    /// In an offer it may have no value: "ask what you like".
+    /// In an offer it may have no value: any window is accepted.
     client_bits: Option<Option<u8>>,
 }
 
 impl Line {
-    /// §7.1: a parameter that is unknown, is there twice, or has a value it must not have spoils the whole.
+    /// §7.1: a parameter that is unknown, repeated, or has an invalid value makes all of them invalid.
     fn read(parameters: Parameters<'_>) -> Result<Self, AnswerError> {
         let mut line = Self::default();
         for (name, value) in parameters {
@@ -157,7 +157,7 @@ impl Line {
     /// The answer to this offer, if the settings allow one.
     fn accept(self, settings: &Deflate) -> Option<(DeflateParameters, String)> {
         let settings = settings.clamped();
-        // §7.1.2.1: the same or less than the offer; where it says nothing, a server may still limit itself.
+        // §7.1.2.1: the same or less than the offer; without a value in it a server may still limit itself.
         let server = self.server_bits.unwrap_or(MAX_BITS).min(settings.server_max_window_bits);
         let client = match self.client_bits {
             Some(hint) => hint.unwrap_or(MAX_BITS).min(settings.client_max_window_bits),
@@ -166,7 +166,7 @@ impl Line {
         };
         let answer = Self {
             server_no_takeover: self.server_no_takeover || settings.server_no_context_takeover,
-            // A client that hints at it (§7.1.1.2) is taken at its word: then its window need not be kept.
+            // If the client offers it (§7.1.1.2), it must not use its window, so none is kept.
             client_no_takeover: self.client_no_takeover || settings.client_no_context_takeover,
             server_bits: (self.server_bits.is_some() || server < MAX_BITS).then_some(server),
             // §7.1.2.2: only if it was offered.
@@ -181,7 +181,7 @@ impl Line {
         Some((agreed, answer.to_string()))
     }
 
-    /// This answer, held against what was offered by `settings`.
+    /// This answer, checked against what `settings` offered.
     fn check(self, settings: &Deflate) -> Result<DeflateParameters, AnswerError> {
         let server = match self.server_bits {
             Some(bits) if bits <= settings.server_max_window_bits => bits,

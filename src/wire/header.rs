@@ -1,7 +1,7 @@
 //! One frame header off a slice, one onto a buffer (§5.2).
 //!
-//! It stands in every message's way twice, so it is written by hand: 56 instructions where tungstenite's took 119, and
-//! stricter, which §5.2 asks for. Tungstenite is its opponent in the tests.
+//! Every message passes it twice, so it is written by hand: it takes fewer instructions than tungstenite's, and it is as strict
+//! as §5.2 demands. The tests compare it with tungstenite. No connection enters.
 //!
 //! ```text
 //!   byte 0: F R R R opcode      byte 1: M length     then: 0, 2 or 8 bytes of length, 0 or 4 of mask
@@ -15,7 +15,7 @@ pub const MAX_HEADER: usize = 14;
 /// The longest payload of a control frame (§5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// What a frame is (§11.8). The reserved opcodes are not here: they never pass [`parse`].
+/// What a frame is (§11.8). Reserved opcodes have no variant: [`parse`] rejects them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Opcode {
     /// A further piece of the message that a `Text` or `Binary` frame began.
@@ -28,12 +28,12 @@ pub enum Opcode {
     Close,
     /// Wants a `Pong` with the same payload.
     Ping,
-    /// Answers a `Ping`, or comes unasked.
+    /// Answers a `Ping`, or is sent without one.
     Pong,
 }
 
 impl Opcode {
-    /// Whether frames of this kind may stand between the fragments of a message (§5.5).
+    /// Whether frames of this kind may be sent between the fragments of a message (§5.5).
     #[inline]
     pub const fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
@@ -70,7 +70,7 @@ impl Opcode {
 pub struct Header {
     /// The last frame of its message.
     pub fin: bool,
-    /// The first reserved bit. An error unless an extension has claimed it: the caller knows.
+    /// The first reserved bit. An error unless an extension gives it a meaning: the caller knows.
     pub rsv1: bool,
     /// What the frame is.
     pub opcode: Opcode,
@@ -96,7 +96,7 @@ impl Header {
     }
 }
 
-/// What the first bytes of a header show: all that a rule about the connection can depend on.
+/// What the first bytes of a header show: everything that a rule of the connection can depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
     /// The last frame of its message.
@@ -149,7 +149,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Header>, ProtocolError> {
     Ok(Some(Header { fin, rsv1, opcode, mask: Some(key), length, header_length: unmasked + 4 }))
 }
 
-/// What the beginning of a header shows so far, under the same rules as [`parse`]. `None`: not one byte is here. For headers
+/// What the beginning of a header shows so far, under the same rules as [`parse`]. `None`: there is no byte yet. For headers
 /// that are cut, and to find which byte of a header showed a violation first.
 #[cold]
 #[inline(never)]
@@ -183,7 +183,7 @@ pub fn peek(bytes: &[u8]) -> Result<Option<Prefix>, ProtocolError> {
 
 /// Appends one header to `out`, its length in the shortest form (§5.2). Allocates only as `out` grows.
 ///
-/// The caller keeps the rules of what it sends: no control frame without `fin` or of more than
+/// The caller follows the rules of what it sends: no control frame without `fin` or of more than
 /// [`MAX_CONTROL_PAYLOAD`] bytes, `rsv1` only if negotiated.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "a third fewer instructions: what the caller knows falls out")]
@@ -224,7 +224,7 @@ pub const fn frame_length(payload: usize, masked: bool) -> usize {
 
 #[inline]
 fn check_first(first: u8) -> Result<Opcode, ProtocolError> {
-    // RSV1 belongs to permessage-deflate (RFC 7692 §6); nothing has ever claimed the other two.
+    // RSV1 belongs to permessage-deflate (RFC 7692 §6); no extension uses the other two.
     if first & 0x30 != 0 {
         return Err(ProtocolError::ReservedBits);
     }
@@ -254,7 +254,7 @@ const fn check_64(length: [u8; 8]) -> Result<u64, ProtocolError> {
     }
 }
 
-/// What the first bytes of such a length show already.
+/// What the first bytes of a 64-bit length show.
 fn check_cut_64(bytes: &[u8]) -> Result<(), ProtocolError> {
     match bytes {
         [top, ..] if top & 0x80 != 0 => Err(ProtocolError::LengthTopBit),

@@ -1,8 +1,8 @@
 //! Masking keys and nonces for the client's role (§5.3, §4.1), from a seed that is handed in.
 //!
 //! "The masking key needs to be unpredictable [...] derived from a strong source of entropy", and one must not lead to the
-//! next. So they are SHA-1 of the seed and a counter: whoever sees keys learns nothing of the seed, and a test that knows
-//! the seed knows the keys.
+//! next. So they are SHA-1 of the seed and a counter: keys reveal nothing about the seed, and a test that knows the seed
+//! knows the keys.
 
 use sha1::{Digest as _, Sha1};
 

@@ -8,7 +8,7 @@
 //!                                     +-> Refusal
 //! ```
 //!
-//! Each arrow is a type, so no step can be left out: only a scanned head is parsed, only an accepted request gets a
+//! Each arrow is a type, so no step can be omitted: only a scanned head is parsed, only an accepted request gets a
 //! 101, and only a subprotocol that was offered can be in it. Everything before [`Request::accept`] holds for any
 //! HTTP request; everything in it is §4.2.1. The client's side, §4.1, is a picture of its own in `client.rs`.
 

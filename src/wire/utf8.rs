@@ -1,4 +1,4 @@
-//! UTF-8 across pieces; fails at the first byte that no continuation can mend (§8.1).
+//! UTF-8 across pieces; fails at the first byte that no continuation can make valid (§8.1). Knows no frame.
 
 use std::str;
 
@@ -11,8 +11,8 @@ pub struct InvalidUtf8;
 
 /// Validates one message, piece by piece. A few bytes; start each message with [`Utf8::default`].
 ///
-/// What a cut character still needs is all there is to remember: how many bytes, and the range of the next one, which
-/// is narrower behind E0, ED, F0 and F4 (RFC 3629 §4). So `F0 80` fails at `80`, although two more bytes are missing.
+/// Between pieces it remembers what a cut character still needs: how many bytes, and the range of the next one, which is
+/// narrower after E0, ED, F0 and F4 (RFC 3629 §4). So `F0 80` fails at `80`, although two more bytes are missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Utf8 {
     missing: u8,
@@ -35,7 +35,7 @@ impl Utf8 {
         match str::from_utf8(rest) {
             Ok(_) => Ok(()),
             Err(error) if error.error_len().is_some() => Err(InvalidUtf8),
-            // The last character is cut: at most three bytes of it are here.
+            // The last character is cut: at most three bytes of it have arrived.
             Err(error) => rest.iter().skip(error.valid_up_to()).try_for_each(|&byte| self.step(byte)),
         }
     }

@@ -1,23 +1,7 @@
 //! DEFLATE streams as messages: what is cut off their ends and put back (§7.2), and the limits while inflating.
 //!
-//! The codec is `flate2` with its `zlib-rs` backend, chosen by measurement: microseconds per message on one core, JSON,
-//! level 3, best of seven, and the bytes that came out.
-//!
-//! ```text
-//!                          1 KiB                                16 KiB
-//!                deflate        takeover  inflate     deflate        takeover  inflate
-//!   zlib-rs      10.1   337 B      7.9      2.2        85   3866 B      85       17
-//!   zlib (C)     10.9   357 B      9.3      2.3       112   4182 B     119       42
-//!   miniz_oxide  10.6   351 B     10.5      4.6       166   4022 B     163       27
-//!   libdeflate    5.8   330 B       -       2.0        61   3626 B       -       13
-//! ```
-//!
-//! `zlib-ng` needs more than a C compiler to build, and `flate2` has no other backend. libdeflate makes whole streams only:
-//! no takeover, and every message with BFINAL set, which receivers that keep one inflater for all messages get wrong. What
-//! it saves is not worth that, nor a dependency in C.
-//!
-//! Levels, of the same messages without takeover: 1 takes 3.5 and 36 microseconds for 458 and 5,824 bytes, 2 takes 8.9
-//! and 59 for 344 and 4,043, 6 takes 10.2 and 126 for 336 and 3,720.
+//! The codec is `flate2` with its `zlib-rs` backend: the fastest of those that can keep a window between messages, and pure
+//! Rust. CONTRIBUTING.md has the measurements. No frame and no header enters.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use thiserror::Error;
@@ -44,12 +28,12 @@ pub enum InflateError {
     Corrupt,
 }
 
-/// Inflates the messages of one sender, or, without context takeover, of any. 46 KiB: `zlib-rs` has the largest window
-/// always, so the sender's does not matter.
+/// Inflates the messages of one sender, or, without context takeover, of any. 46 KiB: `zlib-rs` always has the largest
+/// window, whatever the sender's is.
 #[derive(Debug)]
 pub struct Inflater {
     stream: Decompress,
-    /// A block with BFINAL was the last thing seen.
+    /// The last block had BFINAL.
     ended: bool,
 }
 
@@ -67,7 +51,7 @@ impl Inflater {
     }
 
     /// Inflates the next piece of a message to the end of `out`, which grows with what comes and is at most one byte
-    /// longer than `limit` at the end. What was inflated before an error is there, too.
+    /// longer than `limit` at the end. What was inflated before an error stays in it.
     ///
     /// # Errors
     /// The message cannot be finished then.
@@ -112,7 +96,7 @@ impl Inflater {
     /// to this one.
     ///
     /// # Errors
-    /// If the message ended in the middle of a block. Without `keep` all such messages are found, with it most.
+    /// If the message ended in the middle of a block. Without `keep` all such messages are detected, with it most.
     pub fn finish(&mut self, keep: bool, out: &mut Vec<u8>, limit: usize) -> Result<(), InflateError> {
         let whole = out.len();
         if !self.ended {
@@ -140,7 +124,7 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// A window of at most so many bits, and a level of 0 to 9. Allocates.
+    /// A window of at most `window_bits`, and a level of 0 to 9. Allocates.
     pub fn new(window_bits: u8, level: u8) -> Self {
         let level = Compression::new(u32::from(level.min(9)));
         let stream = Compress::new_with_window_bits(level, false, window_bits.clamp(LEAST_BITS, 15));
@@ -152,7 +136,7 @@ impl Deflater {
         self.stream.reset();
     }
 
-    /// Deflates a message to the end of `out`, if that makes it smaller, and says so. If not, `out` is as it was, and
+    /// Deflates a message to the end of `out`, if that makes it smaller, and returns whether. If not, `out` is unchanged, and
     /// the window is empty.
     #[must_use]
     pub fn message(&mut self, payload: &[u8], out: &mut Vec<u8>) -> bool {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-/// Appended to the client's key before it is hashed (§1.3): no server that does not know WebSocket would do so.
+/// Appended to the client's key before it is hashed (§1.3): a server that does not know WebSocket would not do so.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A handshake that follows §4.2.1: what a 101 is made from.

@@ -1,4 +1,4 @@
-//! The client's side of the opening handshake (§4.1): the request that is written, the response that is held against it.
+//! The client's side of the opening handshake (§4.1): the request that is written, and the check of the response.
 //!
 //! ```text
 //!   Offer, ClientKey -> write ...... bytes -> HeadScanner -> Head -> ServerResponse -> check() -> Switched
@@ -25,7 +25,7 @@ use super::token::is_token;
 use super::url::{Url, UrlError};
 use crate::error::{HandshakeCause, ResponseFault};
 
-/// What a client asks a server for. Checked as it is put together: nothing in it can break a line of the request.
+/// What a client asks a server for. Each part is checked when it is added: none can break a line of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     url: Url,
@@ -47,7 +47,7 @@ impl Offer {
         &self.url
     }
 
-    /// Offers one more subprotocol, after those that are preferred to it.
+    /// Offers one more subprotocol. Those offered before are preferred to it.
     ///
     /// # Errors
     /// If it is not a token, or offered already (§4.1).
@@ -82,8 +82,8 @@ impl Offer {
     /// Adds one header line.
     ///
     /// # Errors
-    /// If it could break out of its line, or is one that is written for the application: those that [`ExtraHeader`]
-    /// refuses, `Host`, and `Origin`, which has a method of its own.
+    /// If it could break out of its line, or is one that the library writes: those that [`ExtraHeader`] refuses, `Host`, and
+    /// `Origin`, which has a method of its own.
     pub fn header(
         &mut self,
         name: impl Into<Cow<'static, str>>,
@@ -217,12 +217,12 @@ impl<'a> ServerResponse<'a> {
 
     /// Checks what §4.1 asks of the answer to `offer`:
     ///
-    /// * The status is 101. No other is followed up, be it a redirection or a demand for a password.
-    /// * `Upgrade` is there once and is `websocket`; `Connection` lists `Upgrade`.
-    /// * `Sec-WebSocket-Accept` is there once and made from our key.
-    /// * `Sec-WebSocket-Protocol`, if there, is there once and names a subprotocol that was offered. A server may leave
-    ///   it out; what that means is up to the application.
-    /// * `Sec-WebSocket-Extensions`, if there, follows its grammar, and something was offered.
+    /// * The status is 101. Redirections and demands for authentication are not followed.
+    /// * `Upgrade` is present once and is `websocket`; `Connection` lists `Upgrade`.
+    /// * `Sec-WebSocket-Accept` is present once and made from our key.
+    /// * `Sec-WebSocket-Protocol`, if present, is present once and names a subprotocol that was offered. A server may omit
+    ///   it; what that means is up to the application.
+    /// * `Sec-WebSocket-Extensions`, if present, follows its grammar, and something was offered.
     ///
     /// # Errors
     /// The first of these that does not hold.
@@ -269,7 +269,7 @@ impl std::fmt::Debug for ServerResponse<'_> {
     }
 }
 
-/// What the server agreed to: frames follow.
+/// What the server agreed to. Frames follow.
 #[derive(Clone, Debug)]
 pub struct Switched<'a> {
     /// One of those that were offered, or none.
@@ -279,7 +279,7 @@ pub struct Switched<'a> {
 }
 
 impl Refusal {
-    /// What a client reports whose server's response the scanner would not take.
+    /// What a client reports if the scanner refused its server's response.
     pub fn cause_in_response(&self) -> HandshakeCause {
         match self.cause() {
             HandshakeCause::HeadTooLarge => HandshakeCause::HeadTooLarge,

@@ -1,4 +1,4 @@
-//! What RFC 6455 asks of a request that wants to become a WebSocket (§4.2.1), and the proof that it has it.
+//! What RFC 6455 asks of a request that wants to become a WebSocket (§4.2.1). No answer is written here.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,11 +12,11 @@ impl Request<'_> {
     /// Checks what §4.2.1 asks of a handshake:
     ///
     /// * `Upgrade` lists `websocket`, or it is 426; the method is GET, or it is 405; `Connection` lists `Upgrade`.
-    /// * `Sec-WebSocket-Version` is there once (else 400) and 13 (else 426).
-    /// * `Sec-WebSocket-Key` is there once: 16 bytes in base64 with its padding.
-    /// * `Sec-WebSocket-Protocol` and `Sec-WebSocket-Extensions`, if there, follow their grammar.
+    /// * `Sec-WebSocket-Version` is present once (else 400) and 13 (else 426).
+    /// * `Sec-WebSocket-Key` is present once: 16 bytes in base64 with its padding.
+    /// * `Sec-WebSocket-Protocol` and `Sec-WebSocket-Extensions`, if present, follow their grammar.
     ///
-    /// What is not said to have another answer has 400. Hashes the key (§4.2.2, step 5.4). Allocates if more than a few
+    /// Where no status is named it is 400. Hashes the key (§4.2.2, step 5.4). Allocates if more than a few
     /// subprotocols are offered.
     pub fn accept(&self) -> Result<Accepted, Refusal> {
         if !self.wants_websocket() {

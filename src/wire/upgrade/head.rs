@@ -1,21 +1,21 @@
-//! Finds the end of a request head, however it is cut, and looks at no byte twice.
+//! Finds the end of a request or response head, however it is cut, and looks at no byte twice. What it says does not enter.
 
 use super::refusal::Refusal;
 use super::token::is_token_byte;
 
-/// How much of a request head is taken.
+/// How large a request head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes from the first of the request line to the empty line, both included.
+    /// Bytes of the request line, the header lines and the empty line.
     pub max_head: usize,
-    /// Header lines, the request line not among them.
+    /// Header lines, without the request line.
     pub max_headers: usize,
 }
 
-/// Looks for the empty line that ends a request head. One per connection, while it has none.
+/// Looks for the empty line that ends a request head. One per connection, until it has a head.
 ///
-/// Two parsers that disagree about where a line or a head ends are what request smuggling is made of. So lines end in
-/// CRLF and nothing else, although RFC 9112 §2.2 would allow a bare LF and empty lines in front.
+/// Request smuggling needs two parsers that disagree about where a line or a head ends. So lines end in CRLF and nothing
+/// else, although RFC 9112 §2.2 would allow a bare LF and empty lines before the request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScanner {
     seen: usize,
@@ -30,7 +30,7 @@ pub struct Head<'a> {
     pub(super) header_lines: usize,
 }
 
-/// Where in the head the next byte stands.
+/// What the next byte of the head may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
     #[default]
@@ -43,7 +43,7 @@ enum Place {
 }
 
 impl Head<'_> {
-    /// Bytes of the head. What lies behind them is the first of the frames.
+    /// Bytes of the head. The first frame follows them.
     #[expect(clippy::len_without_is_empty, reason = "a head is never empty")]
     pub const fn len(&self) -> usize {
         self.bytes.len()
@@ -52,11 +52,11 @@ impl Head<'_> {
 
 impl HeadScanner {
     /// Continues in `bytes`, which are all that have arrived on this connection so far, from its first byte on. `None`:
-    /// the head is not complete. Each byte is looked at once, over all calls. Once it has answered with a head or a
-    /// refusal it will answer the same again.
+    /// the head is not complete. Each byte is looked at once, over all calls. Once it has returned a head or a
+    /// refusal it returns the same again.
     ///
     /// A head that breaks a rule is refused with the byte that shows it, so a TLS greeting on the wrong port does not
-    /// wait for the handshake timeout; one that breaks a limit, as soon as it cannot be kept any more.
+    /// wait for the handshake timeout; one that exceeds a limit, as soon as that is certain.
     pub fn scan<'a>(&mut self, bytes: &'a [u8], limits: &HeadLimits) -> Result<Option<Head<'a>>, Refusal> {
         let mut rest = bytes.get(self.seen..limits.max_head.min(bytes.len())).unwrap_or_default();
         while let [byte, after @ ..] = rest {
@@ -85,7 +85,7 @@ impl HeadScanner {
             (Place::Start, b'\r' | b'\n') => Err(Refusal::EMPTY_LINE),
             (Place::Start, byte) if !is_token_byte(byte) => Err(Refusal::MALFORMED),
             (Place::LineStart, b'\r') => Ok(Place::AfterLastCr),
-            // RFC 9112 §5.2: a server that gets obs-fold rejects it or joins the lines. Joining hides things.
+            // RFC 9112 §5.2: a server rejects obs-fold or joins the lines. Joined lines can hide something from a filter.
             (Place::LineStart, b' ' | b'\t') => Err(Refusal::FOLDED),
             (Place::InLine, b'\r') => Ok(Place::AfterCr),
             (Place::AfterCr, b'\n') => Ok(Place::LineStart),
@@ -107,13 +107,13 @@ impl HeadScanner {
     }
 }
 
-/// A byte that may stand inside a line and means nothing to the scanner. So may a tab, which is rare.
+/// A byte that may be inside a line and has no meaning for the scanner. A tab, which is rare, is handled apart.
 #[inline]
 const fn is_plain(byte: u8) -> bool {
     !byte.is_ascii_control()
 }
 
-/// How many plain bytes come first. Nearly all of a head passes through here, so it goes by eight at a time.
+/// How many plain bytes come first. Nearly all of a head is plain, so it looks at eight bytes at a time.
 fn plain_run(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use httparse::Header;
 
-/// Room for the header lines of one [`Request`](super::Request) or response. Cheap to make: a kilobyte of stack that nobody fills in advance, and
+/// Room for the header lines of one [`Request`](super::Request) or response. Cheap to make: a kilobyte of stack that is not initialised, and
 /// an allocation only for requests that have more lines than fit.
 pub struct HeaderStorage<'a> {
     few: [MaybeUninit<Header<'a>>; HeaderStorage::FEW],
@@ -13,7 +13,7 @@ pub struct HeaderStorage<'a> {
 }
 
 impl HeaderStorage<'_> {
-    /// So many headers need no allocation. Browsers send about 15, proxies add a few.
+    /// The number of headers that need no allocation. Browsers send about 15, proxies add a few.
     pub const FEW: usize = 32;
 }
 
@@ -45,7 +45,7 @@ impl fmt::Debug for HeaderStorage<'_> {
     }
 }
 
-/// Whether one of the lines named `name` holds `token` as an element of its list, in any case.
+/// Whether one of the lines named `name` has `token` in its list, in any case.
 pub(super) fn list_contains(headers: &[Header<'_>], name: &str, token: &str) -> bool {
     values(headers, name).flat_map(elements).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
 }
@@ -55,8 +55,8 @@ pub(super) fn values<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// How often a header that must not be a list is there. Two of them are never as good as one: which of the two holds
-/// is where a proxy and a server may differ.
+/// How often a header occurs that must not be a list. Two of them are an error: a proxy and a server may disagree about
+/// which of the two counts.
 pub(super) enum Single<'a> {
     None,
     One(&'a [u8]),

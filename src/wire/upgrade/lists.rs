@@ -1,4 +1,5 @@
-//! Header values that are lists: tokens (RFC 9110 §5.6.1) and extension offers (§9.1). One pass, whatever the bytes.
+//! Header values that are lists: subprotocols (§11.3.4) and extension offers (§9.1). One pass, whatever the bytes. Which of
+//! them are chosen does not enter.
 
 use std::borrow::Cow;
 use std::{slice, str};
@@ -8,8 +9,8 @@ use httparse::Header;
 use super::headers::trim;
 use super::token::{is_token, is_token_byte};
 
-/// A subprotocol that the client has offered. There is no other way to one than
-/// [`Request::subprotocol`](super::Request::subprotocol) and [`Request::subprotocols`](super::Request::subprotocols).
+/// A subprotocol that the client has offered. It can only come from
+/// [`Request::subprotocol`](super::Request::subprotocol) or [`Request::subprotocols`](super::Request::subprotocols).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subprotocol<'a>(&'a str);
 
@@ -36,8 +37,8 @@ impl<'a> Subprotocols<'a> {
         Self { headers: headers.iter(), line: None, failed: false }
     }
 
-    /// §4.1: if the header is there it names at least one, each is a token, and "MUST all be unique strings". Allocates
-    /// if there are more than a few, to find duplicates by sorting: 8,000 one-letter names are no attack.
+    /// §4.1: if the header is present it names at least one, each is a token, and "MUST all be unique strings". Allocates
+    /// if there are more than a few, to find duplicates by sorting, so that thousands of names take no quadratic time.
     pub(super) fn are_valid(mut self) -> bool {
         const FEW: usize = 8;
         let present = self.headers.clone().any(|header| header.name.eq_ignore_ascii_case(Self::NAME));
@@ -89,25 +90,25 @@ impl<'a> Iterator for Subprotocols<'a> {
     }
 }
 
-/// One extension that the client offers, with the parameters it offers it with (§9.1).
+/// One extension that the client offers, with its parameters (§9.1).
 #[derive(Clone, Debug)]
 pub struct Extension<'a> {
-    /// The extension's registered name, as the client wrote it. Names and parameters are told apart by case (§9.1
-    /// says nothing of folding it).
+    /// The extension's registered name, as the client wrote it. Names and parameters are case-sensitive (§9.1
+    /// does not say otherwise).
     pub name: &'a str,
     parameters: &'a [u8],
 }
 
 impl<'a> Extension<'a> {
-    /// The parameters in order. The same name may come twice: whether that is an error is up to the extension.
+    /// The parameters in order. A name may be repeated: whether that is an error is up to the extension.
     pub const fn parameters(&self) -> Parameters<'a> {
         Parameters { cursor: Cursor { rest: self.parameters } }
     }
 }
 
-/// The parameters of one extension: name, and value if it has one. A value in quotes comes without them.
+/// The parameters of one extension: name, and value if it has one. A quoted value is returned without its quotes.
 ///
-/// Allocates for a value that has a backslash in it, which no sensible client sends.
+/// Allocates for a value with a backslash, which no common client sends.
 #[derive(Clone, Debug)]
 pub struct Parameters<'a> {
     cursor: Cursor<'a>,
@@ -184,7 +185,7 @@ struct Cursor<'a> {
 struct Malformed;
 
 impl<'a> Cursor<'a> {
-    /// Skips what may stand between two elements and says whether there is none.
+    /// Skips what may separate two elements; returns whether there is no further element.
     fn at_end_of_list(&mut self) -> bool {
         while let [b' ' | b'\t' | b',', after @ ..] = self.rest {
             self.rest = after;
@@ -228,7 +229,7 @@ impl<'a> Cursor<'a> {
         Ok(Some((name, Some(value))))
     }
 
-    /// What stands up to the closing quote, its backslashes included.
+    /// Everything up to the closing quote, backslashes included.
     fn quoted(&mut self) -> Result<&'a str, Malformed> {
         let mut length = 0;
         let mut rest = self.rest;

@@ -6,17 +6,17 @@ use super::{refusal::Refusal, request::Request, response::Response, url::is_host
 use crate::config::{Origin, OriginError, Origins};
 
 impl Origins {
-    /// These and no others. Allocates.
+    /// Allows these origins and no others. Allocates.
     ///
     /// # Errors
-    /// If one of them could never match, since it is none that a browser sends: with a path, be it a slash, without a
+    /// If one of them could never match, since no browser sends it: with a path, be it a slash, without a
     /// scheme, with a wildcard, or with a name that is not in ASCII (write it in Punycode).
     pub fn new<S: AsRef<str>>(origins: impl IntoIterator<Item = S>) -> Result<Self, OriginError> {
         let parse = |origin: S| origin.as_ref().parse();
         Ok(Self { allowed: origins.into_iter().map(parse).collect::<Result<_, _>>()?, none: false })
     }
 
-    /// Also requests without an `Origin`. No browser leaves it out, so no page gets in by this.
+    /// Also allows requests without an `Origin`. Browsers always send one, so no page gets in by this.
     #[must_use]
     pub fn or_none(mut self) -> Self {
         self.none = true;
@@ -32,7 +32,7 @@ impl Origins {
         }
     }
 
-    /// The same with an answer for the others: 403.
+    /// As [`Origins::allows`], with an answer for the others: 403.
     ///
     /// ```
     /// use adjourn::{Origins, Upgrade, UpgradeRequest};
@@ -79,7 +79,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// As §6.2 serialises it, and a redundant port besides.
+    /// As §6.2 serialises it; a redundant port is allowed.
     fn of(origin: &'a str) -> Option<Self> {
         let (scheme, authority) = origin.split_once("://")?;
         let of_a_scheme = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -107,7 +107,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Digits and nothing else, and no zero before them.
+/// Digits only, without a leading zero.
 fn port_number(digits: &str) -> Option<u16> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     digits.parse().ok().filter(|_| plain)

@@ -1,9 +1,9 @@
-//! Everything a request can be refused for: status, cause and words, one line each.
+//! Everything that a request can be refused for: status, cause and text, one line each.
 
 use super::response::{ExtraHeader, PLAIN_TEXT, write_framing, write_line, write_status_line};
 use crate::error::HandshakeCause;
 
-/// Why a request is not taken, and the answer that says so.
+/// Why a request is refused, and the answer that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: u16,
@@ -12,7 +12,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The request did not come within `handshake_timeout`.
+    /// The request was not complete within `handshake_timeout`.
     pub const TIMEOUT: Self =
         Self { status: 408, cause: HandshakeCause::Timeout, text: "the request took too long\n" };
 
@@ -30,7 +30,7 @@ impl Refusal {
     pub(super) const HEAD_TOO_LONG: Self = Self::too_large("request head has too many bytes\n");
     pub(super) const TOO_MANY_HEADERS: Self = Self::too_large("request head has too many lines\n");
 
-    // What holds for every request.
+    // For every request.
     pub(super) const HTTP_VERSION: Self =
         Self { status: 505, cause: HandshakeCause::BadRequest, text: "only HTTP/1.1 is spoken here\n" };
     pub(super) const TARGET: Self = Self::bad("request target is not a path\n");
@@ -39,7 +39,7 @@ impl Refusal {
     pub(super) const ORIGIN: Self = Self::bad("Origin must be there at most once, in ASCII\n");
     pub(super) const BODY: Self = Self::bad("requests with a body are not taken\n");
 
-    // What §4.2.1 asks for.
+    // From §4.2.1.
     pub(super) const NOT_AN_UPGRADE: Self =
         Self { status: 426, cause: HandshakeCause::BadRequest, text: "only WebSocket is spoken here\n" };
     pub(super) const OLD_HTTP: Self = Self::bad("WebSocket needs HTTP/1.1\n");
@@ -58,7 +58,7 @@ impl Refusal {
         Self::bad("Sec-WebSocket-Protocol must list tokens, none of them twice\n");
     pub(super) const EXTENSIONS: Self = Self::bad("Sec-WebSocket-Extensions is malformed\n");
 
-    // What an application may ask for.
+    // From the settings.
     /// The request's `Origin` is none of [`Config::origins`](crate::Config::origins).
     pub const FOREIGN_ORIGIN: Self =
         Self { status: 403, cause: HandshakeCause::Rejected, text: "this origin may not connect here\n" };
@@ -71,7 +71,7 @@ impl Refusal {
         Self { status: 431, cause: HandshakeCause::HeadTooLarge, text }
     }
 
-    /// Whether nothing is wrong with the request but that it asks for no WebSocket.
+    /// Whether the request is valid HTTP that does not ask for a WebSocket.
     pub fn is_for_plain_http(&self) -> bool {
         *self == Self::NOT_AN_UPGRADE
     }

@@ -1,4 +1,4 @@
-//! A request head, understood as any HTTP request is (RFC 9110, RFC 9112). Nothing here but `is_upgrade` knows WebSocket.
+//! A request head as HTTP (RFC 9110, RFC 9112). Only `is_upgrade` knows WebSocket.
 
 use std::{fmt, str};
 
@@ -31,7 +31,7 @@ impl<'a> Request<'a> {
     /// * HTTP/1.1, or HTTP/1.0 for a plain request such as a load balancer's probe.
     /// * The target is a path, with or without a query, or an `http` or `https` URL whose authority is that of `Host`
     ///   (RFC 9112 §3.2.2). No `*`, no fragment (§3), only ASCII.
-    /// * One `Host` that could be the name of a server; HTTP/1.0 may leave it out.
+    /// * One `Host` that could be the name of a server; HTTP/1.0 may omit it.
     /// * At most one `Origin` (RFC 6454 §7.3), in ASCII, so that [`origin`](Self::origin) can be relied upon.
     /// * No body: no `Transfer-Encoding`, and no `Content-Length` but a single 0. It would be read as frames.
     ///
@@ -67,7 +67,7 @@ impl<'a> Request<'a> {
         Ok(Self { method, path, query, http_1_1, host, origin, headers })
     }
 
-    /// The method, `GET` for every WebSocket. Told apart by case.
+    /// The method, `GET` for every WebSocket. Case-sensitive.
     pub const fn method(&self) -> &'a str {
         self.method
     }
@@ -82,7 +82,7 @@ impl<'a> Request<'a> {
         self.path
     }
 
-    /// What stands behind the first `?` of the target.
+    /// The target after its first `?`.
     pub const fn query(&self) -> Option<&'a str> {
         self.query
     }
@@ -92,8 +92,8 @@ impl<'a> Request<'a> {
         self.host
     }
 
-    /// The value of `Origin`: the page whose script wants to connect, as every browser says. There is never more than
-    /// one. Compare it as a whole with those you allow; other programs send none, or whatever they like.
+    /// The value of `Origin`: the page whose script wants to connect, as sent by every browser. There is never more than
+    /// one. Compare it as a whole with those you allow; other programs send none, or anything.
     pub const fn origin(&self) -> Option<&'a str> {
         self.origin
     }
@@ -103,7 +103,7 @@ impl<'a> Request<'a> {
         values(self.headers, name).next()
     }
 
-    /// The same as text. `None` also if the value is not UTF-8, so do not conclude from `None` that it is not there.
+    /// As [`Request::header`], as text. `None` also if the value is not UTF-8, so the header may be present.
     pub fn header_text(&self, name: &str) -> Option<&'a str> {
         self.header(name).and_then(|value| str::from_utf8(value).ok())
     }
@@ -204,8 +204,8 @@ fn split_target<'a>(target: &'a str, host: Option<&str>) -> Result<(&'a str, Opt
     Ok((if path.is_empty() { "/" } else { path }, query))
 }
 
-/// What follows the authority of an absolute URL. RFC 9112 §3.2.2 would have it replace `Host`; here the two must
-/// agree, so that there is one answer to "which server" for every reader of the request.
+/// What follows the authority of an absolute URL. By RFC 9112 §3.2.2 it replaces `Host`; here the two must agree, so that
+/// every reader of the request sees the same server.
 fn after_authority<'a>(target: &'a str, host: Option<&str>) -> Result<&'a str, Refusal> {
     let (scheme, rest) = target.split_once("://").ok_or(Refusal::TARGET)?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {

@@ -1,5 +1,5 @@
-//! What goes back to the client: 101, or an answer that ends the connection. Nothing from outside reaches the wire
-//! here without a type that says it can break no line.
+//! What the server sends back: 101, or an answer that ends the connection. Every text of an application has a type that
+//! proves that it can break no line. No request enters.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -36,8 +36,8 @@ pub fn write_switching_protocols(
     out.extend_from_slice(b"\r\n");
 }
 
-/// An HTTP answer of the application's own, after which the connection ends. It cannot be an interim one or a 101, its
-/// headers cannot break out of their lines, and its framing (`Content-Length`, `Connection: close`) is written for it.
+/// An HTTP answer of the application, after which the connection ends. It cannot be an interim one or a 101, its headers
+/// cannot break out of their lines, and the library writes its framing (`Content-Length`, `Connection: close`).
 ///
 /// ```
 /// use adjourn::wire::upgrade::Response;
@@ -57,8 +57,8 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer without a body. Only final statuses, 200 to 599, are allowed. A 426 will name the upgrade that is
-    /// required by itself (RFC 9110 §15.5.22).
+    /// An answer without a body. Only final statuses, 200 to 599, are allowed. The library adds to a 426 which
+    /// upgrade is required (RFC 9110 §15.5.22).
     pub const fn new(status: u16) -> Result<Self, ResponseError> {
         match status {
             200..=599 => Ok(Self { status, headers: Vec::new(), body: Cow::Borrowed(&[]) }),
@@ -77,7 +77,7 @@ impl Response {
         Self { status, headers: vec![PLAIN_TEXT], body: Cow::Borrowed(text.as_bytes()) }
     }
 
-    /// Adds one header line. The same name may come again, as `Set-Cookie` does. Allocates.
+    /// Adds one header line. A name may be repeated, as in `Set-Cookie`. Allocates.
     pub fn header(
         mut self,
         name: impl Into<Cow<'static, str>>,
@@ -146,7 +146,7 @@ impl From<Vec<u8>> for Body {
 }
 
 /// A header line that an application adds to an answer. Checked when it is made: it cannot end its line, and it is
-/// none of those that the library writes, because two of them would mean whatever the next parser makes of it.
+/// none of those that the library writes, because the meaning of two of them would depend on the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtraHeader {
     pub(super) name: Cow<'static, str>,
@@ -213,7 +213,7 @@ pub enum ResponseError {
 pub(super) const PLAIN_TEXT: ExtraHeader =
     ExtraHeader { name: Cow::Borrowed("Content-Type"), value: Cow::Borrowed("text/plain; charset=utf-8") };
 
-/// The headers that say where an answer ends and who speaks what behind it.
+/// The headers that say where an answer ends and which protocol follows it.
 fn is_reserved(name: &str) -> bool {
     const NAMES: [&str; 7] = [
         "Connection",
@@ -254,7 +254,7 @@ pub(super) fn write_status_line(out: &mut Vec<u8>, status: u16) {
         500 => "Internal Server Error",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
-        // RFC 9112 §4: the phrase may be empty, the blank before it may not be missing.
+        // RFC 9112 §4: the phrase may be empty, the blank before it is required.
         _ => "",
     };
     write!(out, "HTTP/1.1 {status} {reason}\r\n").expect("a Vec takes every byte");

@@ -1,4 +1,4 @@
-//! WebSocket URLs (§3): taken apart by hand, because only the plainest form of a URL means anything here.
+//! WebSocket URLs (§3). Parsed by hand, because only a simple form of URL is allowed. No name is resolved here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use thiserror::Error;
 /// The port of `ws://` (§3).
 const DEFAULT_PORT: u16 = 80;
 
-/// A `ws://` URL, checked: what it puts into a request cannot end its line.
+/// A `ws://` URL, checked: no part of it can end a line of a request.
 ///
 /// ```
 /// use adjourn::wire::upgrade::Url;
@@ -57,7 +57,7 @@ impl Url {
         Ok(Self { host: host.into(), port, target })
     }
 
-    /// The host as it stands in the URL: an IPv6 address with its brackets.
+    /// The host as in the URL: an IPv6 address with its brackets.
     pub const fn host(&self) -> &str {
         &self.host
     }
@@ -67,7 +67,7 @@ impl Url {
         self.port
     }
 
-    /// Path and query: what the request line says.
+    /// Path and query, as in the request line.
     pub const fn target(&self) -> &str {
         &self.target
     }
@@ -77,7 +77,7 @@ impl Url {
         self.target.split_once('?').map_or(&self.target, |(path, _)| path)
     }
 
-    /// The host, if it is an address and no name.
+    /// The host, if it is an address.
     pub fn address(&self) -> Option<IpAddr> {
         match inside_brackets(&self.host) {
             Some(inside) => inside.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
