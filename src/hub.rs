@@ -5,8 +5,11 @@
 //!
 //! ```text
 //!   driver      the turn: when what is read, delivered, written, judged and done
+//!     reading        the reading of a turn
 //!     transport      what carries the bytes
-//!     table     the connections, their run queue and event queue
+//!     schedule       who is served when, and who is due
+//!     incoming       what was read, and the events in it
+//!     table     the connections, and their event queue
 //!       handler      what an application is to the loop
 //!       clients      what it may ask of the connections, and what it may know of one
 //!       upgrade      the opening handshake of a server
@@ -25,6 +28,9 @@ mod connecting;
 mod deadlines;
 mod driver;
 mod handler;
+mod incoming;
+mod reading;
+mod schedule;
 mod slot;
 mod slots;
 mod sweep;

@@ -336,3 +336,13 @@ fn a_message_of_a_handle_was_dropped_without_being_counted() {
     server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
     assert_eq!(server.clients().stats().unsent, 1);
 }
+
+/// `listen` after a shutdown said `Ok`, and the listener was closed without a word.
+#[test]
+fn a_listener_was_opened_after_a_shutdown() {
+    let mut server: Server<()> = Server::bind("127.0.0.1:0", Config::default()).expect("a port is free");
+    server.clients().shutdown(ShutdownPlan::hard());
+    server.run(|_, _| {}).expect("the poll works");
+    let listening = server.listen("127.0.0.1:0");
+    assert!(matches!(listening, Err(adjourn::BindError::ShuttingDown)), "{listening:?}");
+}

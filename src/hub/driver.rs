@@ -17,13 +17,14 @@ use std::{io, net::SocketAddr, time::Duration};
 use super::{
     clients::Clients,
     handler::Handler,
+    schedule::Action,
     sweep::ShutdownRequest,
-    table::{Action, Hub, NextRead},
+    table::Hub,
     transport::{Readiness, Transport},
 };
 use crate::{
     config::{Abort, Config},
-    conn::{ConnectRequest, Cursor, Probe},
+    conn::{ConnectRequest, Probe},
     error::ConnectError,
     event::Stats,
     id::ConnectionId,
@@ -33,38 +34,34 @@ use crate::{
 
 /// The loop: all connections of one thread, and the turns in which they live.
 pub struct Driver<D, T> {
-    hub: Hub<D>,
-    transport: T,
+    pub(super) hub: Hub<D>,
+    pub(super) transport: T,
     /// The one receive buffer.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// What was read earlier and is parsed now.
-    held: Vec<u8>,
+    pub(super) held: Vec<u8>,
     /// Where joined messages are lent from.
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     /// What is being parsed. There is something between turns only if a callback has panicked.
-    parsing: Option<Parsing>,
+    pub(super) parsing: Option<Parsing>,
     /// Connects that failed at once: it is the next turn that reports them.
-    failed_connects: Vec<(ConnectionId, io::ErrorKind)>,
+    pub(super) failed_connects: Vec<(ConnectionId, io::ErrorKind)>,
     /// Connections that were read since replies were written last.
-    reads: u32,
+    pub(super) reads: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Parsing {
-    slot: usize,
+pub(super) struct Parsing {
+    pub(super) slot: usize,
     /// `held` if it is not the first bytes of `buffer`.
-    of_buffer: Option<usize>,
+    pub(super) of_buffer: Option<usize>,
 }
 
 /// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches.
 /// They wait until there are this many bytes of them, which suits the caches, too ...
-const BATCH_BYTES: usize = 16 << 10;
+pub(super) const BATCH_BYTES: usize = 16 << 10;
 /// ... or this many connections were read, or the coarse clock has moved.
-const BATCH_READS: u32 = 64;
-/// From this many missing bytes on, a message is read straight into its own buffer.
-const DIRECT: u64 = 32 << 10;
-/// The most that is read straight into a message's own buffer at once.
-const DIRECT_READ: usize = 256 << 10;
+pub(super) const BATCH_READS: u32 = 64;
 /// A shorter callback is nobody's fault.
 const NOTEWORTHY: Duration = Duration::from_millis(10);
 
@@ -297,7 +294,7 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
     #[inline]
-    fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
+    pub(super) fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
         let Some(took) = self.transport.lap() else { return false };
         let now = self.transport.now();
         self.hub.callback_returned(now);
@@ -308,155 +305,17 @@ impl<D, T: Transport> Driver<D, T> {
         true
     }
 
-    /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a short read has
-    /// something behind it: a FIN, an error. Returns whether all was read.
-    fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> bool {
-        self.hub.begin_read(slot);
-        let drained = match self.read_share(slot, ended, handler) {
-            Ok(drained) => drained,
-            Err(error) => {
-                self.read_last(slot, error.kind(), handler);
-                true
-            }
-        };
-        self.hub.finish_read();
-        let ticked = self.lap(|hub| hub.id_at(slot));
-        self.reads += 1;
-        if self.reads >= BATCH_READS || ticked || self.hub.corked() >= BATCH_BYTES {
-            self.write_batch(handler);
-        }
-        drained
-    }
-
-    /// # Errors
-    /// Those of a write.
-    fn read_share<H: Handler<Data = D>>(
-        &mut self,
-        slot: usize,
-        ended: bool,
-        handler: &mut H,
-    ) -> io::Result<bool> {
-        loop {
-            match self.hub.next_read(slot, &mut self.held) {
-                NextRead::Socket => {}
-                NextRead::Held => {
-                    self.feed(slot, None, handler);
-                    self.held = Vec::new();
-                    if self.hub.is_over_budget() {
-                        self.hub.put_off_read(slot);
-                        return Ok(false);
-                    }
-                    continue;
-                }
-                NextRead::None => break,
-                NextRead::Later => {
-                    self.hub.put_off_read(slot);
-                    return Ok(false);
-                }
-            }
-            let read = self.read_once(slot, handler);
-            let drained = matches!(read, Ok(Read::Short)) && !ended;
-            match read {
-                Ok(Read::Full | Read::Short) => {}
-                Ok(Read::Eof) => {
-                    self.write_now(slot, 0)?;
-                    if self.hub.has_put_off_write(slot) {
-                        // The FIN stays where it is until the replies have had their chance.
-                        self.hub.put_off_read(slot);
-                        return Ok(false);
-                    }
-                    self.hub.handle_eof(slot);
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.write_now(slot, 0)?;
-                    self.hub.handle_reset(slot, error.kind());
-                    break;
-                }
-            }
-            self.write_now(slot, BATCH_BYTES)?;
-            if drained {
-                break;
-            }
-            if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot);
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn read_once<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> io::Result<Read> {
-        if let Some((message, left)) = self.hub.direct(slot, DIRECT) {
-            let from = message.len();
-            // It grows with what arrives, never by what was announced.
-            let asked = usize::try_from(left).unwrap_or(usize::MAX).min(from.clamp(1, DIRECT_READ));
-            message.resize(from + asked, 0);
-            let result = self.transport.read(slot, message.get_mut(from..).unwrap_or_default());
-            message.truncate(from + result.as_ref().copied().unwrap_or(0));
-            let n = result?;
-            if n > 0 {
-                self.hub.handle_readable(slot, n);
-                let mut cursor = Cursor::new(&mut [], &mut self.scratch);
-                if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
-                    self.hub.note_callback_begins();
-                    handler.on_event(&mut Clients::new(&mut self.hub), event);
-                }
-                self.deliver(handler);
-            }
-            return Ok(Read::of(n, asked));
-        }
-        let n = self.transport.read(slot, &mut self.buffer)?;
-        if n > 0 {
-            self.hub.handle_readable(slot, n);
-            self.feed(slot, Some(n), handler);
-        }
-        Ok(Read::of(n, self.buffer.len()))
-    }
-
-    /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it.
-    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, of_buffer: Option<usize>, handler: &mut H) {
-        self.parsing = Some(Parsing { slot, of_buffer });
-        let Self { hub, buffer, held, scratch, .. } = self;
-        let bytes = match of_buffer {
-            Some(n) => buffer.get_mut(..n).unwrap_or_default(),
-            None => held.as_mut_slice(),
-        };
-        hub.begin_parsing(bytes.len());
-        let mut cursor = Cursor::new(bytes, scratch);
-        deliver(hub, handler);
-        while let Some(event) = hub.next(slot, &mut cursor, handler) {
-            hub.note_callback_begins();
-            handler.on_event(&mut Clients::new(hub), event);
-            deliver(hub, handler);
-            hub.hold_if_inflated(slot, &mut cursor);
-        }
-        deliver(hub, handler);
-        self.parsing = None;
-    }
-
     /// Delivers what waits.
-    fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+    pub(super) fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         deliver(&mut self.hub, handler);
     }
 
-    /// A write has failed: what the peer sent before it went away, its Close perhaps, comes first.
-    fn read_last<H: Handler<Data = D>>(&mut self, slot: usize, kind: io::ErrorKind, handler: &mut H) {
-        while self.hub.wants_read(slot)
-            && matches!(self.read_once(slot, handler), Ok(Read::Full | Read::Short))
-        {}
-        self.hub.handle_reset(slot, kind);
-        self.deliver(handler);
-    }
-
     /// Writes what was queued for a slot, if that is at least `worth` bytes.
-    fn write_now(&mut self, slot: usize, worth: usize) -> io::Result<()> {
+    pub(super) fn write_now(&mut self, slot: usize, worth: usize) -> io::Result<()> {
         if self.hub.wants_write(slot, worth) { self.write(slot) } else { Ok(()) }
     }
 
-    fn write(&mut self, slot: usize) -> io::Result<()> {
+    pub(super) fn write(&mut self, slot: usize) -> io::Result<()> {
         let Self { hub, transport, .. } = self;
         let done = hub.transmit(slot, &mut |slices| {
             loop {
@@ -470,7 +329,7 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// Writes the replies that wait for each other.
-    fn write_batch<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+    pub(super) fn write_batch<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.reads = 0;
         while let Some(slot) = self.hub.poll_write() {
             if let Err(error) = self.write(slot) {
@@ -577,29 +436,10 @@ const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
     None
 }
 
-fn deliver<D, H: Handler<Data = D>>(hub: &mut Hub<D>, handler: &mut H) {
+pub(super) fn deliver<D, H: Handler<Data = D>>(hub: &mut Hub<D>, handler: &mut H) {
     while let Some(event) = hub.poll_event() {
         hub.note_callback_begins();
         handler.on_event(&mut Clients::new(hub), event);
-    }
-}
-
-/// How a read went.
-enum Read {
-    /// The buffer was filled: there may be more.
-    Full,
-    /// There is no more for now.
-    Short,
-    Eof,
-}
-
-impl Read {
-    const fn of(n: usize, asked: usize) -> Self {
-        match n {
-            0 => Self::Eof,
-            n if n < asked => Self::Short,
-            _ => Self::Full,
-        }
     }
 }
 
@@ -612,7 +452,7 @@ mod tests {
     use super::*;
     use crate::{
         event::Event,
-        handler::{Upgrade, UpgradeRequest},
+        hub::{Upgrade, UpgradeRequest},
     };
 
     struct Quiet;

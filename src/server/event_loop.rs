@@ -122,8 +122,11 @@ impl<D: 'static> Server<D> {
     /// Listens on one more address. Returns the address bound, with the port that the system chose for port 0.
     ///
     /// # Errors
-    /// If the address cannot be resolved or bound.
+    /// If the address cannot be resolved or bound, or a shutdown has closed the listeners.
     pub fn listen(&mut self, address: impl ToSocketAddrs) -> Result<SocketAddr, BindError> {
+        if !self.driver.is_listening() {
+            return Err(BindError::ShuttingDown);
+        }
         let token = Token(LISTENERS - self.listeners.len());
         let config = self.driver.config().clone();
         let registry = self.driver.transport().poll.registry();

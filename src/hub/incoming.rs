@@ -1,0 +1,155 @@
+//! What was read: where the next bytes come from, and the events in them.
+
+use super::{handler::Handler, table::Hub};
+use crate::{
+    conn::{Cursor, Item, State},
+    event::{Data, Event, Message},
+    id::ConnectionId,
+    wire::header::Opcode,
+};
+
+/// Where the next bytes of a connection come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextRead {
+    Socket,
+    /// They were read before.
+    Held,
+    /// It is not to be read.
+    None,
+    /// It has had its share of the turn.
+    Later,
+}
+
+impl<D> Hub<D> {
+    /// Whether the socket of this slot is to be read now. If not, an [`Action::Read`] will say when.
+    pub(super) fn wants_read(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.wants_read())
+    }
+
+    /// Where the next bytes of a slot come from, and takes that read off its share of the turn. What was read earlier, and
+    /// could not be parsed because the connection was paused, is moved to `held`.
+    #[inline]
+    pub(super) fn next_read(&mut self, slot: usize, held: &mut Vec<u8>) -> NextRead {
+        let (turn, most) = (self.turn.number, self.config.reads_per_turn.max(1));
+        let Some(entry) = self.slots.get_mut(slot) else { return NextRead::None };
+        let reads = entry.share.of(turn).reads;
+        let holds = entry.conn.has_held_to_parse();
+        if !holds && !entry.conn.wants_read() {
+            return NextRead::None;
+        }
+        if u32::from(reads) >= most {
+            return NextRead::Later;
+        }
+        entry.share.reads = reads.saturating_add(1);
+        if holds {
+            *held = entry.conn.take_held();
+            return NextRead::Held;
+        }
+        NextRead::Socket
+    }
+
+    /// Keeps bytes that were read and not parsed for the next turn.
+    pub(super) fn hold(&mut self, slot: usize, bytes: &[u8]) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.hold(bytes);
+        }
+        self.put_off_read(slot);
+    }
+
+    /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to
+    /// `handler` at once. Deliver what [`Hub::poll_event`] has before each call.
+    pub(super) fn next<'c, H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        cursor: &'c mut Cursor<'_>,
+        handler: &mut H,
+    ) -> Option<Event<'c>> {
+        if cursor.remaining() == 0 {
+            return None;
+        }
+        let conn = &self.slots.get(slot)?.conn;
+        if conn.state() == State::Connecting {
+            if conn.is_client() {
+                self.next_response(slot, cursor);
+            } else {
+                self.next_head(slot, cursor, handler);
+            }
+            if !self.notes.is_empty() {
+                return self.poll_event();
+            }
+        }
+        let (item, id, closing, inflates) = self.with(slot, |conn, cx| {
+            let item = conn.next(cursor, cx);
+            (item, cx.id, conn.state() != State::Open, conn.coding().is_some())
+        })?;
+        let item = item?;
+        self.turn.unparsed = cursor.remaining();
+        if inflates && matches!(item, Item::JoinedMessage(_)) {
+            // A few bytes may inflate to many.
+            self.turn.bytes = self.turn.bytes.saturating_sub(cursor.scratch().len());
+            self.turn.inflated = true;
+        }
+        Some(to_event(item, id, closing, cursor))
+    }
+
+    /// If the rest of a large message is due on this slot: the buffer to append it to as it comes from the socket,
+    /// and how many bytes are due. Then call [`Hub::handle_direct`].
+    pub(super) fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+        let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
+        self.cork.spares.lend(message);
+        Some((message, left))
+    }
+
+    /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
+    pub(super) fn handle_direct<'c>(
+        &mut self,
+        slot: usize,
+        from: usize,
+        cursor: &'c mut Cursor<'_>,
+    ) -> Option<Event<'c>> {
+        let (item, id, closing) = self.with(slot, |conn, cx| {
+            let item = conn.handle_direct(from, cursor, cx);
+            (item, cx.id, conn.state() != State::Open)
+        })?;
+        Some(to_event(item?, id, closing, cursor))
+    }
+
+    /// `n` bytes of this slot were read.
+    pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
+        self.turn.bytes = self.turn.bytes.saturating_sub(n);
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.note_inbound(n, self.now);
+        }
+    }
+
+    /// `n` bytes are about to be parsed.
+    pub(super) const fn begin_parsing(&mut self, n: usize) {
+        self.turn.unparsed = n;
+    }
+
+    /// If the turn is over its budget because of what was inflated: keeps the rest of a read for the next turn.
+    pub(super) fn hold_if_inflated(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
+        if self.turn.inflated && self.is_over_budget() && cursor.remaining() > 0 {
+            self.hold(slot, cursor.take_all());
+        }
+    }
+}
+
+fn to_event<'c>(item: Item<'c>, id: ConnectionId, closing: bool, cursor: &'c mut Cursor<'_>) -> Event<'c> {
+    match item {
+        Item::Message(kind, payload) => {
+            Event::Message { id, message: Message { kind, data: Data::Borrowed(payload) }, closing }
+        }
+        Item::JoinedMessage(kind) => {
+            Event::Message { id, message: Message { kind, data: Data::Scratch(cursor.scratch()) }, closing }
+        }
+        Item::Control(opcode, payload) => control_event(opcode, id, payload),
+        Item::JoinedControl(opcode, at) => {
+            control_event(opcode, id, cursor.scratch().get(at..).unwrap_or_default())
+        }
+    }
+}
+
+fn control_event(opcode: Opcode, id: ConnectionId, payload: &[u8]) -> Event<'_> {
+    if opcode == Opcode::Ping { Event::Ping { id, payload } } else { Event::Pong { id, payload } }
+}

@@ -1,0 +1,359 @@
+//! Who is served when: the run queue, the shares and budgets of a turn, and what is due.
+//!
+//! ```text
+//!   run        this turn's. What is urgent (an abort, a FIN, a release) always stands here
+//!   unserved   the next turn's: had nothing of this one because its budget was used up. They come first
+//!   served     the next turn's: have had their share of this one
+//! ```
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    time::Duration,
+};
+
+use super::{
+    slot::{Share, Slot},
+    table::{Hub, ROOM, Turn, list},
+};
+use crate::{
+    config::Abort,
+    conn::{Conn, Listed, Probe, State, Todo, Transmitted},
+    time::Time,
+};
+
+/// What a driver has to do next for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Deliver what [`Hub::poll_event`] has now.
+    Deliver,
+    /// Offer what is queued to the kernel.
+    Write(usize),
+    /// Read from this slot's socket although it has not become readable anew.
+    Read(usize),
+    /// Find or connect to what [`Hub::target`] says.
+    Connect(usize),
+    /// Shut down the sending side.
+    Fin(usize),
+    /// End it in this style, never [`Abort::Auto`].
+    Abort(usize, Abort),
+    /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
+    Release(usize, bool),
+}
+
+/// A slot whose deadline is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judgement {
+    pub(super) slot: usize,
+    /// Where the connection is in its life, before it is probed.
+    state: State,
+    pub(super) probe: Probe,
+}
+
+impl<D> Hub<D> {
+    /// A turn begins: what the one before put off is served first, and every share is whole again.
+    pub(super) fn begin_turn(&mut self) {
+        self.finish_read();
+        self.turn = Turn {
+            number: self.turn.number.wrapping_add(1),
+            bytes: self.config.turn_bytes,
+            callbacks: self.config.turn_callbacks,
+            judgements: 0,
+            unparsed: 0,
+            inflated: false,
+        };
+        while let Some(key) = self.unserved.pop_front().or_else(|| self.served.pop_front()) {
+            if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
+                && conn.listed == Listed::Next
+            {
+                conn.listed = Listed::Now;
+                self.run.push_back(key);
+            }
+        }
+    }
+
+    /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
+    pub(super) fn set_now(&mut self, now: Time) {
+        self.began_closing.clear();
+        self.now = self.now.max(now);
+    }
+
+    /// The clock was read after a callback: what it has asked for begins now. Timers of connections that began to close
+    /// since the clock was read last start at `now`.
+    pub(super) fn callback_returned(&mut self, now: Time) {
+        let by = now.since(self.now);
+        self.now = self.now.max(now);
+        if self.began_closing.is_empty() {
+            return;
+        }
+        for key in self.began_closing.drain(..) {
+            if let Some(entry) = self.slots.get_mut(key as usize) {
+                entry.conn.shift_timers(by);
+            }
+        }
+        self.began_closing.shrink_to(ROOM);
+    }
+
+    /// Whether a connection began to close since the clock was read last.
+    pub(super) const fn has_unarmed(&self) -> bool {
+        !self.began_closing.is_empty()
+    }
+
+    /// The turn has done as much as one may: the rest is the next one's.
+    #[inline]
+    pub(super) const fn is_over_budget(&self) -> bool {
+        self.turn.bytes == 0 || self.turn.callbacks == 0
+    }
+
+    /// A callback is about to be called.
+    #[inline]
+    pub(super) const fn note_callback_begins(&mut self) {
+        self.turn.callbacks = self.turn.callbacks.saturating_sub(1);
+    }
+
+    /// The turn has called as many callbacks as one may.
+    pub(super) const fn is_out_of_callbacks(&self) -> bool {
+        self.turn.callbacks == 0
+    }
+
+    /// What is left to read of this slot is the next turn's.
+    pub(super) fn put_off_read(&mut self, slot: usize) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        entry.conn.todo.add(Todo::READ);
+        self.put_off(slot);
+    }
+
+    /// Moves a slot to the next turn's run queue.
+    pub(super) fn put_off(&mut self, slot: usize) {
+        let turn = self.turn.number;
+        if let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
+            && entry.conn.listed != Listed::Next
+            && !entry.conn.todo.is_urgent()
+        {
+            entry.conn.listed = Listed::Next;
+            let queue = if entry.share.of(turn).is_whole() { &mut self.unserved } else { &mut self.served };
+            queue.push_back(key);
+        }
+    }
+
+    /// A slot is about to be read: it does not enter the run queue before [`Hub::finish_read`].
+    pub(super) fn begin_read(&mut self, slot: usize) {
+        self.reading = u32::try_from(slot).ok();
+    }
+
+    pub(super) fn finish_read(&mut self) {
+        if let Some(key) = self.reading.take()
+            && let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
+        {
+            list(conn, key, &mut self.run);
+        }
+    }
+
+    /// Offers what is queued for this slot to `writer`, within its share of the turn. `writer` returns how much it took.
+    ///
+    /// # Errors
+    /// The writer's, other than `WouldBlock`. Read what the peer may have sent before, then call
+    /// [`Hub::handle_reset`].
+    pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
+    where
+        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+    {
+        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
+        let done = self.with_if(
+            slot,
+            |_| true,
+            |conn, share, cx| {
+                let share = share.of(turn);
+                conn.todo.take(Todo::WRITE);
+                let done = conn.transmit(share.writable(most), cx, writer)?;
+                share.note_written(done.bytes);
+                if done.more {
+                    conn.todo.add(Todo::WRITE);
+                }
+                io::Result::Ok(done)
+            },
+        );
+        let done = done.unwrap_or(Ok(Transmitted::default()))?;
+        self.turn.bytes = self.turn.bytes.saturating_sub(done.bytes);
+        Ok(done)
+    }
+
+    /// Whether a write is pending for this slot, its share of the turn allows it, and it is worth at least `worth` bytes:
+    /// to write before the end of its input is dealt with, or while much is still in the processor's caches.
+    pub(super) fn wants_write(&mut self, slot: usize, worth: usize) -> bool {
+        let turn = self.turn.number;
+        self.slots.get_mut(slot).is_some_and(|entry| {
+            entry.conn.todo.has(Todo::WRITE)
+                && entry.conn.buffered_amount() >= worth
+                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) > 0
+        })
+    }
+
+    /// Whether a write is pending for this slot that must wait for the next turn.
+    pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
+        let turn = self.turn.number;
+        self.slots.get_mut(slot).is_some_and(|entry| {
+            entry.conn.todo.has(Todo::WRITE)
+                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) == 0
+        })
+    }
+
+    /// Bytes that were queued in this turn and wait to be written.
+    pub(super) const fn corked(&self) -> usize {
+        self.cork.bytes.len()
+    }
+
+    /// The next slot for which a write is all that is pending, in the middle of a turn: for writes that are not to wait for
+    /// the turn's end. `None` leaves the rest to [`Hub::poll_action`].
+    pub(super) fn poll_write(&mut self) -> Option<usize> {
+        loop {
+            let slot = *self.run.front()? as usize;
+            if let Some(slot) = self.poll_mere_write(slot) {
+                return Some(slot);
+            }
+            // What was written at once may still be listed, and must not keep the others waiting.
+            let entry = self.slots.get_mut(slot);
+            if entry.as_ref().is_some_and(|entry| !entry.conn.todo.is_idle()) {
+                return None;
+            }
+            self.run.pop_front();
+            if let Some(entry) = entry {
+                entry.conn.listed = Listed::No;
+            }
+        }
+    }
+
+    /// Takes the slot at the front of the run queue if a write is all that is pending for it, and may be done now.
+    #[inline]
+    fn poll_mere_write(&mut self, slot: usize) -> Option<usize> {
+        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
+        let over = self.is_over_budget();
+        let entry = self.slots.get_mut(slot)?;
+        let now = entry.conn.todo == Todo::only_write() && entry.conn.listed == Listed::Now;
+        if !now || over || entry.share.of(turn).writable(most) == 0 {
+            return None;
+        }
+        self.run.pop_front();
+        entry.conn.listed = Listed::No;
+        entry.conn.todo.take(Todo::WRITE);
+        Some(slot)
+    }
+
+    /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
+    /// slice of them.
+    pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
+        if self.turn.judgements >= self.config.sweep_slice.max(1)
+            || (self.turn.judgements > 0 && self.is_over_budget())
+        {
+            return None;
+        }
+        let slot = self.deadlines.first_due(self.now)? as usize;
+        self.turn.judgements += 1;
+        let entry = self.slots.get_mut(slot)?;
+        let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
+        let probe = if due { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
+        if probe.read || probe.write {
+            // Whatever it has had of this turn: a probe is a share of its own.
+            entry.share = Share::whole(self.turn.number);
+        }
+        Some(Judgement { slot, state: entry.conn.state(), probe })
+    }
+
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: an answer to our Close
+    /// was looked for, and there is more to read than one turn may.
+    pub(super) fn judge(&mut self, Judgement { slot, state, .. }: Judgement, unread: bool) {
+        let Ok(key) = u32::try_from(slot) else { return };
+        let due = self.with(slot, |conn, cx| {
+            // What the probe has brought about may be due as well, but it was not probed.
+            let due = conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
+            if due && unread && conn.may_be_probed_again() {
+                conn.handle_flush_budget(cx);
+            } else if due {
+                conn.handle_timeout(cx);
+            }
+            conn.todo.take(Todo::ALARM);
+            conn.deadline(cx.config)
+        });
+        match due.flatten() {
+            // What is due again at once is due in the next turn, when there has been a chance to write.
+            Some(at) => self.deadlines.set(key, at.max(self.now.after(Duration::from_micros(1)))),
+            None => self.deadlines.remove(key),
+        }
+    }
+
+    /// Whether there is something for this turn to deliver or do.
+    #[inline]
+    pub(super) fn has_work(&self) -> bool {
+        self.has_events() || !self.run.is_empty()
+    }
+
+    /// Whether an event waits to be delivered.
+    pub(super) fn has_undelivered(&self) -> bool {
+        !self.notes.is_empty()
+    }
+
+    /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
+    pub(super) fn has_more(&self) -> bool {
+        !(self.notes.is_empty() && self.run.is_empty() && self.unserved.is_empty() && self.served.is_empty())
+            || self.reading.is_some()
+    }
+
+    /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call. When the turn is over its budget, or a
+    /// connection over its share, what can wait is put off.
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.drop_data();
+        while let Some(&key) = self.run.front() {
+            let slot = key as usize;
+            // Most of them.
+            if let Some(slot) = self.poll_mere_write(slot) {
+                return Some(Action::Write(slot));
+            }
+            if let Some(action) = self.action(slot) {
+                return Some(action);
+            }
+            self.run.pop_front();
+            if let Some(entry) = self.slots.get_mut(slot)
+                && entry.conn.listed == Listed::Now
+            {
+                entry.conn.listed = Listed::No;
+                if !entry.conn.todo.is_idle() {
+                    self.put_off(slot);
+                }
+            }
+        }
+        // After a sweep of many there is no need for so much room.
+        if self.run.capacity() > ROOM || self.notes.capacity() > ROOM {
+            (self.run, self.notes) = <(VecDeque<_>, VecDeque<_>)>::default();
+        }
+        None
+    }
+
+    fn action(&mut self, slot: usize) -> Option<Action> {
+        let (turn, over) = (self.turn.number, self.is_over_budget());
+        let entry = self.slots.get_mut(slot)?;
+        let share = *entry.share.of(turn);
+        let todo = &mut entry.conn.todo;
+        if todo.take(Todo::ABORT) {
+            Some(Action::Abort(slot, entry.conn.abort_due()))
+        } else if !over && share.writable(self.config.write_bytes_per_turn) > 0 && todo.take(Todo::WRITE) {
+            Some(Action::Write(slot))
+        } else if todo.take(Todo::FIN) {
+            Some(Action::Fin(slot))
+        } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ)
+        {
+            Some(Action::Read(slot))
+        } else if todo.take(Todo::CONNECT) {
+            Some(Action::Connect(slot))
+        } else if todo.take(Todo::RELEASE) {
+            self.run.pop_front();
+            let reset = self.free(slot);
+            Some(Action::Release(slot, reset))
+        } else if !over && !share.drained && todo.take(Todo::DRAIN) {
+            entry.share.of(turn).drained = true;
+            self.with(slot, Conn::report_drain);
+            Some(Action::Deliver)
+        } else {
+            None
+        }
+    }
+}
