@@ -99,7 +99,8 @@ pub struct Config {
     pub read_buffer: usize,
     /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
     pub reads_per_turn: u32,
-    /// Bytes written per connection and turn before others get theirs. 256 KiB: as much as it may read.
+    /// Bytes written per connection and turn before others get theirs. 1 MiB and 64 KiB: a message of 1 MiB leaves in one
+    /// piece, while it is in the processor's caches; in pieces of 256 KiB it cost a sixth more.
     pub write_bytes_per_turn: usize,
     /// Bytes that all connections together read, inflate and write in one turn of the loop; what exceeds them waits for the
     /// next turn. 4 MiB: about a millisecond of the kernel's time, so that deadlines and others' commands come that soon.
@@ -159,7 +160,7 @@ impl Default for Config {
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,
             reads_per_turn: 4,
-            write_bytes_per_turn: 256 << 10,
+            write_bytes_per_turn: (1 << 20) + (64 << 10),
             turn_bytes: 4 << 20,
             turn_callbacks: 4096,
             sweep_slice: 4096,

@@ -43,6 +43,7 @@ pub(crate) const BENCHES: &[Bench] = &[
     bench("turn/compressed-2KiB", "message", TIMES, compressed),
     bench("broadcast/100", "delivery", 100, || broadcast(100)),
     bench("broadcast/10000", "delivery", MANY, || broadcast(MANY)),
+    bench("broadcast/10-of-a-former-10000", "delivery", 10, broadcast_after_a_peak),
     bench("connection/accept-and-upgrade", "connection", TIMES, || join(0, REQUEST)),
     bench("connection/accept-and-upgrade-browser", "connection", TIMES, || join(0, BROWSER)),
     bench("connection/accept-and-upgrade-beside-10000", "connection", TIMES, || join(MANY, REQUEST)),
@@ -160,6 +161,20 @@ fn broadcast(n: u32) -> Round {
         crowd.begin();
         let done = crowd.driver.clients().broadcast(&[b'a'; 125], |_| true);
         assert_eq!(done.sent, n as usize, "it is for all");
+        crowd.end();
+    })
+}
+
+/// A message for the few that are left of a crowd.
+fn broadcast_after_a_peak() -> Round {
+    let mut crowd = Crowd::open(Config::default(), MANY, REQUEST);
+    crowd.driver.clients().terminate_where(|client| client.id().slot() % 1000 != 999);
+    crowd.rest();
+    assert_eq!(crowd.driver.stats().total(), 10, "ten are left");
+    again(move || {
+        crowd.begin();
+        let done = crowd.driver.clients().broadcast(&[b'a'; 125], |_| true);
+        assert_eq!(done.sent, 10, "it is for all");
         crowd.end();
     })
 }

@@ -259,9 +259,12 @@ impl<D, T: Transport> Driver<D, T> {
             }
             self.hub.handle_writable(slot);
         }
+        if readiness.ended {
+            self.hub.note_ended(slot);
+        }
         if readiness.readable || readiness.ended {
             if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot);
+                self.hub.put_off_read(slot, readiness.ended);
             } else {
                 self.read(slot, readiness.ended, handler);
             }
@@ -385,8 +388,8 @@ impl<D, T: Transport> Driver<D, T> {
                         self.read_last(slot, error.kind(), handler);
                     }
                 }
-                Some(Action::Read(slot)) => {
-                    self.read(slot, true, handler);
+                Some(Action::Read(slot, ended)) => {
+                    self.read(slot, ended, handler);
                 }
                 Some(Action::Connect(slot)) => self.begin_connect(slot),
                 Some(Action::Fin(slot)) => self.transport.shutdown_write(slot),

@@ -53,7 +53,7 @@ impl<D> Hub<D> {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.conn.hold(bytes);
         }
-        self.put_off_read(slot);
+        self.put_off_read(slot, true);
     }
 
     /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to

@@ -52,14 +52,14 @@ impl<D, T: Transport> Driver<D, T> {
                     self.feed(slot, None, handler);
                     self.held = Vec::new();
                     if self.hub.is_over_budget() {
-                        self.hub.put_off_read(slot);
+                        self.hub.put_off_read(slot, ended);
                         return Ok(false);
                     }
                     continue;
                 }
                 NextRead::None => break,
                 NextRead::Later => {
-                    self.hub.put_off_read(slot);
+                    self.hub.put_off_read(slot, ended);
                     return Ok(false);
                 }
             }
@@ -71,7 +71,7 @@ impl<D, T: Transport> Driver<D, T> {
                     self.write_now(slot, 0)?;
                     if self.hub.has_put_off_write(slot) {
                         // The FIN stays where it is until the replies have had their chance.
-                        self.hub.put_off_read(slot);
+                        self.hub.put_off_read(slot, ended);
                         return Ok(false);
                     }
                     self.hub.handle_eof(slot);
@@ -90,7 +90,7 @@ impl<D, T: Transport> Driver<D, T> {
                 break;
             }
             if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot);
+                self.hub.put_off_read(slot, ended);
                 return Ok(false);
             }
         }

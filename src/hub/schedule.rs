@@ -29,8 +29,9 @@ pub(super) enum Action {
     Deliver,
     /// Offer what is queued to the kernel.
     Write(usize),
-    /// Read from this slot's socket although it has not become readable anew.
-    Read(usize),
+    /// Read from this slot's socket although it has not become readable anew. The flag: a FIN or an error may come after
+    /// a short read.
+    Read(usize, bool),
     /// Find or connect to what [`Hub::target`] says.
     Connect(usize),
     /// Shut down the sending side.
@@ -116,11 +117,20 @@ impl<D> Hub<D> {
         self.turn.callbacks == 0
     }
 
-    /// What is left to read of this slot is the next turn's.
-    pub(super) fn put_off_read(&mut self, slot: usize) {
+    /// What is left to read of this slot is the next turn's. `ended`: a FIN or an error may come after a short read.
+    pub(super) fn put_off_read(&mut self, slot: usize, ended: bool) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
+        let is_pending = entry.conn.todo.has(Todo::READ);
+        entry.short_read_drains = !ended && (!is_pending || entry.short_read_drains);
         entry.conn.todo.add(Todo::READ);
         self.put_off(slot);
+    }
+
+    /// A FIN or an error of this slot's socket has become known.
+    pub(super) fn note_ended(&mut self, slot: usize) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.short_read_drains = false;
+        }
     }
 
     /// Moves a slot to the next turn's run queue.
@@ -341,7 +351,7 @@ impl<D> Hub<D> {
             Some(Action::Fin(slot))
         } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ)
         {
-            Some(Action::Read(slot))
+            Some(Action::Read(slot, !std::mem::take(&mut entry.short_read_drains)))
         } else if todo.take(Todo::CONNECT) {
             Some(Action::Connect(slot))
         } else if todo.take(Todo::RELEASE) {
