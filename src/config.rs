@@ -63,7 +63,7 @@ pub struct Config {
     pub on_peer_close: OnPeerClose,
     /// Who answers the peer's Close. Auto: this crate.
     pub answer: Answer,
-    /// What becomes of messages that arrive after `close`. Deliver: the peer sent them in good faith.
+    /// What becomes of messages that arrive after `close`. Deliver: the peer sent them before it knew.
     pub closing_data: ClosingData,
     /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
     pub closing_bytes: u64,
@@ -208,7 +208,7 @@ pub struct Deflate {
     /// The largest window of the server, 8 to 15 bits; the client may ask for less. 15: a smaller one makes messages
     /// larger and saves little, since a compressor with 9 bits still takes 245 KiB.
     pub server_max_window_bits: u8,
-    /// The largest window of the client, 8 to 15 bits. With less than 15, an offer of a client that would not obey is
+    /// The largest window of the client, 8 to 15 bits. With less than 15, an offer of a client that cannot be limited is
     /// declined. 15: an inflater's memory does not depend on it.
     pub client_max_window_bits: u8,
 }
@@ -254,7 +254,7 @@ pub struct ControlRate {
     /// In the long run. 1,000: a Ping behind every message of a busy peer, and far above any heartbeat.
     pub per_second: u32,
     /// At once. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
-    /// a peer in good faith saves up while it is not read from.
+    /// an honest peer sends while it is not read from.
     pub burst: u32,
 }
 

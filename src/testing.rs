@@ -1,6 +1,6 @@
 //! One connection without a socket, for tests and fuzzers of your own handler.
 //!
-//! A [`Session`] feeds bytes to the very hub that serves, with time as a parameter and a kernel that takes as much as it is told to, and
+//! A [`Session`] feeds bytes to the very hub that serves, with time as a parameter and a kernel that takes as much as it is allowed to, and
 //! collects what the connection writes. Nothing in it is random, and nothing waits.
 //!
 //! ```
@@ -103,7 +103,7 @@ const MANY: usize = 10_000;
 /// Turns that one call takes, at most. A handler that sends whenever there is room never comes to rest by itself.
 const AT_ONCE: usize = 100;
 
-/// A clock that stands still until it is told otherwise. Its clones are the same clock: a handler that has one can be slow.
+/// A clock that stands still until [`Clock::pass`] is called. Its clones are the same clock: a handler that has one can be slow.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<AtomicU64>);
 
@@ -135,7 +135,7 @@ pub struct Memory {
 pub struct Socket {
     /// Bytes that wait to be read.
     pub input: Vec<u8>,
-    /// The peer has sent FIN behind them.
+    /// The peer has sent FIN after them.
     pub eof: bool,
     /// The socket has failed.
     pub error: Option<io::ErrorKind>,
@@ -377,7 +377,7 @@ impl<H: Handler> Session<H> {
         assert!(self.is_gone(), "something is left of the connection");
     }
 
-    /// From now on the kernel takes so many bytes and then no more; it takes everything unless this is called.
+    /// From now on the kernel takes `bytes` bytes and then no more; it takes everything unless this is called.
     pub fn make_room(&mut self, bytes: usize) {
         self.socket().room = bytes;
         self.ready(Readiness { writable: true, ..Readiness::default() });

@@ -36,15 +36,15 @@ pub struct Broadcast {
 }
 
 impl<D> Clients<'_, D> {
-    /// Begins a connection as a client and returns at once, whatever the network does. What became of it is told by
+    /// Begins a connection as a client and returns at once. The outcome is reported by
     /// [`Event::Open`](crate::Event::Open) or [`Event::HandshakeFailed`](crate::Event::HandshakeFailed) with the id that
-    /// this returns; `data` is the application's, from now on and until `Close` or `HandshakeFailed` was told.
+    /// this returns; `data` is the application's, from now on until `Close` or `HandshakeFailed` was delivered.
     ///
     /// A name is looked up on another thread, and its addresses are tried in order. Until `Open`, the connection takes no
     /// messages, and `close` or `terminate` give it up.
     ///
     /// # Errors
-    /// If there are too many connections, or a shutdown has told them to go.
+    /// If there are too many connections, or a shutdown is closing them.
     pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         self.hub.connect(request, data)
     }
@@ -100,7 +100,7 @@ impl<D> Clients<'_, D> {
         result
     }
 
-    /// Begins the closing handshake: the Close goes behind what is queued, the peer has `close_timeout` to take both
+    /// Begins the closing handshake: the Close is queued after what is queued already, and the peer has `close_timeout` to take both
     /// and to answer. Returns whether this call began it; a later call can only be a no-op.
     pub fn close(&mut self, id: ConnectionId, frame: CloseFrame) -> bool {
         self.close_with(id, frame, Timing::default())
@@ -112,7 +112,7 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.close(frame, Cause::LocalClose, timing, cx)).unwrap_or(false)
     }
 
-    /// A last message, past the limit on what may be queued, and the Close behind it, in one act. With `drop_queued`
+    /// A last message, past the limit on what may be queued, and the Close after it, in one call. With `drop_queued`
     /// what is queued and has not begun is dropped first. Returns whether this call began the closing.
     pub fn kick<'m>(
         &mut self,

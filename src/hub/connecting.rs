@@ -16,7 +16,7 @@ impl<D> Hub<D> {
     /// [`Clients::connect`](super::Clients::connect).
     ///
     /// # Errors
-    /// If there are too many connections, or they are told to go.
+    /// If there are too many connections, or a shutdown is closing connections.
     pub(super) fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         if self.cuts_handshakes() {
             return Err(ConnectError::ShuttingDown);
@@ -62,7 +62,7 @@ impl<D> Hub<D> {
 
     /// Bytes of a response.
     pub(super) fn next_response(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
-        // After the latch no handshake becomes a connection, whoever began it.
+        // After the latch no handshake becomes a connection, in either role.
         let late = self.cuts_handshakes();
         self.with(slot, |conn, cx| {
             if late {

@@ -116,7 +116,7 @@ impl<D, T: Transport> Driver<D, T> {
     /// Begins a connection as a client. See [`Clients::connect`].
     ///
     /// # Errors
-    /// If there are too many connections, or a shutdown has told them to go.
+    /// If there are too many connections, or a shutdown is closing them.
     pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         self.clients().connect(request, data)
     }

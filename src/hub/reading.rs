@@ -17,8 +17,8 @@ const DIRECT: u64 = 32 << 10;
 const DIRECT_READ: usize = 256 << 10;
 
 impl<D, T: Transport> Driver<D, T> {
-    /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a short read has
-    /// something behind it: a FIN, an error. Returns whether all was read.
+    /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a FIN or
+    /// an error may come after a short read. Returns whether all was read.
     pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> bool {
         self.hub.begin_read(slot);
         let drained = match self.read_share(slot, ended, handler) {

@@ -242,13 +242,12 @@ impl<D> Hub<D> {
         self.with(slot, |conn, _| conn.handle_writable());
     }
 
-    /// [`Action::Abort`] was carried out by closing the descriptor; the kernel held so many bytes that it had not got
-    /// acknowledged.
+    /// An abort was executed by closing the descriptor; the kernel held `kernel_unsent` bytes that were not acknowledged.
     pub(super) fn handle_aborted(&mut self, slot: usize, kernel_unsent: Option<u32>) {
         self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, false, cx));
     }
 
-    /// [`Action::Abort`] was carried out by a FIN. The descriptor is still there and lingers: input that is unread, or
+    /// An abort was executed by a FIN. The descriptor is still there and lingers: input that is unread, or
     /// still under way, would be answered by a reset if it were closed.
     pub(super) fn handle_aborted_by_fin(&mut self, slot: usize, kernel_unsent: Option<u32>) {
         self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, true, cx));

@@ -32,7 +32,7 @@ pub trait Transport {
     /// If it can not be watched.
     fn await_writable(&mut self, slot: usize, closing: bool) -> io::Result<()>;
 
-    /// Sends FIN behind what was written.
+    /// Sends FIN after what was written.
     fn shutdown_write(&mut self, slot: usize);
 
     /// Ends the connection of a slot and forgets it: by RST if `reset` says so.
@@ -51,7 +51,7 @@ pub trait Transport {
     /// Why it will not be.
     fn connected(&mut self, slot: usize) -> io::Result<bool>;
 
-    /// The error that a socket has failed with, if it has: for one that is not read. It is told once.
+    /// The error that a socket has failed with, if it has: for one that is not read. Returned once.
     fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind>;
 
     /// Bytes that were written and not acknowledged by the peer. `None` if nobody knows.
@@ -72,6 +72,6 @@ pub struct Readiness {
     pub readable: bool,
     /// There may be room for writes.
     pub writable: bool,
-    /// A FIN or an error waits behind what there is to read.
+    /// A FIN or an error comes after what there is to read.
     pub ended: bool,
 }

@@ -140,7 +140,7 @@ impl<D: 'static> Server<D> {
     /// loop runs. Its timeout starts now.
     ///
     /// # Errors
-    /// If there are too many connections, or a shutdown has told them to go.
+    /// If there are too many connections, or a shutdown is closing them.
     pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         self.driver.connect(request, data)
     }
@@ -194,7 +194,7 @@ impl<D: 'static> Server<D> {
     /// One turn: waits for something to happen, `timeout` at most, and deals with it. Returns the report once a
     /// shutdown is complete.
     ///
-    /// A panic in a callback leaves this function. Whoever catches it may call it again: nothing that was received is lost,
+    /// A panic in a callback leaves this function. It may be caught and the function called again: nothing that was received is lost,
     /// and a request that the callback was looking at is answered with 500.
     ///
     /// # Errors

@@ -75,7 +75,7 @@ impl<D> Parts<D> {
     }
 }
 
-/// The loop's end of its mailbox. When it is dropped, whoever holds a handle learns that nobody will execute its commands.
+/// The loop's end of its mailbox. Dropping it makes every call of a handle fail with `Stopped`.
 #[derive(Debug)]
 pub(super) struct MailboxOwner<D>(pub(super) Arc<Mailbox<Command<D>>>);
 
