@@ -40,7 +40,7 @@ pub use self::{
 };
 use crate::{
     config::{Abort, Config},
-    conn::{Coding, Conn, Context, Cork, Cursor, Deflate, Item, Note, State, Todo},
+    conn::{Common, Compression, Conn, Context, Cursor, Item, Note, Pending, State},
     error::HandshakeCause,
     event::{Data, Event, Message, Stats},
     handler::{Handler, Upgrade, UpgradeRequest},
@@ -49,10 +49,8 @@ use crate::{
     time::Time,
     wire::{
         header::Opcode,
-        keys::Keys,
-        upgrade::{
-            HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
-        },
+        keys::MaskKeys,
+        upgrade::{HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols},
     },
 };
 
@@ -67,8 +65,7 @@ pub struct Hub<D> {
     generation: u32,
     admission: Admission,
     deadlines: Deadlines,
-    cork: Cork,
-    deflate: Deflate,
+    common: Common,
     notes: VecDeque<Note>,
     /// Slots with something for the driver to do.
     listed: VecDeque<u32>,
@@ -136,8 +133,7 @@ impl<D> Hub<D> {
             generation: 0,
             admission: Admission::default(),
             deadlines: Deadlines::default(),
-            cork: Cork::new(Keys::new(seed)),
-            deflate: Deflate::default(),
+            common: Common::new(MaskKeys::new(seed)),
             notes: VecDeque::new(),
             listed: VecDeque::new(),
             reading: None,
@@ -244,7 +240,7 @@ impl<D> Hub<D> {
     pub fn handle_readable(&mut self, slot: usize) {
         self.list_what_was_read();
         if let Some(entry) = self.slots.get_mut(slot) {
-            entry.conn.touch(self.now);
+            entry.conn.note_inbound(self.now);
             self.reading = u32::try_from(slot).ok();
         }
     }
@@ -253,7 +249,7 @@ impl<D> Hub<D> {
     fn list_what_was_read(&mut self) {
         if let Some(key) = self.reading.take()
             && let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
-            && !conn.todo.is_idle()
+            && !conn.pending.is_idle()
             && !conn.listed
         {
             conn.listed = true;
@@ -264,7 +260,7 @@ impl<D> Hub<D> {
     /// Takes what was read earlier and could not be parsed, because the connection was paused.
     pub fn take_held(&mut self, slot: usize) -> Vec<u8> {
         match self.slots.get_mut(slot) {
-            Some(entry) if entry.conn.may_parse() => entry.conn.take_held(),
+            Some(entry) => entry.conn.take_held(),
             _ => Vec::new(),
         }
     }
@@ -293,7 +289,7 @@ impl<D> Hub<D> {
         }
         let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.next(cursor, cx);
-            (item, cx.id, conn.state() != State::Open)
+            (item, cx.id, !conn.is_open())
         })?;
         Some(to_event(item?, id, closing, cursor))
     }
@@ -302,7 +298,7 @@ impl<D> Hub<D> {
     /// and how many bytes are due. Then call [`Hub::handle_direct`].
     pub fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
-        self.cork.spares.lend(message);
+        self.common.pool.lend(message);
         Some((message, left))
     }
 
@@ -315,7 +311,7 @@ impl<D> Hub<D> {
     ) -> Option<Event<'c>> {
         let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.handle_direct(from, cursor, cx);
-            (item, cx.id, conn.state() != State::Open)
+            (item, cx.id, !conn.is_open())
         })?;
         Some(to_event(item?, id, closing, cursor))
     }
@@ -328,6 +324,17 @@ impl<D> Hub<D> {
     /// The socket failed.
     pub fn handle_reset(&mut self, slot: usize, kind: io::ErrorKind) {
         self.with(slot, |conn, cx| conn.handle_reset(kind, cx));
+    }
+
+    /// The socket says that the peer has left, and this slot is not read because it is paused. Call it for such an event
+    /// whenever [`Hub::wants_read`] says no.
+    pub fn handle_read_closed(&mut self, slot: usize) {
+        self.with(slot, Conn::handle_read_closed);
+    }
+
+    /// A write failed. Read what the peer sent before, beginning with [`Hub::take_held`], then call [`Hub::handle_reset`].
+    pub fn handle_write_failed(&mut self, slot: usize) {
+        self.with(slot, Conn::handle_write_failed);
     }
 
     /// The kernel takes more from this slot again.
@@ -345,8 +352,8 @@ impl<D> Hub<D> {
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
         self.with(slot, |conn, cx| {
-            conn.todo.take(Todo::WRITE);
-            conn.transmit(cx, writer)
+            conn.pending.take(Pending::WRITE);
+            conn.transmit(usize::MAX, cx, writer)
         })
         .unwrap_or(Ok(()))
     }
@@ -356,12 +363,12 @@ impl<D> Hub<D> {
     pub fn wants_write(&self, slot: usize, worth: usize) -> bool {
         self.slots
             .get(slot)
-            .is_some_and(|Slot { conn, .. }| conn.todo.has(Todo::WRITE) && conn.buffered_amount() >= worth)
+            .is_some_and(|Slot { conn, .. }| conn.pending.has(Pending::WRITE) && conn.queued() >= worth)
     }
 
     /// Bytes that were queued in this turn and wait to be written.
     pub const fn corked(&self) -> usize {
-        self.cork.bytes.len()
+        self.common.output.len()
     }
 
     /// The next slot for which [`Action::Write`] is all that is due, in the middle of a turn: for writes that are not to
@@ -372,12 +379,12 @@ impl<D> Hub<D> {
             let key = *self.listed.front()? as usize;
             let conn = &mut self.slots.get_mut(key)?.conn;
             // What was written at once may still be listed, and must not keep the others waiting.
-            if !conn.todo.is_idle() && conn.todo != Todo::only_write() {
+            if !conn.pending.is_idle() && conn.pending != Pending::only(Pending::WRITE) {
                 return None;
             }
             self.listed.pop_front();
             conn.listed = false;
-            if conn.todo.take(Todo::WRITE) {
+            if conn.pending.take(Pending::WRITE) {
                 return Some(key);
             }
         }
@@ -411,7 +418,7 @@ impl<D> Hub<D> {
             let key = slot as usize;
             let due = self.with(key, |conn, cx| {
                 conn.handle_timeout(cx);
-                conn.todo.take(Todo::ALARM);
+                conn.pending.take(Pending::ALARM);
                 conn.deadline(cx.config)
             });
             match due.flatten() {
@@ -486,19 +493,19 @@ impl<D> Hub<D> {
 
     fn action(&mut self, key: usize) -> Option<Action> {
         let entry = self.slots.get_mut(key)?;
-        let todo = &mut entry.conn.todo;
-        if todo.take(Todo::ABORT) {
+        let pending = &mut entry.conn.pending;
+        if pending.take(Pending::ABORT) {
             Some(Action::Abort(key, entry.conn.abort_due()))
-        } else if todo.take(Todo::WRITE) {
+        } else if pending.take(Pending::WRITE) {
             Some(Action::Write(key))
-        } else if todo.take(Todo::FIN) {
+        } else if pending.take(Pending::FIN) {
             Some(Action::Fin(key))
-        } else if todo.take(Todo::READ) {
+        } else if pending.take(Pending::READ) {
             Some(Action::Read(key))
-        } else if todo.take(Todo::CONNECT) {
+        } else if pending.take(Pending::CONNECT) {
             Some(Action::Connect(key))
-        } else if todo.take(Todo::RELEASE) {
-            let reset = entry.conn.exceeded_linger(&self.config);
+        } else if pending.take(Pending::RELEASE) {
+            let reset = entry.conn.is_released_by_reset();
             self.listed.pop_front();
             self.note_released(key);
             self.deadlines.remove(u32::try_from(key).unwrap_or(u32::MAX));
@@ -539,19 +546,18 @@ impl<D> Hub<D> {
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let mut cx = Context {
             config: &self.config,
-            cork: &mut self.cork,
-            deflate: &mut self.deflate,
+            common: &mut self.common,
             now: self.now,
             notes: &mut self.notes,
             id: ConnectionId::new(self.worker, key, conn.generation),
         };
         let result = happen(conn, &mut cx);
         let after = conn.state();
-        if !conn.todo.is_idle() && !conn.listed && self.reading != Some(key) {
+        if !conn.pending.is_idle() && !conn.listed && self.reading != Some(key) {
             conn.listed = true;
             self.listed.push_back(key);
         }
-        let alarm = conn.todo.take(Todo::ALARM);
+        let alarm = conn.pending.take(Pending::ALARM);
         if before != after {
             self.sweeps.unbooked += usize::from(before.is_established() && !after.is_established());
             let shaken = before == State::Connecting && !conn.is_client();
@@ -603,38 +609,19 @@ impl<D> Hub<D> {
 
     /// A connection that has no request yet: looks for the end of its head, and answers it.
     fn next_head<H: Handler<Data = D>>(&mut self, slot: usize, cursor: &mut Cursor<'_>, handler: &mut H) {
-        let limits = HeadLimits { max_head: self.config.max_head, max_headers: self.config.max_headers };
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let peer = entry.conn.peer();
-        let (held, scanner) = entry.conn.head();
-        let fresh = cursor.remaining();
-        let mut held = std::mem::take(held);
-        let before = held.len();
-        if before > 0 {
-            held.extend_from_slice(cursor.rest());
-        }
-        let bytes = if before > 0 { held.as_slice() } else { cursor.rest() };
-        let (answer, consumed) = match scanner.scan(bytes, &limits) {
-            Ok(None) => {
-                if before == 0 {
-                    held.extend_from_slice(cursor.rest());
-                }
-                cursor.take(fresh);
-                *entry.conn.head().0 = held;
-                return;
-            }
-            Ok(Some(head)) => {
-                let consumed = head.len().saturating_sub(before);
+        let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return };
+        let peer = conn.peer();
+        let answer = match conn.take_request(cursor, &self.config) {
+            Ok(None) => return,
+            Ok(Some(mut head)) => {
                 let mut storage = HeaderStorage::new();
-                let answer = match Request::parse(head, &mut storage) {
+                match head.get().and_then(|head| Request::parse(head, &mut storage)) {
                     Ok(request) => self.decide(peer, request, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
-                };
-                (answer, consumed)
+                }
             }
-            Err(refusal) => (Answered::refusal(refusal, false), fresh),
+            Err(refusal) => Answered::refusal(refusal, false),
         };
-        cursor.take(consumed);
         self.answer(slot, answer);
     }
 
@@ -662,7 +649,7 @@ impl<D> Hub<D> {
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Accept(accept), Ok(accepted)) => {
-                let (coding, extensions) = Coding::accept(&self.config, &request).unzip();
+                let (compression, extensions) = Compression::accept(&self.config, &request).unzip();
                 let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
                 let mut response = Vec::with_capacity(192);
                 write_switching_protocols(
@@ -677,7 +664,7 @@ impl<D> Hub<D> {
                     path: request.path().into(),
                     subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
                     overrides: accept.overrides,
-                    coding,
+                    compression,
                     data: accept.data,
                 }
             }
@@ -699,12 +686,12 @@ impl<D> Hub<D> {
 
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
-            Answered::Open { response, path, subprotocol, overrides, coding, data } => {
+            Answered::Open { response, path, subprotocol, overrides, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
                 }
                 self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, coding, cx);
+                    conn.establish(response, &path, subprotocol.as_deref(), overrides, compression, cx);
                 });
             }
             Answered::Refuse { response, cause } => {
@@ -724,7 +711,7 @@ enum Answered<D> {
         path: Box<str>,
         subprotocol: Option<Box<str>>,
         overrides: Option<crate::config::Overrides>,
-        coding: Option<Coding>,
+        compression: Option<Compression>,
         data: D,
     },
     Refuse {

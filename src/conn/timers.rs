@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context,
-    lifecycle::{Ending, Why},
-    state::{Input, State},
+    Conn, Context, Timing,
+    life::{Life, Paused, Times},
+    state::{Failure, Input},
+    watch::Watch,
 };
 use crate::{
-    close::{Cause, CloseCode, CloseFrame, Initiator},
-    config::Config,
-    conn::Timing,
-    error::HandshakeCause,
+    close::{Cause, CloseCode, CloseFrame},
+    config::{Abort, Config},
     time::Time,
     wire::upgrade::Refusal,
 };
@@ -19,100 +18,131 @@ use crate::{
 impl Conn {
     /// When [`Conn::handle_timeout`] is to be called next. Only ever moves earlier by an event, later by activity.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
-        match self.state {
-            State::Connecting => Some(self.connecting_deadline(config)),
-            State::Refusing | State::Lingering => Some(self.since.after(config.linger_timeout)),
-            State::Open => match (self.heartbeat_due(config), self.stall_due(config)) {
-                (Some(heartbeat), Some(stall)) => Some(heartbeat.min(stall)),
-                (heartbeat, stall) => heartbeat.or(stall),
-            },
-            State::LocalClosing | State::RemoteClosing | State::Failing => {
-                self.ending().map(|ending| ending.deadline.min(ending.flush_deadline))
+        match &self.life {
+            Life::Connecting { since, .. } => Some(since.after(config.handshake_timeout)),
+            Life::Dialling(dialling) => Some(dialling.deadline),
+            Life::Refusing { since, .. } | Life::Lingering { since, .. } => {
+                Some(since.after(config.linger_timeout))
             }
-            State::Closed => None,
+            Life::Open { watch, times } => {
+                earlier(self.heartbeat_due(*watch, *times, config), self.stall_due(config))
+            }
+            Life::Paused(paused) => {
+                let due = if paused.discards {
+                    self.heartbeat_due(paused.watch, paused.times, config)
+                } else {
+                    self.pause_end(paused, config)
+                };
+                earlier(due, self.stall_due(config))
+            }
+            Life::LocalClosing { closing, .. }
+            | Life::RemoteClosing { closing, .. }
+            | Life::Failing(closing) => Some(closing.deadline.min(closing.flush_deadline)),
+            Life::Closed { .. } => None,
         }
     }
 
-    pub(super) fn heartbeat_due(&self, config: &Config) -> Option<Time> {
-        let heartbeat = self.overrides().and_then(|o| o.heartbeat).unwrap_or(config.heartbeat);
+    fn heartbeat_due(&self, watch: Watch, times: Times, config: &Config) -> Option<Time> {
+        let heartbeat = self.details.overrides().and_then(|o| o.heartbeat).unwrap_or(config.heartbeat);
         let interval = heartbeat.interval?;
-        if self.flags.paused {
-            return None;
-        }
-        Some(match self.tally.unanswered() {
-            None => self.last_inbound.after(interval),
-            Some(after) => self.last_inbound.after(after).after(heartbeat.timeout),
+        let silent_since = times.last_inbound;
+        Some(match watch.unanswered() {
+            Some(after) => silent_since.after(after).after(heartbeat.timeout),
+            None => silent_since.after(watch.rest().unwrap_or_default()).after(interval),
         })
     }
 
-    pub(super) fn stall_due(&self, config: &Config) -> Option<Time> {
-        let timeout = self.overrides().and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
-        let work = self.work.as_ref()?;
-        (!work.backlog.is_empty()).then(|| work.progress.after(timeout))
+    fn stall_due(&self, config: &Config) -> Option<Time> {
+        let since = self.outbox.waiting_since()?;
+        let overrides = self.details.overrides();
+        let timeout = overrides.and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
+        Some(since.after(timeout))
     }
 
-    /// Carries out what is due at `now`; nothing if nothing is.
+    /// When reading goes on although nobody has resumed. Heartbeats rest until then.
+    fn pause_end(&self, paused: &Paused, config: &Config) -> Option<Time> {
+        let overrides = self.details.overrides();
+        let timeout = overrides.and_then(|o| o.pause_timeout).unwrap_or(config.pause_timeout);
+        let by_setting = timeout.map(|timeout| paused.since.after(timeout).after(self.close_timeout(config)));
+        earlier(by_setting, paused.left)
+    }
+
+    pub(super) fn close_timeout(&self, config: &Config) -> Duration {
+        self.details.overrides().and_then(|o| o.close_timeout).unwrap_or(config.close_timeout)
+    }
+
+    pub(super) fn abort_style(&self, config: &Config) -> Abort {
+        self.details.overrides().and_then(|o| o.abort).unwrap_or(config.abort)
+    }
+
+    /// Does what is due at `now`; nothing if nothing is.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         if self.deadline(cx.config).is_none_or(|due| due > cx.now) {
             return;
         }
-        match self.state {
-            State::Connecting if self.is_client() => self.handle_opening_timeout(cx),
-            State::Connecting => {
+        match &self.life {
+            Life::Connecting { .. } => {
                 let mut response = Vec::new();
                 Refusal::TIMEOUT.write(&mut response);
-                let why = Why::Handshake { cause: Some(HandshakeCause::Timeout), response };
-                self.apply(Input::HandshakeTimeout, why, cx);
+                self.apply(Input::HandshakeTimeout { response }, cx);
             }
-            State::Refusing | State::Lingering => self.apply(Input::LingerEnd, Why::Nothing, cx),
-            State::Open => self.handle_open_timeout(cx),
-            State::LocalClosing | State::RemoteClosing | State::Failing => {
-                if self.ending().is_some_and(|ending| ending.deadline <= cx.now) {
-                    let (flushed, state) = (self.ending().is_some_and(Ending::sent_flushed), self.state);
-                    let cause = Cause::CloseTimeout { flushed };
-                    let abort = self.abort_style(cx.config);
-                    let initiator = Initiator::Local;
-                    debug_assert!(state.is_closing());
-                    self.apply(Input::CloseTimeout, Why::End { cause, initiator, abort }, cx);
+            Life::Dialling(_) => self.handle_dialling_timeout(cx),
+            Life::Refusing { .. } | Life::Lingering { .. } => {
+                self.apply(Input::LingerEnd { exceeded: false }, cx);
+            }
+            Life::Open { .. } | Life::Paused(_) => self.handle_open_timeout(cx),
+            Life::LocalClosing { closing, .. }
+            | Life::RemoteClosing { closing, .. }
+            | Life::Failing(closing) => {
+                if closing.deadline <= cx.now {
+                    let flushed = self.outbox.has_flushed_close();
+                    let style = self.abort_style(cx.config);
+                    self.apply(Input::CloseTimeout { flushed, style }, cx);
                 } else {
                     self.handle_flush_budget(cx);
                 }
             }
-            State::Closed => {}
+            Life::Closed { .. } => {}
         }
     }
 
-    pub(super) fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
-        let abort = self.abort_style(cx.config);
+    fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
+        let style = self.abort_style(cx.config);
         if self.stall_due(cx.config).is_some_and(|due| due <= cx.now) {
-            let why = Why::End { cause: Cause::WriteStall, initiator: Initiator::Local, abort };
-            return self.apply(Input::WriteStall, why, cx);
+            return self.apply(Input::WriteStall { style }, cx);
         }
-        if self.tally.unanswered().is_none() {
-            return self.apply(Input::HeartbeatIdle, Why::Nothing, cx);
+        if self.life.holds_input() {
+            return self.apply(Input::PauseEnd, cx);
         }
-        let cause = Cause::HeartbeatTimeout;
-        if self.buffered_amount() == 0 {
-            let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
-            // The Close has this turn to get into the kernel; then comes the abort.
-            let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
-            self.apply(Input::HeartbeatTimeout, Why::Fail { cause, frame, timing }, cx);
-        } else {
-            self.apply(
-                Input::HeartbeatTimeoutQueued,
-                Why::End { cause, initiator: Initiator::Local, abort },
-                cx,
-            );
+        if self.life.watch_mut().is_none_or(|watch| watch.unanswered().is_none()) {
+            return self.apply(Input::HeartbeatIdle, cx);
         }
+        if self.queued() > 0 {
+            return self.apply(Input::HeartbeatTimeoutQueued { style }, cx);
+        }
+        let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
+        // The Close has this turn to be written; then comes the abort.
+        let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        let failure = Failure { cause: Cause::HeartbeatTimeout, frame, timing };
+        self.apply(Input::HeartbeatTimeout { failure }, cx);
     }
 
-    pub(super) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
-        if let Some(ending) = self.ending_mut() {
-            ending.flush_deadline = Time::NEVER;
+    fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
+        if let Some(closing) = self.life.closing_mut() {
+            closing.flush_deadline = Time::NEVER;
         }
-        self.apply(Input::FlushBudget, Why::Nothing, cx);
-        if let Some(frame) = self.ending().filter(|e| e.unanswered).and_then(|e| e.received.clone()) {
-            self.apply(Input::AnswerClose, Why::Answer(frame.answer()), cx);
+        self.apply(Input::FlushBudget, cx);
+        if self.is_unanswered()
+            && let Some(frame) = self.life.closing().and_then(|closing| closing.received.clone())
+        {
+            self.apply(Input::AnswerClose { frame }, cx);
         }
+    }
+}
+
+fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

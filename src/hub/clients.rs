@@ -76,7 +76,7 @@ impl<D> Clients<'_, D> {
         let len = message.len();
         let mut frames = Frames::new(message);
         let mut result = Broadcast::default();
-        self.hub.cork.hold();
+        self.hub.common.output.lock();
         for slot in 0..self.hub.slots_end() {
             let Some(client) = self.hub.client_at(slot) else { continue };
             if client.state() != State::Open || !to(&client) {
@@ -93,7 +93,7 @@ impl<D> Clients<'_, D> {
                 _ => result.refused += 1,
             }
         }
-        self.hub.cork.let_go();
+        self.hub.common.output.unlock();
         result
     }
 
@@ -142,12 +142,15 @@ impl<D> Clients<'_, D> {
     }
 
     /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
-    /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not.
+    /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not. Allocates.
+    ///
+    /// When the peer leaves, or after [`Config::pause_timeout`](crate::Config::pause_timeout), there is `close_timeout` left
+    /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
-        self.hub.with_id(id, |conn, _| conn.pause()).is_some()
+        self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
     }
 
-    /// Reads again.
+    /// Reads again. Too late for a connection whose input is being discarded, see [`Clients::pause`].
     pub fn resume(&mut self, id: ConnectionId) -> bool {
         let now = self.hub.now;
         self.hub.with_id(id, |conn, _| conn.resume(now)).is_some()
@@ -286,7 +289,8 @@ impl<'h, D> Client<'h, D> {
         }
     }
 
-    /// Bytes accepted by `send` that are not in the kernel yet, headers included.
+    /// Bytes accepted by `send` that are not in the kernel yet, headers included. If there are some, an
+    /// [`Event::Drain`](crate::Event::Drain) will say when there are none.
     pub fn buffered_amount(&self) -> usize {
         self.slot.conn.buffered_amount()
     }
@@ -299,7 +303,7 @@ impl<'h, D> Client<'h, D> {
     /// How its messages may be compressed; `None` if that was not agreed on.
     #[cfg(feature = "deflate")]
     pub fn deflate(&self) -> Option<crate::wire::deflate::DeflateParameters> {
-        self.slot.conn.coding().map(crate::conn::Coding::agreed)
+        self.slot.conn.compression().map(crate::conn::Compression::agreed)
     }
 
     /// The request's path, without its query.

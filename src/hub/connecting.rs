@@ -26,7 +26,7 @@ impl<D> Hub<D> {
         if self.slots.len() >= limit {
             return Err(ConnectError::TooManyConnections(limit));
         }
-        let key = ClientKey::new(self.cork.keys.nonce());
+        let key = ClientKey::new(self.common.keys.nonce());
         let generation = self.next_generation();
         let conn = Conn::dial(request, key, generation, &self.config, self.now);
         let slot = self.insert(Slot { conn, data: Some(data) });

@@ -575,7 +575,8 @@ impl<D> Hub<D> {
             let end = (shutdown.at + slice).min(self.slots_end());
             for slot in shutdown.at..end {
                 let Some(entry) = self.slots.get(slot) else { continue };
-                if entry.conn.state() == State::Connecting && (entry.conn.is_client() || !entry.conn.spoke())
+                if entry.conn.state() == State::Connecting
+                    && (entry.conn.is_client() || !entry.conn.has_request_bytes())
                 {
                     shutdown.report.handshakes_cut += 1;
                     self.with(slot, super::super::conn::Conn::sweep_silent);
@@ -699,6 +700,7 @@ impl ShutdownReport {
             | Cause::InvalidUtf8
             | Cause::Overflow { .. }
             | Cause::HeartbeatTimeout
+            | Cause::Internal
             | Cause::WriteStall
             | Cause::Io(_) => &mut self.failed,
         } += 1;

@@ -7,7 +7,7 @@
 use sha1::{Digest as _, Sha1};
 
 /// A source of keys. The same seed gives the same keys.
-pub struct Keys {
+pub struct MaskKeys {
     seed: u64,
     counter: u64,
     /// Keys that are not given out yet, from the last on.
@@ -15,7 +15,7 @@ pub struct Keys {
     left: usize,
 }
 
-impl Keys {
+impl MaskKeys {
     /// Keys from that seed. Who wants them to be unpredictable takes it from the system's entropy.
     pub const fn new(seed: u64) -> Self {
         Self { seed, counter: 0, block: [[0; 4]; 5], left: 0 }
@@ -51,9 +51,9 @@ impl Keys {
 }
 
 /// Without the seed: who reads it could foretell every mask.
-impl std::fmt::Debug for Keys {
+impl std::fmt::Debug for MaskKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").finish_non_exhaustive()
+        f.debug_struct("MaskKeys").finish_non_exhaustive()
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_keys_and_another_seed_others() {
         let keys = |seed| {
-            let mut keys = Keys::new(seed);
+            let mut keys = MaskKeys::new(seed);
             (keys.nonce(), keys.mask(), keys.mask(), keys.nonce())
         };
         assert_eq!(keys(7), keys(7));
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn keys_do_not_repeat() {
-        let mut keys = Keys::new(1);
+        let mut keys = MaskKeys::new(1);
         let distinct: HashSet<_> = (0..10_000).map(|_| keys.mask()).collect();
         assert!(distinct.len() > 9_990, "{} of 10,000", distinct.len());
     }

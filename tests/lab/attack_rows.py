@@ -535,7 +535,7 @@ PINGS = wire.encode(wire.PING, bytes(125)) * 1_000
 def ping_flood(attacker):
     """A million Pings of 125 bytes, reading nothing; a million empty ones, reading every Pong.
 
-    1002 beyond `control_rate`: 100,000 at once, 1,000 a second. One that does not read that Close either is cut off after
+    1008 beyond `control_rate`: 100,000 at once, 1,000 a second. One that does not read that Close either is cut off after
     `close_timeout` (here 1 s).
     """
     unread = attacker.peer("/unread")
@@ -544,7 +544,7 @@ def ping_flood(attacker):
     empty = wire.encode(wire.PING) * 1_000
     attacker.flood_and_read(read, empty, attacker.many(1_000_000) * 6, patience=1.0)
     for path in ("/unread", "/read") if not attacker.quick else ():
-        attacker.target.closed(path, 1, cause="Protocol", effective_code=1002)
+        attacker.target.closed(path, 1, cause="Protocol", effective_code=1008)
 
 
 @attack("Ping flood, no rate", 2, control_rate="off")

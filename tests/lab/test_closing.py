@@ -263,7 +263,7 @@ def s4_remote_closing_flushes(start):
     lab.wait("closing", id=peer.id, initiator="Remote")
     lab.none("close", id=peer.id)
     frames, end = peer.recv_all()
-    equal((frames[-1].opcode, frames[-1].payload, end), (wire.CLOSE, wire.close_payload(4001), "fin"), "the end")
+    equal((frames[-1].opcode, frames[-1].payload, end), (wire.CLOSE, wire.close_payload(4001, "theirs"), "fin"), "the end")
     event = record(peer.closed(), 4001, 4001, True, "Remote", "PeerClose")
     conserved(flood, event, flood_numbers(frames, SIZE), size=SIZE)
     equal(len(frames), COUNT + 1, "the frames")

@@ -44,7 +44,7 @@ def s4_connecting_close_behind_the_head(start):
     peer = lab.tcp()
     peer.upgrade("/x", behind=wire.encode(wire.CLOSE, wire.close_payload(4000, "at once")))
     peer.half_close()
-    peer.expect_close(4000)
+    peer.expect_close(4000, "at once")
     peer.expect_end("fin")
     record(peer.closed(), 4000, 4000, True, "Remote", "PeerClose")
 

@@ -107,15 +107,15 @@ def s4_open_unasked_pong(start):
 
 
 def s4_open_peer_close(start):
-    """Open | valid Close -> RemoteClosing: Closing{Remote}, Close with the same code and no reason, FIN."""
+    """Open | valid Close -> RemoteClosing: Closing{Remote}, Close with the same code and reason, FIN."""
     lab = start()
     peer = lab.peer()
     peer.close(4321, "I leave")
-    peer.expect_close(4321)
+    peer.expect_close(4321, "I leave")
     peer.expect_end("fin")
     event = record(peer.closed(), 4321, 4321, True, "Remote", "PeerClose")
     equal((event["reason"], event["received"]), ("I leave", {"code": 4321, "reason": "I leave"}), "received")
-    equal((event["sent"]["code"], event["sent"]["reason"] or ""), (4321, ""), "sent")
+    equal((event["sent"]["code"], event["sent"]["reason"] or ""), (4321, "I leave"), "sent")
     nothing_lost(event)
 
 
@@ -131,11 +131,11 @@ def s4_open_empty_close(start):
 
 @rows(*[(str(c), c) for c in (1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999)])
 def s10_received_code_is_valid(start, code):
-    """Section 10: received and valid are 1000-1003, 1007-1014, 3000-4999; answered with the same code."""
+    """Section 10: received and valid are 1000-1003, 1007-1014, 3000-4999; answered with the same code and reason."""
     lab = start()
     peer = lab.peer()
     peer.close(code, "r" * 123)
-    peer.expect_close(code)
+    peer.expect_close(code, "r" * 123)
     event = record(peer.closed(), code, code, True, "Remote", "PeerClose")
     equal(event["reason"], "r" * 123, "reason")
 
@@ -424,7 +424,7 @@ def s4_open_close_between_fragments(start):
     peer.send(wire.BINARY, bytes(300), fin=False)
     peer.send(wire.CONT, bytes(200), fin=False)
     peer.close(4000, "in between")
-    peer.expect_close(4000)
+    peer.expect_close(4000, "in between")
     peer.expect_end("fin")
     event = record(peer.closed(), 4000, 4000, True, "Remote", "PeerClose")
     equal(event["lost"]["inbound_partial_bytes"], 500, "inbound_partial_bytes")
