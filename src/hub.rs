@@ -326,8 +326,12 @@ impl<D> Hub<D> {
         self.with(slot, |conn, cx| conn.handle_reset(kind, cx));
     }
 
-    /// The socket says that the peer has left, and this slot is not read because it is paused. Call it for such an event
-    /// whenever [`Hub::wants_read`] says no.
+    /// Whether this slot is not read because it is paused: then the end of its input is not found by reading.
+    pub fn holds_input(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.holds_input())
+    }
+
+    /// The socket of a paused slot says that the peer has left.
     pub fn handle_read_closed(&mut self, slot: usize) {
         self.with(slot, Conn::handle_read_closed);
     }

@@ -359,6 +359,9 @@ impl<D> Loop<D> {
                 }
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     let ended = event.is_read_closed() || event.is_error();
+                    if ended && self.hub.holds_input(slot) {
+                        self.left_while_paused(slot);
+                    }
                     self.read(slot, ended, handler);
                 }
             }
@@ -480,6 +483,15 @@ impl<D> Loop<D> {
         }
     }
 
+    /// The peer of a paused connection has left: nothing is read that would say so.
+    fn left_while_paused(&mut self, slot: usize) {
+        let error = self.sockets.get_mut(slot).and_then(|stream| stream.take_error().ok().flatten());
+        match error {
+            Some(error) => self.hub.handle_reset(slot, error.kind()),
+            None => self.hub.handle_read_closed(slot),
+        }
+    }
+
     /// Reads what one socket has, for its share of the turn, and writes what that brought forth. `ended` says that a
     /// short read has something behind it: a FIN, an error.
     fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) {
@@ -509,6 +521,11 @@ impl<D> Loop<D> {
 
     /// A write has failed: what the peer sent before it went away, its Close perhaps, comes first.
     fn read_last<H: Handler<Data = D>>(&mut self, slot: usize, kind: io::ErrorKind, handler: &mut H) {
+        self.hub.handle_write_failed(slot);
+        let mut held = self.hub.take_held(slot);
+        if !held.is_empty() {
+            self.feed(slot, &mut held, handler);
+        }
         while self.hub.wants_read(slot)
             && matches!(self.read_once(slot, handler), Ok(Read::Full | Read::Short))
         {}

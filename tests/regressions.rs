@@ -414,3 +414,40 @@ fn a_resume_made_a_silent_peer_look_as_if_it_had_just_spoken() {
     session.advance(Duration::from_millis(200));
     assert_eq!(session.take_written(), [PING, 0]);
 }
+
+/// A server whose one connection is paused, and its client.
+fn paused(config: Config) -> (Echo, std::net::TcpStream) {
+    let server = Echo::start(config);
+    let client = server.open();
+    wait_until("it is open", || server.stats().open == 1);
+    let paused = server.ask(|clients| {
+        let id = clients.iter().next().map(|client| client.id());
+        id.is_some_and(|id| clients.pause(id))
+    });
+    assert!(paused);
+    (server, client)
+}
+
+#[test]
+fn a_reset_of_a_paused_connection_was_never_seen() {
+    let (server, client) = paused(Config::default());
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
+    drop(client);
+    wait_until("it has ended", || !server.closed.lock().expect("not poisoned").is_empty());
+    let cause = server.closed.lock().expect("not poisoned")[0].cause;
+    assert_eq!(cause, Cause::PeerReset);
+    server.shut_down(ShutdownPlan::hard());
+}
+
+#[test]
+fn a_fin_on_a_paused_connection_was_never_seen() {
+    let mut config = Config::default();
+    config.close_timeout = Duration::from_millis(100);
+    let (server, mut client) = paused(config);
+    client.write_all(&frame(TEXT, b"unheard")).expect("it is open");
+    drop(client);
+    wait_until("it has ended", || !server.closed.lock().expect("not poisoned").is_empty());
+    let closed = server.closed.lock().expect("not poisoned")[0].clone();
+    assert_eq!((closed.cause, closed.lost.inbound_messages), (Cause::PeerFin, 1));
+    server.shut_down(ShutdownPlan::hard());
+}

@@ -50,6 +50,11 @@ impl Conn {
         self.apply(Input::Eof, cx);
     }
 
+    /// Reading is paused: input waits for the application.
+    pub(crate) fn holds_input(&self) -> bool {
+        self.life.holds_input()
+    }
+
     /// The socket says that the peer has left, and reading is paused: nothing was read, so its Close may still be there.
     /// Of no effect if reading is not paused: then the next read shows it.
     pub(crate) fn handle_read_closed(&mut self, cx: &mut Context<'_>) {
