@@ -287,6 +287,7 @@ impl ShutdownReport {
             | Cause::InvalidUtf8
             | Cause::Overflow { .. }
             | Cause::HeartbeatTimeout
+            | Cause::Internal
             | Cause::WriteStall
             | Cause::Io(_) => &mut self.failed,
         } += 1;

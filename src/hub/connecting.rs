@@ -25,7 +25,7 @@ impl<D> Hub<D> {
         if !self.make_room() {
             return Err(ConnectError::TooManyConnections(limit));
         }
-        let key = ClientKey::new(self.cork.keys.nonce());
+        let key = ClientKey::new(self.common.keys.nonce());
         let generation = self.next_generation();
         let conn = Conn::dial(request, key, generation, &self.config, self.now);
         let slot = self.insert(conn, Some(data));

@@ -264,9 +264,9 @@ impl<D, T: Transport> Driver<D, T> {
         }
         if readiness.readable || readiness.ended {
             if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot, readiness.ended);
+                self.hub.put_off_read(slot);
             } else {
-                self.read(slot, readiness.ended, handler);
+                self.read(slot, self.hub.has_ended(slot), handler);
             }
         }
     }
@@ -388,8 +388,8 @@ impl<D, T: Transport> Driver<D, T> {
                         self.read_last(slot, error.kind(), handler);
                     }
                 }
-                Some(Action::Read(slot, ended)) => {
-                    self.read(slot, ended, handler);
+                Some(Action::Read(slot)) => {
+                    self.read(slot, self.hub.has_ended(slot), handler);
                 }
                 Some(Action::Connect(slot)) => self.begin_connect(slot),
                 Some(Action::Fin(slot)) => self.transport.shutdown_write(slot),
@@ -421,6 +421,14 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.note_callback_begins();
             handler.on_event(&mut Clients::new(&mut self.hub), event);
             self.lap(|_| id);
+        }
+    }
+
+    /// The peer of a paused connection has left: nothing is read that would say so.
+    pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
+        match self.transport.take_error(slot) {
+            Some(kind) => self.hub.handle_reset(slot, kind),
+            None => self.hub.handle_read_closed(slot),
         }
     }
 

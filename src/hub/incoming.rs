@@ -48,12 +48,19 @@ impl<D> Hub<D> {
         NextRead::Socket
     }
 
+    /// Moves what was read earlier, and can be parsed now, to `bytes`, whatever this slot has had of the turn. Says whether
+    /// there is something.
+    pub(super) fn take_held(&mut self, slot: usize, bytes: &mut Vec<u8>) -> bool {
+        let held = self.slots.get_mut(slot).filter(|entry| entry.conn.has_held_to_parse());
+        held.map(|entry| *bytes = entry.conn.take_held()).is_some()
+    }
+
     /// Keeps bytes that were read and not parsed for the next turn.
     pub(super) fn hold(&mut self, slot: usize, bytes: &[u8]) {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.conn.hold(bytes);
         }
-        self.put_off_read(slot, true);
+        self.put_off_read(slot);
     }
 
     /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to
@@ -80,7 +87,7 @@ impl<D> Hub<D> {
         }
         let (item, id, closing, inflates) = self.with(slot, |conn, cx| {
             let item = conn.next(cursor, cx);
-            (item, cx.id, conn.state() != State::Open, conn.coding().is_some())
+            (item, cx.id, !conn.is_open(), conn.compression().is_some())
         })?;
         let item = item?;
         self.turn.unparsed = cursor.remaining();
@@ -96,7 +103,7 @@ impl<D> Hub<D> {
     /// and how many bytes are due. Then call [`Hub::handle_direct`].
     pub(super) fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
-        self.cork.spares.lend(message);
+        self.common.pool.lend(message);
         Some((message, left))
     }
 
@@ -109,7 +116,7 @@ impl<D> Hub<D> {
     ) -> Option<Event<'c>> {
         let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.handle_direct(from, cursor, cx);
-            (item, cx.id, conn.state() != State::Open)
+            (item, cx.id, !conn.is_open())
         })?;
         Some(to_event(item?, id, closing, cursor))
     }

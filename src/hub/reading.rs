@@ -28,6 +28,10 @@ impl<D, T: Transport> Driver<D, T> {
                 true
             }
         };
+        if self.hub.holds_input(slot) && self.hub.has_ended(slot) {
+            // The edge has come, and will not come again.
+            self.handle_left_while_paused(slot);
+        }
         self.hub.finish_read();
         let ticked = self.lap(|hub| hub.id_at(slot));
         self.reads += 1;
@@ -52,14 +56,14 @@ impl<D, T: Transport> Driver<D, T> {
                     self.feed(slot, None, handler);
                     self.held = Vec::new();
                     if self.hub.is_over_budget() {
-                        self.hub.put_off_read(slot, ended);
+                        self.hub.put_off_read(slot);
                         return Ok(false);
                     }
                     continue;
                 }
                 NextRead::None => break,
                 NextRead::Later => {
-                    self.hub.put_off_read(slot, ended);
+                    self.hub.put_off_read(slot);
                     return Ok(false);
                 }
             }
@@ -71,7 +75,7 @@ impl<D, T: Transport> Driver<D, T> {
                     self.write_now(slot, 0)?;
                     if self.hub.has_put_off_write(slot) {
                         // The FIN stays where it is until the replies have had their chance.
-                        self.hub.put_off_read(slot, ended);
+                        self.hub.put_off_read(slot);
                         return Ok(false);
                     }
                     self.hub.handle_eof(slot);
@@ -90,7 +94,7 @@ impl<D, T: Transport> Driver<D, T> {
                 break;
             }
             if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot, ended);
+                self.hub.put_off_read(slot);
                 return Ok(false);
             }
         }
@@ -153,6 +157,11 @@ impl<D, T: Transport> Driver<D, T> {
         kind: io::ErrorKind,
         handler: &mut H,
     ) {
+        self.hub.handle_write_failed(slot);
+        while self.hub.take_held(slot, &mut self.held) {
+            self.feed(slot, None, handler);
+            self.held = Vec::new();
+        }
         while self.hub.wants_read(slot)
             && matches!(self.read_once(slot, handler), Ok(Read::Full | Read::Short))
         {}

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Abort,
-    conn::{Conn, Listed, Probe, State, Todo, Transmitted},
+    conn::{Conn, Listed, Pending, Probe, State, Transmitted},
     time::Time,
 };
 
@@ -29,9 +29,8 @@ pub(super) enum Action {
     Deliver,
     /// Offer what is queued to the kernel.
     Write(usize),
-    /// Read from this slot's socket although it has not become readable anew. The flag: a FIN or an error may come after
-    /// a short read.
-    Read(usize, bool),
+    /// Read from this slot's socket although it has not become readable anew.
+    Read(usize),
     /// Find or connect to what [`Hub::target`] says.
     Connect(usize),
     /// Shut down the sending side.
@@ -117,20 +116,11 @@ impl<D> Hub<D> {
         self.turn.callbacks == 0
     }
 
-    /// What is left to read of this slot is the next turn's. `ended`: a FIN or an error may come after a short read.
-    pub(super) fn put_off_read(&mut self, slot: usize, ended: bool) {
+    /// What is left to read of this slot is the next turn's.
+    pub(super) fn put_off_read(&mut self, slot: usize) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        let is_pending = entry.conn.todo.has(Todo::READ);
-        entry.short_read_drains = !ended && (!is_pending || entry.short_read_drains);
-        entry.conn.todo.add(Todo::READ);
+        entry.conn.pending.add(Pending::READ);
         self.put_off(slot);
-    }
-
-    /// A FIN or an error of this slot's socket has become known.
-    pub(super) fn note_ended(&mut self, slot: usize) {
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.short_read_drains = false;
-        }
     }
 
     /// Moves a slot to the next turn's run queue.
@@ -138,7 +128,7 @@ impl<D> Hub<D> {
         let turn = self.turn.number;
         if let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
             && entry.conn.listed != Listed::Next
-            && !entry.conn.todo.is_urgent()
+            && !entry.conn.pending.is_urgent()
         {
             entry.conn.listed = Listed::Next;
             let queue = if entry.share.of(turn).is_whole() { &mut self.unserved } else { &mut self.served };
@@ -174,12 +164,9 @@ impl<D> Hub<D> {
             |_| true,
             |conn, share, cx| {
                 let share = share.of(turn);
-                conn.todo.take(Todo::WRITE);
+                conn.pending.take(Pending::WRITE);
                 let done = conn.transmit(share.writable(most), cx, writer)?;
                 share.note_written(done.bytes);
-                if done.more {
-                    conn.todo.add(Todo::WRITE);
-                }
                 io::Result::Ok(done)
             },
         );
@@ -193,8 +180,8 @@ impl<D> Hub<D> {
     pub(super) fn wants_write(&mut self, slot: usize, worth: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.todo.has(Todo::WRITE)
-                && entry.conn.buffered_amount() >= worth
+            entry.conn.pending.has(Pending::WRITE)
+                && entry.conn.queued() >= worth
                 && entry.share.of(turn).writable(self.config.write_bytes_per_turn) > 0
         })
     }
@@ -203,14 +190,14 @@ impl<D> Hub<D> {
     pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.todo.has(Todo::WRITE)
+            entry.conn.pending.has(Pending::WRITE)
                 && entry.share.of(turn).writable(self.config.write_bytes_per_turn) == 0
         })
     }
 
     /// Bytes that were queued in this turn and wait to be written.
     pub(super) const fn corked(&self) -> usize {
-        self.cork.bytes.len()
+        self.common.output.len()
     }
 
     /// The next slot for which a write is all that is pending, in the middle of a turn: for writes that are not to wait for
@@ -223,7 +210,7 @@ impl<D> Hub<D> {
             }
             // What was written at once may still be listed, and must not keep the others waiting.
             let entry = self.slots.get_mut(slot);
-            if entry.as_ref().is_some_and(|entry| !entry.conn.todo.is_idle()) {
+            if entry.as_ref().is_some_and(|entry| !entry.conn.pending.is_idle()) {
                 return None;
             }
             self.run.pop_front();
@@ -239,13 +226,13 @@ impl<D> Hub<D> {
         let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
         let over = self.is_over_budget();
         let entry = self.slots.get_mut(slot)?;
-        let now = entry.conn.todo == Todo::only_write() && entry.conn.listed == Listed::Now;
+        let now = entry.conn.pending == Pending::only(Pending::WRITE) && entry.conn.listed == Listed::Now;
         if !now || over || entry.share.of(turn).writable(most) == 0 {
             return None;
         }
         self.run.pop_front();
         entry.conn.listed = Listed::No;
-        entry.conn.todo.take(Todo::WRITE);
+        entry.conn.pending.take(Pending::WRITE);
         Some(slot)
     }
 
@@ -281,7 +268,7 @@ impl<D> Hub<D> {
             } else if due {
                 conn.handle_timeout(cx);
             }
-            conn.todo.take(Todo::ALARM);
+            conn.pending.take(Pending::ALARM);
             conn.deadline(cx.config)
         });
         match due.flatten() {
@@ -326,7 +313,7 @@ impl<D> Hub<D> {
                 && entry.conn.listed == Listed::Now
             {
                 entry.conn.listed = Listed::No;
-                if !entry.conn.todo.is_idle() {
+                if !entry.conn.pending.is_idle() {
                     self.put_off(slot);
                 }
             }
@@ -342,23 +329,28 @@ impl<D> Hub<D> {
         let (turn, over) = (self.turn.number, self.is_over_budget());
         let entry = self.slots.get_mut(slot)?;
         let share = *entry.share.of(turn);
-        let todo = &mut entry.conn.todo;
-        if todo.take(Todo::ABORT) {
+        let pending = &mut entry.conn.pending;
+        if pending.take(Pending::ABORT) {
             Some(Action::Abort(slot, entry.conn.abort_due()))
-        } else if !over && share.writable(self.config.write_bytes_per_turn) > 0 && todo.take(Todo::WRITE) {
-            Some(Action::Write(slot))
-        } else if todo.take(Todo::FIN) {
-            Some(Action::Fin(slot))
-        } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ)
+        } else if !over
+            && share.writable(self.config.write_bytes_per_turn) > 0
+            && pending.take(Pending::WRITE)
         {
-            Some(Action::Read(slot, !std::mem::take(&mut entry.short_read_drains)))
-        } else if todo.take(Todo::CONNECT) {
+            Some(Action::Write(slot))
+        } else if pending.take(Pending::FIN) {
+            Some(Action::Fin(slot))
+        } else if !over
+            && u32::from(share.reads) < self.config.reads_per_turn.max(1)
+            && pending.take(Pending::READ)
+        {
+            Some(Action::Read(slot))
+        } else if pending.take(Pending::CONNECT) {
             Some(Action::Connect(slot))
-        } else if todo.take(Todo::RELEASE) {
+        } else if pending.take(Pending::RELEASE) {
             self.run.pop_front();
             let reset = self.free(slot);
             Some(Action::Release(slot, reset))
-        } else if !over && !share.drained && todo.take(Todo::DRAIN) {
+        } else if !over && !share.drained && pending.take(Pending::DRAIN) {
             entry.share.of(turn).drained = true;
             self.with(slot, Conn::report_drain);
             Some(Action::Deliver)

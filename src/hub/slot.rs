@@ -5,8 +5,8 @@ use crate::{conn::Conn, id::ConnectionId};
 pub(super) struct Slot<D> {
     pub(super) conn: Conn,
     pub(super) share: Share,
-    /// A read was put off that ends with the first short one: no FIN or error is known to come after it.
-    pub(super) short_read_drains: bool,
+    /// The socket has said that a FIN or an error comes after what there is to read: no edge will say so again.
+    pub(super) ended: bool,
     pub(super) data: Option<D>,
 }
 
@@ -56,7 +56,7 @@ impl Share {
 
 impl<D> Slot<D> {
     pub(super) const fn new(conn: Conn, data: Option<D>) -> Self {
-        Self { conn, share: Share::whole(0), short_read_drains: false, data }
+        Self { conn, share: Share::whole(0), ended: false, data }
     }
 
     /// Whether it is this connection's, and the application may still name it.

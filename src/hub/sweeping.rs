@@ -217,7 +217,7 @@ impl<D> Hub<D> {
         let Some(entry) = self.slots.get(slot) else { return };
         let conn = &entry.conn;
         let generation = conn.generation;
-        let is_silent = conn.state() == State::Connecting && (conn.is_client() || !conn.spoke());
+        let is_silent = conn.state() == State::Connecting && (conn.is_client() || !conn.has_request_bytes());
         let open = (conn.state() == State::Open).then(|| self.id_at(slot)).flatten();
         let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.is_late(generation)) else {
             return;

@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use adjourn::{Cause, ConnectionId, Initiator, Phase, State, Timing, conn::Input};
+use adjourn::{Cause, ConnectionId, Initiator, Phase, State, Timing, conn::InputKind};
 
 use super::{
     book::{Book, after, answer_to, ensure, trace},
@@ -131,15 +131,15 @@ impl Book {
         match alarm {
             Alarm::Shutdown => {}
             Alarm::Handshake => {
-                self.cover(conn, Input::HandshakeTimeout);
+                self.cover(conn, InputKind::HandshakeTimeout);
                 self.failure_due.push(conn);
             }
             Alarm::Linger => {
-                self.cover(conn, Input::LingerEnd);
+                self.cover(conn, InputKind::LingerEnd);
                 self.release_due.push(conn);
             }
             Alarm::Stall => {
-                self.cover(conn, Input::WriteStall);
+                self.cover(conn, InputKind::WriteStall);
                 self.abort(conn, Cause::WriteStall, Initiator::Local, Some(self.config.abort));
             }
             Alarm::Heartbeat => {
@@ -155,14 +155,14 @@ impl Book {
                 if self.due(conn, Alarm::Close).is_some_and(|due| due <= now) {
                     return self.fire(conn, Alarm::Close, queued);
                 }
-                self.cover(conn, Input::FlushBudget);
+                self.cover(conn, InputKind::FlushBudget);
                 self.flush_budget_over(conn);
             }
         }
     }
 
     pub fn close_timed_out(&mut self, conn: u32) {
-        self.cover(conn, Input::CloseTimeout);
+        self.cover(conn, InputKind::CloseTimeout);
         let flushed = self.of(conn).close_done;
         self.abort(conn, Cause::CloseTimeout { flushed }, Initiator::Local, Some(self.config.abort));
     }
@@ -170,17 +170,18 @@ impl Book {
     fn heartbeat_due(&mut self, conn: u32, queued: usize) {
         let now = self.now;
         if self.of(conn).pinged.is_none() {
-            self.cover(conn, Input::HeartbeatIdle);
+            self.cover(conn, InputKind::HeartbeatIdle);
             // Its silence has filled the bucket of its control frames.
-            (self.of(conn).pinged, self.of(conn).bucket) = (Some(now), (0, 0));
+            let facts = self.of(conn);
+            (facts.pinged, facts.bucket, facts.rested) = (Some(now), (0, 0), false);
             self.busy(conn).pings_due += 1;
             return self.set_heartbeat_alarm(conn);
         }
         if queued > 0 {
-            self.cover(conn, Input::HeartbeatTimeoutQueued);
+            self.cover(conn, InputKind::HeartbeatTimeoutQueued);
             return self.abort(conn, Cause::HeartbeatTimeout, Initiator::Local, Some(self.config.abort));
         }
-        self.cover(conn, Input::HeartbeatTimeout);
+        self.cover(conn, InputKind::HeartbeatTimeout);
         // "Close 1011 if the backlog is empty, then abort": it has one turn.
         let timing = Timing { close_timeout: Some(Duration::from_micros(1)), flush_budget: None };
         self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, timing);
@@ -194,8 +195,8 @@ impl Book {
         let Some(ending) = &mut busy.ending else { return };
         ending.flush_over = true;
         if std::mem::take(&mut ending.unanswered) {
-            let code = ending.received.as_ref().and_then(|received| received.0);
-            ending.sent = Some(Expected::Frame(answer_to(code)));
+            let received = ending.received.clone().unwrap_or_default();
+            ending.sent = Some(Expected::Frame(answer_to(received.0, &received.1)));
         }
     }
 

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use adjourn::{
     Abort, Accept, Broadcast, Cause, Clients, CloseFrame, Event, Handler, Kind, Lost, Message, Overrides,
-    Pace, SendError, ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::Input,
+    Pace, SendError, ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::InputKind,
     wire::upgrade::Response,
 };
 
@@ -196,7 +196,6 @@ impl App {
             6..30 => self.send(clients, conn, what < 12),
             30..40 => {
                 let payload = vec![b'q'; self.rng.usize(..=125)];
-                self.book.cover(conn, self.send_input(conn));
                 let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
                 let result = clients.ping(id, &payload);
                 if self.judge_send(conn, payload.len(), queued, &result) {
@@ -207,7 +206,7 @@ impl App {
             40..52 => {
                 let timing = self.timing();
                 let frame = self.frame();
-                self.book.cover(conn, Input::Close);
+                self.book.cover(conn, InputKind::Close);
                 let began = clients.close_with(id, frame.clone(), timing);
                 ensure!(
                     self.book,
@@ -226,7 +225,7 @@ impl App {
             60..66 => {
                 let style =
                     [None, Some(Abort::Reset), Some(Abort::Fin), Some(Abort::Auto)][self.rng.usize(..4)];
-                self.book.cover(conn, Input::Terminate);
+                self.book.cover(conn, InputKind::Terminate);
                 let ended = match style {
                     None => clients.terminate(id),
                     Some(style) => clients.terminate_with(id, style),
@@ -287,15 +286,10 @@ impl App {
         ensure!(self.book, conn, "stale_ids_do_nothing", refused, "an operation on a stale id did something");
     }
 
-    fn send_input(&self, conn: u32) -> Input {
-        if self.book.is_unanswered(conn) { Input::SendUnanswered } else { Input::Send }
-    }
-
     fn send(&mut self, clients: &mut Clients<'_, u32>, conn: u32, big: bool) {
         let Some(id) = self.book.of(conn).id else { return };
         let (number, payload) = self.payload(big);
         let length = payload.len();
-        self.book.cover(conn, self.send_input(conn));
         let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
         let result = match (self.rng.bool(), String::from_utf8(payload)) {
             (true, Ok(text)) => clients.send(id, text),
@@ -387,7 +381,7 @@ impl App {
         let big = self.rng.u8(..4) == 0;
         let (number, payload) = self.payload(big);
         let (frame, drop_queued, length) = (self.frame(), self.rng.bool(), payload.len());
-        self.book.cover(conn, Input::Kick);
+        self.book.cover(conn, InputKind::Kick);
         let began = clients.kick(id, payload, frame.clone(), drop_queued);
         ensure!(self.book, conn, "kick_answers", began == (state == State::Open), "{began} in {state:?}");
         if state != State::Open {

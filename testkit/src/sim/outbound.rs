@@ -1,6 +1,6 @@
 //! The book's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
 
-use adjourn::{Abort, Cause, Initiator, Phase, State, conn::Input};
+use adjourn::{Abort, Cause, Initiator, Phase, State, conn::InputKind};
 
 use super::{
     alarms::Alarm,
@@ -103,7 +103,7 @@ impl Book {
 
     pub fn close_flushed(&mut self, conn: u32, payload: &[u8]) {
         self.of(conn).close_done = true;
-        self.cover(conn, Input::Flushed);
+        self.cover(conn, InputKind::Flushed);
         let expected = self.ending(conn).and_then(|ending| ending.sent.clone());
         let right = match &expected {
             None => false,
@@ -130,7 +130,7 @@ impl Book {
     /// FIN is sent: behind whole frames, and behind a Close or an HTTP answer.
     pub fn sent_fin(&mut self, conn: u32) {
         if self.state(conn) == Some(State::Refusing) {
-            self.cover(conn, Input::Flushed);
+            self.cover(conn, InputKind::Flushed);
             self.of(conn).state = Some(State::Lingering);
         }
         let facts = &self.facts[conn as usize];
@@ -154,7 +154,7 @@ impl Book {
         } else if state != Some(State::Closed) {
             let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);
             ensure!(self, conn, "abort_has_a_reason", hard, "in {state:?}, {:?}", self.phase);
-            self.cover(conn, Input::HardSweep);
+            self.cover(conn, InputKind::HardSweep);
             let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
             let asked = asked.or(Some(self.config.abort)).filter(|_| !either);
             self.abort(conn, Cause::ShutdownHard, Initiator::Local, asked);
@@ -179,7 +179,7 @@ impl Book {
 
     /// It was aborted by FIN: its descriptor waits for the peer's.
     pub fn lingers(&mut self, conn: u32) {
-        self.cover(conn, Input::AbortedByFin);
+        self.cover(conn, InputKind::AbortedByFin);
         let now = self.now;
         let facts = self.of(conn);
         if facts.eof {
@@ -194,7 +194,7 @@ impl Book {
     pub fn released(&mut self, conn: u32) {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
         if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
-            self.cover(conn, Input::HardSweep);
+            self.cover(conn, InputKind::HardSweep);
         }
         let facts = self.of(conn);
         facts.state = None;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
-    Cause, CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Phase, State, Stats, Timing,
-    conn::Input,
+    Cause, CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, LameDuckPolicy, Phase, State, Stats,
+    Timing, conn::InputKind,
 };
 
 use super::{
@@ -49,7 +49,9 @@ impl Book {
             }
             Event::Close { closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
-                ensure!(self, conn, "no_drain_behind_closing", !closing, "after Closing");
+                // Until it has answered the peer's Close, the application may send.
+                let manual = self.ending_of(conn).is_some_and(|ending| ending.received.is_some());
+                ensure!(self, conn, "no_drain_behind_closing", !closing || manual, "after Closing");
             }
             _ => {}
         }
@@ -67,7 +69,7 @@ impl Book {
     }
 
     pub fn opened(&mut self, conn: u32, id: ConnectionId) {
-        self.cover(conn, Input::Upgrade);
+        self.cover(conn, InputKind::Upgrade);
         let now = self.now;
         self.opens += 1;
         let state = self.state(conn);
@@ -109,7 +111,7 @@ impl Book {
             | HandshakeCause::HeadTooLarge
             | HandshakeCause::BadVersion
             | HandshakeCause::Rejected => {
-                self.cover(conn, Input::Refusal);
+                self.cover(conn, InputKind::Refusal);
                 ensure!(self, conn, "refused_for_its_request", connecting && spoke, "{text}");
                 self.begin_refusing(conn);
             }
@@ -120,7 +122,7 @@ impl Book {
                 self.release_due.push(conn);
             }
             HandshakeCause::ShuttingDown if head => {
-                self.cover(conn, Input::Refusal);
+                self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
                 let refuses = |shutdown: &ShutdownBook| {
                     shutdown.refuses(self.phase) || self.phase == Phase::Serving && shutdown.cut
@@ -134,7 +136,7 @@ impl Book {
             }
             HandshakeCause::ShuttingDown => {
                 let hard = self.phase == Phase::HardSweep;
-                self.cover(conn, if hard { Input::HardSweep } else { Input::SweptSilent });
+                self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });
                 let silent = self.phase >= Phase::SoftSweep && (hard || !spoke);
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
@@ -145,7 +147,7 @@ impl Book {
             }
             HandshakeCause::TooManyConnections if state.is_none() => {}
             HandshakeCause::TooManyConnections => {
-                self.cover(conn, Input::Terminate);
+                self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
                 let many = half_open > limit || self.is_overfull();
                 let right = many && self.handshakes.first() == Some(&conn);
