@@ -138,7 +138,7 @@ impl Pending {
     pub(crate) const DRAIN: u8 = 128;
     const FOR_THE_DRIVER: u8 = !Self::ALARM;
     /// What uses up a share of a turn, and can wait for the next one.
-    const SHARED: u8 = Self::WRITE | Self::READ | Self::DRAIN | Self::ALARM;
+    const SHARED: u8 = Self::WRITE | Self::READ | Self::DRAIN | Self::CONNECT | Self::ALARM;
 
     #[inline]
     pub(crate) fn add(&mut self, what: u8) {

@@ -25,7 +25,7 @@ pub(super) struct Closing {
     pub(super) flush_deadline: Time,
     /// Bytes of messages delivered since it began.
     pub(super) delivered: u64,
-    /// Bytes that were read since the deadline, to see whether the peer's Close waits in the kernel.
+    /// Bytes that were read and written since the deadline, to see whether the handshake can be completed after all.
     pub(super) probed: u64,
     /// The peer's FIN was read.
     pub(super) eof: bool,

@@ -106,6 +106,15 @@ impl Outbox {
         self.queue.as_ref().filter(|queue| !queue.backlog.is_empty()).map(|queue| queue.progress)
     }
 
+    /// The kernel took less than it was offered, at `now`, and not at `then`.
+    pub(super) fn note_refused(&mut self, then: Time, now: Time) {
+        if let Some(queue) = &mut self.queue
+            && queue.progress == then
+        {
+            queue.progress = now;
+        }
+    }
+
     /// Our Close is wholly in the kernel.
     pub(super) fn has_flushed_close(&self) -> bool {
         self.queue.as_ref().is_some_and(|queue| queue.close == Close::Flushed)

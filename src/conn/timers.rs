@@ -22,11 +22,11 @@ pub(crate) struct Probe {
     pub(crate) read: bool,
     /// It waits for output: what is queued is offered to the kernel.
     pub(crate) write: bool,
-    /// It is the answer to our Close that it waits for: that is looked for over several turns.
+    /// A closing handshake is at its end: what is read and written may take several turns.
     pub(crate) closing: bool,
 }
 
-/// What is read of a connection whose `close_timeout` is over.
+/// What is read from and written to a connection whose `close_timeout` is over.
 const MOST_PROBED: u64 = 8 << 20;
 
 impl Conn {
@@ -102,7 +102,9 @@ impl Conn {
             }
             Life::Paused(_) => (false, self.is_stalled(now, config), false),
             Life::LocalClosing { closing, .. } => (closing.deadline <= now, true, true),
-            Life::RemoteClosing { .. } | Life::Failing(_) => (false, true, false),
+            Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
+                (false, true, closing.deadline <= now)
+            }
             Life::Refusing { .. } | Life::Lingering { .. } | Life::Closed { .. } => (false, false, false),
         };
         Probe { read, write: write && self.queued() > 0, closing }
@@ -111,12 +113,18 @@ impl Conn {
     /// The same before the hard sweep of a shutdown ends it.
     pub(crate) fn probe_at_hard_sweep(&self) -> Probe {
         let closing = matches!(self.life, Life::LocalClosing { .. });
-        Probe { read: closing, write: self.state().is_closing() && self.queued() > 0, closing }
+        let write = self.state().is_closing() && self.queued() > 0;
+        Probe { read: closing, write, closing }
     }
 
-    /// Whether an answer that is overdue may still be looked for after what was read so far.
+    /// Whether a closing handshake that is overdue may still go on after what was read and written since.
     pub(crate) fn may_be_probed_again(&self) -> bool {
-        matches!(&self.life, Life::LocalClosing { closing, .. } if closing.probed < MOST_PROBED)
+        self.life.closing().is_some_and(|closing| closing.probed < MOST_PROBED)
+    }
+
+    /// The kernel took less than it was offered, at `now`, and not at `then`, which was taken for the time.
+    pub(crate) fn note_refused(&mut self, then: Time, now: Time) {
+        self.outbox.note_refused(then, now);
     }
 
     /// The callback in which closing began has returned, `by` later: its timers start now.

@@ -38,10 +38,8 @@ impl Conn {
             life => {
                 if let Some(closing) = life.closing_mut() {
                     closing.times.last_inbound = now;
-                    if closing.deadline <= now {
-                        closing.probed += n as u64;
-                    }
                 }
+                life.note_probed(n, now);
                 false
             }
         };
@@ -148,6 +146,7 @@ impl Conn {
             self.note_drained();
             return Ok(done);
         }
+        self.life.note_probed(written.bytes, cx.now);
         if self.outbox.has_backlog() {
             if !had_backlog {
                 self.pending.add(Pending::ALARM);

@@ -21,23 +21,18 @@ pub(super) enum NextRead {
 }
 
 impl<D> Hub<D> {
-    /// Whether the socket of this slot is to be read now. If not, an [`Action::Read`] will say when.
-    pub(super) fn wants_read(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|entry| entry.conn.wants_read())
-    }
-
     /// Where the next bytes of a slot come from, and takes that read off its share of the turn. What was read earlier, and
     /// could not be parsed because the connection was paused, is moved to `held`.
     #[inline]
     pub(super) fn next_read(&mut self, slot: usize, held: &mut Vec<u8>) -> NextRead {
-        let (turn, most) = (self.turn.number, self.config.reads_per_turn.max(1));
+        let turn = self.turn.number;
         let Some(entry) = self.slots.get_mut(slot) else { return NextRead::None };
         let reads = entry.share.of(turn).reads;
         let holds = entry.conn.has_held_to_parse();
         if !holds && !entry.conn.wants_read() {
             return NextRead::None;
         }
-        if u32::from(reads) >= most {
+        if !entry.share.may_read(&self.config) {
             return NextRead::Later;
         }
         entry.share.reads = reads.saturating_add(1);
@@ -46,13 +41,6 @@ impl<D> Hub<D> {
             return NextRead::Held;
         }
         NextRead::Socket
-    }
-
-    /// Moves what was read earlier, and can be parsed now, to `bytes`, whatever this slot has had of the turn. Says whether
-    /// there is something.
-    pub(super) fn take_held(&mut self, slot: usize, bytes: &mut Vec<u8>) -> bool {
-        let held = self.slots.get_mut(slot).filter(|entry| entry.conn.has_held_to_parse());
-        held.map(|entry| *bytes = entry.conn.take_held()).is_some()
     }
 
     /// Keeps bytes that were read and not parsed for the next turn.
@@ -81,6 +69,7 @@ impl<D> Hub<D> {
             } else {
                 self.next_head(slot, cursor, handler);
             }
+            self.turn.unparsed = cursor.remaining();
             if !self.notes.is_empty() {
                 return self.poll_event();
             }
@@ -134,11 +123,12 @@ impl<D> Hub<D> {
         self.turn.unparsed = n;
     }
 
-    /// If the turn is over its budget because of what was inflated: keeps the rest of a read for the next turn.
-    pub(super) fn hold_if_inflated(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
-        if self.turn.inflated && self.is_over_budget() && cursor.remaining() > 0 {
-            self.hold(slot, cursor.take_all());
-        }
+    /// Whether the rest of a read is to be held for the next turn: this one calls no more callbacks, or what was inflated
+    /// is more than it may be. What is discarded or held by the connection is not.
+    #[inline]
+    pub(super) fn is_to_hold(&self, slot: usize) -> bool {
+        let over = self.turn.callbacks == 0 || (self.turn.inflated && self.turn.bytes == 0);
+        over && self.slots.get(slot).is_some_and(|entry| entry.conn.parses_frames())
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    driver::Probed,
     slot::{Share, Slot},
     table::{Hub, ROOM, Turn, list},
 };
@@ -54,14 +55,8 @@ impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
         self.finish_read();
-        self.turn = Turn {
-            number: self.turn.number.wrapping_add(1),
-            bytes: self.config.turn_bytes,
-            callbacks: self.config.turn_callbacks,
-            judgements: 0,
-            unparsed: 0,
-            inflated: false,
-        };
+        self.turn = Turn { number: self.turn.number.wrapping_add(1), ..Turn::default() };
+        self.renew_budget();
         while let Some(key) = self.unserved.pop_front().or_else(|| self.served.pop_front()) {
             if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
                 && conn.listed == Listed::Next
@@ -70,6 +65,17 @@ impl<D> Hub<D> {
                 self.run.push_back(key);
             }
         }
+    }
+
+    fn renew_budget(&mut self) {
+        self.turn.bytes = self.config.turn_bytes.max(1);
+        self.turn.callbacks = self.config.turn_callbacks.max(1);
+        self.turn.inflated = false;
+    }
+
+    /// What is due comes now. It has as much of a budget as the rest of the turn.
+    pub(super) fn begin_judging(&mut self) {
+        self.renew_budget();
     }
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
@@ -123,12 +129,17 @@ impl<D> Hub<D> {
         self.put_off(slot);
     }
 
-    /// Moves a slot to the next turn's run queue.
-    pub(super) fn put_off(&mut self, slot: usize) {
+    /// Moves a slot to the next turn's run queue, unless it has something to do that can be done in this one.
+    fn put_off(&mut self, slot: usize) {
+        if self.slots.get(slot).is_some_and(|entry| !entry.conn.pending.is_urgent()) {
+            self.list_next(slot);
+        }
+    }
+
+    fn list_next(&mut self, slot: usize) {
         let turn = self.turn.number;
         if let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
             && entry.conn.listed != Listed::Next
-            && !entry.conn.pending.is_urgent()
         {
             entry.conn.listed = Listed::Next;
             let queue = if entry.share.of(turn).is_whole() { &mut self.unserved } else { &mut self.served };
@@ -152,20 +163,19 @@ impl<D> Hub<D> {
     /// Offers what is queued for this slot to `writer`, within its share of the turn. `writer` returns how much it took.
     ///
     /// # Errors
-    /// The writer's, other than `WouldBlock`. Read what the peer may have sent before, then call
-    /// [`Hub::handle_reset`].
+    /// The writer's, other than `WouldBlock`. Call [`Hub::handle_write_failed`] then.
     pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
     where
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
-        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
+        let turn = self.turn.number;
         let done = self.with_if(
             slot,
-            |_| true,
+            |entry| entry.failed.is_none(),
             |conn, share, cx| {
                 let share = share.of(turn);
                 conn.pending.take(Pending::WRITE);
-                let done = conn.transmit(share.writable(most), cx, writer)?;
+                let done = conn.transmit(share.writable(cx.config), cx, writer)?;
                 share.note_written(done.bytes);
                 io::Result::Ok(done)
             },
@@ -182,7 +192,7 @@ impl<D> Hub<D> {
         self.slots.get_mut(slot).is_some_and(|entry| {
             entry.conn.pending.has(Pending::WRITE)
                 && entry.conn.queued() >= worth
-                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) > 0
+                && entry.share.of(turn).writable(&self.config) > 0
         })
     }
 
@@ -190,8 +200,7 @@ impl<D> Hub<D> {
     pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.pending.has(Pending::WRITE)
-                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) == 0
+            entry.conn.pending.has(Pending::WRITE) && entry.share.of(turn).writable(&self.config) == 0
         })
     }
 
@@ -223,11 +232,10 @@ impl<D> Hub<D> {
     /// Takes the slot at the front of the run queue if a write is all that is pending for it, and may be done now.
     #[inline]
     fn poll_mere_write(&mut self, slot: usize) -> Option<usize> {
-        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
-        let over = self.is_over_budget();
+        let (turn, over) = (self.turn.number, self.turn.bytes == 0);
         let entry = self.slots.get_mut(slot)?;
         let now = entry.conn.pending == Pending::only(Pending::WRITE) && entry.conn.listed == Listed::Now;
-        if !now || over || entry.share.of(turn).writable(most) == 0 {
+        if !now || over || entry.share.of(turn).writable(&self.config) == 0 {
             return None;
         }
         self.run.pop_front();
@@ -237,7 +245,7 @@ impl<D> Hub<D> {
     }
 
     /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
-    /// slice of them.
+    /// slice of them, and stops when the looking has used up its budget.
     pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
         if self.turn.judgements >= self.config.sweep_slice.max(1)
             || (self.turn.judgements > 0 && self.is_over_budget())
@@ -249,24 +257,25 @@ impl<D> Hub<D> {
         let entry = self.slots.get_mut(slot)?;
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
         let probe = if due { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
-        if probe.read || probe.write {
+        if probe != Probe::default() {
             // Whatever it has had of this turn: a probe is a share of its own.
             entry.share = Share::whole(self.turn.number);
         }
         Some(Judgement { slot, state: entry.conn.state(), probe })
     }
 
-    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: an answer to our Close
-    /// was looked for, and there is more to read than one turn may.
-    pub(super) fn judge(&mut self, Judgement { slot, state, .. }: Judgement, unread: bool) {
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. A closing handshake of which
+    /// one turn may not see all is looked at in the next turn as well.
+    pub(super) fn judge(&mut self, Judgement { slot, state, probe }: Judgement, probed: Probed) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
             // What the probe has brought about may be due as well, but it was not probed.
             let due = conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
-            if due && unread && conn.may_be_probed_again() {
-                conn.handle_flush_budget(cx);
-            } else if due {
-                conn.handle_timeout(cx);
+            match probed {
+                _ if !due => {}
+                Probed::Not => {}
+                Probed::Partly if probe.closing && conn.may_be_probed_again() => conn.handle_flush_budget(cx),
+                Probed::Partly | Probed::Wholly => conn.handle_timeout(cx),
             }
             conn.pending.take(Pending::ALARM);
             conn.deadline(cx.config)
@@ -314,7 +323,7 @@ impl<D> Hub<D> {
             {
                 entry.conn.listed = Listed::No;
                 if !entry.conn.pending.is_idle() {
-                    self.put_off(slot);
+                    self.list_next(slot);
                 }
             }
         }
@@ -326,27 +335,24 @@ impl<D> Hub<D> {
     }
 
     fn action(&mut self, slot: usize) -> Option<Action> {
-        let (turn, over) = (self.turn.number, self.is_over_budget());
+        let (turn, over, silent) = (self.turn.number, self.is_over_budget(), self.is_out_of_callbacks());
         let entry = self.slots.get_mut(slot)?;
         let share = *entry.share.of(turn);
         let pending = &mut entry.conn.pending;
         if pending.take(Pending::ABORT) {
             Some(Action::Abort(slot, entry.conn.abort_due()))
-        } else if !over
-            && share.writable(self.config.write_bytes_per_turn) > 0
-            && pending.take(Pending::WRITE)
-        {
+        } else if self.turn.bytes > 0 && share.writable(&self.config) > 0 && pending.take(Pending::WRITE) {
             Some(Action::Write(slot))
         } else if pending.take(Pending::FIN) {
             Some(Action::Fin(slot))
-        } else if !over
-            && u32::from(share.reads) < self.config.reads_per_turn.max(1)
-            && pending.take(Pending::READ)
-        {
+        } else if !over && share.may_read(&self.config) && pending.take(Pending::READ) {
             Some(Action::Read(slot))
-        } else if pending.take(Pending::CONNECT) {
+        } else if !silent && pending.take(Pending::CONNECT) {
+            // Whoever asks for connects without end does so in callbacks: they share a budget.
+            self.note_callback_begins();
             Some(Action::Connect(slot))
-        } else if pending.take(Pending::RELEASE) {
+        } else if self.notes.is_empty() && pending.take(Pending::RELEASE) {
+            // Its events are delivered.
             self.run.pop_front();
             let reset = self.free(slot);
             Some(Action::Release(slot, reset))

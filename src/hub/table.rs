@@ -247,9 +247,39 @@ impl<D> Hub<D> {
         self.with(slot, Conn::handle_read_closed);
     }
 
-    /// A write failed. Read what the peer sent before, beginning with what is held, then call [`Hub::handle_reset`].
-    pub(super) fn handle_write_failed(&mut self, slot: usize) {
-        self.with(slot, Conn::handle_write_failed);
+    /// A write failed. What the peer sent before, its Close perhaps, is read first; see [`Hub::take_failed`].
+    pub(super) fn handle_write_failed(&mut self, slot: usize, kind: io::ErrorKind) {
+        if let Some(entry) = self.slots.get_mut(slot)
+            && entry.failed.is_none()
+        {
+            entry.failed = Some(kind);
+            self.with(slot, |conn, cx| {
+                conn.handle_write_failed(cx);
+                conn.pending.add(Pending::READ);
+            });
+        }
+    }
+
+    /// Whether a write has failed.
+    pub(super) fn has_failed(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.failed.is_some())
+    }
+
+    /// How a write has failed, for [`Hub::handle_reset`] when all was read. `None` if none has.
+    pub(super) fn take_failed(&mut self, slot: usize) -> Option<io::ErrorKind> {
+        self.slots.get_mut(slot)?.failed.take()
+    }
+
+    /// Whether something is queued for this slot.
+    pub(super) fn has_queued(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.queued() > 0)
+    }
+
+    /// The kernel took less of this slot than it was offered, at `now`.
+    pub(super) fn note_refused(&mut self, slot: usize, now: Time) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.note_refused(self.now, now);
+        }
     }
 
     /// The socket of this slot says that a FIN or an error comes after what there is to read.

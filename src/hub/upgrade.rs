@@ -14,13 +14,13 @@ use crate::{
 
 impl<D> Hub<D> {
     /// Whatever the parsing of this slot was at, a callback has panicked: the bytes at the end of `bytes` that were not
-    /// parsed are kept, and a request that the application was looking at is answered with 500.
+    /// parsed are kept, and a request that the application was looking at is answered with 500. Read on then.
     pub(super) fn recover(&mut self, slot: usize, bytes: &[u8]) {
         let unparsed = bytes.len().saturating_sub(self.turn.unparsed);
         if self.deciding.take().is_some() {
             self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
-        } else {
-            self.hold(slot, bytes.get(unparsed..).unwrap_or_default());
+        } else if let Some(rest) = bytes.get(unparsed..).filter(|rest| !rest.is_empty()) {
+            self.hold(slot, rest);
         }
     }
 
