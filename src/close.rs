@@ -366,3 +366,17 @@ impl Closed {
         }
     }
 }
+
+/// How long a closing handshake may take, where the caller says otherwise than the settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// See [`Config::close_timeout`](crate::Config::close_timeout).
+    pub close_timeout: Option<Duration>,
+    /// See [`Config::flush_budget`](crate::Config::flush_budget).
+    pub flush_budget: Option<Duration>,
+}
+
+impl Timing {
+    /// As the settings have it.
+    pub(crate) const DEFAULT: Self = Self { close_timeout: None, flush_budget: None };
+}

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use crate::{
     close::{Cause, CloseFrame, Closed, Lost},
     config::Abort,
-    conn::State,
     id::ConnectionId,
+    state::State,
 };
 
 /// Names one `close_where` or `terminate_where`.

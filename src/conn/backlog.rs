@@ -7,7 +7,10 @@
 use std::{collections::VecDeque, io::IoSlice, rc::Rc};
 
 use super::output::{Broken, BufferPool, broken, part};
-use crate::wire::header::{self, Header, Opcode};
+use crate::{
+    event::Kind,
+    wire::header::{self, Header, Opcode},
+};
 
 /// Frames below this many bytes are joined in one chunk; above it a chunk is closed.
 const CHUNK: usize = 64 << 10;
@@ -31,6 +34,14 @@ impl FrameHead {
 impl From<Opcode> for FrameHead {
     fn from(opcode: Opcode) -> Self {
         Self { opcode, rsv1: false }
+    }
+}
+
+/// The opcode of a message of this kind.
+pub(super) const fn opcode(kind: Kind) -> Opcode {
+    match kind {
+        Kind::Text => Opcode::Text,
+        Kind::Binary => Opcode::Binary,
     }
 }
 

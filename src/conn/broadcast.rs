@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use super::{
     Context,
-    backlog::{FrameHead, write_frame},
-    commands::opcode,
+    backlog::{FrameHead, opcode, write_frame},
     deflate::Sharing,
     output::OutputBuffer,
 };

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::{Timing, backlog::Dropped, life::Times, state::State};
+use super::{backlog::Dropped, watch::Times};
 use crate::{
-    close::{Cause, CloseFrame, Closed, Initiator, Lost},
+    close::{Cause, CloseFrame, Closed, Initiator, Lost, Timing},
     config::{Abort, Config, Overrides},
     shutdown::SweepId,
+    state::State,
     time::Time,
 };
 

@@ -2,11 +2,11 @@
 //! say.
 
 use super::{
-    Conn, Context, Frames, Life, Pending, Timing,
-    backlog::FrameHead,
+    Conn, Context, Frames, Pending, Timing,
+    backlog::{FrameHead, opcode},
     broadcast::Shared,
     deflate::Sharing,
-    life::Paused,
+    life::{Life, Paused},
     output::Broken,
     state::{Failure, Input, State, TakesSends},
     watch::Watch,
@@ -15,7 +15,7 @@ use crate::{
     close::{Cause, CloseCode, CloseFrame},
     config::{Abort, Config, OnOverflow},
     error::{HandshakeCause, SendError},
-    event::{Data, Kind, Message},
+    event::{Data, Message},
     shutdown::SweepId,
     time::Time,
     wire::header::{MAX_CONTROL_PAYLOAD, Opcode, frame_length},
@@ -23,13 +23,6 @@ use crate::{
 
 /// From here on a payload that has its own buffer is queued as that, instead of copied.
 const OWN_BUFFER: usize = 16 << 10;
-
-pub(super) const fn opcode(kind: Kind) -> Opcode {
-    match kind {
-        Kind::Text => Opcode::Text,
-        Kind::Binary => Opcode::Binary,
-    }
-}
 
 impl Conn {
     // Messages.

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::state::{InputKind, State};
+use super::state::InputKind;
+use crate::state::State;
 
 type Rows = [[u64; InputKind::ALL.len()]; State::ALL.len()];
 

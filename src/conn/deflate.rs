@@ -12,7 +12,6 @@
 
 use std::fmt;
 
-use super::inbox::Limits;
 use crate::{
     config::Config,
     error::{HandshakeCause, ProtocolError, ResponseFault, Violation},
@@ -201,12 +200,12 @@ pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
     pub(crate) kind: Option<Kind>,
     pub(crate) utf8: &'t mut Utf8,
-    pub(crate) limits: Limits,
+    pub(crate) max_payload: u64,
 }
 
 impl Target<'_> {
     fn limit(&self) -> usize {
-        usize::try_from(self.limits.max_payload).unwrap_or(usize::MAX)
+        usize::try_from(self.max_payload).unwrap_or(usize::MAX)
     }
 
     /// Takes in what `inflate` appends. The first violation counts: bad text before a limit or bad data after it.
@@ -221,7 +220,7 @@ impl Target<'_> {
             self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
         }
         result.map_err(|error| match error {
-            InflateError::TooBig => Violation::TooBig { limit: self.limits.max_payload },
+            InflateError::TooBig => Violation::TooBig { limit: self.max_payload },
             InflateError::Corrupt => ProtocolError::InvalidDeflate.into(),
         })
     }

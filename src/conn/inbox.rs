@@ -291,7 +291,12 @@ impl Kept {
             None => Whole::Item(Item::Control(header.opcode, payload)),
             Some(kind) if header.rsv1 => {
                 let mut utf8 = Utf8::default();
-                let target = Target { message: cursor.scratch, kind: Some(kind), utf8: &mut utf8, limits };
+                let target = Target {
+                    message: cursor.scratch,
+                    kind: Some(kind),
+                    utf8: &mut utf8,
+                    max_payload: limits.max_payload,
+                };
                 let inflated = inflate.whole(payload, target);
                 match inflated.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
                     Ok(()) => Whole::Item(Item::JoinedMessage(kind)),
@@ -455,7 +460,12 @@ impl Kept {
     /// Inflates the message, which is all here. Not before: a peer would have to send a thousandth of what it makes us hold.
     fn inflate(&mut self, limits: Limits, inflate: &mut Inflate<'_>) -> Result<(), Violation> {
         let compressed = mem::take(&mut self.message);
-        let target = Target { message: &mut self.message, kind: self.kind, utf8: &mut self.utf8, limits };
+        let target = Target {
+            message: &mut self.message,
+            kind: self.kind,
+            utf8: &mut self.utf8,
+            max_payload: limits.max_payload,
+        };
         let result = inflate
             .whole(&compressed, target)
             .and_then(|()| self.utf8.finish().map_err(|_| Violation::InvalidUtf8));

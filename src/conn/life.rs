@@ -3,9 +3,10 @@
 
 use super::{
     closing::Closing,
-    opening::{Dialling, HeadBuffer},
+    dialling::Dialling,
+    head::HeadBuffer,
     state::State,
-    watch::Watch,
+    watch::{Times, Watch},
 };
 use crate::time::Time;
 
@@ -52,13 +53,6 @@ pub(super) enum Life {
         /// The peer sent more than `linger_bytes`: the descriptor is closed with a reset.
         reset: bool,
     },
-}
-
-/// What is known of an established connection's past.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
-    pub(super) opened: Time,
-    pub(super) last_inbound: Time,
 }
 
 /// One that is paused.

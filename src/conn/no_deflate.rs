@@ -2,7 +2,6 @@
 
 #![expect(clippy::unused_self, reason = "the signatures are those of the other")]
 
-use super::inbox::Limits;
 use crate::{
     config::Config,
     error::{HandshakeCause, ProtocolError, Violation},
@@ -76,7 +75,7 @@ pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
     pub(crate) kind: Option<Kind>,
     pub(crate) utf8: &'t mut Utf8,
-    pub(crate) limits: Limits,
+    pub(crate) max_payload: u64,
 }
 
 #[expect(dead_code, reason = "the other one has a use for it")]

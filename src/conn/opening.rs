@@ -13,134 +13,20 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    Compression, Conn, ConnectRequest, Context, Cursor, Pending, details::Details, life::Life, peer::Peer,
+    Compression, Conn, ConnectRequest, Context, Cursor, Pending,
+    details::Details,
+    dialling::{Dialling, Stage},
+    head::{WholeHead, take_head},
+    life::Life,
+    peer::Peer,
     state::Input,
 };
 use crate::{
     config::{Config, Overrides},
     error::HandshakeCause,
     time::Time,
-    wire::upgrade::{
-        ClientKey, Head, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Offer, Refusal, ServerResponse,
-    },
+    wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
 };
-
-/// What has arrived of a head that is not complete.
-#[derive(Debug, Default)]
-pub(super) struct HeadBuffer {
-    bytes: Vec<u8>,
-    scanner: HeadScanner,
-}
-
-/// A complete head, taken off the input.
-#[derive(Debug)]
-pub(crate) struct WholeHead<'b> {
-    bytes: HeadBytes<'b>,
-    scanner: HeadScanner,
-    limits: HeadLimits,
-}
-
-#[derive(Debug)]
-enum HeadBytes<'b> {
-    Lent(&'b [u8]),
-    Joined(Vec<u8>),
-}
-
-impl WholeHead<'_> {
-    /// Bytes of it.
-    fn len(&self) -> usize {
-        match &self.bytes {
-            HeadBytes::Lent(bytes) => bytes.len(),
-            HeadBytes::Joined(bytes) => bytes.len(),
-        }
-    }
-
-    /// The head, to be parsed.
-    ///
-    /// # Errors
-    /// None, since it was found to be complete.
-    pub(crate) fn get(&mut self) -> Result<Head<'_>, Refusal> {
-        let bytes = match &self.bytes {
-            HeadBytes::Lent(bytes) => bytes,
-            HeadBytes::Joined(bytes) => bytes.as_slice(),
-        };
-        let head = self.scanner.scan(bytes, &self.limits)?;
-        debug_assert!(head.is_some(), "it is complete");
-        head.ok_or(Refusal::TIMEOUT)
-    }
-}
-
-/// Takes bytes off the cursor until a head is complete. What is after it stays there.
-fn take_head<'b>(
-    buffer: &mut Option<Box<HeadBuffer>>,
-    cursor: &mut Cursor<'b>,
-    limits: HeadLimits,
-) -> Result<Option<WholeHead<'b>>, Refusal> {
-    let Some(mut joined) = buffer.take() else {
-        let mut scanner = HeadScanner::default();
-        let length = scanner.scan(cursor.rest(), &limits).map(|head| head.map(|head| head.len()));
-        return match length {
-            Ok(Some(length)) => {
-                Ok(Some(WholeHead { bytes: HeadBytes::Lent(cursor.take(length)), scanner, limits }))
-            }
-            Ok(None) => {
-                *buffer = Some(Box::new(HeadBuffer { bytes: cursor.take_all().to_vec(), scanner }));
-                Ok(None)
-            }
-            Err(refusal) => {
-                cursor.take_all();
-                Err(refusal)
-            }
-        };
-    };
-    let before = joined.bytes.len();
-    joined.bytes.extend_from_slice(cursor.rest());
-    match joined.scanner.scan(&joined.bytes, &limits).map(|head| head.map(|head| head.len())) {
-        Ok(Some(length)) => {
-            cursor.take(length.saturating_sub(before));
-            let HeadBuffer { mut bytes, scanner } = *joined;
-            bytes.truncate(length);
-            Ok(Some(WholeHead { bytes: HeadBytes::Joined(bytes), scanner, limits }))
-        }
-        Ok(None) => {
-            cursor.take_all();
-            *buffer = Some(joined);
-            Ok(None)
-        }
-        Err(refusal) => {
-            cursor.take_all();
-            Err(refusal)
-        }
-    }
-}
-
-/// A handshake of ours that is not complete.
-#[derive(Debug)]
-pub(super) struct Dialling {
-    pub(super) since: Time,
-    stage: Stage,
-    head: Option<Box<HeadBuffer>>,
-    offer: Offer,
-    overrides: Option<Overrides>,
-    key: ClientKey,
-    /// Those that were not tried yet, the next one last.
-    addresses: Vec<SocketAddr>,
-    /// Why the address before could not be connected to.
-    failure: HandshakeCause,
-    /// When the present stage or attempt must be over.
-    pub(super) deadline: Time,
-    /// When TCP must be there.
-    give_up: Time,
-    /// Bytes of interim responses (1xx) that were skipped.
-    interim: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Resolving,
-    Dialling,
-    Waiting,
-}
 
 /// What a driver is to do for a connection that is being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! From bytes to what the application is handed, and what becomes of the rest.
 
 use super::{
-    Conn, Context, Cursor, Item, Life, Limits, Timing,
+    Conn, Context, Cursor, Item, Timing,
     deflate::Inflate,
-    inbox::InboxError,
+    inbox::{InboxError, Limits},
+    life::Life,
     output::Broken,
     state::{Failure, Input, State},
 };

@@ -1,8 +1,8 @@
-//! The states of a connection, and the two tables that say what each of them does: [`step`], the only function that
-//! begins or ends anything, and [`State::capabilities`].
+//! The two tables that say what each [`State`] of a connection does: [`step`], the only function that begins or ends
+//! anything, and [`State::capabilities`].
 //!
 //! Both are pure. An input owns its arguments, and [`step`] lends them to the effects that need them; so an effect cannot
-//! be paired with the arguments of another input. `closing.rs` carries the effects out. No other state, no
+//! be paired with the arguments of another input. `apply.rs` carries the effects out. No other state, no
 //! clock and no bytes may enter here.
 //!
 //! ```text
@@ -33,34 +33,13 @@ use std::io;
 mod input;
 
 pub use self::input::{Failure, Input, InputKind};
-use super::Timing;
+pub use crate::state::State;
 use crate::{
-    close::{Cause, CloseFrame, Initiator},
+    close::{Cause, CloseFrame, Initiator, Timing},
     config::Abort,
     error::HandshakeCause,
     event::Message,
 };
-
-/// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// TCP is there, the HTTP upgrade is not complete. A client's connection begins here, with its name and TCP.
-    Connecting,
-    /// An HTTP answer that is not 101 is being flushed, then lingers.
-    Refusing,
-    /// Established.
-    Open,
-    /// Our Close is queued or sent, the peer's has not been received.
-    LocalClosing,
-    /// The peer's Close was received, ours is not flushed.
-    RemoteClosing,
-    /// We fail the connection (§7.1.7): an error Close is queued, input is discarded.
-    Failing,
-    /// The outcome is fixed, our FIN is sent (a client waits for the server's first), input is discarded until EOF.
-    Lingering,
-    /// Ended: the descriptor is closed, or will be before the turn ends.
-    Closed,
-}
 
 /// What a state does with input and with messages of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,28 +77,6 @@ pub enum TakesSends {
 }
 
 impl State {
-    /// Every state, in the order of a life.
-    pub const ALL: [Self; 8] = [
-        Self::Connecting,
-        Self::Refusing,
-        Self::Open,
-        Self::LocalClosing,
-        Self::RemoteClosing,
-        Self::Failing,
-        Self::Lingering,
-        Self::Closed,
-    ];
-
-    /// Between the first Close, or the failure, and `Close`.
-    pub const fn is_closing(self) -> bool {
-        matches!(self, Self::LocalClosing | Self::RemoteClosing | Self::Failing)
-    }
-
-    /// `Open` has been reported and `Close` has not.
-    pub const fn is_established(self) -> bool {
-        matches!(self, Self::Open) || self.is_closing()
-    }
-
     /// The second table: what is done with input and with messages to send.
     #[inline]
     #[must_use]

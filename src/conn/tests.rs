@@ -3,7 +3,9 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::{
-    Common, Conn, Context, Cursor, Life, Note, OutputBuffer, Pending, State, Timing, output::Broken,
+    Common, Conn, Context, Cursor, Note, Pending, State, Timing,
+    life::Life,
+    output::{Broken, OutputBuffer},
 };
 use crate::{
     close::{Cause, CloseFrame, Closed},

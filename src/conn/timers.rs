@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     Conn, Context, Timing,
-    life::{Life, Paused, Times},
+    life::{Life, Paused},
     state::{Failure, Input},
-    watch::Watch,
+    watch::{Times, Watch},
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame},

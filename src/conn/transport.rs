@@ -3,7 +3,8 @@
 use std::io::{self, IoSlice};
 
 use super::{
-    Conn, Context, Cursor, Life, Note, Pending,
+    Conn, Context, Cursor, Note, Pending,
+    life::Life,
     outbox::WriteError,
     output::Broken,
     state::{Input, State},

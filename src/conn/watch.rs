@@ -1,14 +1,23 @@
-//! What is known of a peer besides its last byte: whether it owes us an answer, and how fast its control frames come.
+//! What is known of the peer of an established connection: when its last byte came ([`Times`]), and whether it owes us an
+//! answer or how fast its control frames come ([`Watch`]).
 //!
-//! These exclude each other, so they share a word: a control frame is inbound, and what is inbound answers our Ping and
-//! ends a rest. Our Ping, on the other hand, is the end of a silence, and forgives what came before it. Control frames that
-//! were read before a rest and are parsed after it are no more than one read brings; they are not counted.
+//! The last two exclude each other, so they share a word: a control frame is inbound, and what is inbound answers our Ping
+//! and ends a rest. Our Ping, on the other hand, is the end of a silence, and forgives what came before it. Control frames
+//! that were read before a rest and are parsed after it are no more than one read brings; they are not counted.
 
 use std::time::Duration;
 
 use crate::{config::ControlRate, time::Time};
 
-/// See above: two bits say which of these it is, so that a [`Life`](super::life::Life) needs no more than 24 bytes.
+/// What is known of an established connection's past.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) opened: Time,
+    pub(super) last_inbound: Time,
+}
+
+/// Whether the peer owes us an answer, or how fast its control frames come: two bits say which of these it is, so that a
+/// [`Life`](super::life::Life) needs no more than 24 bytes.
 ///
 /// ```text
 ///   NOTHING   -

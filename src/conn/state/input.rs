@@ -3,9 +3,8 @@
 use std::io;
 
 use crate::{
-    close::{Cause, CloseFrame},
+    close::{Cause, CloseFrame, Timing},
     config::Abort,
-    conn::Timing,
     error::HandshakeCause,
     event::Message,
 };
