@@ -405,8 +405,8 @@ def lab_every_option_is_accepted(start):
     lab = start(
         close_timeout=1000, flush_budget=500, handshake_timeout=1000, linger_timeout=500, linger_bytes=100000,
         heartbeat_interval="off", heartbeat_timeout=1000, stall_timeout="off", pause_timeout="off", max_payload=100000,
-        max_backlog=100000, max_fragments=100, abort="fin", on_peer_close="drop", closing_data="discard", lame_duck=0, grace=500, spread=0,
-        workers=1, deflate=True, log_messages=True,
+        max_backlog=100000, max_fragments=100, abort="fin", on_peer_close="drop", closing_data="discard", lame_duck=0,
+        grace=500, spread=0, workers=1, deflate=True, log_messages=True,
     )  # fmt: skip
     lab.peer().expect_alive()
     start(rate=100, pause_timeout=1000).peer().expect_alive()
