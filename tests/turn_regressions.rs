@@ -1199,3 +1199,81 @@ fn slots_are_freed_although_events_wait() {
     assert_eq!(app.count("Close"), 1);
     assert!(driver.transport().socket(0).closed.is_some());
 }
+
+/// 3.4: a probe that came no further than what was held ended a connection whose Pong lay in the kernel.
+#[test]
+fn a_pong_behind_held_messages_is_an_answer() {
+    let clock = Clock::default();
+    let mut app = nothing();
+    let config = config(|config| {
+        config.turn_callbacks = 10;
+        config.reads_per_turn = 1;
+    });
+    let mut driver = open_at(config, 1, &mut app, &clock);
+    driver.transport().socket(0).input = frame(0x82, b"").repeat(35);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    assert_eq!(app.count("Message"), 10);
+    clock.pass(31 * SECOND);
+    driver.begin_turn(&mut app);
+    driver.end_turn(&mut app);
+    driver.transport().socket(0).input = frame(0x8a, b"");
+    clock.pass(60 * SECOND);
+    driver.begin_turn(&mut app);
+    driver.end_turn(&mut app);
+    rest(&mut driver, &mut app);
+    assert_eq!(driver.stats().open, 1, "{:?} {:?}", app.closed, app.events);
+}
+
+/// 1: when there was room for many events, those that waited for the next turn were thrown away with it.
+#[test]
+fn no_event_of_many_is_dropped() {
+    let mut app = nothing();
+    let mut driver = open(config(|config| config.turn_callbacks = 1000), 5000, &mut app);
+    let ids: Vec<_> = driver.clients().iter().map(|client| client.id()).collect();
+    for id in &ids {
+        driver.clients().terminate(*id);
+    }
+    for _ in 0..100 {
+        turn(&mut driver, &mut app, &[]);
+    }
+    assert_eq!(app.count("Close"), 5000);
+}
+
+/// 1: the same with the settings as they are.
+#[test]
+fn no_closing_of_many_is_dropped() {
+    let mut app = nothing();
+    let mut driver = open(Config::default(), 10_000, &mut app);
+    let ids: Vec<_> = driver.clients().iter().map(|client| client.id()).collect();
+    for id in &ids {
+        driver.clients().close(*id, CloseFrame::NORMAL);
+    }
+    for _ in 0..100 {
+        turn(&mut driver, &mut app, &[]);
+    }
+    assert_eq!(app.count("Closing"), 10_000);
+}
+
+/// 9: a predicate that panicked for everybody stopped all reads until it had been asked about everybody.
+#[test]
+fn a_predicate_that_panics_does_not_stop_the_reads() {
+    let mut app = nothing();
+    let mut driver = open(Config::default(), 50, &mut app);
+    driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| panic!("as it was asked to"));
+    let mut ready = Vec::new();
+    for _ in 0..10 {
+        // As `Server::poll` does.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            if ready.is_empty() {
+                driver.transport().socket(0).input = frame(0x81, b"hello");
+                ready.push(0);
+            }
+            driver.begin_turn(&mut app);
+            while let Some(slot) = ready.pop() {
+                driver.ready(slot, READABLE, &mut app);
+            }
+            driver.end_turn(&mut app);
+        }));
+    }
+    assert!(app.count("Message") >= 4, "{} messages in ten turns", app.count("Message"));
+}

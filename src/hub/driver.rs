@@ -225,7 +225,8 @@ impl<D, T: Transport> Driver<D, T> {
         if self.in_turn {
             // The turn of the panic has its end before another one begins.
             self.read_clock();
-            self.end_turn(handler);
+            self.write_and_judge(handler);
+            self.in_turn = false;
         }
         self.hub.begin_turn();
         for slot in self.recovered.drain(..) {
@@ -294,9 +295,11 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Ends a turn: writes what waits, judges what is due, and does all that callbacks asked for.
     pub fn end_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        // Written before judged: what this turn queued gets its chance even if a callback blocked for long.
-        self.settle(handler);
-        self.judge(handler);
+        self.write_and_judge(handler);
+        // Last, so that a predicate that panics for everybody keeps nothing else waiting.
+        self.lap(nobody);
+        self.hub.advance_sweeps();
+        self.lap(nobody);
         self.settle(handler);
         if self.hub.has_unarmed() {
             let now = self.transport.now();
@@ -307,6 +310,13 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     // Inside.
+
+    /// Written before judged: what this turn queued gets its chance even if a callback blocked for long.
+    fn write_and_judge<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.settle(handler);
+        self.judge(handler);
+        self.settle(handler);
+    }
 
     /// Everything until a callback is called happens now.
     fn read_clock(&mut self) {
@@ -403,9 +413,6 @@ impl<D, T: Transport> Driver<D, T> {
             self.probe(slot, probe, handler);
             self.hub.end_hard(slot);
         }
-        self.lap(nobody);
-        self.hub.advance_sweeps();
-        self.lap(nobody);
     }
 
     /// Looks at what the kernel knows and we do not: whether a connect has succeeded, whether it takes more, what it holds.

@@ -54,14 +54,13 @@ impl<D, T: Transport> Driver<D, T> {
                 NextRead::Held => {
                     self.feed(slot, Bytes::Held, handler);
                     self.held = Vec::new();
-                    probed = Probed::Partly;
                     if self.hub.is_over_budget() {
                         return probed;
                     }
                     continue;
                 }
                 NextRead::None => return Probed::Wholly,
-                NextRead::Later => return Probed::Partly,
+                NextRead::Later => return probed,
             }
             probed = Probed::Partly;
             let read = self.read_once(slot, handler);

@@ -7,7 +7,6 @@
 //! ```
 
 use std::{
-    collections::VecDeque,
     io::{self, IoSlice},
     time::Duration,
 };
@@ -345,9 +344,8 @@ impl<D> Hub<D> {
             }
         }
         // After a sweep of many there is no need for so much room.
-        if self.run.capacity() > ROOM || self.notes.capacity() > ROOM {
-            (self.run, self.notes) = <(VecDeque<_>, VecDeque<_>)>::default();
-        }
+        self.run.shrink_to(ROOM);
+        self.notes.shrink_to(ROOM);
         None
     }
 

@@ -230,7 +230,7 @@ test('a close right behind 1000 messages: every echo comes first', async () => {
   for (let i = 0; i < cases.pipelined; i++) peer.socket.send(`message ${i}`);
   peer.socket.close(4000, 'behind them');
   for (let i = 0; i < cases.pipelined; i++) await peer.expectEcho(`message ${i}`, false);
-  await peer.expectClose(4000, '');
+  await peer.expectClose(4000, 'behind them');
 });
 
 test('a close on command behind 64 messages of 16 KiB: every echo comes first', async () => {
