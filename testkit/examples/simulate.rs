@@ -1,7 +1,7 @@
 //! Lives through simulated worlds: hostile peers, slow links, a whole shutdown, in virtual time and from a seed.
 //!
 //! ```text
-//! cargo run --release --example simulate -- --worlds 1000 --connections 24 [--seed 0] [--shutdown] [--spread SECONDS]
+//! cargo run --release --example simulate -- --worlds 1000 --connections 24 [--seed 0] [--shutdown] [--spread SECONDS] [--keep-going]
 //! ```
 //!
 //! A world of more than 10,000 connections is a crowd: mostly quiet peers and ordinary settings.
@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let mut bar = Bar { worlds, drawn: start };
     let mut tally = Tally::default();
+    let keeps_going = std::env::args().any(|arg| arg == "--keep-going");
+    let mut failures = 0_u64;
     for world in 0..worlds {
         let seed = first + world;
         let lived = sim::live(Rng::with_seed(seed), size, tracing, &mut |now, book| {
@@ -44,6 +46,10 @@ fn main() -> ExitCode {
         });
         match lived {
             Ok(one) => tally.add(&one),
+            Err(failure) if keeps_going => {
+                failures += 1;
+                println!("check {} failed in world {seed}", failure.check);
+            }
             Err(failure) => {
                 eprintln!();
                 println!(
@@ -60,6 +66,10 @@ fn main() -> ExitCode {
     }
     bar.end();
     summarize(&tally, start.elapsed());
+    if failures > 0 {
+        println!("failed        {failures} of {worlds} worlds");
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }
 

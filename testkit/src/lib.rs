@@ -7,6 +7,6 @@
 
 pub mod kept;
 pub mod net;
-//pub mod sim;
+pub mod sim;
 #[cfg(feature = "deflate")]
 pub mod targets;

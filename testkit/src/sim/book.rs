@@ -19,6 +19,7 @@ use super::{
     alarms::Alarm,
     facts::{Busy, Ending, Expected, Facts, Own, SweepBook},
     frames::{ClientLimits, close_bytes},
+    observe::{End, TurnBook},
     shutdowns::ShutdownBook,
     tally::Tally,
 };
@@ -78,8 +79,19 @@ pub struct Book {
     pub phase: Phase,
     /// By how much turns began late, added up.
     pub late: u64,
-    /// When deadlines last expired in more than one slice.
-    pub sliced: u64,
+    pub turn: TurnBook,
+    /// When the first turn began after one that left nothing for the next: what is told late happened then at the earliest.
+    pub settled_at: u64,
+    /// What was read of this connection is being parsed.
+    pub feeding: Option<u32>,
+    /// The input of this connection has ended; replies may be written before that counts.
+    pub ended: Option<(u32, End)>,
+    /// A write to this connection failed; what can be read of it comes before that counts.
+    pub failing: Option<(u32, std::io::ErrorKind)>,
+    /// The last thing the loop did was to write to this connection.
+    pub writing: Option<u32>,
+    /// Connections that began to close since the loop read the clock last.
+    pub unarmed: Vec<u32>,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
@@ -105,7 +117,13 @@ impl Book {
             shutdown: None,
             phase: Phase::Serving,
             late: 0,
-            sliced: u64::MAX,
+            turn: TurnBook::default(),
+            settled_at: 0,
+            feeding: None,
+            ended: None,
+            failing: None,
+            writing: None,
+            unarmed: Vec::new(),
             opens: 0,
             closes: 0,
             numbers: 0,
@@ -250,12 +268,19 @@ impl Book {
         timing: Timing,
     ) {
         let now = self.now;
+        if self.state(conn) == Some(State::Open) && state.is_closing() {
+            self.unarmed.push(conn);
+            self.unpaused(conn);
+        }
         let deadline = after(now, self.close_timeout(conn, timing));
         let flush_deadline = after(now, self.flush_budget(conn, timing));
         self.of(conn).state = Some(state);
         self.busy(conn).ending = Some(Ending {
             initiator,
             cause,
+            or_causes: Vec::new(),
+            slop: 0,
+            ended: None,
             sent: None,
             received: None,
             began: now,
@@ -266,7 +291,7 @@ impl Book {
             lost_in: 0,
             lost_in_bytes: 0,
             taken_in: 0,
-            partial_in: 0,
+            partial_in: (0, 0),
             trailing: (0, 0),
             sweeps: Vec::new(),
             style: None,
@@ -309,6 +334,9 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Lingering), now);
         let half_closed = facts.eof;
+        if let Some(ending) = self.ending(conn) {
+            ending.ended.get_or_insert(now);
+        }
         self.close_due.push(conn);
         if half_closed {
             self.of(conn).state = Some(State::Closed);
@@ -333,6 +361,7 @@ impl Book {
                 ending.cause = cause;
             }
         }
+        self.of(conn).must_abort = true;
         self.close_due.push(conn);
     }
 
@@ -340,6 +369,7 @@ impl Book {
 
     /// `send` was accepted; also a kick's message.
     pub fn called_send(&mut self, conn: u32, number: Option<u64>, length: usize) {
+        trace!(self, "#{conn} is sent {number:?} of {length} bytes");
         let busy = self.busy(conn);
         busy.queued.push_back((number, length as u64));
         busy.accepted += 1;
@@ -394,6 +424,7 @@ impl Book {
             (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
             self.set_heartbeat_alarm(conn);
         }
+        self.unpaused(conn);
         self.touch(conn);
     }
 }
@@ -406,6 +437,17 @@ pub fn after(at: u64, by: Duration) -> u64 {
 /// How a Close is answered: its code, without the reason.
 pub fn answer_to(code: Option<u16>) -> CloseFrame {
     code.and_then(|code| CloseFrame::new(code, "").ok()).unwrap_or(CloseFrame::EMPTY)
+}
+
+/// The frame that a payload on the wire is.
+pub fn frame_of(payload: &[u8]) -> CloseFrame {
+    match payload {
+        [high, low, reason @ ..] => {
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            CloseFrame::new(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
+        }
+        _ => CloseFrame::EMPTY,
+    }
 }
 
 /// The payload that a frame must have on the wire.

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
-    Cause, CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Phase, State, Stats, Timing,
+    CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Kind, Message, Phase, State, Stats,
     conn::Input,
 };
 
 use super::{
+    alarms::Alarm,
     book::{Book, ensure, trace},
-    facts::Expected,
+    facts::{Expected, Given},
     shutdowns::ShutdownBook,
 };
 
@@ -30,8 +31,13 @@ impl Book {
         } else {
             trace!(self, "{conn:?} event {event:?}");
         }
+        self.turn.callbacks += 1;
+        self.take_end(None);
         let Some(conn) = conn else { return self.server_event(event) };
         self.touch(conn);
+        if let Some(given) = given(event) {
+            self.fed(conn, given);
+        }
         let facts = self.of(conn);
         let (opened, closing, closed) = (facts.opened, facts.closing, facts.closed);
         ensure!(self, conn, "nothing_after_close", !closed, "{event:?}");
@@ -49,6 +55,10 @@ impl Book {
             }
             Event::Close { closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
+                self.share(conn).drains += 1;
+                self.of(conn).owed = false;
+                let drains = self.share(conn).drains;
+                ensure!(self, conn, "one_drain_per_turn", drains == 1, "{drains}");
                 ensure!(self, conn, "no_drain_behind_closing", !closing, "after Closing");
             }
             _ => {}
@@ -60,7 +70,10 @@ impl Book {
             Event::HandshakeFailed { peer, cause, .. } => {
                 self.handshake_failed(Self::at_address(*peer), *cause);
             }
-            Event::SweepDone { sweep, report } => self.sweep_done(sweep.as_u32(), report),
+            Event::SweepDone { sweep, report } => {
+                self.check_sweeps();
+                self.sweep_done(sweep.as_u32(), report);
+            }
             Event::Phase { phase, stats } => self.phase_begins(*phase, *stats),
             _ => {}
         }
@@ -77,13 +90,14 @@ impl Book {
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
-        (facts.opened, facts.id) = (true, Some(id));
+        (facts.opened, facts.id, facts.opened_at) = (true, Some(id), now);
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
     }
 
     pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeCause) {
         trace!(self, "#{conn} HandshakeFailed({cause:?})");
+        self.catch_up(conn);
         self.touch(conn);
         self.tally.failed_handshake(cause);
         let facts = self.of(conn);
@@ -101,7 +115,9 @@ impl Book {
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
             HandshakeCause::Timeout => {
-                let due = self.failure_due.contains(&conn);
+                self.cover(conn, Input::HandshakeTimeout);
+                self.check_probe(conn, Alarm::Handshake);
+                let due = self.is_due(conn, Alarm::Handshake);
                 ensure!(self, conn, "handshake_timeout", connecting && due, "{text}");
                 self.begin_refusing(conn);
             }
@@ -158,20 +174,8 @@ impl Book {
     }
 
     pub fn closing(&mut self, conn: u32, initiator: Initiator, frame: &CloseFrame) {
-        // Sweeps choose the moment; so here, and only here, the hub is believed.
-        if initiator == Initiator::Local {
-            match self.state(conn) {
-                Some(State::Open) => {
-                    if self.sweeps_hard_in_slices() && frame.code() == Some(1011) {
-                        self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, Timing::default());
-                    }
-                    self.swept(conn, frame);
-                    self.forget_flush_budget_of_a_slice(conn);
-                }
-                // By one sweep closed and by the next terminated, before the first was heard of.
-                Some(State::Closed) => self.swept_and_terminated(conn, frame),
-                _ => {}
-            }
+        if self.ending_of(conn).is_none_or(|ending| ending.sent.is_none() && ending.received.is_none()) {
+            self.explain_close(conn, frame);
         }
         let facts = &self.facts[conn as usize];
         let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
@@ -214,4 +218,18 @@ impl Book {
             }
         }
     }
+}
+
+/// What of the peer's bytes the application is given by an event.
+fn given<'a>(event: &'a Event<'_>) -> Option<Given<'a>> {
+    Some(match event {
+        Event::Message { message, closing, .. } => Given::Message {
+            text: Message::kind(message) == Kind::Text,
+            payload: message.as_bytes(),
+            closing: *closing,
+        },
+        Event::Ping { payload, .. } => Given::Ping(payload),
+        Event::Pong { payload, .. } => Given::Pong(payload),
+        _ => return None,
+    })
 }
