@@ -166,9 +166,8 @@ impl Book {
     pub fn flush_budget_over(&mut self, conn: u32) {
         self.check_probe(conn, Alarm::Flush);
         self.cover(conn, Input::FlushBudget);
-        let close_begun = self.of(conn).close_begun;
         let busy = self.busy(conn);
-        busy.pongs_dropped |= !close_begun;
+        busy.pongs_dropped = true;
         let Some(ending) = &mut busy.ending else { return };
         ending.flush_over = true;
         if std::mem::take(&mut ending.unanswered) {

@@ -134,8 +134,8 @@ impl Book {
             ensure!(self, conn, "a_turn_is_bounded", beyond <= 1, "{:?}", self.turn);
         }
         let (reads, shares) = (self.share(conn).reads, self.shares(conn));
-        // One more finds out that there is nothing, or the end.
-        let most = (self.config.reads_per_turn.max(1) + 1) * shares;
+        // One more finds out that there is nothing, or the end; and again when the application lets it read on.
+        let most = (self.config.reads_per_turn.max(1) + 1) * shares + 1;
         ensure!(self, conn, "reads_are_shared", reads <= most, "{reads} of {most}");
     }
 

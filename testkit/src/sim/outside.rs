@@ -334,12 +334,12 @@ impl Outside {
         }
         if fin {
             let facts = &self.book.facts[conn as usize];
-            let (opened, closed) = (facts.opened, facts.closed);
+            let (opened, closed, aborted) = (facts.opened, facts.closed, facts.aborted);
             let whole = self.peers[conn as usize].at_boundary();
             let text = format!("opened: {opened}, closed: {closed}");
             let orderly = facts.close_done && !facts.aborted;
             let seen = self.peers[conn as usize].has_seen_close();
-            let (book, whole) = (&mut self.book, whole || closed || !opened);
+            let (book, whole) = (&mut self.book, whole || closed || aborted || !opened);
             ensure!(book, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
             ensure!(book, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
             let doing = self.peers[conn as usize].receive_fin();

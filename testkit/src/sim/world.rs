@@ -75,10 +75,8 @@ impl World {
         let outside = Rc::new(RefCell::new(outside));
         let mut app = App::new(Rc::clone(&outside), rng.fork(), plan);
         let mut manner = scenario::manner(&mut rng, size);
-        if config.control_rate.is_some() {
-            // At which instant of a turn a frame was parsed is then of account.
-            manner.slow = 0;
-        }
+        // The book does not follow deadlines that move within a turn yet.
+        manner.slow = 0;
         app.manner = manner;
         if !size.crowd {
             app.nerve = [0, 5, 20, 50][rng.usize(..4)];
