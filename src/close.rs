@@ -142,11 +142,6 @@ impl CloseFrame {
         Ok(Self { code: Some(code), reason: Cow::Owned(reason.to_owned()) })
     }
 
-    /// The same code without the reason: how a peer's Close is answered.
-    pub(crate) fn answer(&self) -> Self {
-        Self { code: self.code, reason: Cow::Borrowed("") }
-    }
-
     /// Bytes of the frame's payload: 0, or 2 and the reason.
     pub(crate) fn payload_len(&self) -> usize {
         self.code.map_or(0, |_| 2 + self.reason.len())
@@ -229,6 +224,8 @@ pub enum Cause {
         /// Whether our Close was wholly in the kernel by then, so that only the answer was missing.
         flushed: bool,
     },
+    /// An invariant of this crate did not hold: a bug of ours. The peer was told 1011.
+    Internal,
     /// The peer sent FIN without a Close.
     PeerFin,
     /// The peer sent FIN instead of answering our Close.
@@ -262,6 +259,7 @@ impl Cause {
             Self::HeartbeatTimeout => "HeartbeatTimeout",
             Self::WriteStall => "WriteStall",
             Self::CloseTimeout { .. } => "CloseTimeout",
+            Self::Internal => "Internal",
             Self::PeerFin => "PeerFin",
             Self::PeerFinDuringClose => "PeerFinDuringClose",
             Self::PeerReset => "PeerReset",
@@ -329,6 +327,20 @@ pub struct Closed {
     pub close_phase: Duration,
 }
 
+impl Lost {
+    /// Nothing was lost.
+    pub(crate) const ZERO: Self = Self {
+        messages: 0,
+        bytes: 0,
+        partial: 0,
+        inbound_messages: 0,
+        inbound_bytes: 0,
+        inbound_partial_bytes: 0,
+        trailing_bytes: 0,
+        kernel_unsent: None,
+    };
+}
+
 impl Closed {
     /// §7.1.5: the code received; 1005 if the frame had none, 1006 if there was no frame.
     pub fn code(&self) -> u16 {
@@ -353,4 +365,18 @@ impl Closed {
             (None, _, _) => ABNORMAL,
         }
     }
+}
+
+/// How long a closing handshake may take, where the caller says otherwise than the settings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// See [`Config::close_timeout`](crate::Config::close_timeout).
+    pub close_timeout: Option<Duration>,
+    /// See [`Config::flush_budget`](crate::Config::flush_budget).
+    pub flush_budget: Option<Duration>,
+}
+
+impl Timing {
+    /// As the settings have it.
+    pub(crate) const DEFAULT: Self = Self { close_timeout: None, flush_budget: None };
 }

@@ -40,11 +40,15 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// When to ask a silent peer for a sign of life, and how long to wait for it.
     pub heartbeat: Heartbeat,
-    /// Pings and Pongs that a peer may send; more is failed with 1002. Each is work and makes an answer, so this bounds what
+    /// Pings and Pongs that a peer may send; more is failed with 1008. Each is work and makes an answer, so this bounds what
     /// a peer gets for a few bytes; data messages are the application's to bound. `None`: as many as it likes.
     pub control_rate: Option<ControlRate>,
     /// How long the kernel may take nothing while something is queued. 30 s: several TCP retransmissions.
     pub stall_timeout: Option<Duration>,
+    /// How long a connection may stay paused. Then `close_timeout` starts, and at its end, unless
+    /// [`Clients::resume`](crate::Clients::resume) is called before, reading goes on and what comes is discarded and counted. A peer's
+    /// FIN does the same at once. `None`: as long as the application likes.
+    pub pause_timeout: Option<Duration>,
     /// From `close`, the peer's Close or a failure to the end, whatever happens. 10 s: a slow reader's chance to
     /// read what is queued, and a third of what users complain about in others.
     pub close_timeout: Duration,
@@ -140,6 +144,7 @@ impl Default for Config {
             },
             control_rate: Some(ControlRate::default()),
             stall_timeout: Some(Duration::from_secs(30)),
+            pause_timeout: None,
             close_timeout: Duration::from_secs(10),
             flush_budget: None,
             linger_timeout: Duration::from_secs(2),
@@ -324,6 +329,8 @@ pub struct Overrides {
     pub heartbeat: Option<Heartbeat>,
     /// See [`Config::stall_timeout`].
     pub stall_timeout: Option<Option<Duration>>,
+    /// See [`Config::pause_timeout`].
+    pub pause_timeout: Option<Option<Duration>>,
     /// See [`Config::max_payload`].
     pub max_payload: Option<usize>,
     /// See [`Config::max_backlog`].

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// How a peer broke RFC 6455 in its frames. The answer is a Close frame with code 1002; for compressed data that cannot
-/// be inflated it is 1007, as in npm ws and most other libraries.
+/// be inflated it is 1007, as in npm ws and most other libraries, and for too many control frames 1008.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
@@ -143,7 +143,8 @@ pub enum SendError {
     /// The closing handshake has begun, or the connection has ended.
     #[error("the connection is closing")]
     Closing,
-    /// The peer reads too slowly: the message would take the backlog over its limit.
+    /// The peer reads too slowly: the message would take the backlog over its limit. If something is queued, a
+    /// [`Drain`](crate::Event::Drain) says when nothing is.
     #[error("{queued} bytes are queued and {message} more exceed max_backlog ({limit})")]
     Overflow {
         /// Bytes queued already.

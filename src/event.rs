@@ -185,9 +185,10 @@ pub enum Event<'a> {
         /// At most 125 bytes.
         payload: &'a [u8],
     },
-    /// Everything that was queued is in the kernel. Comes whenever the kernel had refused some of it, when 16 KiB or more
-    /// were queued at once, and when the connection was paused while something was queued; so an application that waits
-    /// for one of these gets it.
+    /// Everything that was queued is in the kernel. Sent if the kernel had refused some of it, if 16 KiB or more were
+    /// queued at once, if `send` or `broadcast` found no room, if [`Client::buffered_amount`](crate::Client::buffered_amount)
+    /// was more than 0, and if the connection was paused while something was queued; so an application that waits for one
+    /// of these gets it. Not sent once nothing can be queued any more.
     Drain {
         /// The connection.
         id: ConnectionId,
@@ -278,6 +279,8 @@ pub struct Stats {
     /// Messages of [`Handle::send`](crate::Handle::send) that could not be sent when the loop got to them: the connection
     /// was gone or closing, or its backlog full.
     pub unsent: u64,
+    /// How often an invariant of this crate was found broken: a connection was failed with 1011 each time. Please report it.
+    pub internal_errors: u64,
     /// How often `accept` failed, most likely for want of descriptors. Newcomers wait in the kernel meanwhile.
     pub accept_errors: u64,
 }

@@ -10,18 +10,19 @@ pub mod hub;
 mod id;
 mod server;
 mod shutdown;
+mod state;
 pub mod testing;
 mod time;
 pub mod wire;
 
-pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON};
+pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON, Timing};
 #[cfg(feature = "deflate")]
 pub use config::Deflate;
 pub use config::{
     Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, OriginError,
     Origins, Overrides,
 };
-pub use conn::{ConnectRequest, State, Timing};
+pub use conn::ConnectRequest;
 pub use error::{
     BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
 };
@@ -33,6 +34,7 @@ pub use shutdown::{
     CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, ListenerInShutdown, Pace, Phase, PhaseTiming,
     ShutdownPlan, ShutdownReport, Slowest, SweepId,
 };
+pub use state::State;
 pub use time::Time;
 #[cfg(feature = "deflate")]
 pub use wire::deflate::DeflateParameters;

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, time::Duration};
 use crate::{
     close::{Cause, CloseFrame, Closed, Lost},
     config::Abort,
-    conn::State,
     id::ConnectionId,
+    state::State,
 };
 
 /// Names one `close_where` or `terminate_where`.
@@ -287,6 +287,7 @@ impl ShutdownReport {
             | Cause::InvalidUtf8
             | Cause::Overflow { .. }
             | Cause::HeartbeatTimeout
+            | Cause::Internal
             | Cause::WriteStall
             | Cause::Io(_) => &mut self.failed,
         } += 1;

@@ -234,7 +234,11 @@ impl Transport for Memory {
     }
 
     fn close(&mut self, slot: usize, reset: bool) {
-        self.socket(slot).closed.get_or_insert(reset);
+        let socket = self.socket(slot);
+        socket.closed.get_or_insert(reset);
+        // The slot may be given out again.
+        socket.input.clear();
+        (socket.eof, socket.error, socket.connected) = (false, None, None);
     }
 
     fn connect(&mut self, slot: usize, _: ConnectionId, target: Target<'_>) -> io::Result<()> {

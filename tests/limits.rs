@@ -54,7 +54,7 @@ fn at_rate(per_second: u32, burst: u32) -> Session<Keeper> {
 }
 
 #[test]
-fn a_burst_of_control_frames_is_heard_and_one_more_is_a_violation() {
+fn a_burst_of_control_frames_is_heard_and_one_more_is_against_our_policy() {
     for opcode in [PING, PONG] {
         let mut session = at_rate(10, 100);
         session.read(&frame(opcode, b"x").repeat(100));
@@ -62,12 +62,12 @@ fn a_burst_of_control_frames_is_heard_and_one_more_is_a_violation() {
         session.take_written();
         session.read(&frame(opcode, b"x").repeat(3));
         assert_eq!(session.handler().heard, 100, "nothing is parsed behind a violation");
-        assert_eq!(session.take_written(), b"\x88\x19\x03\xeatoo many control frames");
+        assert_eq!(session.take_written(), b"\x88\x19\x03\xf0too many control frames");
         let closed = session.handler().closed.clone().expect("it is failed");
         assert_eq!(closed.cause, Cause::Protocol(ProtocolError::ControlFlood));
         assert_eq!(
             (closed.effective_code(), closed.was_clean(), closed.initiator),
-            (1002, false, Initiator::Local)
+            (1008, false, Initiator::Local)
         );
     }
 }

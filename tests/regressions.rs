@@ -3,8 +3,9 @@
 use std::{io::Write as _, time::Duration};
 
 use adjourn::{
-    Answer, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handle, HandleError,
-    Handler, OnPeerClose, Pace, Phase, Server, ShutdownPlan, Timing, Upgrade, UpgradeRequest,
+    Answer, Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handle,
+    HandleError, Handler, Initiator, OnPeerClose, Pace, Phase, SendError, Server, ShutdownPlan, Timing,
+    Upgrade, UpgradeRequest,
     testing::{Session, frame},
 };
 use testkit::net::{Echo, wait_until};
@@ -345,4 +346,186 @@ fn a_listener_was_opened_after_a_shutdown() {
     server.run(|_, _| {}).expect("the poll works");
     let listening = server.listen("127.0.0.1:0");
     assert!(matches!(listening, Err(adjourn::BindError::ShuttingDown)), "{listening:?}");
+}
+
+#[test]
+fn after_an_overflow_of_less_than_16_kib_no_drain_came() {
+    let mut config = Config::default();
+    config.max_backlog = 100;
+    let (mut session, id) = session(config, usize::MAX);
+    session.act(|clients, _| {
+        clients.send(id, "a".repeat(60)).expect("there is room");
+        assert!(matches!(clients.send(id, "b".repeat(60)), Err(SendError::Overflow { .. })));
+    });
+    assert_eq!(session.handler().drains, 1);
+    session.act(|clients, _| {
+        assert_eq!(clients.broadcast("c".repeat(60), |_| true).sent, 1);
+        assert_eq!(clients.broadcast("d".repeat(60), |_| true).refused, 1);
+    });
+    assert_eq!(session.handler().drains, 2, "a refused broadcast is an overflow, too");
+}
+
+#[test]
+fn whoever_saw_bytes_queued_below_16_kib_waited_for_a_drain_for_ever() {
+    let (mut session, id) = session(Config::default(), usize::MAX);
+    session.act(|clients, _| {
+        clients.send(id, "hello").expect("there is room");
+        assert!(clients.get(id).is_some_and(|client| client.buffered_amount() > 0));
+    });
+    assert_eq!(session.handler().drains, 1);
+    session.act(|clients, _| {
+        assert!(clients.get(id).is_some_and(|client| client.buffered_amount() == 0));
+        clients.send(id, "hello").expect("there is room");
+    });
+    assert_eq!(session.handler().drains, 1, "nobody has asked since");
+}
+
+#[test]
+fn no_drain_came_while_the_peers_close_waited_for_the_applications_answer() {
+    let mut config = Config::default();
+    config.answer = Answer::Manual;
+    let (mut session, id) = session(config, 3);
+    send(&mut session, id, &["0123456789"]);
+    session.read(&frame(CLOSE, CODE_1000));
+    session.make_room(usize::MAX);
+    assert_eq!(session.handler().drains, 1);
+    session.act(|clients, _| assert!(clients.answer_close(id, CloseFrame::NORMAL)));
+    assert_eq!(session.handler().drains, 1, "nothing can be sent any more");
+    assert!(session.handler().closed.clone().expect("it has ended").was_clean());
+}
+
+#[test]
+fn the_answer_to_a_close_left_its_reason_out() {
+    let (mut session, _) = session(Config::default(), usize::MAX);
+    session.take_written();
+    session.read(&frame(CLOSE, b"\x0f\xa0see you"));
+    assert_eq!(session.take_written(), b"\x88\x09\x0f\xa0see you");
+}
+
+#[test]
+fn a_close_that_was_held_behind_a_pause_was_ignored_when_the_socket_failed() {
+    let (mut session, id) = session(Config::default(), usize::MAX);
+    session.act(|clients, _| assert!(clients.pause(id)));
+    session.read(&[frame(TEXT, b"unheard"), frame(CLOSE, CODE_1000)].concat());
+    session.reset();
+    let closed = session.handler().closed.clone().expect("it has ended");
+    assert_eq!((closed.code(), closed.initiator), (1000, Initiator::Remote));
+    assert_eq!((closed.cause, closed.was_clean()), (Cause::PeerResetDuringClose, false));
+    assert_eq!((closed.lost.inbound_messages, closed.lost.inbound_bytes), (1, 7));
+}
+
+/// Reading is paused, `held` was read all the same, and the peer has left.
+fn left_while_paused(held: &[u8]) -> (Session<Actor>, ConnectionId) {
+    let mut config = Config::default();
+    config.close_timeout = Duration::from_secs(4);
+    let (mut session, id) = session(config, usize::MAX);
+    session.act(|clients, _| assert!(clients.pause(id)));
+    session.read(held);
+    session.read_eof();
+    assert!(session.handler().closed.is_none(), "the application may still resume");
+    session.advance(Duration::from_millis(3990));
+    assert!(session.handler().closed.is_none(), "the application may still resume");
+    (session, id)
+}
+
+#[test]
+fn a_peer_that_left_a_paused_connection_kept_it_for_ever() {
+    let (mut session, _) = left_while_paused(&frame(TEXT, b"unheard"));
+    session.advance(Duration::from_millis(60));
+    let closed = session.handler().closed.clone().expect("it has ended");
+    assert_eq!((closed.code(), closed.cause, closed.initiator), (1006, Cause::PeerFin, Initiator::Transport));
+    assert_eq!((closed.lost.inbound_messages, closed.lost.inbound_bytes), (1, 7));
+}
+
+#[test]
+fn a_close_on_a_paused_connection_is_answered_at_last() {
+    let (mut session, _) = left_while_paused(&[frame(TEXT, b"unheard"), frame(CLOSE, CODE_1000)].concat());
+    session.take_written();
+    session.advance(Duration::from_millis(60));
+    assert_eq!(session.take_written(), b"\x88\x02\x03\xe8");
+    let closed = session.handler().closed.clone().expect("it has ended");
+    assert!(closed.was_clean() && closed.code() == 1000 && closed.lost.inbound_messages == 1, "{closed:?}");
+}
+
+#[test]
+fn who_resumes_in_time_gets_what_a_peer_sent_before_it_left() {
+    let (mut session, id) = left_while_paused(&frame(TEXT, b"close"));
+    session.act(|clients, _| assert!(clients.resume(id)));
+    session.read_eof();
+    let closed = session.handler().closed.clone().expect("it has ended");
+    assert_eq!(closed.sent, Some(CloseFrame::NORMAL), "the message was delivered");
+}
+
+#[test]
+fn a_pause_without_end_is_ended_by_pause_timeout() {
+    let mut config = Config::default();
+    (config.pause_timeout, config.close_timeout) = (Some(Duration::from_mins(1)), Duration::from_secs(4));
+    let (mut session, id) = session(config, usize::MAX);
+    session.act(|clients, _| assert!(clients.pause(id)));
+    session.read(&frame(TEXT, b"unheard"));
+    session.advance(Duration::from_millis(63_900));
+    session.read(&frame(TEXT, b"unheard"));
+    session.advance(Duration::from_millis(200));
+    session.read(&[frame(TEXT, b"unheard"), frame(PING, b"?")].concat());
+    assert!(session.take_written().ends_with(b"\x8a\x01?"), "it is read from again");
+    session.read(&frame(CLOSE, CODE_1000));
+    let closed = session.handler().closed.clone().expect("it has ended");
+    assert!(closed.was_clean() && closed.lost.inbound_messages == 3, "{closed:?}");
+}
+
+#[test]
+fn a_resume_made_a_silent_peer_look_as_if_it_had_just_spoken() {
+    let (mut session, id) = session(Config::default(), usize::MAX);
+    let idle = |session: &mut Session<Actor>| {
+        let mut idle = None;
+        session.act(|clients, _| idle = clients.get(id).map(|client| client.idle_for()));
+        idle.expect("it is open")
+    };
+    session.act(|clients, _| assert!(clients.pause(id)));
+    session.advance(Duration::from_secs(50));
+    session.act(|clients, _| assert!(clients.resume(id)));
+    assert_eq!(idle(&mut session), Duration::from_secs(50));
+    session.take_written();
+    // But silence that we imposed is not held against the peer.
+    session.advance(Duration::from_millis(29_900));
+    assert_eq!(session.take_written(), b"");
+    session.advance(Duration::from_millis(200));
+    assert_eq!(session.take_written(), [PING, 0]);
+}
+
+/// A server whose one connection is paused, and its client.
+fn paused(config: Config) -> (Echo, std::net::TcpStream) {
+    let server = Echo::start(config);
+    let client = server.open();
+    wait_until("it is open", || server.stats().open == 1);
+    let paused = server.ask(|clients| {
+        let id = clients.iter().next().map(|client| client.id());
+        id.is_some_and(|id| clients.pause(id))
+    });
+    assert!(paused);
+    (server, client)
+}
+
+#[test]
+fn a_reset_of_a_paused_connection_was_never_seen() {
+    let (server, client) = paused(Config::default());
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket");
+    drop(client);
+    wait_until("it has ended", || !server.closed.lock().expect("not poisoned").is_empty());
+    let cause = server.closed.lock().expect("not poisoned")[0].cause;
+    assert_eq!(cause, Cause::PeerReset);
+    server.shut_down(ShutdownPlan::hard());
+}
+
+#[test]
+fn a_fin_on_a_paused_connection_was_never_seen() {
+    let mut config = Config::default();
+    config.close_timeout = Duration::from_millis(100);
+    let (server, mut client) = paused(config);
+    client.write_all(&frame(TEXT, b"unheard")).expect("it is open");
+    drop(client);
+    wait_until("it has ended", || !server.closed.lock().expect("not poisoned").is_empty());
+    let closed = server.closed.lock().expect("not poisoned")[0].clone();
+    assert_eq!((closed.cause, closed.lost.inbound_messages), (Cause::PeerFin, 1));
+    server.shut_down(ShutdownPlan::hard());
 }

@@ -56,7 +56,7 @@ fn joins_fragments_with_a_ping_in_between() {
 }
 
 #[test]
-fn a_close_of_the_client_is_answered_with_its_code() {
+fn a_close_of_the_client_is_answered_with_its_code_and_reason() {
     let server = Echo::start(Config::default());
     let mut client = client(&server);
     client
@@ -65,7 +65,7 @@ fn a_close_of_the_client_is_answered_with_its_code() {
     let answer = client.read().expect("the answer");
     assert_eq!(
         answer,
-        Message::Close(Some(TheirFrame { code: TheirCode::Library(4321), reason: "".into() }))
+        Message::Close(Some(TheirFrame { code: TheirCode::Library(4321), reason: "enough".into() }))
     );
     server.wait_until_empty();
     let closed = server.closed.lock().expect("not poisoned")[0].clone();

@@ -12,7 +12,6 @@
 
 use std::fmt;
 
-use super::inbound::Limits;
 use crate::{
     config::Config,
     error::{HandshakeCause, ProtocolError, ResponseFault, Violation},
@@ -38,7 +37,7 @@ pub(crate) struct Shared {
     deflaters: [Option<Deflater>; 7],
     inflater: Option<Inflater>,
     /// The message that was deflated last.
-    packed: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl fmt::Debug for Shared {
@@ -54,12 +53,12 @@ impl Shared {
         let bits = window.clamp(9, 15);
         let deflater = self.deflaters.get_mut(usize::from(bits - 9))?;
         let deflater = deflater.get_or_insert_with(|| Deflater::new(bits, settings.level));
-        let packed = emptied(&mut self.packed);
-        let smaller = deflater.message(payload, packed);
+        let compressed = emptied(&mut self.compressed);
+        let smaller = deflater.message(payload, compressed);
         if smaller {
             deflater.reset();
         }
-        smaller.then_some(packed)
+        smaller.then_some(compressed)
     }
 }
 
@@ -77,7 +76,7 @@ fn emptied(buffer: &mut Vec<u8>) -> &mut Vec<u8> {
 
 /// A connection that has negotiated compression.
 #[derive(Debug)]
-pub(crate) struct Coding {
+pub(crate) struct Compression {
     agreed: DeflateParameters,
     /// Our messages, and the peer's, may refer to earlier ones.
     sends_keeping: bool,
@@ -94,13 +93,13 @@ pub(crate) struct Coding {
 pub(crate) enum Sharing {
     /// The message as it is.
     Plain,
-    /// Compressed with a window of so many bits, 9 to 15, and without reference to others.
-    Packed(u8),
+    /// Compressed with a window of this many bits, 9 to 15, and without reference to other messages.
+    Compressed(u8),
     /// One of its own.
     Nothing,
 }
 
-impl Coding {
+impl Compression {
     /// The server's answer to a request's offers, and how the 101 says it.
     pub(crate) fn accept(config: &Config, request: &Request<'_>) -> Option<(Self, String)> {
         let (agreed, answer) = accept(config.deflate.as_ref()?, request.extensions())?;
@@ -156,7 +155,7 @@ impl Coding {
                 if self.sends_keeping {
                     Sharing::Nothing
                 } else {
-                    Sharing::Packed(self.window)
+                    Sharing::Compressed(self.window)
                 }
             }
             _ => Sharing::Plain,
@@ -177,8 +176,8 @@ impl Coding {
         let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
         let make = || Box::new(Deflater::new(self.window, settings.level));
         let deflater = self.deflater.get_or_insert_with(make);
-        let packed = emptied(&mut shared.packed);
-        deflater.message(payload, packed).then_some(packed)
+        let compressed = emptied(&mut shared.compressed);
+        deflater.message(payload, compressed).then_some(compressed)
     }
 
     /// Nothing more will be sent that could refer to what was.
@@ -201,15 +200,15 @@ pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
     pub(crate) kind: Option<Kind>,
     pub(crate) utf8: &'t mut Utf8,
-    pub(crate) limits: Limits,
+    pub(crate) max_payload: u64,
 }
 
 impl Target<'_> {
     fn limit(&self) -> usize {
-        usize::try_from(self.limits.max_payload).unwrap_or(usize::MAX)
+        usize::try_from(self.max_payload).unwrap_or(usize::MAX)
     }
 
-    /// Takes in what `inflate` appends. The first violation counts: bad text before a limit or bad data behind it.
+    /// Takes in what `inflate` appends. The first violation counts: bad text before a limit or bad data after it.
     fn take(
         &mut self,
         inflate: impl FnOnce(&mut Vec<u8>, usize) -> Result<(), InflateError>,
@@ -221,19 +220,19 @@ impl Target<'_> {
             self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
         }
         result.map_err(|error| match error {
-            InflateError::TooBig => Violation::TooBig { limit: self.limits.max_payload },
+            InflateError::TooBig => Violation::TooBig { limit: self.max_payload },
             InflateError::Corrupt => ProtocolError::InvalidDeflate.into(),
         })
     }
 }
 
 /// What inflates the messages of one connection.
-pub(crate) struct Unpacker<'c> {
-    pub(crate) coding: Option<&'c mut Coding>,
+pub(crate) struct Inflate<'c> {
+    pub(crate) compression: Option<&'c mut Compression>,
     pub(crate) shared: &'c mut Shared,
 }
 
-impl Unpacker<'_> {
+impl Inflate<'_> {
     /// A message that is all here.
     pub(crate) fn whole(&mut self, payload: &[u8], mut target: Target<'_>) -> Result<(), Violation> {
         emptied(target.message);
@@ -241,8 +240,8 @@ impl Unpacker<'_> {
             return Ok(());
         }
         let keep = self.keeps();
-        let inflater = match &mut self.coding {
-            Some(coding) if keep => coding.own_inflater(),
+        let inflater = match &mut self.compression {
+            Some(compression) if keep => compression.own_inflater(),
             _ => self.shared.inflater.get_or_insert_with(Inflater::default),
         };
         let result = target
@@ -256,7 +255,7 @@ impl Unpacker<'_> {
     }
 
     fn keeps(&self) -> bool {
-        self.coding.as_ref().is_some_and(|coding| coding.receives_keeping)
+        self.compression.as_ref().is_some_and(|compression| compression.receives_keeping)
     }
 }
 
@@ -268,7 +267,7 @@ mod tests {
     use crate::{
         close::{Cause, CloseFrame},
         config::Deflate,
-        conn::{Conn, Context, Cork, Cursor, Timing, state::State},
+        conn::{Common, Conn, Context, Cursor, Timing, state::State},
         event::Message,
         id::ConnectionId,
         testing::frame,
@@ -284,7 +283,7 @@ mod tests {
             client_max_window_bits: 15,
         };
         let mut conn = Conn::new(([127, 0, 0, 1], 1).into(), 1, Time::ZERO);
-        conn.establish(Vec::new(), "/", None, None, Some(Coding::server(agreed)), cx);
+        conn.establish(Vec::new(), "/", None, None, Some(Compression::server(agreed)), cx);
         conn
     }
 
@@ -296,19 +295,18 @@ mod tests {
     }
 
     fn contexts(conn: &Conn) -> (bool, bool) {
-        let coding = conn.coding().expect("negotiated");
-        (coding.deflater.is_some(), coding.inflater.is_some())
+        let compression = conn.compression().expect("negotiated");
+        (compression.deflater.is_some(), compression.inflater.is_some())
     }
 
     #[test]
     fn contexts_are_made_when_needed_and_given_back_when_closing() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let (mut cork, mut deflate) = (Cork::new(MaskKeys::new(1)), Shared::default());
+        let mut common = Common::new(MaskKeys::new(1));
         let mut notes = VecDeque::new();
         let mut cx = Context {
             config: &config,
-            cork: &mut cork,
-            deflate: &mut deflate,
+            common: &mut common,
             now: Time::ZERO,
             notes: &mut notes,
             id: ConnectionId::new(0, 0, 1),
@@ -339,21 +337,20 @@ mod tests {
     #[test]
     fn a_message_that_is_not_finished_is_held_as_it_came() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let (mut cork, mut deflate) = (Cork::new(MaskKeys::new(1)), Shared::default());
+        let mut common = Common::new(MaskKeys::new(1));
         let mut notes = VecDeque::new();
-        let mut packed = Vec::new();
-        assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut packed));
+        let mut compressed = Vec::new();
+        assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut compressed));
         let mut cx = Context {
             config: &config,
-            cork: &mut cork,
-            deflate: &mut deflate,
+            common: &mut common,
             now: Time::ZERO,
             notes: &mut notes,
             id: ConnectionId::new(0, 0, 1),
         };
         for takeover in [false, true] {
             let mut conn = open(takeover, &mut cx);
-            let pieces: Vec<_> = packed.chunks(1000).collect();
+            let pieces: Vec<_> = compressed.chunks(1000).collect();
             let mut scratch = Vec::new();
             for (number, piece) in pieces.iter().enumerate() {
                 let is_last = number + 1 == pieces.len();
@@ -361,8 +358,8 @@ mod tests {
                 let mut bytes = frame(first, piece);
                 let item = conn.next(&mut Cursor::new(&mut bytes, &mut scratch), &mut cx).is_some();
                 assert_eq!((item, contexts(&conn).1), (is_last, is_last && takeover));
-                let held = conn.work.as_ref().map_or(0, |work| work.inbound.held_bytes());
-                assert!(held <= 2 * packed.len(), "{held} bytes are held");
+                let held = conn.inbox.held_bytes();
+                assert!(held <= 2 * compressed.len(), "{held} bytes are held");
             }
             assert_eq!(scratch.len(), 10_000_000);
         }

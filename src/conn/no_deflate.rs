@@ -2,7 +2,6 @@
 
 #![expect(clippy::unused_self, reason = "the signatures are those of the other")]
 
-use super::inbound::Limits;
 use crate::{
     config::Config,
     error::{HandshakeCause, ProtocolError, Violation},
@@ -24,9 +23,9 @@ impl Shared {
 
 /// There is none.
 #[derive(Debug)]
-pub(crate) enum Coding {}
+pub(crate) enum Compression {}
 
-impl Coding {
+impl Compression {
     pub(crate) fn accept(_: &Config, _: &Request<'_>) -> Option<(Self, String)> {
         None
     }
@@ -67,7 +66,7 @@ impl Coding {
 #[expect(dead_code, reason = "all is plain")]
 pub(crate) enum Sharing {
     Plain,
-    Packed(u8),
+    Compressed(u8),
     Nothing,
 }
 
@@ -76,16 +75,16 @@ pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
     pub(crate) kind: Option<Kind>,
     pub(crate) utf8: &'t mut Utf8,
-    pub(crate) limits: Limits,
+    pub(crate) max_payload: u64,
 }
 
 #[expect(dead_code, reason = "the other one has a use for it")]
-pub(crate) struct Unpacker<'c> {
-    pub(crate) coding: Option<&'c mut Coding>,
+pub(crate) struct Inflate<'c> {
+    pub(crate) compression: Option<&'c mut Compression>,
     pub(crate) shared: &'c mut Shared,
 }
 
-impl Unpacker<'_> {
+impl Inflate<'_> {
     pub(crate) fn whole(&mut self, _: &[u8], _: Target<'_>) -> Result<(), Violation> {
         Err(ProtocolError::ReservedBits.into())
     }

@@ -1,6 +1,7 @@
-//! The client's side of the opening handshake: addresses tried in order, then the request, then the response (§4.1).
+//! The opening handshake of both roles, until there are frames: the head of a request (§4.2.1) or response (§4.2.2),
+//! and for a client finding the server before. Who answers a request is the hub's business.
 //!
-//! All of it is the state `Connecting`. What it needs lives in the connection's [`Work`](super::Work) and goes with it.
+//! A client's way; all of it is the state `Connecting`:
 //!
 //! ```text
 //!   Resolving ── addresses ──> Dialling ── TCP is there ──> Waiting ── 101 ──> Open
@@ -12,43 +13,20 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{
-    Coding, Conn, ConnectRequest, Context, Cursor, Flags, Todo, Work,
-    lifecycle::Why,
+    Compression, Conn, ConnectRequest, Context, Cursor, Pending,
+    details::Details,
+    dialling::{Dialling, Stage},
+    head::{WholeHead, take_head},
+    life::Life,
     peer::Peer,
-    state::{Input, State},
+    state::Input,
 };
 use crate::{
     config::{Config, Overrides},
     error::HandshakeCause,
     time::Time,
-    wire::upgrade::{ClientKey, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Offer, ServerResponse},
+    wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
 };
-
-/// A handshake of ours that is not complete.
-#[derive(Debug)]
-pub(crate) struct Opening {
-    stage: Stage,
-    offer: Offer,
-    overrides: Option<Overrides>,
-    key: ClientKey,
-    /// Those that were not tried yet, the next one last.
-    addresses: Vec<SocketAddr>,
-    /// Why the address before could not be connected to.
-    failure: HandshakeCause,
-    /// When the present stage or attempt must be over.
-    deadline: Time,
-    /// When TCP must be there.
-    give_up: Time,
-    /// Bytes of interim responses (1xx) that were skipped.
-    interim: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Resolving,
-    Dialling,
-    Waiting,
-}
 
 /// What a driver is to do for a connection that is being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +47,17 @@ impl Conn {
         now: Time,
     ) -> Self {
         let ConnectRequest { mut offer, overrides, connect_timeout } = request;
-        if let Some(value) = Coding::offer(config).as_deref().and_then(|value| HeaderValue::new(value).ok()) {
+        if let Some(value) =
+            Compression::offer(config).as_deref().and_then(|value| HeaderValue::new(value).ok())
+        {
             offer.extensions(value);
         }
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), offer.url().port());
         let give_up = now.after(connect_timeout.unwrap_or(config.connect_timeout));
         let address = offer.url().address().map(|ip| SocketAddr::new(ip, offer.url().port()));
-        let opening = Opening {
+        let dialling = Dialling {
+            since: now,
+            head: None,
             stage: if address.is_some() { Stage::Dialling } else { Stage::Resolving },
             offer,
             overrides,
@@ -87,40 +69,67 @@ impl Conn {
             interim: 0,
         };
         let mut conn = Self::new(address.unwrap_or(nowhere), generation, now);
-        conn.flags = Flags { client: true, ..Flags::default() };
-        conn.work = Some(Box::new(Work { opening: Some(Box::new(opening)), ..Work::default() }));
-        conn.todo.add(Todo::CONNECT);
+        conn.client = true;
+        conn.life = Life::Dialling(Box::new(dialling));
+        conn.pending.add(Pending::CONNECT);
         conn
     }
 
     /// We are the client: masks, and the client's side of each rule.
     pub(crate) const fn is_client(&self) -> bool {
-        self.flags.client
+        self.client
     }
 
-    fn opening(&self) -> Option<&Opening> {
-        self.work.as_ref()?.opening.as_deref()
+    const fn dialling(&self) -> Option<&Dialling> {
+        match &self.life {
+            Life::Dialling(dialling) => Some(dialling),
+            _ => None,
+        }
     }
 
-    fn opening_mut(&mut self) -> Option<&mut Opening> {
-        self.work.as_mut()?.opening.as_deref_mut()
+    /// The handshake, if it is at this stage.
+    fn dialling_at(&mut self, stage: Stage) -> Option<&mut Dialling> {
+        match &mut self.life {
+            Life::Dialling(dialling) if dialling.stage == stage => Some(dialling),
+            _ => None,
+        }
     }
 
-    /// When the handshake must be over, or the present step of it.
-    pub(super) fn connecting_deadline(&self, config: &Config) -> Time {
-        self.opening().map_or_else(|| self.since.after(config.handshake_timeout), |opening| opening.deadline)
+    /// Bytes of a request have been received.
+    pub(crate) const fn has_request_bytes(&self) -> bool {
+        matches!(self.life, Life::Connecting { head: Some(_), .. })
+    }
+
+    /// The head of a request. Takes it off the cursor when it is complete; what is after it are frames, if the request is
+    /// accepted. `None`: all that was received is kept, and the rest is to come. Call [`Conn::establish`] or
+    /// [`Conn::refuse`] then.
+    ///
+    /// # Errors
+    /// The rule or limit that the bytes break, whatever follows.
+    pub(crate) fn take_request<'b>(
+        &mut self,
+        cursor: &mut Cursor<'b>,
+        config: &Config,
+    ) -> Result<Option<WholeHead<'b>>, Refusal> {
+        match &mut self.life {
+            Life::Connecting { head, .. } => {
+                let limits = HeadLimits { max_head: config.max_head, max_headers: config.max_headers };
+                take_head(head, cursor, limits)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// TCP is not there yet, so there is nothing to read.
     pub(crate) fn is_dialling(&self) -> bool {
-        self.opening().is_some_and(|opening| opening.stage != Stage::Waiting)
+        self.dialling().is_some_and(|dialling| dialling.stage != Stage::Waiting)
     }
 
-    /// What the driver is to do for [`Todo::CONNECT`].
+    /// What the driver is to do for [`Pending::CONNECT`].
     pub(crate) fn target(&self) -> Option<Target<'_>> {
-        let opening = self.opening()?;
-        match opening.stage {
-            Stage::Resolving => Some(Target::Name(opening.offer.url().host(), opening.offer.url().port())),
+        let dialling = self.dialling()?;
+        match dialling.stage {
+            Stage::Resolving => Some(Target::Name(dialling.offer.url().host(), dialling.offer.url().port())),
             Stage::Dialling => Some(Target::Address(self.peer())),
             Stage::Waiting => None,
         }
@@ -128,60 +137,59 @@ impl Conn {
 
     /// The name's addresses; none if it has none.
     pub(crate) fn handle_resolved(&mut self, mut addresses: Vec<SocketAddr>, cx: &mut Context<'_>) {
-        if let Some(opening) = self.opening_mut().filter(|opening| opening.stage == Stage::Resolving) {
+        if let Some(dialling) = self.dialling_at(Stage::Resolving) {
             addresses.reverse();
-            opening.addresses = addresses;
-            opening.stage = Stage::Dialling;
+            dialling.addresses = addresses;
+            dialling.stage = Stage::Dialling;
             self.dial_next(cx);
         }
     }
 
-    /// TCP is there: the request goes out.
+    /// TCP is there: the request is sent.
     pub(crate) fn handle_connected(&mut self, cx: &mut Context<'_>) {
         let deadline = cx.now.after(cx.config.handshake_timeout);
-        let Some(opening) = self.opening_mut().filter(|opening| opening.stage == Stage::Dialling) else {
-            return;
-        };
-        opening.stage = Stage::Waiting;
-        opening.deadline = deadline;
-        opening.addresses = Vec::new();
+        let Some(dialling) = self.dialling_at(Stage::Dialling) else { return };
+        dialling.stage = Stage::Waiting;
+        dialling.deadline = deadline;
+        dialling.addresses = Vec::new();
         let mut request = Vec::with_capacity(256);
-        opening.offer.write(&opening.key, &mut request);
-        self.backlog(cx.now).push_raw(request);
-        self.todo.add(Todo::WRITE | Todo::ALARM);
+        dialling.offer.write(&dialling.key, &mut request);
+        self.push_http(request, cx);
     }
 
     /// The present address cannot be connected to.
     pub(crate) fn handle_connect_failed(&mut self, kind: std::io::ErrorKind, cx: &mut Context<'_>) {
-        if let Some(opening) = self.opening_mut().filter(|opening| opening.stage != Stage::Waiting) {
-            opening.failure = match opening.stage {
-                Stage::Resolving => HandshakeCause::NotResolved,
-                Stage::Dialling | Stage::Waiting => HandshakeCause::Io(kind),
-            };
-            opening.stage = Stage::Dialling;
-            self.dial_next(cx);
-        }
+        let Life::Dialling(dialling) = &mut self.life else { return };
+        dialling.failure = match dialling.stage {
+            Stage::Resolving => HandshakeCause::NotResolved,
+            Stage::Dialling => HandshakeCause::Io(kind),
+            Stage::Waiting => return,
+        };
+        dialling.stage = Stage::Dialling;
+        self.dial_next(cx);
     }
 
     /// Of the time that is left, each address that is left has an equal share: one that swallows packets leaves the
     /// others theirs.
     fn dial_next(&mut self, cx: &mut Context<'_>) {
-        let Some(opening) = self.opening_mut() else { return };
-        let left = u32::try_from(opening.addresses.len()).unwrap_or(u32::MAX);
-        let failure = opening.failure;
-        let Some(address) = opening.addresses.pop() else { return self.give_up(failure, cx) };
-        opening.deadline = cx.now.after(opening.give_up.since(cx.now) / left.max(1));
+        let Some(dialling) = self.dialling_at(Stage::Dialling) else { return };
+        let left = u32::try_from(dialling.addresses.len()).unwrap_or(u32::MAX);
+        let failure = dialling.failure;
+        let Some(address) = dialling.addresses.pop() else { return self.give_up(failure, cx) };
+        dialling.deadline = cx.now.after(dialling.give_up.since(cx.now) / left.max(1));
         self.peer = Peer::from(address);
-        self.todo.add(Todo::CONNECT | Todo::ALARM);
+        self.pending.add(Pending::CONNECT | Pending::ALARM);
     }
 
-    /// The deadline of [`Conn::connecting_deadline`] is due.
-    pub(super) fn handle_opening_timeout(&mut self, cx: &mut Context<'_>) {
-        let Some(opening) = self.opening_mut() else { return };
-        match opening.stage {
+    /// The deadline of the present stage is due.
+    pub(super) fn handle_dialling_timeout(&mut self, cx: &mut Context<'_>) {
+        let Some(dialling) = self.dialling() else { return };
+        match dialling.stage {
             Stage::Waiting => self.give_up(HandshakeCause::Timeout, cx),
-            Stage::Dialling if opening.give_up > cx.now => {
-                opening.failure = HandshakeCause::ConnectTimeout;
+            Stage::Dialling if dialling.give_up > cx.now => {
+                if let Some(dialling) = self.dialling_at(Stage::Dialling) {
+                    dialling.failure = HandshakeCause::ConnectTimeout;
+                }
                 self.dial_next(cx);
             }
             Stage::Resolving | Stage::Dialling => self.give_up(HandshakeCause::ConnectTimeout, cx),
@@ -190,50 +198,67 @@ impl Conn {
 
     /// There will be no connection. Nothing is owed to the server, not even an answer.
     pub(crate) fn give_up(&mut self, cause: HandshakeCause, cx: &mut Context<'_>) {
-        self.apply(Input::ConnectFailed, Why::Handshake { cause: Some(cause), response: Vec::new() }, cx);
+        self.apply(Input::ConnectFailed { cause }, cx);
     }
 
-    /// What the server answers. Takes the response's head off the cursor; what is behind it are frames.
+    /// What the server answers. Takes the response's head off the cursor; what is after it are frames.
     pub(crate) fn handle_response(&mut self, cursor: &mut Cursor<'_>, cx: &mut Context<'_>) {
-        let Some(work) = self.work.as_deref_mut().filter(|_| self.state == State::Connecting) else { return };
-        let Work { held, head: scanner, opening: Some(opening), .. } = work else { return };
-        let switched = loop {
+        let Life::Dialling(dialling) = &mut self.life else { return };
+        let details = loop {
             // Interim responses and the last one together are no longer than one may be.
-            let max_head = cx.config.max_head.saturating_sub(opening.interim);
+            let max_head = cx.config.max_head.saturating_sub(dialling.interim);
             let limits = HeadLimits { max_head, max_headers: cx.config.max_headers };
-            let before = held.len();
-            held.extend_from_slice(cursor.rest());
-            let head = match scanner.scan(held, &limits) {
+            let mut head = match take_head(&mut dialling.head, cursor, limits) {
                 Ok(Some(head)) => head,
-                Ok(None) => {
-                    cursor.take_all();
-                    return;
-                }
+                Ok(None) => return,
                 Err(refusal) => return self.give_up(refusal.cause_in_response(), cx),
             };
             let length = head.len();
-            cursor.take(length.saturating_sub(before));
             let mut storage = HeaderStorage::new();
-            let response = ServerResponse::parse(head, &mut storage);
-            if !response.is_ok_and(|response| response.is_interim()) {
-                break response.and_then(|response| {
-                    let switched = response.check(&opening.offer, &opening.key)?;
-                    let coding = Coding::answered(cx.config, switched.extensions)?;
-                    Ok((switched.subprotocol.map(str::to_owned), coding))
-                });
+            let response = head
+                .get()
+                .map_err(|refusal| refusal.cause_in_response())
+                .and_then(|head| ServerResponse::parse(head, &mut storage));
+            if response.as_ref().is_ok_and(ServerResponse::is_interim) {
+                dialling.interim += length;
+                continue;
             }
-            opening.interim += length;
-            held.clear();
-            *scanner = HeadScanner::default();
+            break response.and_then(|response| {
+                let switched = response.check(&dialling.offer, &dialling.key)?;
+                let compression = Compression::answered(cx.config, switched.extensions)?;
+                let (path, most) = (dialling.offer.url().path(), cx.config.max_path_kept);
+                Ok(Details::new(path, most, switched.subprotocol, dialling.overrides.take(), compression))
+            });
         };
-        *held = Vec::new();
-        match switched {
-            Ok((subprotocol, coding)) => {
-                let Some(opening) = work.opening.take() else { return };
-                let path = opening.offer.url().path();
-                self.establish(Vec::new(), path, subprotocol.as_deref(), opening.overrides, coding, cx);
+        match details {
+            Ok(details) => {
+                self.details = details;
+                self.apply(Input::Upgrade { response: Vec::new() }, cx);
             }
             Err(cause) => self.give_up(cause, cx),
         }
+    }
+
+    /// The upgrade was accepted: `response` is the 101.
+    pub(crate) fn establish(
+        &mut self,
+        response: Vec<u8>,
+        path: &str,
+        subprotocol: Option<&str>,
+        overrides: Option<Overrides>,
+        compression: Option<Compression>,
+        cx: &mut Context<'_>,
+    ) {
+        self.details = Details::new(path, cx.config.max_path_kept, subprotocol, overrides, compression);
+        self.apply(Input::Upgrade { response }, cx);
+    }
+
+    /// The request is refused, or answered with plain HTTP if there is no `cause`.
+    pub(crate) fn refuse(&mut self, response: Vec<u8>, cause: Option<HandshakeCause>, cx: &mut Context<'_>) {
+        let input = match cause {
+            Some(cause) => Input::Refusal { response, cause },
+            None => Input::PlainAnswer { response },
+        };
+        self.apply(input, cx);
     }
 }

@@ -1,7 +1,9 @@
-//! The states of a connection and [`step`]: the only function that begins or ends anything.
+//! The two tables that say what each [`State`] of a connection does: [`step`], the only function that begins or ends
+//! anything, and [`State::capabilities`].
 //!
-//! `step` is pure: state and input in, next state and effects out. Who carries the effects out, with which frame,
-//! cause and deadline, is the connection's business (`conn.rs`); that nothing else changes a state is the point.
+//! Both are pure. An input owns its arguments, and [`step`] lends them to the effects that need them; so an effect cannot
+//! be paired with the arguments of another input. `apply.rs` carries the effects out. No other state, no
+//! clock and no bytes may enter here.
 //!
 //! ```text
 //!                 refusal, timeout           flushed
@@ -18,7 +20,7 @@
 //!   every state ── terminate, hard sweep, reset, its deadline ──> Closed <── EOF, deadline, budget ── Lingering
 //! ```
 //!
-//! Both roles have these states and the same table. What differs for a client:
+//! Both roles have these states and the same tables. What differs for a client:
 //!
 //! * `Connecting` includes finding the server and TCP. A handshake that fails goes to `Closed`: there is nobody to refuse.
 //! * "The server closes first" (§7.1.1): in `Lingering` the client has sent no FIN. It reads until the server's, for
@@ -26,185 +28,108 @@
 //!   bytes of both sides arrive. `Close` is reported on entering `Lingering`, as for a server.
 //! * Its frames are masked, the server's must not be (§5.1).
 
-/// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
-    /// TCP is there, the HTTP upgrade is not complete. A client's connection begins here, with its name and TCP.
-    Connecting,
-    /// An HTTP answer that is not 101 is being flushed, then lingers.
-    Refusing,
-    /// Established.
-    Open,
-    /// Our Close is queued or sent, the peer's is not here.
-    LocalClosing,
-    /// The peer's Close is here, ours is not flushed.
-    RemoteClosing,
-    /// We fail the connection (§7.1.7): an error Close is queued, input is discarded.
-    Failing,
-    /// The outcome is fixed, our FIN is sent (a client waits for the server's first), input is discarded until EOF.
-    Lingering,
-    /// Ended: the descriptor is closed, or will be before the turn ends.
-    Closed,
+use std::io;
+
+mod input;
+
+pub use self::input::{Failure, Input, InputKind};
+pub use crate::state::State;
+use crate::{
+    close::{Cause, CloseFrame, Initiator, Timing},
+    config::Abort,
+    error::HandshakeCause,
+    event::Message,
+};
+
+/// What a state does with input and with messages of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// What input is parsed as.
+    pub parses: Parses,
+    /// Whether messages and control frames are handed to the application, and Pings are answered.
+    pub delivers: bool,
+    /// Whether `send` and `ping` queue something.
+    pub takes_sends: TakesSends,
+    /// Whether input is read, counted and thrown away.
+    pub discards: bool,
+}
+
+/// What input is parsed as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parses {
+    /// The head of an HTTP request or response.
+    Head,
+    /// Frames.
+    Frames,
+    /// It is not.
+    Nothing,
+}
+
+/// Whether `send` and `ping` queue something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakesSends {
+    /// They do.
+    Yes,
+    /// As long as the application owes the answer to the peer's Close.
+    UntilAnswered,
+    /// They return an error.
+    No,
 }
 
 impl State {
-    /// Every state, in the order of a life.
-    pub const ALL: [Self; 8] = [
-        Self::Connecting,
-        Self::Refusing,
-        Self::Open,
-        Self::LocalClosing,
-        Self::RemoteClosing,
-        Self::Failing,
-        Self::Lingering,
-        Self::Closed,
-    ];
-
-    /// Between the first Close, or the failure, and `Close`.
-    pub const fn is_closing(self) -> bool {
-        matches!(self, Self::LocalClosing | Self::RemoteClosing | Self::Failing)
-    }
-
-    /// `Open` has been reported and `Close` has not.
-    pub const fn is_established(self) -> bool {
-        matches!(self, Self::Open) || self.is_closing()
+    /// The second table: what is done with input and with messages to send.
+    #[inline]
+    #[must_use]
+    pub const fn capabilities(self) -> Capabilities {
+        use TakesSends::{No, UntilAnswered, Yes};
+        let (parses, delivers, takes_sends, discards) = match self {
+            Self::Connecting => (Parses::Head, false, No, false),
+            Self::Open => (Parses::Frames, true, Yes, false),
+            Self::LocalClosing => (Parses::Frames, true, No, false),
+            Self::RemoteClosing => (Parses::Nothing, false, UntilAnswered, true),
+            Self::Refusing | Self::Failing | Self::Lingering => (Parses::Nothing, false, No, true),
+            Self::Closed => (Parses::Nothing, false, No, false),
+        };
+        Capabilities { parses, delivers, takes_sends, discards }
     }
 }
 
-/// What can happen to a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// A valid upgrade request that the application accepted.
-    Upgrade,
-    /// A request that is refused: invalid, rejected by the application, over a limit, or during a shutdown.
-    Refusal,
-    /// A plain HTTP request that the application answered.
-    PlainAnswer,
-    /// `handshake_timeout` ran out.
-    HandshakeTimeout,
-    /// The soft sweep found it without one byte of a request.
-    SweptSilent,
-    /// Client: there will be no connection. No address can be connected to, a timeout ran out, the response is not the
-    /// 101 that was asked for, or it was given up.
-    ConnectFailed,
-    /// A whole data message.
-    Data,
-    /// A Ping.
-    Ping,
-    /// A Pong.
-    Pong,
-    /// A valid Close, while a Close of ours is not wholly in the kernel, or there is none.
-    PeerClose,
-    /// A valid Close, while ours is wholly in the kernel.
-    PeerCloseAfterFlush,
-    /// A broken rule (an invalid frame or Close payload, a message too big, bad UTF-8), while a Close of ours is
-    /// not wholly in the kernel, or there is none.
-    Violation,
-    /// A broken rule, while our Close is wholly in the kernel.
-    ViolationAfterFlush,
-    /// Bytes that arrive where nothing is parsed any more.
-    Bytes,
-    /// The peer's FIN.
-    Eof,
-    /// A reset, EPIPE, or another error of the socket.
-    Reset,
-    /// All that must be in the kernel before the next step is in the kernel.
-    Flushed,
-    /// `send`, `ping`.
-    Send,
-    /// `send` where the application answers the peer's Close itself and has not yet.
-    SendUnanswered,
-    /// `answer_close`, or the automatic answer in its place.
-    AnswerClose,
-    /// `close`, also by a sweep.
-    Close,
-    /// `kick`.
-    Kick,
-    /// `terminate`; or its handshake is the oldest of too many.
-    Terminate,
-    /// The hard sweep of a shutdown.
-    HardSweep,
-    /// It was aborted by FIN. Input may be unread or under way, and closing the descriptor would answer it by a reset.
-    AbortedByFin,
-    /// A message would exceed `max_backlog`, and the policy is to end such a connection.
-    Overflow,
-    /// `close_timeout` ran out.
-    CloseTimeout,
-    /// `flush_budget` is used up.
-    FlushBudget,
-    /// Nothing came for `heartbeat.interval`.
-    HeartbeatIdle,
-    /// Nothing came for `heartbeat.timeout` after our Ping, and nothing is queued.
-    HeartbeatTimeout,
-    /// The same with a backlog: a Close would not get through.
-    HeartbeatTimeoutQueued,
-    /// The kernel took nothing for `stall_timeout`.
-    WriteStall,
-    /// `linger_timeout` ran out or `linger_bytes` are used up.
-    LingerEnd,
+/// Declares the effects once: as an enum that borrows their arguments, and as a plain list of their names.
+macro_rules! effects {
+    ($($(#[$doc:meta])* $name:ident $(($argument:ty))?,)*) => {
+        /// What a transition asks for, carried out in this order. What an effect needs it borrows from the input.
+        #[derive(Debug)]
+        pub enum Effect<'i, 'm> {
+            $($(#[$doc])* $name $(($argument))?,)*
+        }
+
+        impl Effect<'_, '_> {
+            /// The names of all effects.
+            pub const NAMES: [&'static str; [$(stringify!($name)),*].len()] = [$(stringify!($name)),*];
+
+            /// Its name without what it borrows.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name { .. } => stringify!($name),)*
+                }
+            }
+        }
+    };
 }
 
-impl Input {
-    /// Every input.
-    pub const ALL: [Self; 33] = [
-        Self::Upgrade,
-        Self::Refusal,
-        Self::PlainAnswer,
-        Self::HandshakeTimeout,
-        Self::SweptSilent,
-        Self::ConnectFailed,
-        Self::Data,
-        Self::Ping,
-        Self::Pong,
-        Self::PeerClose,
-        Self::PeerCloseAfterFlush,
-        Self::Violation,
-        Self::ViolationAfterFlush,
-        Self::Bytes,
-        Self::Eof,
-        Self::Reset,
-        Self::Flushed,
-        Self::Send,
-        Self::SendUnanswered,
-        Self::AnswerClose,
-        Self::Close,
-        Self::Kick,
-        Self::Terminate,
-        Self::HardSweep,
-        Self::AbortedByFin,
-        Self::Overflow,
-        Self::CloseTimeout,
-        Self::FlushBudget,
-        Self::HeartbeatIdle,
-        Self::HeartbeatTimeout,
-        Self::HeartbeatTimeoutQueued,
-        Self::WriteStall,
-        Self::LingerEnd,
-    ];
-}
-
-/// What a transition asks for, carried out in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
+effects! {
     /// Queue the 101 and report `Open`.
-    Establish,
+    Establish(&'i mut Vec<u8>),
     /// Queue the HTTP answer; its time to live starts.
-    Answer,
+    Answer(&'i mut Vec<u8>),
     /// Report `HandshakeFailed`.
-    ReportFailure,
-    /// Hand it to the application; a paused or sated connection that is closing counts it instead.
-    Deliver,
-    /// Count it as trailing bytes.
-    Discard,
-    /// Queue a Pong behind what is queued; an unsent one is replaced.
-    QueuePong,
-    /// Queue the message.
-    QueueMessage,
+    ReportFailure(HandshakeCause),
+    /// Queue the message, past the limit on what may be queued.
+    QueueMessage(&'i mut Message<'m>),
     /// Queue a Ping.
     QueuePing,
-    /// Say no to the caller; nothing is queued.
-    Refuse,
-    /// An inbound message that is not finished is lost.
+    /// An inbound message that is not finished, and what was read and not parsed, is lost.
     DropInbound,
     /// Outbound messages that have not begun are lost; the one on the wire is completed.
     DropUnbegun,
@@ -212,33 +137,80 @@ pub enum Effect {
     CutFlushBudget,
     /// Report `Closing`.
     ReportClosing,
-    /// Queue our Close, and start `close_timeout` and `flush_budget`.
-    QueueClose,
-    /// Queue the answer to the peer's Close (or let the application do it), and start both timers.
-    QueueAnswer,
+    /// Start `close_timeout` and `flush_budget`.
+    StartTimers(&'i Timing),
+    /// Queue our Close.
+    QueueClose(&'i CloseFrame),
+    /// Queue the answer to the peer's Close, or let the application do it.
+    QueueAnswer(&'i CloseFrame),
     /// Keep the peer's Close: it fixes the code.
-    KeepPeerClose,
+    KeepPeerClose(&'i CloseFrame),
     /// Cut the deadline if the caller's is earlier.
-    ShortenDeadline,
+    ShortenDeadline(&'i Timing),
     /// Read again even if paused.
     ResumeReading,
+    /// Remember that there is nothing more to read.
+    KeepEof,
+    /// Give the application `close_timeout` to resume.
+    StartPauseDeadline,
+    /// Read on, and discard what comes.
+    DiscardInput,
     /// Report `Close`.
     Report,
-    /// Send FIN, discard input until EOF. A client leaves its own FIN until the server's is here (§7.1.1).
+    /// Send FIN, discard input until EOF. A client leaves its own FIN until it has read the server's (§7.1.1).
     Fin,
-    /// End the TCP connection at once in the style asked for, and report `Close` if it was established.
-    Abort,
-    /// Close the descriptor; the slot is freed at the end of the turn.
-    Release,
+    /// End the TCP connection at once in this style, and report `Close`.
+    Abort(Abort),
+    /// Close the descriptor, with a reset if that is true: the peer has sent too much to be waited for. The slot is freed at
+    /// the end of the turn.
+    Release(bool),
 }
 
-/// One row of the table: where to go and what to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+/// One row of the table: where to go, who ended it and why, and what to do.
+#[derive(Debug)]
+pub struct Step<'i, 'm> {
     /// The next state.
     pub next: State,
-    /// What to do, in order.
-    pub effects: &'static [Effect],
+    /// Who ends the connection by this; `None` leaves what is known.
+    pub initiator: Option<Initiator>,
+    /// Why it ends; `None` leaves what is known.
+    pub cause: Option<Cause>,
+    effects: [Option<Effect<'i, 'm>>; MOST_EFFECTS],
+    /// How many of them were taken.
+    taken: usize,
+}
+
+const MOST_EFFECTS: usize = 6;
+
+impl<'i, 'm> Step<'i, 'm> {
+    /// What to do next.
+    #[inline]
+    pub fn poll_effect(&mut self) -> Option<Effect<'i, 'm>> {
+        let effect = self.effects.get_mut(self.taken)?.take();
+        self.taken += 1;
+        effect
+    }
+
+    const fn by(mut self, initiator: Initiator, cause: Cause) -> Self {
+        (self.initiator, self.cause) = (Some(initiator), Some(cause));
+        self
+    }
+
+    const fn because(mut self, cause: Cause) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the row is written where it is used")]
+fn to<'i, 'm, const N: usize>(next: State, effects: [Effect<'i, 'm>; N]) -> Step<'i, 'm> {
+    const { assert!(N <= MOST_EFFECTS, "there is room for the longest row") };
+    let mut row = [const { None }; MOST_EFFECTS];
+    for (place, effect) in row.iter_mut().zip(effects) {
+        *place = Some(effect);
+    }
+    Step { next, initiator: None, cause: None, effects: row, taken: 0 }
 }
 
 /// The transition table of the closing specification, as a function.
@@ -246,317 +218,269 @@ pub struct Step {
 /// An input that a state cannot meet is answered with the state itself and no effect, so that a late timer or a
 /// repeated command is a no-op and nothing can panic.
 #[must_use]
-pub fn step(state: State, input: Input) -> Step {
+#[expect(clippy::match_same_arms, reason = "a row of the specification each")]
+pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
+    use Effect as E;
+    use Initiator::{Both, Local, Remote, Transport};
+    use State::{Closed, Connecting, Failing, Lingering, LocalClosing, Open, Refusing, RemoteClosing};
     #[cfg(fuzzing)]
-    super::coverage::note(state, input);
-    match state {
-        State::Connecting => connecting(input),
-        State::Refusing => refusing(input),
-        State::Open => open(input),
-        State::LocalClosing => local_closing(input),
-        State::RemoteClosing => remote_closing(input),
-        State::Failing => failing(input),
-        State::Lingering => lingering(input),
-        State::Closed => closed(input),
-    }
-}
-
-const fn to(next: State, effects: &'static [Effect]) -> Step {
-    Step { next, effects }
-}
-
-fn connecting(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Connecting, Open, Refusing};
-    match input {
-        Input::Upgrade => to(Open, &[E::Establish]),
-        Input::Refusal | Input::HandshakeTimeout => to(Refusing, &[E::Answer, E::ReportFailure]),
-        Input::PlainAnswer => to(Refusing, &[E::Answer]),
-        Input::SweptSilent | Input::ConnectFailed | Input::Eof | Input::Reset => {
-            to(Closed, &[E::ReportFailure, E::Release])
+    super::coverage::note(state, input.kind());
+    match (state, input) {
+        // The opening handshake.
+        (Connecting, Input::Upgrade { response }) => to(Open, [E::Establish(response)]),
+        (Connecting, Input::Refusal { response, cause }) => {
+            to(Refusing, [E::Answer(response), E::ReportFailure(*cause)])
         }
-        Input::Terminate | Input::HardSweep => to(Closed, &[E::ReportFailure, E::Abort]),
-        Input::Send | Input::SendUnanswered | Input::Close | Input::Kick => to(Connecting, &[E::Refuse]),
-        Input::Data
-        | Input::Ping
-        | Input::Pong
-        | Input::PeerClose
-        | Input::PeerCloseAfterFlush
-        | Input::Violation
-        | Input::ViolationAfterFlush
-        | Input::Bytes
-        | Input::Flushed
-        | Input::AbortedByFin
-        | Input::Overflow
-        | Input::CloseTimeout
-        | Input::FlushBudget
-        | Input::AnswerClose
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall
-        | Input::LingerEnd => to(Connecting, &[]),
-    }
-}
-
-fn refusing(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Lingering, Refusing};
-    match input {
-        Input::Flushed => to(Lingering, &[E::Fin]),
-        Input::Bytes => to(Refusing, &[E::Discard]),
-        Input::Reset => to(Closed, &[E::Release]),
-        Input::LingerEnd | Input::Terminate | Input::HardSweep => to(Closed, &[E::Abort]),
-        Input::Send | Input::SendUnanswered | Input::Close | Input::Kick => to(Refusing, &[E::Refuse]),
-        // §8: a half-close behind the request is legal; the answer is still due.
-        Input::Eof
-        | Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Data
-        | Input::Ping
-        | Input::Pong
-        | Input::PeerClose
-        | Input::PeerCloseAfterFlush
-        | Input::Violation
-        | Input::ViolationAfterFlush
-        | Input::AbortedByFin
-        | Input::Overflow
-        | Input::CloseTimeout
-        | Input::FlushBudget
-        | Input::AnswerClose
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall => to(Refusing, &[]),
-    }
-}
-
-fn open(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Failing, LocalClosing, Open, RemoteClosing};
-    match input {
-        Input::Data | Input::Pong => to(Open, &[E::Deliver]),
-        Input::Ping => to(Open, &[E::Deliver, E::QueuePong]),
-        Input::Send | Input::SendUnanswered => to(Open, &[E::QueueMessage]),
-        Input::HeartbeatIdle => to(Open, &[E::QueuePing]),
-        Input::Close => to(LocalClosing, &[E::QueueClose, E::ReportClosing, E::ResumeReading]),
-        Input::Kick => {
-            to(LocalClosing, &[E::QueueMessage, E::QueueClose, E::ReportClosing, E::ResumeReading])
+        (Connecting, Input::HandshakeTimeout { response }) => {
+            to(Refusing, [E::Answer(response), E::ReportFailure(HandshakeCause::Timeout)])
         }
-        Input::PeerClose | Input::PeerCloseAfterFlush => {
-            to(RemoteClosing, &[E::KeepPeerClose, E::DropInbound, E::ReportClosing, E::QueueAnswer])
-        }
-        Input::Violation | Input::ViolationAfterFlush | Input::Overflow => to(
-            Failing,
-            &[E::DropInbound, E::QueueClose, E::CutFlushBudget, E::ReportClosing, E::ResumeReading],
-        ),
-        Input::HeartbeatTimeout => {
-            to(Failing, &[E::DropInbound, E::QueueClose, E::ReportClosing, E::ResumeReading])
-        }
-        Input::Eof
-        | Input::Reset
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall
-        | Input::Terminate
-        | Input::HardSweep => to(Closed, &[E::DropInbound, E::Abort]),
-        Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Bytes
-        | Input::Flushed
-        | Input::CloseTimeout
-        | Input::FlushBudget
-        | Input::AbortedByFin
-        | Input::AnswerClose
-        | Input::LingerEnd => to(Open, &[]),
-    }
-}
+        (Connecting, Input::PlainAnswer { response }) => to(Refusing, [E::Answer(response)]),
+        (Connecting, Input::SweptSilent) => no_handshake(HandshakeCause::ShuttingDown),
+        (Connecting, Input::Evicted) => no_handshake(HandshakeCause::TooManyConnections),
+        (Connecting, Input::ConnectFailed { cause }) => no_handshake(*cause),
+        (
+            Refusing | Open | LocalClosing | RemoteClosing | Failing | Lingering | Closed,
+            Input::Upgrade { .. }
+            | Input::Refusal { .. }
+            | Input::HandshakeTimeout { .. }
+            | Input::PlainAnswer { .. }
+            | Input::SweptSilent
+            | Input::Evicted
+            | Input::ConnectFailed { .. },
+        ) => to(state, []),
 
-fn local_closing(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Failing, Lingering, LocalClosing, RemoteClosing};
-    match input {
-        Input::Data | Input::Pong => to(LocalClosing, &[E::Deliver]),
-        Input::Ping => to(LocalClosing, &[E::Deliver, E::QueuePong]),
-        Input::PeerClose => to(RemoteClosing, &[E::KeepPeerClose, E::DropInbound]),
-        Input::PeerCloseAfterFlush => to(Lingering, &[E::KeepPeerClose, E::DropInbound, E::Report, E::Fin]),
+        // What the peer sends.
+        (Open, Input::PeerClose { frame } | Input::PeerCloseAfterFlush { frame }) => to(
+            RemoteClosing,
+            [
+                E::KeepPeerClose(frame),
+                E::DropInbound,
+                E::StartTimers(&Timing::DEFAULT),
+                E::ReportClosing,
+                E::QueueAnswer(frame),
+            ],
+        )
+        .by(Remote, Cause::PeerClose),
+        // Ours was queued and not wholly in the kernel: they crossed (§7.1.5 still takes the peer's code).
+        (LocalClosing, Input::PeerClose { frame }) => {
+            to(RemoteClosing, [E::KeepPeerClose(frame), E::DropInbound]).by(Both, Cause::Crossed)
+        }
+        // Answered: the cause is why we closed.
+        (LocalClosing, Input::PeerCloseAfterFlush { frame }) => {
+            to(Lingering, [E::KeepPeerClose(frame), E::DropInbound, E::Report, E::Fin])
+        }
+        (Open, Input::Violation { failure } | Input::ViolationAfterFlush { failure }) => fail(failure),
         // The Close that is queued stands; it still has to get out, or FIN would follow a cut frame.
-        Input::Violation => to(Failing, &[E::DropInbound, E::CutFlushBudget]),
-        Input::ViolationAfterFlush => to(Lingering, &[E::DropInbound, E::Report, E::Fin]),
-        Input::FlushBudget => to(LocalClosing, &[E::DropUnbegun]),
-        Input::Send | Input::SendUnanswered => to(LocalClosing, &[E::Refuse]),
-        Input::Close | Input::Kick => to(LocalClosing, &[E::ShortenDeadline]),
-        Input::Eof | Input::Reset | Input::CloseTimeout | Input::Terminate | Input::HardSweep => {
-            to(Closed, &[E::DropInbound, E::Abort])
+        (LocalClosing, Input::Violation { failure }) => {
+            to(Failing, [E::DropInbound, E::CutFlushBudget]).because(failure.cause)
         }
-        Input::Flushed
-        | Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Bytes
-        | Input::AbortedByFin
-        | Input::Overflow
-        | Input::AnswerClose
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall
-        | Input::LingerEnd => to(LocalClosing, &[]),
-    }
-}
-
-fn remote_closing(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Lingering, RemoteClosing};
-    match input {
-        Input::Flushed => to(Lingering, &[E::Report, E::Fin]),
-        Input::Bytes => to(RemoteClosing, &[E::Discard]),
-        Input::FlushBudget => to(RemoteClosing, &[E::DropUnbegun]),
-        Input::Send => to(RemoteClosing, &[E::Refuse]),
-        Input::SendUnanswered => to(RemoteClosing, &[E::QueueMessage]),
-        Input::AnswerClose => to(RemoteClosing, &[E::QueueAnswer]),
-        Input::Close | Input::Kick => to(RemoteClosing, &[E::ShortenDeadline]),
-        Input::Reset | Input::CloseTimeout | Input::Terminate | Input::HardSweep => to(Closed, &[E::Abort]),
-        // A half-close is legal: the answer is still being flushed.
-        Input::Eof
-        | Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Data
-        | Input::Ping
-        | Input::Pong
-        | Input::PeerClose
-        | Input::PeerCloseAfterFlush
-        | Input::Violation
-        | Input::ViolationAfterFlush
-        | Input::AbortedByFin
-        | Input::Overflow
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall
-        | Input::LingerEnd => to(RemoteClosing, &[]),
-    }
-}
-
-fn failing(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Failing, Lingering};
-    match input {
-        Input::Flushed => to(Lingering, &[E::Report, E::Fin]),
-        Input::Bytes => to(Failing, &[E::Discard]),
-        Input::FlushBudget => to(Failing, &[E::DropUnbegun]),
-        Input::Send | Input::SendUnanswered => to(Failing, &[E::Refuse]),
-        Input::Close | Input::Kick => to(Failing, &[E::ShortenDeadline]),
-        Input::Eof | Input::Reset | Input::CloseTimeout | Input::Terminate | Input::HardSweep => {
-            to(Closed, &[E::Abort])
+        (LocalClosing, Input::ViolationAfterFlush { failure }) => {
+            to(Lingering, [E::DropInbound, E::Report, E::Fin]).because(failure.cause)
         }
-        Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Data
-        | Input::Ping
-        | Input::Pong
-        | Input::PeerClose
-        | Input::PeerCloseAfterFlush
-        | Input::Violation
-        | Input::ViolationAfterFlush
-        | Input::AbortedByFin
-        | Input::Overflow
-        | Input::AnswerClose
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall
-        | Input::LingerEnd => to(Failing, &[]),
+        (
+            Connecting | Refusing | RemoteClosing | Failing | Lingering | Closed,
+            Input::PeerClose { .. }
+            | Input::PeerCloseAfterFlush { .. }
+            | Input::Violation { .. }
+            | Input::ViolationAfterFlush { .. },
+        ) => to(state, []),
+
+        // What becomes of the socket.
+        (Connecting, Input::Eof) => no_handshake(HandshakeCause::PeerFin),
+        // §8: a half-close behind the request is legal; the answer is still due. And so is the answer to a Close.
+        (Refusing | RemoteClosing, Input::Eof) => to(state, [E::KeepEof]),
+        (Open, Input::Eof) => {
+            to(Closed, [E::KeepEof, E::DropInbound, E::Abort(Abort::Auto)]).by(Transport, Cause::PeerFin)
+        }
+        (LocalClosing, Input::Eof) => {
+            to(Closed, [E::KeepEof, E::DropInbound, E::Abort(Abort::Auto)]).because(Cause::PeerFinDuringClose)
+        }
+        (Failing, Input::Eof) => to(Closed, [E::KeepEof, E::Abort(Abort::Auto)]),
+        (Lingering, Input::Eof) => to(Closed, [E::Release(false)]),
+        (Connecting, Input::Reset { kind }) => {
+            no_handshake(if is_reset(*kind) { HandshakeCause::PeerReset } else { HandshakeCause::Io(*kind) })
+        }
+        (Refusing | Lingering, Input::Reset { .. }) => to(Closed, [E::Release(false)]),
+        (Open, Input::Reset { kind }) => to(Closed, [E::DropInbound, E::Abort(Abort::Reset)])
+            .by(Transport, if is_reset(*kind) { Cause::PeerReset } else { Cause::Io(*kind) }),
+        (LocalClosing, Input::Reset { kind }) => {
+            to(Closed, [E::DropInbound, E::Abort(Abort::Reset)]).because(reset_during_close(*kind))
+        }
+        (RemoteClosing, Input::Reset { kind }) => {
+            to(Closed, [E::Abort(Abort::Reset)]).because(reset_during_close(*kind))
+        }
+        // The first failure stays the cause, whatever ends it then.
+        (Failing, Input::Reset { .. }) => to(Closed, [E::Abort(Abort::Reset)]),
+        (Closed, Input::Eof | Input::Reset { .. }) => to(Closed, []),
+        (Refusing, Input::Flushed) => to(Lingering, [E::Fin]),
+        (RemoteClosing | Failing, Input::Flushed) => to(Lingering, [E::Report, E::Fin]),
+        (Connecting | Open | LocalClosing | Lingering | Closed, Input::Flushed) => to(state, []),
+        (Closed, Input::AbortedByFin { eof: false }) => to(Lingering, [E::Fin]),
+        (Closed, Input::AbortedByFin { eof: true }) => to(Closed, [E::Release(false)]),
+        (
+            Connecting | Refusing | Open | LocalClosing | RemoteClosing | Failing | Lingering,
+            Input::AbortedByFin { .. },
+        ) => to(state, []),
+
+        // What the application asks for.
+        (Open, Input::Close { frame, cause, timing }) => to(
+            LocalClosing,
+            [E::StartTimers(timing), E::QueueClose(frame), E::ReportClosing, E::ResumeReading],
+        )
+        .by(Local, *cause),
+        (Open, Input::Kick { message, drop_queued: false, frame, timing }) => to(
+            LocalClosing,
+            [
+                E::QueueMessage(message),
+                E::StartTimers(timing),
+                E::QueueClose(frame),
+                E::ReportClosing,
+                E::ResumeReading,
+            ],
+        )
+        .by(Local, Cause::Kicked),
+        (Open, Input::Kick { message, drop_queued: true, frame, timing }) => to(
+            LocalClosing,
+            [
+                E::DropUnbegun,
+                E::QueueMessage(message),
+                E::StartTimers(timing),
+                E::QueueClose(frame),
+                E::ReportClosing,
+                E::ResumeReading,
+            ],
+        )
+        .by(Local, Cause::Kicked),
+        (
+            LocalClosing | RemoteClosing | Failing,
+            Input::Close { timing, .. } | Input::Kick { timing, .. },
+        ) => to(state, [E::ShortenDeadline(timing)]),
+        (Connecting | Refusing | Lingering | Closed, Input::Close { .. } | Input::Kick { .. }) => {
+            to(state, [])
+        }
+        (RemoteClosing, Input::AnswerClose { frame }) => to(state, [E::QueueClose(frame)]),
+        (
+            Connecting | Refusing | Open | LocalClosing | Failing | Lingering | Closed,
+            Input::AnswerClose { .. },
+        ) => to(state, []),
+        (Refusing, Input::Terminate { .. } | Input::HardSweep { .. }) => to(Closed, [E::Release(false)]),
+        (Open, Input::Terminate { style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).by(Local, Cause::Terminated)
+        }
+        (LocalClosing, Input::Terminate { style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).because(Cause::Terminated)
+        }
+        (RemoteClosing, Input::Terminate { style }) => {
+            to(Closed, [E::Abort(*style)]).because(Cause::Terminated)
+        }
+        (Failing, Input::Terminate { style } | Input::HardSweep { style }) => to(Closed, [E::Abort(*style)]),
+        (Connecting | Lingering | Closed, Input::Terminate { .. }) => to(state, []),
+        (Connecting, Input::HardSweep { .. }) => no_handshake(HandshakeCause::ShuttingDown),
+        (Open, Input::HardSweep { style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).by(Local, Cause::ShutdownHard)
+        }
+        (LocalClosing, Input::HardSweep { style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).because(Cause::ShutdownHard)
+        }
+        (RemoteClosing, Input::HardSweep { style }) => {
+            to(Closed, [E::Abort(*style)]).because(Cause::ShutdownHard)
+        }
+        (Lingering, Input::HardSweep { .. }) => to(Closed, [E::Release(false)]),
+        (Closed, Input::HardSweep { .. }) => to(state, []),
+
+        // What this crate finds.
+        (Open, Input::Overflow { failure } | Input::Internal { failure }) => fail(failure),
+        (LocalClosing, Input::Internal { failure }) => {
+            to(Closed, [E::DropInbound, E::Abort(Abort::Reset)]).because(failure.cause)
+        }
+        (RemoteClosing, Input::Internal { failure }) => {
+            to(Closed, [E::Abort(Abort::Reset)]).because(failure.cause)
+        }
+        (Failing, Input::Internal { .. }) => to(Closed, [E::Abort(Abort::Reset)]),
+        (Refusing, Input::Internal { .. }) => to(Closed, [E::Release(false)]),
+        (Connecting | Lingering | Closed, Input::Internal { .. }) => to(state, []),
+        (
+            Connecting | Refusing | LocalClosing | RemoteClosing | Failing | Lingering | Closed,
+            Input::Overflow { .. },
+        ) => to(state, []),
+
+        // Deadlines.
+        (Open, Input::HeartbeatIdle) => to(Open, [E::QueuePing]),
+        (Open, Input::HeartbeatTimeout { failure }) => to(
+            Failing,
+            [
+                E::DropInbound,
+                E::StartTimers(&failure.timing),
+                E::QueueClose(&failure.frame),
+                E::ReportClosing,
+            ],
+        )
+        .by(Local, failure.cause),
+        (Open, Input::HeartbeatTimeoutQueued { style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).by(Local, Cause::HeartbeatTimeout)
+        }
+        (Open, Input::WriteStall { style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).by(Local, Cause::WriteStall)
+        }
+        (Open, Input::PeerLeftPaused) => to(Open, [E::StartPauseDeadline]),
+        (Open, Input::PauseEnd) => to(Open, [E::DiscardInput]),
+        (
+            Connecting | Refusing | LocalClosing | RemoteClosing | Failing | Lingering | Closed,
+            Input::HeartbeatIdle
+            | Input::HeartbeatTimeout { .. }
+            | Input::HeartbeatTimeoutQueued { .. }
+            | Input::WriteStall { .. }
+            | Input::PeerLeftPaused
+            | Input::PauseEnd,
+        ) => to(state, []),
+        (LocalClosing, Input::CloseTimeout { flushed, style }) => {
+            to(Closed, [E::DropInbound, E::Abort(*style)]).because(Cause::CloseTimeout { flushed: *flushed })
+        }
+        (RemoteClosing, Input::CloseTimeout { flushed, style }) => {
+            to(Closed, [E::Abort(*style)]).because(Cause::CloseTimeout { flushed: *flushed })
+        }
+        (Failing, Input::CloseTimeout { style, .. }) => to(Closed, [E::Abort(*style)]),
+        (LocalClosing | RemoteClosing | Failing, Input::FlushBudget) => to(state, [E::DropUnbegun]),
+        (
+            Connecting | Refusing | Open | Lingering | Closed,
+            Input::CloseTimeout { .. } | Input::FlushBudget,
+        ) => to(state, []),
+        (Refusing | Lingering, Input::LingerEnd { exceeded }) => to(Closed, [E::Release(*exceeded)]),
+        (Connecting | Open | LocalClosing | RemoteClosing | Failing | Closed, Input::LingerEnd { .. }) => {
+            to(state, [])
+        }
     }
 }
 
-fn lingering(input: Input) -> Step {
-    use Effect as E;
-    use State::{Closed, Lingering};
-    match input {
-        Input::Bytes => to(Lingering, &[E::Discard]),
-        Input::Eof | Input::Reset | Input::LingerEnd | Input::HardSweep => to(Closed, &[E::Release]),
-        Input::Send | Input::SendUnanswered => to(Lingering, &[E::Refuse]),
-        Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Data
-        | Input::Ping
-        | Input::Pong
-        | Input::PeerClose
-        | Input::PeerCloseAfterFlush
-        | Input::Violation
-        | Input::ViolationAfterFlush
-        | Input::Flushed
-        | Input::Close
-        | Input::Kick
-        | Input::Terminate
-        | Input::AbortedByFin
-        | Input::Overflow
-        | Input::CloseTimeout
-        | Input::FlushBudget
-        | Input::AnswerClose
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall => to(Lingering, &[]),
-    }
+/// A handshake that ends without an answer.
+fn no_handshake<'i, 'm>(cause: HandshakeCause) -> Step<'i, 'm> {
+    to(State::Closed, [Effect::ReportFailure(cause), Effect::Release(false)])
 }
 
-fn closed(input: Input) -> Step {
-    match input {
-        Input::AbortedByFin => to(State::Lingering, &[Effect::Fin]),
-        Input::Send | Input::SendUnanswered => to(State::Closed, &[Effect::Refuse]),
-        Input::Upgrade
-        | Input::Refusal
-        | Input::PlainAnswer
-        | Input::HandshakeTimeout
-        | Input::SweptSilent
-        | Input::ConnectFailed
-        | Input::Data
-        | Input::Ping
-        | Input::Pong
-        | Input::PeerClose
-        | Input::PeerCloseAfterFlush
-        | Input::Violation
-        | Input::ViolationAfterFlush
-        | Input::Bytes
-        | Input::Eof
-        | Input::Reset
-        | Input::Flushed
-        | Input::Close
-        | Input::Kick
-        | Input::Terminate
-        | Input::HardSweep
-        | Input::Overflow
-        | Input::CloseTimeout
-        | Input::FlushBudget
-        | Input::AnswerClose
-        | Input::HeartbeatIdle
-        | Input::HeartbeatTimeout
-        | Input::HeartbeatTimeoutQueued
-        | Input::WriteStall
-        | Input::LingerEnd => to(State::Closed, &[]),
-    }
+/// §7.1.7, with a flush budget of zero.
+fn fail<'m>(failure: &Failure) -> Step<'_, 'm> {
+    to(
+        State::Failing,
+        [
+            Effect::DropInbound,
+            Effect::StartTimers(&failure.timing),
+            Effect::QueueClose(&failure.frame),
+            Effect::CutFlushBudget,
+            Effect::ReportClosing,
+            Effect::ResumeReading,
+        ],
+    )
+    .by(Initiator::Local, failure.cause)
+}
+
+/// The peer has ended the TCP connection, as opposed to another error.
+const fn is_reset(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted
+    )
+}
+
+const fn reset_during_close(kind: io::ErrorKind) -> Cause {
+    if is_reset(kind) { Cause::PeerResetDuringClose } else { Cause::Io(kind) }
 }

@@ -3,158 +3,211 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Probe,
-    lifecycle::{Ending, Why},
-    state::{Input, State},
+    Conn, Context, Timing,
+    life::{Life, Paused},
+    state::{Failure, Input},
+    watch::{Times, Watch},
 };
 use crate::{
-    close::{Cause, CloseCode, CloseFrame, Initiator},
-    config::Config,
-    conn::Timing,
-    error::HandshakeCause,
+    close::{Cause, CloseCode, CloseFrame},
+    config::{Abort, Config},
     time::Time,
     wire::upgrade::Refusal,
 };
 
+/// How a due connection is looked at before it is judged (specification, section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// It waits for input: what the kernel holds is read.
+    pub(crate) read: bool,
+    /// It waits for output: what is queued is offered to the kernel.
+    pub(crate) write: bool,
+    /// A closing handshake is at its end: what is read and written may take several turns.
+    pub(crate) closing: bool,
+}
+
+/// What is read from and written to a connection whose `close_timeout` is over.
+const MOST_PROBED: u64 = 8 << 20;
+
 impl Conn {
     /// When [`Conn::handle_timeout`] is to be called next. Only ever moves earlier by an event, later by activity.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
-        match self.state {
-            State::Connecting => Some(self.connecting_deadline(config)),
-            State::Refusing | State::Lingering => Some(self.since.after(config.linger_timeout)),
-            State::Open => match (self.heartbeat_due(config), self.stall_due(config)) {
-                (Some(heartbeat), Some(stall)) => Some(heartbeat.min(stall)),
-                (heartbeat, stall) => heartbeat.or(stall),
-            },
-            State::LocalClosing | State::RemoteClosing | State::Failing => {
-                self.ending().map(|ending| ending.deadline.min(ending.flush_deadline))
+        match &self.life {
+            Life::Connecting { since, .. } => Some(since.after(config.handshake_timeout)),
+            Life::Dialling(dialling) => Some(dialling.deadline),
+            Life::Refusing { since, .. } | Life::Lingering { since, .. } => {
+                Some(since.after(config.linger_timeout))
             }
-            State::Closed => None,
+            Life::Open { watch, times } => {
+                earlier(self.heartbeat_due(*watch, *times, config), self.stall_due(config))
+            }
+            Life::Paused(paused) => {
+                let due = if paused.discards {
+                    self.heartbeat_due(paused.watch, paused.times, config)
+                } else {
+                    self.pause_end(paused, config)
+                };
+                earlier(due, self.stall_due(config))
+            }
+            Life::LocalClosing { closing, .. }
+            | Life::RemoteClosing { closing, .. }
+            | Life::Failing(closing) => Some(closing.deadline.min(closing.flush_deadline)),
+            Life::Closed { .. } => None,
         }
     }
 
-    pub(super) fn heartbeat_due(&self, config: &Config) -> Option<Time> {
-        let heartbeat = self.overrides().and_then(|o| o.heartbeat).unwrap_or(config.heartbeat);
+    fn heartbeat_due(&self, watch: Watch, times: Times, config: &Config) -> Option<Time> {
+        let heartbeat = self.details.overrides().and_then(|o| o.heartbeat).unwrap_or(config.heartbeat);
         let interval = heartbeat.interval?;
-        if self.flags.paused {
-            return None;
-        }
-        Some(match self.tally.unanswered() {
-            None => self.last_inbound.after(interval),
-            Some(after) => self.last_inbound.after(after).after(heartbeat.timeout),
+        let silent_since = times.last_inbound;
+        Some(match watch.unanswered() {
+            Some(after) => silent_since.after(after).after(heartbeat.timeout),
+            None => silent_since.after(watch.rest().unwrap_or_default()).after(interval),
         })
     }
 
-    pub(super) fn stall_due(&self, config: &Config) -> Option<Time> {
-        let timeout = self.overrides().and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
-        let work = self.work.as_ref()?;
-        (!work.backlog.is_empty()).then(|| work.progress.after(timeout))
+    fn stall_due(&self, config: &Config) -> Option<Time> {
+        let since = self.outbox.waiting_since()?;
+        let overrides = self.details.overrides();
+        let timeout = overrides.and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
+        Some(since.after(timeout))
+    }
+
+    /// When reading goes on although nobody has resumed. Heartbeats rest until then.
+    fn pause_end(&self, paused: &Paused, config: &Config) -> Option<Time> {
+        let overrides = self.details.overrides();
+        let timeout = overrides.and_then(|o| o.pause_timeout).unwrap_or(config.pause_timeout);
+        let by_setting = timeout.map(|timeout| paused.since.after(timeout).after(self.close_timeout(config)));
+        earlier(by_setting, paused.left)
+    }
+
+    pub(super) fn close_timeout(&self, config: &Config) -> Duration {
+        self.details.overrides().and_then(|o| o.close_timeout).unwrap_or(config.close_timeout)
+    }
+
+    pub(super) fn abort_style(&self, config: &Config) -> Abort {
+        self.details.overrides().and_then(|o| o.abort).unwrap_or(config.abort)
     }
 
     /// What to look at before [`Conn::handle_timeout`] may end it (specification, section 3): an answer may lie unread in
     /// the kernel, or the kernel may take more by now.
     pub(crate) fn probe(&self, now: Time, config: &Config) -> Probe {
-        let (read, write) = match self.state {
-            State::Connecting => (!self.is_dialling(), false),
-            State::Open => {
-                let is_due = |due: Option<Time>| due.is_some_and(|due| due <= now);
-                let waits_for_pong = self.tally.unanswered().is_some();
-                (waits_for_pong && is_due(self.heartbeat_due(config)), is_due(self.stall_due(config)))
+        let (read, write, closing) = match &self.life {
+            Life::Connecting { .. } => (true, false, false),
+            Life::Dialling(_) => (!self.is_dialling(), false, false),
+            Life::Open { watch, times } => {
+                let heartbeat = self.heartbeat_due(*watch, *times, config);
+                let silent = watch.unanswered().is_some() && heartbeat.is_some_and(|due| due <= now);
+                (silent, self.is_stalled(now, config), false)
             }
-            State::LocalClosing => (self.ending().is_some_and(|ending| ending.deadline <= now), true),
-            State::RemoteClosing | State::Failing => (false, true),
-            State::Refusing | State::Lingering | State::Closed => (false, false),
+            Life::Paused(_) => (false, self.is_stalled(now, config), false),
+            Life::LocalClosing { closing, .. } => (closing.deadline <= now, true, true),
+            Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
+                (false, true, closing.deadline <= now)
+            }
+            Life::Refusing { .. } | Life::Lingering { .. } | Life::Closed { .. } => (false, false, false),
         };
-        let closing = self.state == State::LocalClosing;
-        Probe { read, write: write && self.buffered_amount() > 0, closing }
+        Probe { read, write: write && self.queued() > 0, closing }
     }
 
     /// The same before the hard sweep of a shutdown ends it.
     pub(crate) fn probe_at_hard_sweep(&self) -> Probe {
-        let closing = self.state == State::LocalClosing;
-        Probe { read: closing, write: self.state.is_closing() && self.buffered_amount() > 0, closing }
+        let closing = matches!(self.life, Life::LocalClosing { .. });
+        let write = self.state().is_closing() && self.queued() > 0;
+        Probe { read: closing, write, closing }
     }
 
-    /// Whether an answer that is overdue may still be looked for behind what was read so far.
+    /// Whether a closing handshake that is overdue may still go on after what was read and written since.
     pub(crate) fn may_be_probed_again(&self) -> bool {
-        /// What is read of a connection whose `close_timeout` is over.
-        const MOST: u64 = 8 << 20;
-        self.state == State::LocalClosing && self.ending().is_some_and(|ending| ending.probed < MOST)
+        self.life.closing().is_some_and(|closing| closing.probed < MOST_PROBED)
+    }
+
+    /// The kernel took less than it was offered, at `now`, and not at `then`, which was taken for the time.
+    pub(crate) fn note_refused(&mut self, then: Time, now: Time) {
+        self.outbox.note_refused(then, now);
     }
 
     /// The callback in which closing began has returned, `by` later: its timers start now.
     pub(crate) fn shift_timers(&mut self, by: Duration) {
-        if let Some(ending) = self.ending_mut() {
-            for at in [&mut ending.began, &mut ending.deadline, &mut ending.flush_deadline] {
-                *at = at.after(by);
-            }
+        if let Some(closing) = self.life.closing_mut() {
+            closing.shift(by);
         }
     }
 
-    /// Carries out what is due at `now`; nothing if nothing is.
+    fn is_stalled(&self, now: Time, config: &Config) -> bool {
+        self.stall_due(config).is_some_and(|due| due <= now)
+    }
+
+    /// Does what is due at `now`; nothing if nothing is.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         if self.deadline(cx.config).is_none_or(|due| due > cx.now) {
             return;
         }
-        match self.state {
-            State::Connecting if self.is_client() => self.handle_opening_timeout(cx),
-            State::Connecting => {
+        match &self.life {
+            Life::Connecting { .. } => {
                 let mut response = Vec::new();
                 Refusal::TIMEOUT.write(&mut response);
-                let why = Why::Handshake { cause: Some(HandshakeCause::Timeout), response };
-                self.apply(Input::HandshakeTimeout, why, cx);
+                self.apply(Input::HandshakeTimeout { response }, cx);
             }
-            State::Refusing | State::Lingering => self.apply(Input::LingerEnd, Why::Nothing, cx),
-            State::Open => self.handle_open_timeout(cx),
-            State::LocalClosing | State::RemoteClosing | State::Failing => {
-                if self.ending().is_some_and(|ending| ending.deadline <= cx.now) {
-                    let (flushed, state) = (self.ending().is_some_and(Ending::sent_flushed), self.state);
-                    let cause = Cause::CloseTimeout { flushed };
-                    let abort = self.abort_style(cx.config);
-                    let initiator = Initiator::Local;
-                    debug_assert!(state.is_closing());
-                    self.apply(Input::CloseTimeout, Why::End { cause, initiator, abort }, cx);
+            Life::Dialling(_) => self.handle_dialling_timeout(cx),
+            Life::Refusing { .. } | Life::Lingering { .. } => {
+                self.apply(Input::LingerEnd { exceeded: false }, cx);
+            }
+            Life::Open { .. } | Life::Paused(_) => self.handle_open_timeout(cx),
+            Life::LocalClosing { closing, .. }
+            | Life::RemoteClosing { closing, .. }
+            | Life::Failing(closing) => {
+                if closing.deadline <= cx.now {
+                    let flushed = self.outbox.has_flushed_close();
+                    let style = self.abort_style(cx.config);
+                    self.apply(Input::CloseTimeout { flushed, style }, cx);
                 } else {
                     self.handle_flush_budget(cx);
                 }
             }
-            State::Closed => {}
+            Life::Closed { .. } => {}
         }
     }
 
-    pub(super) fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
-        let abort = self.abort_style(cx.config);
-        if self.stall_due(cx.config).is_some_and(|due| due <= cx.now) {
-            let why = Why::End { cause: Cause::WriteStall, initiator: Initiator::Local, abort };
-            return self.apply(Input::WriteStall, why, cx);
+    fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
+        let style = self.abort_style(cx.config);
+        if self.is_stalled(cx.now, cx.config) {
+            return self.apply(Input::WriteStall { style }, cx);
         }
-        if self.tally.unanswered().is_none() {
-            return self.apply(Input::HeartbeatIdle, Why::Nothing, cx);
+        if self.life.holds_input() {
+            return self.apply(Input::PauseEnd, cx);
         }
-        let cause = Cause::HeartbeatTimeout;
-        if self.buffered_amount() == 0 {
-            let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
-            // The Close has this turn to get into the kernel; then comes the abort.
-            let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
-            self.apply(Input::HeartbeatTimeout, Why::Fail { cause, frame, timing }, cx);
-        } else {
-            self.apply(
-                Input::HeartbeatTimeoutQueued,
-                Why::End { cause, initiator: Initiator::Local, abort },
-                cx,
-            );
+        if self.life.watch_mut().is_none_or(|watch| watch.unanswered().is_none()) {
+            return self.apply(Input::HeartbeatIdle, cx);
         }
+        if self.queued() > 0 {
+            return self.apply(Input::HeartbeatTimeoutQueued { style }, cx);
+        }
+        let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
+        // The Close has this turn to be written; then comes the abort.
+        let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        let failure = Failure { cause: Cause::HeartbeatTimeout, frame, timing };
+        self.apply(Input::HeartbeatTimeout { failure }, cx);
     }
 
     /// Drops what has not begun if `flush_budget` is used up, or answers the peer's Close in the application's place.
     pub(crate) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
-        match self.ending_mut() {
-            Some(ending) if ending.flush_deadline <= cx.now => ending.flush_deadline = Time::NEVER,
+        match self.life.closing_mut() {
+            Some(closing) if closing.flush_deadline <= cx.now => closing.flush_deadline = Time::NEVER,
             _ => return,
         }
-        self.apply(Input::FlushBudget, Why::Nothing, cx);
-        if let Some(frame) = self.ending().filter(|e| e.unanswered).and_then(|e| e.received.clone()) {
-            self.apply(Input::AnswerClose, Why::Answer(frame.answer()), cx);
+        self.apply(Input::FlushBudget, cx);
+        if self.is_unanswered()
+            && let Some(frame) = self.life.closing().and_then(|closing| closing.received.clone())
+        {
+            self.apply(Input::AnswerClose { frame }, cx);
         }
+    }
+}
+
+fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }

@@ -65,7 +65,8 @@ impl<'h, D> Client<'h, D> {
         }
     }
 
-    /// Bytes accepted by `send` that are not in the kernel yet, headers included.
+    /// Bytes accepted by `send` that are not in the kernel yet, headers included. If there are some, an
+    /// [`Event::Drain`](crate::Event::Drain) will say when there are none.
     pub fn buffered_amount(&self) -> usize {
         self.slot.conn.buffered_amount()
     }
@@ -78,7 +79,7 @@ impl<'h, D> Client<'h, D> {
     /// How its messages may be compressed; `None` if that was not agreed on.
     #[cfg(feature = "deflate")]
     pub fn deflate(&self) -> Option<crate::wire::deflate::DeflateParameters> {
-        self.slot.conn.coding().map(crate::conn::Coding::agreed)
+        self.slot.conn.compression().map(crate::conn::Compression::agreed)
     }
 
     /// The request's path, without its query. `None` if it is longer than

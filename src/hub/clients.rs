@@ -145,12 +145,15 @@ impl<D> Clients<'_, D> {
     }
 
     /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
-    /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not.
+    /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not. Allocates.
+    ///
+    /// When the peer leaves, or after [`Config::pause_timeout`](crate::Config::pause_timeout), there is `close_timeout` left
+    /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
-        self.hub.with_id(id, |conn, _| conn.pause()).is_some()
+        self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
     }
 
-    /// Reads again.
+    /// Reads again. Too late for a connection whose input is being discarded, see [`Clients::pause`].
     pub fn resume(&mut self, id: ConnectionId) -> bool {
         let now = self.hub.now;
         self.hub.with_id(id, |conn, _| conn.resume(now)).is_some()
@@ -239,13 +242,13 @@ struct Held<'h, D>(&'h mut Hub<D>);
 
 impl<'h, D> Held<'h, D> {
     fn new(hub: &'h mut Hub<D>) -> Self {
-        hub.cork.hold();
+        hub.common.output.lock();
         Self(hub)
     }
 }
 
 impl<D> Drop for Held<'_, D> {
     fn drop(&mut self) {
-        self.0.cork.let_go();
+        self.0.common.output.unlock();
     }
 }

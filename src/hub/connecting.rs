@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use super::table::Hub;
 use crate::{
-    conn::{Conn, ConnectRequest, Cursor, Target},
+    conn::{Conn, ConnectRequest, Cursor, Pending, Target},
     error::{ConnectError, HandshakeCause},
     id::ConnectionId,
     shutdown::Phase,
@@ -25,7 +25,7 @@ impl<D> Hub<D> {
         if !self.make_room() {
             return Err(ConnectError::TooManyConnections(limit));
         }
-        let key = ClientKey::new(self.cork.keys.nonce());
+        let key = ClientKey::new(self.common.keys.nonce());
         let generation = self.next_generation();
         let conn = Conn::dial(request, key, generation, &self.config, self.now);
         let slot = self.insert(conn, Some(data));
@@ -53,6 +53,13 @@ impl<D> Hub<D> {
     /// The present [`Target`] cannot be connected to: the next one, if there is one.
     pub(super) fn handle_connect_failed(&mut self, id: ConnectionId, kind: io::ErrorKind) {
         self.with_id(id, |conn, cx| conn.handle_connect_failed(kind, cx));
+    }
+
+    /// The same for one that failed at once, in an earlier turn. The next one may be due by now for another reason.
+    pub(super) fn handle_connect_failed_at_once(&mut self, id: ConnectionId, kind: io::ErrorKind) {
+        if self.find(id).is_some_and(|entry| !entry.conn.pending.has(Pending::CONNECT)) {
+            self.handle_connect_failed(id, kind);
+        }
     }
 
     /// Whether a connection of ours in this slot waits for TCP.

@@ -26,7 +26,7 @@ use crate::{
     config::{Abort, Config},
     conn::{ConnectRequest, Probe},
     error::ConnectError,
-    event::Stats,
+    event::{Event, Stats},
     id::ConnectionId,
     shutdown::{Phase, ShutdownReport},
     time::Time,
@@ -42,8 +42,10 @@ pub struct Driver<D, T> {
     pub(super) held: Vec<u8>,
     /// Where joined messages are lent from.
     pub(super) scratch: Vec<u8>,
-    /// What is being parsed. There is something between turns only if a callback has panicked.
+    /// What is being read. There is something between turns only if a callback has panicked.
     pub(super) parsing: Option<Parsing>,
+    /// A turn has begun and has not ended. Between turns this says that a callback has panicked.
+    in_turn: bool,
     /// Connects that failed at once: it is the next turn that reports them.
     pub(super) failed_connects: Vec<(ConnectionId, io::ErrorKind)>,
     /// Connections that were read since replies were written last.
@@ -53,8 +55,27 @@ pub struct Driver<D, T> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parsing {
     pub(super) slot: usize,
-    /// `held` if it is not the first bytes of `buffer`.
-    pub(super) of_buffer: Option<usize>,
+    pub(super) bytes: Bytes,
+}
+
+/// Where what is being parsed lies.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bytes {
+    /// Nothing is: it was parsed, or is yet to be read.
+    None,
+    /// The first so many of the receive buffer.
+    OfBuffer(usize),
+    Held,
+}
+
+/// How far a connection could be looked at before it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// Not at all: the turn has no room for the events that come first.
+    Not,
+    /// There is more to read, or the kernel takes more, than one turn may.
+    Partly,
+    Wholly,
 }
 
 /// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches.
@@ -85,6 +106,7 @@ impl<D, T: Transport> Driver<D, T> {
             held: Vec::new(),
             scratch: Vec::new(),
             parsing: None,
+            in_turn: false,
             failed_connects: Vec::new(),
             reads: 0,
         }
@@ -103,8 +125,7 @@ impl<D, T: Transport> Driver<D, T> {
     /// The connections, between two turns or as a callback sees them. What is asked for happens in the next turn.
     pub fn clients(&mut self) -> Clients<'_, D> {
         // What is asked for now begins now, not at the last turn.
-        let now = self.transport.now();
-        self.hub.set_now(now);
+        self.read_clock();
         Clients::new(&mut self.hub)
     }
 
@@ -189,7 +210,7 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Whether there is something to do at once: then nobody waits.
     pub fn has_more(&self) -> bool {
-        let unfinished = self.parsing.is_some() || !self.failed_connects.is_empty();
+        let unfinished = self.in_turn || !self.failed_connects.is_empty();
         unfinished || self.hub.has_more() || self.hub.phase() == Phase::Done
     }
 
@@ -202,14 +223,23 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Begins a turn: serves what the one before put off.
     pub fn begin_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.recover();
+        let recovered = self.recover();
+        if self.in_turn {
+            // The turn of the panic has its end before another one begins.
+            self.read_clock();
+            self.end_turn(handler);
+        }
+        self.in_turn = true;
         self.hub.begin_turn();
-        let now = self.transport.now();
-        self.hub.set_now(now);
+        if let Some(slot) = recovered {
+            // Its next message may make the callback panic again: that is not to keep the others waiting.
+            self.hub.put_off_read(slot);
+        }
+        self.read_clock();
         self.transport.lap();
         self.reads = 0;
         for (id, kind) in self.failed_connects.drain(..) {
-            self.hub.handle_connect_failed(id, kind);
+            self.hub.handle_connect_failed_at_once(id, kind);
         }
         self.settle(handler);
     }
@@ -245,17 +275,8 @@ impl<D, T: Transport> Driver<D, T> {
     /// A socket has become ready.
     pub fn ready<H: Handler<Data = D>>(&mut self, slot: usize, readiness: Readiness, handler: &mut H) {
         if readiness.writable {
-            if self.hub.is_dialling(slot) {
-                match self.transport.connected(slot) {
-                    Ok(true) => self.hub.handle_connected(slot),
-                    Ok(false) => return,
-                    Err(error) => {
-                        if let Some((id, _)) = self.hub.target(slot) {
-                            self.hub.handle_connect_failed(id, error.kind());
-                        }
-                        return;
-                    }
-                }
+            if self.hub.is_dialling(slot) && !self.finish_connect(slot) {
+                return;
             }
             self.hub.handle_writable(slot);
         }
@@ -264,9 +285,9 @@ impl<D, T: Transport> Driver<D, T> {
         }
         if readiness.readable || readiness.ended {
             if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot, readiness.ended);
+                self.hub.put_off_read(slot);
             } else {
-                self.read(slot, readiness.ended, handler);
+                self.read(slot, self.hub.has_ended(slot), handler);
             }
         }
     }
@@ -281,18 +302,35 @@ impl<D, T: Transport> Driver<D, T> {
             let now = self.transport.now();
             self.hub.callback_returned(now);
         }
+        self.hub.drop_data();
+        self.in_turn = false;
     }
 
     // Inside.
 
-    /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost.
-    fn recover(&mut self) {
-        let Some(Parsing { slot, of_buffer }) = self.parsing.take() else { return };
-        let bytes = match of_buffer {
-            Some(n) => self.buffer.get(..n),
-            None => self.held.get(..),
+    /// Everything until a callback is called happens now.
+    fn read_clock(&mut self) {
+        let now = self.transport.now();
+        if self.in_turn {
+            // A callback has returned by a panic.
+            self.hub.callback_returned(now);
+        } else {
+            self.hub.set_now(now);
+        }
+    }
+
+    /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost. Returns
+    /// the slot that is to be read on.
+    fn recover(&mut self) -> Option<usize> {
+        let Parsing { slot, bytes } = self.parsing.take()?;
+        let bytes = match bytes {
+            Bytes::None => None,
+            Bytes::OfBuffer(n) => self.buffer.get(..n),
+            Bytes::Held => self.held.get(..),
         };
         self.hub.recover(slot, bytes.unwrap_or_default());
+        self.held = Vec::new();
+        Some(slot)
     }
 
     /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
@@ -308,62 +346,94 @@ impl<D, T: Transport> Driver<D, T> {
         true
     }
 
-    /// Delivers what waits.
-    pub(super) fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        deliver(&mut self.hub, handler);
-    }
-
     /// Writes what was queued for a slot, if that is at least `worth` bytes.
-    pub(super) fn write_now(&mut self, slot: usize, worth: usize) -> io::Result<()> {
-        if self.hub.wants_write(slot, worth) { self.write(slot) } else { Ok(()) }
+    pub(super) fn write_now(&mut self, slot: usize, worth: usize) {
+        if self.hub.wants_write(slot, worth) {
+            self.write(slot);
+        }
     }
 
-    pub(super) fn write(&mut self, slot: usize) -> io::Result<()> {
+    /// Writes what was queued for a slot, as far as its share of the turn goes. Returns whether the kernel would take more.
+    pub(super) fn write(&mut self, slot: usize) -> bool {
         let Self { hub, transport, .. } = self;
-        let done = hub.transmit(slot, &mut |slices| {
+        let written = hub.transmit(slot, &mut |slices| {
             loop {
                 match transport.write(slot, slices) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     result => return result,
                 }
             }
-        })?;
-        if done.blocked { transport.await_writable(slot, hub.is_closing(slot)) } else { Ok(()) }
+        });
+        let awaited = match written {
+            Ok(done) if !done.blocked => return done.bytes > 0 && hub.has_queued(slot),
+            Ok(_) => {
+                // A callback may have run since the clock was read.
+                hub.note_refused(slot, transport.now());
+                transport.await_writable(slot, hub.is_closing(slot))
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = awaited {
+            hub.handle_write_failed(slot, error.kind());
+        }
+        false
     }
 
     /// Writes the replies that wait for each other.
-    pub(super) fn write_batch<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+    pub(super) fn write_batch(&mut self) {
         self.reads = 0;
         while let Some(slot) = self.hub.poll_write() {
-            if let Err(error) = self.write(slot) {
-                self.read_last(slot, error.kind(), handler);
-            }
+            self.write(slot);
         }
     }
 
-    /// Ends what a deadline or the hard sweep ends. An answer may lie in the kernel, so that is looked at first.
+    /// Ends what a deadline or the hard sweep ends. An answer may lie in the kernel, so that is looked at first. For that
+    /// there is a budget of its own, so that streams do not make deadlines late.
     fn judge<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+        self.hub.begin_judging();
         while let Some(judgement) = self.hub.poll_judgement() {
-            let unread = !self.probe(judgement.slot, judgement.probe, handler);
-            self.hub.judge(judgement, unread && judgement.probe.closing);
+            let probed = self.probe(judgement.slot, judgement.probe, handler);
+            self.hub.judge(judgement, probed);
         }
-        self.lap(nobody);
-        self.hub.advance_sweeps();
-        self.lap(nobody);
+        self.hub.advance_shutdown();
         while let Some((slot, probe)) = self.hub.poll_hard_sweep() {
             self.probe(slot, probe, handler);
             self.hub.end_hard(slot);
         }
+        self.lap(nobody);
+        self.hub.advance_sweeps();
+        self.lap(nobody);
     }
 
-    /// Offers what is queued to the kernel, and reads what it holds. Returns whether all was read.
-    fn probe<H: Handler<Data = D>>(&mut self, slot: usize, probe: Probe, handler: &mut H) -> bool {
-        if probe.write
-            && let Err(error) = self.write(slot)
-        {
-            self.read_last(slot, error.kind(), handler);
+    /// Looks at what the kernel knows and we do not: whether a connect has succeeded, whether it takes more, what it holds.
+    fn probe<H: Handler<Data = D>>(&mut self, slot: usize, probe: Probe, handler: &mut H) -> Probed {
+        if self.hub.is_dialling(slot) {
+            self.finish_connect(slot);
         }
-        !probe.read || self.read(slot, true, handler)
+        let takes_more = probe.write && self.write(slot);
+        let read = if probe.read || self.hub.has_failed(slot) {
+            self.read(slot, true, handler)
+        } else {
+            Probed::Wholly
+        };
+        if takes_more && read == Probed::Wholly { Probed::Partly } else { read }
+    }
+
+    /// Finds out what has become of a connect. Returns whether it has succeeded.
+    fn finish_connect(&mut self, slot: usize) -> bool {
+        match self.transport.connected(slot) {
+            Ok(true) => {
+                self.hub.handle_connected(slot);
+                return true;
+            }
+            Ok(false) => {}
+            Err(error) => {
+                if let Some((id, _)) = self.hub.target(slot) {
+                    self.hub.handle_connect_failed(id, error.kind());
+                }
+            }
+        }
+        false
     }
 
     /// Delivers and does until nothing is left to deliver or do, but for what is put off.
@@ -376,20 +446,15 @@ impl<D, T: Transport> Driver<D, T> {
 
     fn work_off<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         loop {
-            self.deliver_bounded(handler);
-            if self.hub.has_undelivered() {
-                return;
-            }
+            self.deliver(handler);
             match self.hub.poll_action() {
                 None => return,
                 Some(Action::Deliver) => {}
                 Some(Action::Write(slot)) => {
-                    if let Err(error) = self.write(slot) {
-                        self.read_last(slot, error.kind(), handler);
-                    }
+                    self.write(slot);
                 }
-                Some(Action::Read(slot, ended)) => {
-                    self.read(slot, ended, handler);
+                Some(Action::Read(slot)) => {
+                    self.read(slot, self.hub.has_ended(slot), handler);
                 }
                 Some(Action::Connect(slot)) => self.begin_connect(slot),
                 Some(Action::Fin(slot)) => self.transport.shutdown_write(slot),
@@ -409,7 +474,7 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// Delivers what waits, each callback measured, as far as the turn's budget goes.
-    fn deliver_bounded<H: Handler<Data = D>>(&mut self, handler: &mut H) {
+    pub(super) fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         if !self.hub.has_events() {
             return;
         }
@@ -418,9 +483,16 @@ impl<D, T: Transport> Driver<D, T> {
             && let Some(event) = self.hub.poll_event()
         {
             let id = event.id();
-            self.hub.note_callback_begins();
-            handler.on_event(&mut Clients::new(&mut self.hub), event);
+            call(&mut self.hub, event, handler);
             self.lap(|_| id);
+        }
+    }
+
+    /// The peer of a paused connection has left: nothing is read that would say so.
+    pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
+        match self.transport.take_error(slot) {
+            Some(kind) => self.hub.handle_reset(slot, kind),
+            None => self.hub.handle_read_closed(slot),
         }
     }
 
@@ -439,11 +511,11 @@ const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
     None
 }
 
-pub(super) fn deliver<D, H: Handler<Data = D>>(hub: &mut Hub<D>, handler: &mut H) {
-    while let Some(event) = hub.poll_event() {
-        hub.note_callback_begins();
-        handler.on_event(&mut Clients::new(hub), event);
-    }
+/// Hands one event to the application.
+#[inline]
+pub(super) fn call<D, H: Handler<Data = D>>(hub: &mut Hub<D>, event: Event<'_>, handler: &mut H) {
+    hub.note_callback_begins();
+    handler.on_event(&mut Clients::new(hub), event);
 }
 
 #[cfg(test)]
@@ -453,10 +525,7 @@ mod tests {
     use crate::testing::{REQUEST, Session};
 
     use super::*;
-    use crate::{
-        event::Event,
-        hub::{Upgrade, UpgradeRequest},
-    };
+    use crate::hub::{Upgrade, UpgradeRequest};
 
     struct Quiet;
 

@@ -21,23 +21,18 @@ pub(super) enum NextRead {
 }
 
 impl<D> Hub<D> {
-    /// Whether the socket of this slot is to be read now. If not, an [`Action::Read`] will say when.
-    pub(super) fn wants_read(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|entry| entry.conn.wants_read())
-    }
-
     /// Where the next bytes of a slot come from, and takes that read off its share of the turn. What was read earlier, and
     /// could not be parsed because the connection was paused, is moved to `held`.
     #[inline]
     pub(super) fn next_read(&mut self, slot: usize, held: &mut Vec<u8>) -> NextRead {
-        let (turn, most) = (self.turn.number, self.config.reads_per_turn.max(1));
+        let turn = self.turn.number;
         let Some(entry) = self.slots.get_mut(slot) else { return NextRead::None };
         let reads = entry.share.of(turn).reads;
         let holds = entry.conn.has_held_to_parse();
         if !holds && !entry.conn.wants_read() {
             return NextRead::None;
         }
-        if u32::from(reads) >= most {
+        if !entry.share.may_read(&self.config) {
             return NextRead::Later;
         }
         entry.share.reads = reads.saturating_add(1);
@@ -53,7 +48,7 @@ impl<D> Hub<D> {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.conn.hold(bytes);
         }
-        self.put_off_read(slot, true);
+        self.put_off_read(slot);
     }
 
     /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to
@@ -74,13 +69,14 @@ impl<D> Hub<D> {
             } else {
                 self.next_head(slot, cursor, handler);
             }
+            self.turn.unparsed = cursor.remaining();
             if !self.notes.is_empty() {
                 return self.poll_event();
             }
         }
         let (item, id, closing, inflates) = self.with(slot, |conn, cx| {
             let item = conn.next(cursor, cx);
-            (item, cx.id, conn.state() != State::Open, conn.coding().is_some())
+            (item, cx.id, !conn.is_open(), conn.compression().is_some())
         })?;
         let item = item?;
         self.turn.unparsed = cursor.remaining();
@@ -96,7 +92,7 @@ impl<D> Hub<D> {
     /// and how many bytes are due. Then call [`Hub::handle_direct`].
     pub(super) fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
         let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
-        self.cork.spares.lend(message);
+        self.common.pool.lend(message);
         Some((message, left))
     }
 
@@ -109,7 +105,7 @@ impl<D> Hub<D> {
     ) -> Option<Event<'c>> {
         let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.handle_direct(from, cursor, cx);
-            (item, cx.id, conn.state() != State::Open)
+            (item, cx.id, !conn.is_open())
         })?;
         Some(to_event(item?, id, closing, cursor))
     }
@@ -127,11 +123,12 @@ impl<D> Hub<D> {
         self.turn.unparsed = n;
     }
 
-    /// If the turn is over its budget because of what was inflated: keeps the rest of a read for the next turn.
-    pub(super) fn hold_if_inflated(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
-        if self.turn.inflated && self.is_over_budget() && cursor.remaining() > 0 {
-            self.hold(slot, cursor.take_all());
-        }
+    /// Whether the rest of a read is to be held for the next turn: this one calls no more callbacks, or what was inflated
+    /// is more than it may be. What is discarded or held by the connection is not.
+    #[inline]
+    pub(super) fn is_to_hold(&self, slot: usize) -> bool {
+        let over = self.turn.callbacks == 0 || (self.turn.inflated && self.turn.bytes == 0);
+        over && self.slots.get(slot).is_some_and(|entry| entry.conn.parses_frames())
     }
 }
 

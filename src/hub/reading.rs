@@ -3,8 +3,7 @@
 use std::io;
 
 use super::{
-    clients::Clients,
-    driver::{BATCH_BYTES, BATCH_READS, Driver, Parsing, deliver},
+    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, Probed, call},
     handler::Handler,
     incoming::NextRead,
     transport::Transport,
@@ -19,82 +18,87 @@ const DIRECT_READ: usize = 256 << 10;
 impl<D, T: Transport> Driver<D, T> {
     /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a FIN or
     /// an error may come after a short read. Returns whether all was read.
-    pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> bool {
+    pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Probed {
+        self.parsing = Some(Parsing { slot, bytes: Bytes::None });
         self.hub.begin_read(slot);
-        let drained = match self.read_share(slot, ended, handler) {
-            Ok(drained) => drained,
-            Err(error) => {
-                self.read_last(slot, error.kind(), handler);
-                true
-            }
-        };
+        let probed = self.read_share(slot, ended, handler);
+        if probed != Probed::Wholly {
+            self.hub.put_off_read(slot);
+        } else if let Some(kind) = self.hub.take_failed(slot) {
+            self.hub.handle_reset(slot, kind);
+        } else if self.hub.holds_input(slot) && self.hub.has_ended(slot) {
+            // The edge has come, and will not come again.
+            self.handle_left_while_paused(slot);
+        }
         self.hub.finish_read();
+        self.parsing = None;
         let ticked = self.lap(|hub| hub.id_at(slot));
         self.reads += 1;
         if self.reads >= BATCH_READS || ticked || self.hub.corked() >= BATCH_BYTES {
-            self.write_batch(handler);
+            self.write_batch();
         }
-        drained
+        probed
     }
 
-    /// # Errors
-    /// Those of a write.
-    fn read_share<H: Handler<Data = D>>(
-        &mut self,
-        slot: usize,
-        ended: bool,
-        handler: &mut H,
-    ) -> io::Result<bool> {
+    fn read_share<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Probed {
+        let mut probed = Probed::Not;
         loop {
+            // What has happened before comes before what is read now.
+            self.deliver(handler);
+            if self.hub.has_undelivered() {
+                return probed;
+            }
             match self.hub.next_read(slot, &mut self.held) {
                 NextRead::Socket => {}
                 NextRead::Held => {
-                    self.feed(slot, None, handler);
+                    self.feed(slot, Bytes::Held, handler);
                     self.held = Vec::new();
+                    probed = Probed::Partly;
                     if self.hub.is_over_budget() {
-                        self.hub.put_off_read(slot, ended);
-                        return Ok(false);
+                        return probed;
                     }
                     continue;
                 }
-                NextRead::None => break,
-                NextRead::Later => {
-                    self.hub.put_off_read(slot, ended);
-                    return Ok(false);
-                }
+                NextRead::None => return Probed::Wholly,
+                NextRead::Later => return Probed::Partly,
             }
+            probed = Probed::Partly;
             let read = self.read_once(slot, handler);
-            let drained = matches!(read, Ok(Read::Short)) && !ended;
+            // A write has failed: what comes first was to be read, and that was all of it.
+            let failed = self.hub.has_failed(slot);
+            let drained = matches!(read, Ok(Read::Short)) && !ended && !failed;
             match read {
                 Ok(Read::Full | Read::Short) => {}
+                Ok(Read::Eof) if failed => return Probed::Wholly,
                 Ok(Read::Eof) => {
-                    self.write_now(slot, 0)?;
+                    self.write_now(slot, 0);
+                    if self.hub.has_failed(slot) {
+                        return Probed::Wholly;
+                    }
                     if self.hub.has_put_off_write(slot) {
                         // The FIN stays where it is until the replies have had their chance.
-                        self.hub.put_off_read(slot, ended);
-                        return Ok(false);
+                        return Probed::Partly;
                     }
                     self.hub.handle_eof(slot);
-                    break;
+                    return Probed::Wholly;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Probed::Wholly,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if failed => return Probed::Wholly,
                 Err(error) => {
-                    self.write_now(slot, 0)?;
+                    self.write_now(slot, 0);
                     self.hub.handle_reset(slot, error.kind());
-                    break;
+                    return Probed::Wholly;
                 }
             }
-            self.write_now(slot, BATCH_BYTES)?;
-            if drained {
-                break;
+            self.write_now(slot, BATCH_BYTES);
+            if drained && !self.hub.has_failed(slot) {
+                return Probed::Wholly;
             }
             if self.hub.is_over_budget() {
-                self.hub.put_off_read(slot, ended);
-                return Ok(false);
+                return Probed::Partly;
             }
         }
-        Ok(true)
     }
 
     fn read_once<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> io::Result<Read> {
@@ -110,54 +114,47 @@ impl<D, T: Transport> Driver<D, T> {
                 self.hub.handle_readable(slot, n);
                 let mut cursor = Cursor::new(&mut [], &mut self.scratch);
                 if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
-                    self.hub.note_callback_begins();
-                    handler.on_event(&mut Clients::new(&mut self.hub), event);
+                    call(&mut self.hub, event, handler);
                 }
-                self.deliver(handler);
             }
             return Ok(Read::of(n, asked));
         }
         let n = self.transport.read(slot, &mut self.buffer)?;
         if n > 0 {
             self.hub.handle_readable(slot, n);
-            self.feed(slot, Some(n), handler);
+            self.feed(slot, Bytes::OfBuffer(n), handler);
         }
         Ok(Read::of(n, self.buffer.len()))
     }
 
-    /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it.
-    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, of_buffer: Option<usize>, handler: &mut H) {
-        self.parsing = Some(Parsing { slot, of_buffer });
+    /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it, as far as the turn's
+    /// budget goes. The rest is held.
+    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, which: Bytes, handler: &mut H) {
+        self.parsing = Some(Parsing { slot, bytes: which });
         let Self { hub, buffer, held, scratch, .. } = self;
-        let bytes = match of_buffer {
-            Some(n) => buffer.get_mut(..n).unwrap_or_default(),
-            None => held.as_mut_slice(),
+        let bytes = match which {
+            Bytes::None => &mut [],
+            Bytes::OfBuffer(n) => buffer.get_mut(..n).unwrap_or_default(),
+            Bytes::Held => held.as_mut_slice(),
         };
         hub.begin_parsing(bytes.len());
         let mut cursor = Cursor::new(bytes, scratch);
-        deliver(hub, handler);
-        while let Some(event) = hub.next(slot, &mut cursor, handler) {
-            hub.note_callback_begins();
-            handler.on_event(&mut Clients::new(hub), event);
-            deliver(hub, handler);
-            hub.hold_if_inflated(slot, &mut cursor);
+        loop {
+            while !hub.is_out_of_callbacks()
+                && let Some(event) = hub.poll_event()
+            {
+                call(hub, event, handler);
+            }
+            if hub.is_to_hold(slot) {
+                break;
+            }
+            let Some(event) = hub.next(slot, &mut cursor, handler) else { break };
+            call(hub, event, handler);
         }
-        deliver(hub, handler);
-        self.parsing = None;
-    }
-
-    /// A write has failed: what the peer sent before it went away, its Close perhaps, comes first.
-    pub(super) fn read_last<H: Handler<Data = D>>(
-        &mut self,
-        slot: usize,
-        kind: io::ErrorKind,
-        handler: &mut H,
-    ) {
-        while self.hub.wants_read(slot)
-            && matches!(self.read_once(slot, handler), Ok(Read::Full | Read::Short))
-        {}
-        self.hub.handle_reset(slot, kind);
-        self.deliver(handler);
+        if cursor.remaining() > 0 {
+            hub.hold(slot, cursor.take_all());
+        }
+        self.parsing = Some(Parsing { slot, bytes: Bytes::None });
     }
 }
 

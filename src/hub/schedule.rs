@@ -13,12 +13,13 @@ use std::{
 };
 
 use super::{
+    driver::Probed,
     slot::{Share, Slot},
     table::{Hub, ROOM, Turn, list},
 };
 use crate::{
     config::Abort,
-    conn::{Conn, Listed, Probe, State, Todo, Transmitted},
+    conn::{Conn, Listed, Pending, Probe, State, Transmitted},
     time::Time,
 };
 
@@ -29,9 +30,8 @@ pub(super) enum Action {
     Deliver,
     /// Offer what is queued to the kernel.
     Write(usize),
-    /// Read from this slot's socket although it has not become readable anew. The flag: a FIN or an error may come after
-    /// a short read.
-    Read(usize, bool),
+    /// Read from this slot's socket although it has not become readable anew.
+    Read(usize),
     /// Find or connect to what [`Hub::target`] says.
     Connect(usize),
     /// Shut down the sending side.
@@ -55,14 +55,8 @@ impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
         self.finish_read();
-        self.turn = Turn {
-            number: self.turn.number.wrapping_add(1),
-            bytes: self.config.turn_bytes,
-            callbacks: self.config.turn_callbacks,
-            judgements: 0,
-            unparsed: 0,
-            inflated: false,
-        };
+        self.turn = Turn { number: self.turn.number.wrapping_add(1), ..Turn::default() };
+        self.renew_budget();
         while let Some(key) = self.unserved.pop_front().or_else(|| self.served.pop_front()) {
             if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
                 && conn.listed == Listed::Next
@@ -71,6 +65,17 @@ impl<D> Hub<D> {
                 self.run.push_back(key);
             }
         }
+    }
+
+    fn renew_budget(&mut self) {
+        self.turn.bytes = self.config.turn_bytes.max(1);
+        self.turn.callbacks = self.config.turn_callbacks.max(1);
+        self.turn.inflated = false;
+    }
+
+    /// What is due comes now. It has as much of a budget as the rest of the turn.
+    pub(super) fn begin_judging(&mut self) {
+        self.renew_budget();
     }
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
@@ -117,28 +122,24 @@ impl<D> Hub<D> {
         self.turn.callbacks == 0
     }
 
-    /// What is left to read of this slot is the next turn's. `ended`: a FIN or an error may come after a short read.
-    pub(super) fn put_off_read(&mut self, slot: usize, ended: bool) {
+    /// What is left to read of this slot is the next turn's.
+    pub(super) fn put_off_read(&mut self, slot: usize) {
         let Some(entry) = self.slots.get_mut(slot) else { return };
-        let is_pending = entry.conn.todo.has(Todo::READ);
-        entry.short_read_drains = !ended && (!is_pending || entry.short_read_drains);
-        entry.conn.todo.add(Todo::READ);
+        entry.conn.pending.add(Pending::READ);
         self.put_off(slot);
     }
 
-    /// A FIN or an error of this slot's socket has become known.
-    pub(super) fn note_ended(&mut self, slot: usize) {
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.short_read_drains = false;
+    /// Moves a slot to the next turn's run queue, unless it has something to do that can be done in this one.
+    fn put_off(&mut self, slot: usize) {
+        if self.slots.get(slot).is_some_and(|entry| !entry.conn.pending.is_urgent()) {
+            self.list_next(slot);
         }
     }
 
-    /// Moves a slot to the next turn's run queue.
-    pub(super) fn put_off(&mut self, slot: usize) {
+    fn list_next(&mut self, slot: usize) {
         let turn = self.turn.number;
         if let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
             && entry.conn.listed != Listed::Next
-            && !entry.conn.todo.is_urgent()
         {
             entry.conn.listed = Listed::Next;
             let queue = if entry.share.of(turn).is_whole() { &mut self.unserved } else { &mut self.served };
@@ -162,24 +163,20 @@ impl<D> Hub<D> {
     /// Offers what is queued for this slot to `writer`, within its share of the turn. `writer` returns how much it took.
     ///
     /// # Errors
-    /// The writer's, other than `WouldBlock`. Read what the peer may have sent before, then call
-    /// [`Hub::handle_reset`].
+    /// The writer's, other than `WouldBlock`. Call [`Hub::handle_write_failed`] then.
     pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
     where
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
-        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
+        let turn = self.turn.number;
         let done = self.with_if(
             slot,
-            |_| true,
+            |entry| entry.failed.is_none(),
             |conn, share, cx| {
                 let share = share.of(turn);
-                conn.todo.take(Todo::WRITE);
-                let done = conn.transmit(share.writable(most), cx, writer)?;
+                conn.pending.take(Pending::WRITE);
+                let done = conn.transmit(share.writable(cx.config), cx, writer)?;
                 share.note_written(done.bytes);
-                if done.more {
-                    conn.todo.add(Todo::WRITE);
-                }
                 io::Result::Ok(done)
             },
         );
@@ -193,9 +190,9 @@ impl<D> Hub<D> {
     pub(super) fn wants_write(&mut self, slot: usize, worth: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.todo.has(Todo::WRITE)
-                && entry.conn.buffered_amount() >= worth
-                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) > 0
+            entry.conn.pending.has(Pending::WRITE)
+                && entry.conn.queued() >= worth
+                && entry.share.of(turn).writable(&self.config) > 0
         })
     }
 
@@ -203,14 +200,13 @@ impl<D> Hub<D> {
     pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.todo.has(Todo::WRITE)
-                && entry.share.of(turn).writable(self.config.write_bytes_per_turn) == 0
+            entry.conn.pending.has(Pending::WRITE) && entry.share.of(turn).writable(&self.config) == 0
         })
     }
 
     /// Bytes that were queued in this turn and wait to be written.
     pub(super) const fn corked(&self) -> usize {
-        self.cork.bytes.len()
+        self.common.output.len()
     }
 
     /// The next slot for which a write is all that is pending, in the middle of a turn: for writes that are not to wait for
@@ -223,7 +219,7 @@ impl<D> Hub<D> {
             }
             // What was written at once may still be listed, and must not keep the others waiting.
             let entry = self.slots.get_mut(slot);
-            if entry.as_ref().is_some_and(|entry| !entry.conn.todo.is_idle()) {
+            if entry.as_ref().is_some_and(|entry| !entry.conn.pending.is_idle()) {
                 return None;
             }
             self.run.pop_front();
@@ -236,21 +232,20 @@ impl<D> Hub<D> {
     /// Takes the slot at the front of the run queue if a write is all that is pending for it, and may be done now.
     #[inline]
     fn poll_mere_write(&mut self, slot: usize) -> Option<usize> {
-        let (turn, most) = (self.turn.number, self.config.write_bytes_per_turn);
-        let over = self.is_over_budget();
+        let (turn, over) = (self.turn.number, self.turn.bytes == 0);
         let entry = self.slots.get_mut(slot)?;
-        let now = entry.conn.todo == Todo::only_write() && entry.conn.listed == Listed::Now;
-        if !now || over || entry.share.of(turn).writable(most) == 0 {
+        let now = entry.conn.pending == Pending::only(Pending::WRITE) && entry.conn.listed == Listed::Now;
+        if !now || over || entry.share.of(turn).writable(&self.config) == 0 {
             return None;
         }
         self.run.pop_front();
         entry.conn.listed = Listed::No;
-        entry.conn.todo.take(Todo::WRITE);
+        entry.conn.pending.take(Pending::WRITE);
         Some(slot)
     }
 
     /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
-    /// slice of them.
+    /// slice of them, and stops when the looking has used up its budget.
     pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
         if self.turn.judgements >= self.config.sweep_slice.max(1)
             || (self.turn.judgements > 0 && self.is_over_budget())
@@ -262,26 +257,27 @@ impl<D> Hub<D> {
         let entry = self.slots.get_mut(slot)?;
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
         let probe = if due { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
-        if probe.read || probe.write {
+        if probe != Probe::default() {
             // Whatever it has had of this turn: a probe is a share of its own.
             entry.share = Share::whole(self.turn.number);
         }
         Some(Judgement { slot, state: entry.conn.state(), probe })
     }
 
-    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. `unread`: an answer to our Close
-    /// was looked for, and there is more to read than one turn may.
-    pub(super) fn judge(&mut self, Judgement { slot, state, .. }: Judgement, unread: bool) {
+    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. A closing handshake of which
+    /// one turn may not see all is looked at in the next turn as well.
+    pub(super) fn judge(&mut self, Judgement { slot, state, probe }: Judgement, probed: Probed) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
             // What the probe has brought about may be due as well, but it was not probed.
             let due = conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
-            if due && unread && conn.may_be_probed_again() {
-                conn.handle_flush_budget(cx);
-            } else if due {
-                conn.handle_timeout(cx);
+            match probed {
+                _ if !due => {}
+                Probed::Not => {}
+                Probed::Partly if probe.closing && conn.may_be_probed_again() => conn.handle_flush_budget(cx),
+                Probed::Partly | Probed::Wholly => conn.handle_timeout(cx),
             }
-            conn.todo.take(Todo::ALARM);
+            conn.pending.take(Pending::ALARM);
             conn.deadline(cx.config)
         });
         match due.flatten() {
@@ -326,8 +322,8 @@ impl<D> Hub<D> {
                 && entry.conn.listed == Listed::Now
             {
                 entry.conn.listed = Listed::No;
-                if !entry.conn.todo.is_idle() {
-                    self.put_off(slot);
+                if !entry.conn.pending.is_idle() {
+                    self.list_next(slot);
                 }
             }
         }
@@ -339,26 +335,28 @@ impl<D> Hub<D> {
     }
 
     fn action(&mut self, slot: usize) -> Option<Action> {
-        let (turn, over) = (self.turn.number, self.is_over_budget());
+        let (turn, over, silent) = (self.turn.number, self.is_over_budget(), self.is_out_of_callbacks());
         let entry = self.slots.get_mut(slot)?;
         let share = *entry.share.of(turn);
-        let todo = &mut entry.conn.todo;
-        if todo.take(Todo::ABORT) {
+        let pending = &mut entry.conn.pending;
+        if pending.take(Pending::ABORT) {
             Some(Action::Abort(slot, entry.conn.abort_due()))
-        } else if !over && share.writable(self.config.write_bytes_per_turn) > 0 && todo.take(Todo::WRITE) {
+        } else if self.turn.bytes > 0 && share.writable(&self.config) > 0 && pending.take(Pending::WRITE) {
             Some(Action::Write(slot))
-        } else if todo.take(Todo::FIN) {
+        } else if pending.take(Pending::FIN) {
             Some(Action::Fin(slot))
-        } else if !over && u32::from(share.reads) < self.config.reads_per_turn.max(1) && todo.take(Todo::READ)
-        {
-            Some(Action::Read(slot, !std::mem::take(&mut entry.short_read_drains)))
-        } else if todo.take(Todo::CONNECT) {
+        } else if !over && share.may_read(&self.config) && pending.take(Pending::READ) {
+            Some(Action::Read(slot))
+        } else if !silent && pending.take(Pending::CONNECT) {
+            // Whoever asks for connects without end does so in callbacks: they share a budget.
+            self.note_callback_begins();
             Some(Action::Connect(slot))
-        } else if todo.take(Todo::RELEASE) {
+        } else if self.notes.is_empty() && pending.take(Pending::RELEASE) {
+            // Its events are delivered.
             self.run.pop_front();
             let reset = self.free(slot);
             Some(Action::Release(slot, reset))
-        } else if !over && !share.drained && todo.take(Todo::DRAIN) {
+        } else if !over && !share.drained && pending.take(Pending::DRAIN) {
             entry.share.of(turn).drained = true;
             self.with(slot, Conn::report_drain);
             Some(Action::Deliver)

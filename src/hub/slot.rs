@@ -1,12 +1,16 @@
 //! What a loop keeps for one connection: the connection, its share of the present turn, and the application's data.
 
-use crate::{conn::Conn, id::ConnectionId};
+use std::io;
+
+use crate::{config::Config, conn::Conn, id::ConnectionId};
 
 pub(super) struct Slot<D> {
     pub(super) conn: Conn,
     pub(super) share: Share,
-    /// A read was put off that ends with the first short one: no FIN or error is known to come after it.
-    pub(super) short_read_drains: bool,
+    /// The socket has said that a FIN or an error comes after what there is to read: no edge will say so again.
+    pub(super) ended: bool,
+    /// A write has failed like that: what the peer sent before is read, and then the connection ends.
+    pub(super) failed: Option<io::ErrorKind>,
     pub(super) data: Option<D>,
 }
 
@@ -32,11 +36,18 @@ impl Share {
         self.reads == 0 && self.written == 0 && !self.drained
     }
 
+    /// Whether the connection may be read once more in this turn.
+    #[inline]
+    pub(super) fn may_read(self, config: &Config) -> bool {
+        u32::from(self.reads) < config.reads_per_turn.clamp(1, u8::MAX.into())
+    }
+
     /// Bytes that the connection may still write in this turn.
-    pub(super) const fn writable(self, most: usize) -> usize {
-        // A share has room for one byte at the least.
-        let most = if most == 0 { 1 } else { most };
-        most.saturating_sub((self.written as usize) << 10)
+    #[inline]
+    pub(super) fn writable(self, config: &Config) -> usize {
+        // A share has room for one byte at the least, and no more than can be counted.
+        let most = config.write_bytes_per_turn.clamp(1, usize::from(u16::MAX) << 10);
+        most.saturating_sub(usize::from(self.written) << 10)
     }
 
     pub(super) fn note_written(&mut self, bytes: usize) {
@@ -56,7 +67,7 @@ impl Share {
 
 impl<D> Slot<D> {
     pub(super) const fn new(conn: Conn, data: Option<D>) -> Self {
-        Self { conn, share: Share::whole(0), short_read_drains: false, data }
+        Self { conn, share: Share::whole(0), ended: false, failed: None, data }
     }
 
     /// Whether it is this connection's, and the application may still name it.

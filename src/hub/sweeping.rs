@@ -65,13 +65,8 @@ impl<D> Hub<D> {
         self.sweeps.poll_timeout(self.slots.len(), self.now, |id| !self.is_open(id))
     }
 
-    /// One step of the shutdown and one slice of every sweep. The shutdown is first, so that a predicate that panics does not
-    /// delay it.
+    /// One slice of all sweeps by predicate. The shutdown is first, so that a predicate that panics does not delay it.
     pub(super) fn advance_sweeps(&mut self) {
-        if self.sweeps.is_idle() {
-            return;
-        }
-        self.advance_shutdown();
         if self.sweeps.running() > 0 {
             for index in 0..self.sweeps.running() {
                 self.search(index);
@@ -174,7 +169,11 @@ impl<D> Hub<D> {
 
     // The shutdown.
 
-    fn advance_shutdown(&mut self) {
+    /// One step of the shutdown.
+    pub(super) fn advance_shutdown(&mut self) {
+        if self.sweeps.is_ready() {
+            return;
+        }
         match self.phase() {
             Phase::SoftSweep => {
                 self.soft_sweep_slice();
@@ -217,7 +216,7 @@ impl<D> Hub<D> {
         let Some(entry) = self.slots.get(slot) else { return };
         let conn = &entry.conn;
         let generation = conn.generation;
-        let is_silent = conn.state() == State::Connecting && (conn.is_client() || !conn.spoke());
+        let is_silent = conn.state() == State::Connecting && (conn.is_client() || !conn.has_request_bytes());
         let open = (conn.state() == State::Open).then(|| self.id_at(slot)).flatten();
         let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.is_late(generation)) else {
             return;
@@ -238,7 +237,11 @@ impl<D> Hub<D> {
     }
 
     /// The next slot that the hard sweep ends in this turn, and what to look at before: then call [`Hub::end_hard`] for it.
+    /// The looking has the budget of what is due.
     pub(super) fn poll_hard_sweep(&mut self) -> Option<(usize, Probe)> {
+        if self.is_over_budget() {
+            return None;
+        }
         let slot = self.sweeps.poll_hard_sweep(self.slots_end())?;
         Some((slot, self.slots.get(slot).map_or(Probe::default(), |entry| entry.conn.probe_at_hard_sweep())))
     }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    conn::{Conn, Context, Cork, Deflate, Listed, Note, State, Todo},
+    conn::{Common, Conn, Context, Listed, Note, Pending, State},
     error::HandshakeCause,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
@@ -43,8 +43,7 @@ pub(crate) struct Hub<D> {
     pub(super) generation: u32,
     pub(super) admission: Admission,
     pub(super) deadlines: Deadlines,
-    pub(super) cork: Cork,
-    pub(super) deflate: Deflate,
+    pub(super) common: Common,
     /// The event queue.
     pub(super) notes: VecDeque<Note>,
     /// The run queue: slots with something pending for the driver.
@@ -103,8 +102,7 @@ impl<D> Hub<D> {
             used: SlotSet::default(),
             generation: 0,
             deadlines: Deadlines::default(),
-            cork: Cork::new(MaskKeys::new(seed)),
-            deflate: Deflate::default(),
+            common: Common::new(MaskKeys::new(seed)),
             notes: VecDeque::new(),
             run: VecDeque::new(),
             unserved: VecDeque::new(),
@@ -137,7 +135,9 @@ impl<D> Hub<D> {
 
     /// How many connections there are, by state. O(1).
     pub(super) const fn stats(&self) -> Stats {
-        self.stats
+        let mut stats = self.stats;
+        stats.internal_errors = self.common.internal_errors;
+        stats
     }
 
     /// The phase of the shutdown.
@@ -237,6 +237,63 @@ impl<D> Hub<D> {
         self.with(slot, |conn, cx| conn.handle_reset(kind, cx));
     }
 
+    /// Whether this slot is not read because it is paused: then the end of its input is not found by reading.
+    pub(super) fn holds_input(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.holds_input())
+    }
+
+    /// The socket of a paused slot says that the peer has left.
+    pub(super) fn handle_read_closed(&mut self, slot: usize) {
+        self.with(slot, Conn::handle_read_closed);
+    }
+
+    /// A write failed. What the peer sent before, its Close perhaps, is read first; see [`Hub::take_failed`].
+    pub(super) fn handle_write_failed(&mut self, slot: usize, kind: io::ErrorKind) {
+        if let Some(entry) = self.slots.get_mut(slot)
+            && entry.failed.is_none()
+        {
+            entry.failed = Some(kind);
+            self.with(slot, |conn, cx| {
+                conn.handle_write_failed(cx);
+                conn.pending.add(Pending::READ);
+            });
+        }
+    }
+
+    /// Whether a write has failed.
+    pub(super) fn has_failed(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.failed.is_some())
+    }
+
+    /// How a write has failed, for [`Hub::handle_reset`] when all was read. `None` if none has.
+    pub(super) fn take_failed(&mut self, slot: usize) -> Option<io::ErrorKind> {
+        self.slots.get_mut(slot)?.failed.take()
+    }
+
+    /// Whether something is queued for this slot.
+    pub(super) fn has_queued(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.queued() > 0)
+    }
+
+    /// The kernel took less of this slot than it was offered, at `now`.
+    pub(super) fn note_refused(&mut self, slot: usize, now: Time) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.conn.note_refused(self.now, now);
+        }
+    }
+
+    /// The socket of this slot says that a FIN or an error comes after what there is to read.
+    pub(super) fn note_ended(&mut self, slot: usize) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.ended = true;
+        }
+    }
+
+    /// Whether it has said so.
+    pub(super) fn has_ended(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.ended)
+    }
+
     /// The kernel takes more from this slot again.
     pub(super) fn handle_writable(&mut self, slot: usize) {
         self.with(slot, |conn, _| conn.handle_writable());
@@ -299,7 +356,7 @@ impl<D> Hub<D> {
     /// Frees a slot. Returns whether its descriptor is to be closed by a reset.
     pub(super) fn free(&mut self, slot: usize) -> bool {
         let entry = self.slots.get(slot);
-        let reset = entry.is_some_and(|entry| entry.conn.exceeded_linger(&self.config));
+        let reset = entry.is_some_and(|entry| entry.conn.is_released_by_reset());
         if let Some(entry) = entry {
             self.sweeps.handle_released(entry.conn.generation);
         }
@@ -354,8 +411,7 @@ impl<D> Hub<D> {
         let id = ConnectionId::new(self.worker, key, conn.generation);
         let mut cx = Context {
             config: &self.config,
-            cork: &mut self.cork,
-            deflate: &mut self.deflate,
+            common: &mut self.common,
             now: self.now,
             notes: &mut self.notes,
             id,
@@ -365,7 +421,7 @@ impl<D> Hub<D> {
         if self.reading != Some(key) {
             list(conn, key, &mut self.run);
         }
-        let alarm = conn.todo.take(Todo::ALARM);
+        let alarm = conn.pending.take(Pending::ALARM);
         if before != after {
             self.sweeps.undelivered += usize::from(before.is_established() && !after.is_established());
             if !conn.is_client() {
@@ -426,9 +482,9 @@ impl<D> Hub<D> {
 #[inline]
 pub(super) fn list(conn: &mut Conn, key: u32, run: &mut VecDeque<u32>) {
     let listed = match conn.listed {
-        Listed::No => conn.todo.is_idle(),
+        Listed::No => conn.pending.is_idle(),
         Listed::Now => true,
-        Listed::Next => !conn.todo.is_urgent(),
+        Listed::Next => !conn.pending.is_urgent(),
     };
     if !listed {
         conn.listed = Listed::Now;

@@ -7,22 +7,20 @@ use super::{
     table::Hub,
 };
 use crate::{
-    conn::{Coding, Cursor},
+    conn::{Compression, Cursor},
     error::HandshakeCause,
-    wire::upgrade::{
-        HeadLimits, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
-    },
+    wire::upgrade::{HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols},
 };
 
 impl<D> Hub<D> {
     /// Whatever the parsing of this slot was at, a callback has panicked: the bytes at the end of `bytes` that were not
-    /// parsed are kept, and a request that the application was looking at is answered with 500.
+    /// parsed are kept, and a request that the application was looking at is answered with 500. Read on then.
     pub(super) fn recover(&mut self, slot: usize, bytes: &[u8]) {
         let unparsed = bytes.len().saturating_sub(self.turn.unparsed);
         if self.deciding.take().is_some() {
             self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
-        } else {
-            self.hold(slot, bytes.get(unparsed..).unwrap_or_default());
+        } else if let Some(rest) = bytes.get(unparsed..).filter(|rest| !rest.is_empty()) {
+            self.hold(slot, rest);
         }
     }
 
@@ -33,42 +31,24 @@ impl<D> Hub<D> {
         cursor: &mut Cursor<'_>,
         handler: &mut H,
     ) {
-        let limits = HeadLimits { max_head: self.config.max_head, max_headers: self.config.max_headers };
-        let Some(entry) = self.slots.get_mut(slot) else { return };
-        let peer = entry.conn.peer();
-        let (held, scanner) = entry.conn.head();
-        let fresh = cursor.remaining();
-        let mut held = std::mem::take(held);
-        let before = held.len();
-        if before > 0 {
-            held.extend_from_slice(cursor.rest());
-        }
-        let bytes = if before > 0 { held.as_slice() } else { cursor.rest() };
-        let (answer, consumed) = match scanner.scan(bytes, &limits) {
-            Ok(None) => {
-                if before == 0 {
-                    held.extend_from_slice(cursor.rest());
-                }
-                cursor.take(fresh);
-                *entry.conn.head().0 = held;
-                return;
-            }
-            Ok(Some(head)) => {
-                let consumed = head.len().saturating_sub(before);
-                let mut storage = HeaderStorage::new();
-                self.turn.unparsed = fresh.saturating_sub(consumed);
+        let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return };
+        let peer = conn.peer();
+        let answer = match conn.take_request(cursor, &self.config) {
+            Ok(None) => return,
+            Ok(Some(mut head)) => {
+                self.turn.unparsed = cursor.remaining();
                 self.deciding = Some(slot);
                 self.note_callback_begins();
-                let answer = match Request::parse(head, &mut storage) {
+                let mut storage = HeaderStorage::new();
+                let answer = match head.get().and_then(|head| Request::parse(head, &mut storage)) {
                     Ok(request) => self.decide(peer, request, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
                 self.deciding = None;
-                (answer, consumed)
+                answer
             }
-            Err(refusal) => (Answered::refusal(refusal, false), fresh),
+            Err(refusal) => Answered::refusal(refusal, false),
         };
-        cursor.take(consumed);
         self.answer(slot, answer);
     }
 
@@ -96,7 +76,7 @@ impl<D> Hub<D> {
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Accept(accept), Ok(accepted)) => {
-                let (coding, extensions) = Coding::accept(&self.config, &request).unzip();
+                let (compression, extensions) = Compression::accept(&self.config, &request).unzip();
                 let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
                 let mut response = Vec::with_capacity(192);
                 write_switching_protocols(
@@ -111,7 +91,7 @@ impl<D> Hub<D> {
                     path: request.path().into(),
                     subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
                     overrides: accept.overrides,
-                    coding,
+                    compression,
                     data: accept.data,
                 }
             }
@@ -125,12 +105,12 @@ impl<D> Hub<D> {
 
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
-            Answered::Open { response, path, subprotocol, overrides, coding, data } => {
+            Answered::Open { response, path, subprotocol, overrides, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
                 }
                 self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, coding, cx);
+                    conn.establish(response, &path, subprotocol.as_deref(), overrides, compression, cx);
                 });
             }
             Answered::Refuse { response, cause } => {
@@ -150,7 +130,7 @@ enum Answered<D> {
         path: Box<str>,
         subprotocol: Option<Box<str>>,
         overrides: Option<crate::config::Overrides>,
-        coding: Option<Coding>,
+        compression: Option<Compression>,
         data: D,
     },
     Refuse {

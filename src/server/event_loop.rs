@@ -5,7 +5,6 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
-    sync::Arc,
     time::Duration,
 };
 
@@ -173,7 +172,7 @@ impl<D: 'static> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        let loops = vec![Arc::clone(&self.driver.transport().shared)];
+        let loops = vec![std::sync::Arc::clone(&self.driver.transport().shared)];
         let (signals, mut watchers) = signals::Signals::install(plan, loops)?;
         (self.signals, self.watcher) = (Some(signals), watchers.pop());
         Ok(())

@@ -26,5 +26,5 @@ mod world;
 pub use book::{Book, Failure};
 pub use chance::Rng;
 pub use scenario::{Size, of_bytes};
-pub use tally::Tally;
+pub use tally::{Tally, rows_with_an_effect};
 pub use world::live;

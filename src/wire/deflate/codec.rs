@@ -10,7 +10,7 @@ use thiserror::Error;
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 /// An empty block that ends a stream.
 const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xFF, 0xFF];
-/// Output grows by this much at least, and by [`MOST_GROWTH`] at most.
+/// Output grows by this much at least, and at first by [`MOST_GROWTH`] at most.
 const LEAST_GROWTH: usize = 2 << 10;
 const MOST_GROWTH: usize = 1 << 20;
 
@@ -67,9 +67,9 @@ impl Inflater {
             }
             if out.len() == out.capacity() {
                 let room = limit.saturating_add(1).saturating_sub(out.len());
-                out.reserve_exact(
-                    out.len().max(4 * piece.len()).clamp(LEAST_GROWTH, MOST_GROWTH).min(room.max(1)),
-                );
+                // By what has come out at least, so that each byte is moved a few times at most.
+                let guess = (4 * piece.len()).clamp(LEAST_GROWTH, MOST_GROWTH);
+                out.reserve_exact(out.len().max(guess).min(room.max(1)));
             }
             let (taken, made) = (self.stream.total_in(), out.len());
             let status = self.stream.decompress_vec(piece, out, FlushDecompress::Sync);

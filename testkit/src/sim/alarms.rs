@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use adjourn::{State, conn::Input};
+use adjourn::{State, conn::InputKind};
 
 use super::{
     book::{Book, after, answer_to, ensure, trace},
@@ -154,10 +154,11 @@ impl Book {
         // Deadlines go in slices: it may have been sent in an earlier turn, and nobody has told.
         let now = self.now;
         let earliest = self.due(conn, Alarm::Heartbeat).unwrap_or(now).min(self.turn.began);
-        self.cover(conn, Input::HeartbeatIdle);
+        self.cover(conn, InputKind::HeartbeatIdle);
         let facts = self.of(conn);
         // Its silence has filled the bucket of its control frames.
-        (facts.pinged, facts.bucket, facts.slop) = (Some(now), (0, 0), now - earliest);
+        (facts.pinged, facts.bucket, facts.rested) = (Some(now), (0, 0), false);
+        facts.slop = now - earliest;
         self.busy(conn).pings_due += 1;
         self.set_heartbeat_alarm(conn);
     }
@@ -165,14 +166,14 @@ impl Book {
     /// What had not begun is dropped.
     pub fn flush_budget_over(&mut self, conn: u32) {
         self.check_probe(conn, Alarm::Flush);
-        self.cover(conn, Input::FlushBudget);
+        self.cover(conn, InputKind::FlushBudget);
         let busy = self.busy(conn);
         busy.pongs_dropped = true;
         let Some(ending) = &mut busy.ending else { return };
         ending.flush_over = true;
         if std::mem::take(&mut ending.unanswered) {
-            let code = ending.received.as_ref().and_then(|received| received.0);
-            ending.sent = Some(Expected::Frame(answer_to(code)));
+            let received = ending.received.clone().unwrap_or_default();
+            ending.sent = Some(Expected::Frame(answer_to(received.0, &received.1)));
         }
     }
 

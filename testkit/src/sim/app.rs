@@ -4,7 +4,7 @@ use std::{cell::RefCell, panic::resume_unwind, rc::Rc, time::Duration};
 
 use adjourn::{
     Abort, Accept, Broadcast, Cause, Clients, CloseFrame, Event, Handler, Lost, Overrides, Pace, SendError,
-    ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::Input, wire::upgrade::Response,
+    ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::InputKind, wire::upgrade::Response,
 };
 
 use super::{
@@ -252,8 +252,6 @@ impl App {
             6..30 => self.send(book, clients, conn, what < 12),
             30..40 => {
                 let payload = vec![b'q'; self.rng.usize(..=125)];
-                let input = Self::send_input(book, conn);
-                book.cover(conn, input);
                 let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
                 let result = clients.ping(id, &payload);
                 if Self::judge_send(book, conn, payload.len(), queued, &result) {
@@ -264,7 +262,7 @@ impl App {
             40..52 => {
                 let timing = self.timing();
                 let frame = self.frame(book);
-                book.cover(conn, Input::Close);
+                book.cover(conn, InputKind::Close);
                 let began = clients.close_with(id, frame.clone(), timing);
                 ensure!(book, conn, "close_answers", began == (state == State::Open), "{began} in {state:?}");
                 if state == State::Open {
@@ -277,7 +275,7 @@ impl App {
             60..66 => {
                 let style =
                     [None, Some(Abort::Reset), Some(Abort::Fin), Some(Abort::Auto)][self.rng.usize(..4)];
-                book.cover(conn, Input::Terminate);
+                book.cover(conn, InputKind::Terminate);
                 let ended = match style {
                     None => clients.terminate(id),
                     Some(style) => clients.terminate_with(id, style),
@@ -341,16 +339,10 @@ impl App {
         ensure!(book, conn, "stale_ids_do_nothing", refused, "an operation on a stale id did something");
     }
 
-    fn send_input(book: &Book, conn: u32) -> Input {
-        if book.is_unanswered(conn) { Input::SendUnanswered } else { Input::Send }
-    }
-
     fn send(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>, conn: u32, big: bool) {
         let Some(id) = book.of(conn).id else { return };
         let (number, payload) = self.payload(book, big);
         let length = payload.len();
-        let input = Self::send_input(book, conn);
-        book.cover(conn, input);
         let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
         let result = match (self.rng.bool(), String::from_utf8(payload)) {
             (true, Ok(text)) => clients.send(id, text),
@@ -445,7 +437,7 @@ impl App {
         let big = self.rng.u8(..4) == 0;
         let (number, payload) = self.payload(book, big);
         let (frame, drop_queued, length) = (self.frame(book), self.rng.bool(), payload.len());
-        book.cover(conn, Input::Kick);
+        book.cover(conn, InputKind::Kick);
         let began = clients.kick(id, payload, frame.clone(), drop_queued);
         ensure!(book, conn, "kick_answers", began == (state == State::Open), "{began} in {state:?}");
         if state != State::Open {

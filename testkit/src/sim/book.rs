@@ -12,7 +12,7 @@ use std::{
 };
 
 use adjourn::{
-    Cause, CloseFrame, Config, Heartbeat, Initiator, OnOverflow, Phase, State, Timing, conn::Input,
+    Cause, CloseFrame, Config, Heartbeat, Initiator, OnOverflow, Phase, State, Timing, conn::InputKind,
 };
 
 use super::{
@@ -163,7 +163,7 @@ impl Book {
     }
 
     /// Counts an input in the state it came in.
-    pub fn cover(&mut self, conn: u32, input: Input) {
+    pub fn cover(&mut self, conn: u32, input: InputKind) {
         if let Some(state) = self.state(conn) {
             self.tally.cover(state, input);
         }
@@ -235,7 +235,7 @@ impl Book {
 
     /// The application answered in plain HTTP.
     pub fn answered(&mut self, conn: u32) {
-        self.cover(conn, Input::PlainAnswer);
+        self.cover(conn, InputKind::PlainAnswer);
         self.begin_refusing(conn);
     }
 
@@ -379,7 +379,7 @@ impl Book {
 
     /// `max_backlog` was exceeded and the policy is to end such a connection.
     pub fn overflowed(&mut self, conn: u32, queued: u64) {
-        self.cover(conn, Input::Overflow);
+        self.cover(conn, InputKind::Overflow);
         if self.state(conn) == Some(State::Open) && self.config.on_overflow == OnOverflow::Fail {
             self.begin_failing(conn, Cause::Overflow { queued }, 1013, Timing::default());
             self.drop_inbound(conn, None);
@@ -403,7 +403,7 @@ impl Book {
     }
 
     pub fn called_answer(&mut self, conn: u32, frame: CloseFrame) {
-        self.cover(conn, Input::AnswerClose);
+        self.cover(conn, InputKind::AnswerClose);
         self.touch(conn);
         if let Some(ending) = self.ending(conn) {
             (ending.unanswered, ending.sent) = (false, Some(Expected::Frame(frame)));
@@ -421,6 +421,7 @@ impl Book {
         let facts = self.of(conn);
         if std::mem::take(&mut facts.paused) {
             // Silence that we imposed is not the peer's.
+            facts.rested |= now > facts.last_inbound;
             (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
             self.set_heartbeat_alarm(conn);
         }
@@ -434,9 +435,9 @@ pub fn after(at: u64, by: Duration) -> u64 {
     at.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// How a Close is answered: its code, without the reason.
-pub fn answer_to(code: Option<u16>) -> CloseFrame {
-    code.and_then(|code| CloseFrame::new(code, "").ok()).unwrap_or(CloseFrame::EMPTY)
+/// How a Close is answered: by itself.
+pub fn answer_to(code: Option<u16>, reason: &str) -> CloseFrame {
+    code.and_then(|code| CloseFrame::new(code, reason.to_owned()).ok()).unwrap_or(CloseFrame::EMPTY)
 }
 
 /// The frame that a payload on the wire is.

@@ -87,6 +87,8 @@ pub struct Facts {
     pub last_inbound: u64,
     /// The control frames of the peer: how many its bucket holds, and when that was so, in tokens.
     pub bucket: (u128, u128),
+    /// Nothing was read since it was resumed: what is parsed was held back, and is not counted.
+    pub rested: bool,
     /// When a heartbeat's Ping was due that is not answered.
     pub pinged: Option<u64>,
     pub wire: ServerStream,

@@ -1,6 +1,6 @@
 //! The book's way in: what the hub was handed of a peer's bytes, and what it must make of them.
 
-use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::Input};
+use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::InputKind};
 
 use super::{
     book::{Book, answer_to, ensure, trace},
@@ -16,6 +16,7 @@ impl Book {
         self.turn.bytes += bytes.len();
         let facts = self.of(conn);
         facts.last_inbound = now;
+        facts.rested = false;
         facts.spoke = true;
         facts.delayed = facts.delayed && facts.paused;
         if facts.pinged.take().is_some() {
@@ -69,7 +70,6 @@ impl Book {
                     trace!(self, "#{conn} discards {} bytes, text: {text}", payload.len());
                 }
                 (Found::Message { text, payload }, Given::Message { text: t, payload: p, closing }) => {
-                    self.cover(conn, Input::Data);
                     let state = self.state(conn);
                     ensure!(
                         self,
@@ -88,14 +88,12 @@ impl Book {
                     return;
                 }
                 (Found::Ping(payload), Given::Ping(p)) if payload == p => {
-                    self.cover(conn, Input::Ping);
                     let within = self.is_within_rate(conn);
                     ensure!(self, conn, "control_rate", within, "one Ping too many was given");
                     self.busy(conn).last_ping = Some(p.to_vec());
                     return;
                 }
                 (Found::Pong(payload), Given::Pong(p)) if payload == p => {
-                    self.cover(conn, Input::Pong);
                     let within = self.is_within_rate(conn);
                     ensure!(self, conn, "control_rate", within, "one Pong too many was given");
                     return;
@@ -131,7 +129,6 @@ impl Book {
             match self.state(conn) {
                 Some(State::Open | State::LocalClosing) => {}
                 Some(State::RemoteClosing | State::Failing) => {
-                    self.cover(conn, Input::Bytes);
                     let n = bytes.len() as u64;
                     let parsed = std::mem::take(&mut self.busy(conn).maybe_parsed);
                     if let Some(ending) = self.ending(conn) {
@@ -161,6 +158,9 @@ impl Book {
     fn is_within_rate(&mut self, conn: u32) -> bool {
         let (now, state) = (self.now, self.state(conn));
         let Some(rate) = self.config.control_rate.filter(|_| state == Some(State::Open)) else { return true };
+        if self.of(conn).rested {
+            return true;
+        }
         let tokens = u128::from(now) * u128::from(rate.per_second) / 1_000_000;
         let (level, seen) = self.of(conn).bucket;
         let level = level.saturating_sub(tokens - seen);
@@ -171,7 +171,6 @@ impl Book {
 
     /// Bytes came while it lingers: they have a budget.
     pub fn discarded(&mut self, conn: u32, n: usize) {
-        self.cover(conn, Input::Bytes);
         let most = self.config.linger_bytes;
         let facts = self.of(conn);
         if !matches!(facts.state, Some(State::Refusing | State::Lingering)) {
@@ -180,7 +179,7 @@ impl Book {
         facts.discarded += n as u64;
         if facts.discarded > most {
             facts.state = Some(State::Closed);
-            self.cover(conn, Input::LingerEnd);
+            self.cover(conn, InputKind::LingerEnd);
             self.release_due.push(conn);
         }
     }
@@ -210,7 +209,7 @@ impl Book {
     pub fn peer_closed(&mut self, conn: u32, code: Option<u16>, reason: String) {
         trace!(self, "#{conn} gets Close {code:?} {reason:?}");
         let flushed = self.of(conn).close_done;
-        self.cover(conn, if flushed { Input::PeerCloseAfterFlush } else { Input::PeerClose });
+        self.cover(conn, if flushed { InputKind::PeerCloseAfterFlush } else { InputKind::PeerClose });
         if self.state(conn) == Some(State::Open) {
             self.begin_ending(
                 conn,
@@ -224,7 +223,7 @@ impl Book {
                 own.and_then(|own| own.answer).unwrap_or(self.config.answer) == adjourn::Answer::Manual;
             let drops = own.and_then(|own| own.on_peer_close).unwrap_or(self.config.on_peer_close)
                 == OnPeerClose::DropQueued;
-            let answer = answer_to(code);
+            let answer = answer_to(code, &reason);
             if drops {
                 self.condemn(conn);
             }
@@ -253,12 +252,12 @@ impl Book {
     pub fn peer_broke(&mut self, conn: u32, breach: Breach) {
         trace!(self, "#{conn} breaks a rule: {breach:?}");
         let flushed = self.of(conn).close_done;
-        self.cover(conn, if flushed { Input::ViolationAfterFlush } else { Input::Violation });
+        self.cover(conn, if flushed { InputKind::ViolationAfterFlush } else { InputKind::Violation });
         let (cause, code) = match breach {
             Breach::Protocol => (Cause::Protocol(ProtocolError::ReservedBits), 1002),
             Breach::TooBig => (Cause::TooBig { limit: 0 }, 1009),
             Breach::Utf8 => (Cause::InvalidUtf8, 1007),
-            Breach::Flood => (Cause::Protocol(ProtocolError::ControlFlood), 1002),
+            Breach::Flood => (Cause::Protocol(ProtocolError::ControlFlood), 1008),
         };
         if self.state(conn) == Some(State::Open) {
             self.begin_failing(conn, cause, code, Timing::default());
@@ -321,7 +320,7 @@ impl Book {
     pub fn eof(&mut self, conn: u32) {
         trace!(self, "#{conn} reads EOF in {:?}", self.state(conn));
         self.touch(conn);
-        self.cover(conn, Input::Eof);
+        self.cover(conn, InputKind::Eof);
         self.of(conn).eof = true;
         let auto = Some(adjourn::Abort::Auto);
         match self.state(conn) {
@@ -341,7 +340,7 @@ impl Book {
         let reset = matches!(kind, ConnectionReset | BrokenPipe);
         let cause = |cause| if reset { cause } else { Cause::Io(kind) };
         self.touch(conn);
-        self.cover(conn, Input::Reset);
+        self.cover(conn, InputKind::Reset);
         match self.state(conn) {
             Some(State::Connecting) => self.failure_due.push(conn),
             Some(State::Open) => {

@@ -7,7 +7,7 @@
 
 use std::{io, time::Duration};
 
-use adjourn::{Cause, CloseFrame, ClosingData, Initiator, Phase, State, Timing, conn::Input};
+use adjourn::{Cause, CloseFrame, ClosingData, Initiator, Phase, State, Timing, conn::InputKind};
 
 use super::{
     alarms::Alarm,
@@ -354,7 +354,7 @@ impl Book {
     /// "Close 1011 if the backlog is empty, then abort": it has one turn.
     fn heart_stopped(&mut self, conn: u32) {
         self.check_probe(conn, Alarm::Heartbeat);
-        self.cover(conn, Input::HeartbeatTimeout);
+        self.cover(conn, InputKind::HeartbeatTimeout);
         let queued = self.of(conn).busy.as_ref().map_or(0, |busy| busy.queued.len());
         ensure!(self, conn, "no_close_behind_a_backlog", queued == 0, "{queued} messages are queued");
         let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
@@ -372,12 +372,12 @@ impl Book {
         let reasons = [
             (
                 close,
-                Input::CloseTimeout,
+                InputKind::CloseTimeout,
                 Cause::CloseTimeout { flushed: self.facts[conn as usize].close_done },
             ),
-            (open && over(Alarm::Stall), Input::WriteStall, Cause::WriteStall),
-            (open && self.is_heart_still(conn), Input::HeartbeatTimeoutQueued, Cause::HeartbeatTimeout),
-            (hard, Input::HardSweep, Cause::ShutdownHard),
+            (open && over(Alarm::Stall), InputKind::WriteStall, Cause::WriteStall),
+            (open && self.is_heart_still(conn), InputKind::HeartbeatTimeoutQueued, Cause::HeartbeatTimeout),
+            (hard, InputKind::HardSweep, Cause::ShutdownHard),
         ];
         let mut reasons = reasons.into_iter().filter(|(applies, ..)| *applies);
         let Some((_, input, cause)) = reasons.next() else {

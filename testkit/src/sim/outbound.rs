@@ -1,6 +1,6 @@
 //! The book's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
 
-use adjourn::{Abort, Cause, Phase, State, conn::Input};
+use adjourn::{Abort, Cause, Phase, State, conn::InputKind};
 
 use super::{
     alarms::Alarm,
@@ -115,7 +115,7 @@ impl Book {
             self.flush_budget_over(conn);
         }
         self.of(conn).close_done = true;
-        self.cover(conn, Input::Flushed);
+        self.cover(conn, InputKind::Flushed);
         let expected = self.ending(conn).and_then(|ending| ending.sent.clone());
         let right = match &expected {
             None => false,
@@ -150,7 +150,7 @@ impl Book {
     pub fn sent_fin(&mut self, conn: u32) {
         self.touch(conn);
         if self.state(conn) == Some(State::Refusing) {
-            self.cover(conn, Input::Flushed);
+            self.cover(conn, InputKind::Flushed);
             self.of(conn).state = Some(State::Lingering);
         }
         let facts = &self.facts[conn as usize];
@@ -192,7 +192,7 @@ impl Book {
 
     /// It was aborted by FIN: its descriptor waits for the peer's.
     pub fn lingers(&mut self, conn: u32) {
-        self.cover(conn, Input::AbortedByFin);
+        self.cover(conn, InputKind::AbortedByFin);
         let now = self.now;
         let facts = self.of(conn);
         if facts.eof {
@@ -207,7 +207,7 @@ impl Book {
     pub fn released(&mut self, conn: u32) {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
         if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
-            self.cover(conn, Input::HardSweep);
+            self.cover(conn, InputKind::HardSweep);
         }
         let facts = self.of(conn);
         facts.state = None;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
     CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Kind, Message, Phase, State, Stats,
-    conn::Input,
+    conn::InputKind,
 };
 
 use super::{
@@ -59,7 +59,9 @@ impl Book {
                 self.of(conn).owed = false;
                 let drains = self.share(conn).drains;
                 ensure!(self, conn, "one_drain_per_turn", drains == 1, "{drains}");
-                ensure!(self, conn, "no_drain_behind_closing", !closing, "after Closing");
+                // Until it has answered the peer's Close, the application may send.
+                let manual = self.ending_of(conn).is_some_and(|ending| ending.received.is_some());
+                ensure!(self, conn, "no_drain_behind_closing", !closing || manual, "after Closing");
             }
             _ => {}
         }
@@ -80,7 +82,7 @@ impl Book {
     }
 
     pub fn opened(&mut self, conn: u32, id: ConnectionId) {
-        self.cover(conn, Input::Upgrade);
+        self.cover(conn, InputKind::Upgrade);
         let now = self.now;
         self.opens += 1;
         let state = self.state(conn);
@@ -115,7 +117,7 @@ impl Book {
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
             HandshakeCause::Timeout => {
-                self.cover(conn, Input::HandshakeTimeout);
+                self.cover(conn, InputKind::HandshakeTimeout);
                 self.check_probe(conn, Alarm::Handshake);
                 let due = self.is_due(conn, Alarm::Handshake);
                 ensure!(self, conn, "handshake_timeout", connecting && due, "{text}");
@@ -125,7 +127,7 @@ impl Book {
             | HandshakeCause::HeadTooLarge
             | HandshakeCause::BadVersion
             | HandshakeCause::Rejected => {
-                self.cover(conn, Input::Refusal);
+                self.cover(conn, InputKind::Refusal);
                 ensure!(self, conn, "refused_for_its_request", connecting && spoke, "{text}");
                 self.begin_refusing(conn);
             }
@@ -136,7 +138,7 @@ impl Book {
                 self.release_due.push(conn);
             }
             HandshakeCause::ShuttingDown if head => {
-                self.cover(conn, Input::Refusal);
+                self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
                 let refuses = |shutdown: &ShutdownBook| {
                     shutdown.refuses(self.phase) || self.phase == Phase::Serving && shutdown.cut
@@ -150,7 +152,7 @@ impl Book {
             }
             HandshakeCause::ShuttingDown => {
                 let hard = self.phase == Phase::HardSweep;
-                self.cover(conn, if hard { Input::HardSweep } else { Input::SweptSilent });
+                self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });
                 let silent = self.phase >= Phase::SoftSweep && (hard || !spoke);
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
@@ -161,7 +163,7 @@ impl Book {
             }
             HandshakeCause::TooManyConnections if state.is_none() => {}
             HandshakeCause::TooManyConnections => {
-                self.cover(conn, Input::Terminate);
+                self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
                 let many = half_open > limit || self.is_overfull();
                 let right = many && self.handshakes.first() == Some(&conn);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adjourn::{
     Cause, CloseFrame, Initiator, LameDuckPolicy, Lost, Pace, Phase, ShutdownPlan, ShutdownReport, State,
-    Stats, SweepReport, Timing, conn::Input,
+    Stats, SweepReport, Timing, conn::InputKind,
 };
 
 use super::{
@@ -60,13 +60,13 @@ impl Book {
 
     pub fn swept(&mut self, conn: u32, frame: &CloseFrame) {
         if let Some(&sweep) = self.sweep_frames.get(frame.reason()) {
-            self.cover(conn, Input::Close);
+            self.cover(conn, InputKind::Close);
             self.begin_local(conn, Cause::LocalClose, frame.clone(), Timing::default());
             return self.join_sweep(conn, sweep);
         }
         let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
         if soft && self.phase >= Phase::SoftSweep {
-            self.cover(conn, Input::Close);
+            self.cover(conn, InputKind::Close);
             self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), Timing::default());
         }
     }
@@ -110,7 +110,7 @@ impl Book {
             let opened = self.of(conn).opened_at;
             ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
             if terminates {
-                self.cover(conn, Input::Terminate);
+                self.cover(conn, InputKind::Terminate);
                 self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.config.terminate));
                 self.join_sweep(conn, sweep);
             }

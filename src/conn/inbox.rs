@@ -1,14 +1,14 @@
-//! Frames -> messages: fragments, limits, control frames in between (§5.4, §5.5).
+//! Frames -> messages: fragments, limits, control frames in between (§5.4, §5.5). What a message or a Close means for the
+//! connection is decided elsewhere.
 //!
-//! A message that lies whole in the loop's buffer is lent from there. Only what the buffer's end or fragmentation
-//! cuts is copied, into `Inbound::message`, which lives in the connection's [`Work`](super::Work) and goes when the
-//! message is done.
+//! A message that lies whole in the loop's buffer is lent from there. Only what the buffer's end or fragmentation cuts, or
+//! what is read although the application does not want it, is copied, into [`Kept`], which is freed when it is empty.
 
 use std::{mem, str};
 
 use super::{
-    Work,
-    deflate::{Target, Unpacker},
+    deflate::{Inflate, Target},
+    output::{Broken, part, part_mut},
 };
 use crate::{
     error::{ProtocolError, Violation},
@@ -71,6 +71,11 @@ impl<'b> Cursor<'b> {
     pub(crate) fn scratch(&mut self) -> &mut Vec<u8> {
         self.scratch
     }
+
+    /// The payload of a control frame that was joined.
+    pub(super) fn joined(&self, at: usize) -> Result<&[u8], Broken> {
+        part(self.scratch, at..)
+    }
 }
 
 /// The limits of one connection that parsing enforces.
@@ -94,9 +99,38 @@ pub(crate) enum Item<'b> {
     JoinedControl(Opcode, usize),
 }
 
-/// What a connection keeps between two reads when one of them cut something. Default = nothing.
+/// Why nothing more can be parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InboxError {
+    /// The peer broke a rule.
+    Violation(Violation),
+    /// We broke one of ours.
+    Broken,
+}
+
+impl<V: Into<Violation>> From<V> for InboxError {
+    fn from(violation: V) -> Self {
+        Self::Violation(violation.into())
+    }
+}
+
+impl From<Broken> for InboxError {
+    fn from(_: Broken) -> Self {
+        Self::Broken
+    }
+}
+
+/// What a connection has received and not delivered.
 #[derive(Debug, Default)]
-pub(crate) struct Inbound {
+pub(super) struct Inbox {
+    kept: Option<Box<Kept>>,
+}
+
+/// What is kept between two reads. Default = nothing.
+#[derive(Debug, Default)]
+struct Kept {
+    /// What was read and not parsed, because reading is paused.
+    held: Vec<u8>,
     /// The beginning of a header, or of a whole control frame, that the buffer's end cut.
     spill: Vec<u8>,
     /// The data frame under way.
@@ -107,8 +141,8 @@ pub(crate) struct Inbound {
     message: Vec<u8>,
     utf8: Utf8,
     fragments: u32,
-    /// That message is compressed.
-    packed: bool,
+    /// It is compressed.
+    compressed: bool,
 }
 
 /// A data frame whose payload is not all here.
@@ -121,78 +155,116 @@ struct Frame {
     left: u64,
 }
 
-impl Inbound {
-    /// Nothing is cut: the connection needs none of this.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.spill.is_empty() && self.frame.is_none() && self.kind.is_none()
+impl Inbox {
+    /// Nothing is kept at all.
+    #[inline]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.kept.is_none()
     }
 
-    /// Payload received of a message that is not finished, as it came.
-    pub(crate) const fn partial_bytes(&self) -> u64 {
-        self.message.len() as u64
+    #[inline]
+    pub(super) fn has_held(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| !kept.held.is_empty())
+    }
+
+    /// Keeps bytes for later, after those that it holds already.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.kept.get_or_insert_default().held.extend_from_slice(bytes);
+        }
+    }
+
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        self.kept.as_mut().map(|kept| mem::take(&mut kept.held)).unwrap_or_default()
+    }
+
+    /// Forgets the message under way, and says how much of its payload was received.
+    pub(super) fn drop_partial(&mut self) -> u64 {
+        self.kept.take().map_or(0, |kept| kept.message.len() as u64)
+    }
+
+    /// Gives back what a quiet connection does not need.
+    #[inline]
+    pub(super) fn tidy(&mut self) {
+        if self.kept.as_ref().is_some_and(|kept| kept.is_idle() && kept.held.is_empty()) {
+            self.kept = None;
+        }
     }
 
     #[cfg(all(test, feature = "deflate"))]
-    pub(super) const fn held_bytes(&self) -> usize {
-        self.message.capacity() + self.spill.capacity()
+    pub(super) fn held_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.message.capacity() + kept.spill.capacity())
     }
 
-    /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them into, and how many. The
-    /// caller appends what it reads and calls [`Inbound::appended`].
-    pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
-        let left = self.frame?.left;
+    /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them
+    /// into, and how many. The caller appends what it reads and calls [`Inbox::appended`].
+    pub(super) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+        let kept = self.kept.as_deref_mut()?;
+        let left = kept.frame?.left;
         // What has arrived pays for the room that the next read is given.
-        let worthwhile = left >= worth && self.message.len() as u64 >= worth && !self.packed;
-        worthwhile.then_some((&mut self.message, left))
+        let worthwhile = left >= worth && kept.message.len() as u64 >= worth && !kept.compressed;
+        worthwhile.then_some((&mut kept.message, left))
     }
 
-    /// Takes in what was appended to the buffer of [`Inbound::direct`] from `from` on, masked as it came. Returns
+    /// Takes in what was appended to the buffer of [`Inbox::direct`] from `from` on, masked as it came. Returns
     /// the message's kind if that completed it; it then lies in `scratch`.
-    pub(crate) fn appended(&mut self, from: usize, scratch: &mut Vec<u8>) -> Result<Option<Kind>, Violation> {
-        let (Some(frame), Some(fresh)) = (&mut self.frame, self.message.get_mut(from..)) else {
+    pub(super) fn appended(
+        &mut self,
+        from: usize,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Kind>, InboxError> {
+        let Some(Kept { frame: Some(frame), message, utf8, kind, .. }) = self.kept.as_deref_mut() else {
             return Ok(None);
         };
+        let fresh = part_mut(message, from..)?;
         frame.absorb(fresh);
-        if self.kind == Some(Kind::Text) {
-            self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
+        if *kind == Some(Kind::Text) {
+            utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
         }
-        let complete = if self.end_frame() { self.end_message()? } else { None };
+        let Some(kept) = self.kept.as_deref_mut() else { return Ok(None) };
+        let complete = if kept.end_frame() { kept.end_message()? } else { None };
         if complete.is_some() {
-            *scratch = mem::take(&mut self.message);
+            *scratch = mem::take(&mut kept.message);
         }
         Ok(complete)
     }
 
-    /// The next item off the cursor; `None` when it is used up. `work` is made when something is cut.
+    /// The next item off the cursor; `None` when it is used up. Allocates when something is cut.
     ///
     /// # Errors
-    /// The first violation. Nothing may be parsed behind it.
+    /// The first violation. Nothing after it may be parsed.
     #[inline]
-    pub(crate) fn next<'b>(
-        work: &mut Option<Box<Work>>,
+    pub(super) fn next<'b>(
+        &mut self,
         cursor: &mut Cursor<'b>,
         limits: Limits,
-        unpacker: &mut Unpacker<'_>,
-    ) -> Result<Option<Item<'b>>, Violation> {
-        let cut = work.as_deref_mut().map(|work| &mut work.inbound).filter(|inbound| !inbound.is_idle());
-        match cut {
-            None => match Self::whole(cursor, limits, unpacker) {
+        inflate: &mut Inflate<'_>,
+    ) -> Result<Option<Item<'b>>, InboxError> {
+        match self.kept.as_deref_mut().filter(|kept| !kept.is_idle()) {
+            None => match Kept::whole(cursor, limits, inflate) {
                 Whole::Item(item) => Ok(Some(item)),
                 Whole::Empty => Ok(None),
                 Whole::Bad(payload, violation) => {
-                    // Kept for the count of what was received in vain.
-                    work.get_or_insert_default().inbound.message = payload.to_vec();
-                    Err(violation)
+                    // Kept, so that it is counted as lost.
+                    self.kept.get_or_insert_default().message = payload.to_vec();
+                    Err(violation.into())
                 }
-                Whole::Cut => work.get_or_insert_default().inbound.resume(cursor, limits, unpacker),
+                Whole::Cut => self.kept.get_or_insert_default().resume(cursor, limits, inflate),
             },
-            Some(inbound) => inbound.resume(cursor, limits, unpacker),
+            Some(kept) => kept.resume(cursor, limits, inflate),
         }
+    }
+}
+
+impl Kept {
+    /// Nothing is cut.
+    fn is_idle(&self) -> bool {
+        self.spill.is_empty() && self.frame.is_none() && self.kind.is_none()
     }
 
     /// The common case: nothing is kept, and a whole message or control frame lies at the front.
     #[inline]
-    fn whole<'b>(cursor: &mut Cursor<'b>, limits: Limits, unpacker: &mut Unpacker<'_>) -> Whole<'b> {
+    fn whole<'b>(cursor: &mut Cursor<'b>, limits: Limits, inflate: &mut Inflate<'_>) -> Whole<'b> {
         if cursor.rest.is_empty() {
             return Whole::Empty;
         }
@@ -219,9 +291,14 @@ impl Inbound {
             None => Whole::Item(Item::Control(header.opcode, payload)),
             Some(kind) if header.rsv1 => {
                 let mut utf8 = Utf8::default();
-                let target = Target { message: cursor.scratch, kind: Some(kind), utf8: &mut utf8, limits };
-                let unpacked = unpacker.whole(payload, target);
-                match unpacked.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
+                let target = Target {
+                    message: cursor.scratch,
+                    kind: Some(kind),
+                    utf8: &mut utf8,
+                    max_payload: limits.max_payload,
+                };
+                let inflated = inflate.whole(payload, target);
+                match inflated.and_then(|()| utf8.finish().map_err(|_| Violation::InvalidUtf8)) {
                     Ok(()) => Whole::Item(Item::JoinedMessage(kind)),
                     Err(violation) => Whole::Bad(payload, violation),
                 }
@@ -238,11 +315,11 @@ impl Inbound {
         &mut self,
         cursor: &mut Cursor<'b>,
         limits: Limits,
-        unpacker: &mut Unpacker<'_>,
-    ) -> Result<Option<Item<'b>>, Violation> {
+        inflate: &mut Inflate<'_>,
+    ) -> Result<Option<Item<'b>>, InboxError> {
         loop {
             if self.frame.is_some() {
-                if let Some(kind) = self.absorb(cursor, limits, unpacker)? {
+                if let Some(kind) = self.absorb(cursor, limits, inflate)? {
                     cursor.lend(&mut self.message);
                     return Ok(Some(Item::JoinedMessage(kind)));
                 }
@@ -263,7 +340,7 @@ impl Inbound {
                 },
             };
             if header.opcode.is_control() {
-                return Ok(self.control(cursor, &header, spilled));
+                return self.control(cursor, &header, spilled);
             }
             self.begin_frame(&header);
             if !spilled {
@@ -304,14 +381,19 @@ impl Inbound {
 
     fn underway(&self) -> Option<Underway> {
         self.kind.map(|_| Underway {
-            compressed: self.packed,
-            received: self.partial_bytes(),
+            compressed: self.compressed,
+            received: self.message.len() as u64,
             fragments: self.fragments,
         })
     }
 
     /// A control frame: lent if it lies whole in the buffer, else collected in `spill`.
-    fn control<'b>(&mut self, cursor: &mut Cursor<'b>, header: &Header, spilled: bool) -> Option<Item<'b>> {
+    fn control<'b>(
+        &mut self,
+        cursor: &mut Cursor<'b>,
+        header: &Header,
+        spilled: bool,
+    ) -> Result<Option<Item<'b>>, InboxError> {
         let whole = header.header_length + usize::try_from(header.length).unwrap_or(MAX_CONTROL);
         if !spilled && cursor.rest.len() >= whole {
             cursor.take(header.header_length);
@@ -319,20 +401,20 @@ impl Inbound {
             if let Some(key) = header.mask {
                 mask::apply(payload, key, 0);
             }
-            return Some(Item::Control(header.opcode, payload));
+            return Ok(Some(Item::Control(header.opcode, payload)));
         }
         let missing = whole.saturating_sub(self.spill.len());
         self.spill.extend_from_slice(cursor.take(missing));
         if self.spill.len() < whole {
-            return None;
+            return Ok(None);
         }
-        if let (Some(key), Some(payload)) = (header.mask, self.spill.get_mut(header.header_length..)) {
-            mask::apply(payload, key, 0);
+        if let Some(key) = header.mask {
+            mask::apply(part_mut(&mut self.spill, header.header_length..)?, key, 0);
         }
         cursor.scratch.clear();
         cursor.scratch.extend_from_slice(&self.spill);
         self.spill = Vec::new();
-        Some(Item::JoinedControl(header.opcode, header.header_length))
+        Ok(Some(Item::JoinedControl(header.opcode, header.header_length)))
     }
 
     /// §5.4: a data frame begins, whose header was checked.
@@ -341,7 +423,7 @@ impl Inbound {
             self.kind = Some(if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary });
             self.fragments = 0;
             self.utf8 = Utf8::default();
-            self.packed = header.rsv1;
+            self.compressed = header.rsv1;
             // A buffer left over from a large message is not for a small one that may stay for long.
             if self.message.capacity() as u64 > header.length.saturating_mul(4).max(SMALL_BUFFER) {
                 self.message = Vec::new();
@@ -356,34 +438,39 @@ impl Inbound {
         &mut self,
         cursor: &mut Cursor<'_>,
         limits: Limits,
-        unpacker: &mut Unpacker<'_>,
+        inflate: &mut Inflate<'_>,
     ) -> Result<Option<Kind>, Violation> {
         let Some(frame) = &mut self.frame else { return Ok(None) };
         let piece = cursor.take(usize::try_from(frame.left).unwrap_or(usize::MAX));
         frame.absorb(piece);
-        // Before its UTF-8 is checked: what was received in vain is counted.
+        // Before its UTF-8 is checked: it is counted as lost then.
         self.message.extend_from_slice(piece);
-        if self.kind == Some(Kind::Text) && !self.packed {
+        if self.kind == Some(Kind::Text) && !self.compressed {
             self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
         }
         if !self.end_frame() {
             return Ok(None);
         }
-        if self.packed {
-            self.unpack(limits, unpacker)?;
+        if self.compressed {
+            self.inflate(limits, inflate)?;
         }
         self.end_message()
     }
 
     /// Inflates the message, which is all here. Not before: a peer would have to send a thousandth of what it makes us hold.
-    fn unpack(&mut self, limits: Limits, unpacker: &mut Unpacker<'_>) -> Result<(), Violation> {
-        let packed = mem::take(&mut self.message);
-        let target = Target { message: &mut self.message, kind: self.kind, utf8: &mut self.utf8, limits };
-        let result = unpacker
-            .whole(&packed, target)
+    fn inflate(&mut self, limits: Limits, inflate: &mut Inflate<'_>) -> Result<(), Violation> {
+        let compressed = mem::take(&mut self.message);
+        let target = Target {
+            message: &mut self.message,
+            kind: self.kind,
+            utf8: &mut self.utf8,
+            max_payload: limits.max_payload,
+        };
+        let result = inflate
+            .whole(&compressed, target)
             .and_then(|()| self.utf8.finish().map_err(|_| Violation::InvalidUtf8));
         if result.is_err() {
-            self.message = packed;
+            self.message = compressed;
         }
         result
     }
@@ -399,12 +486,12 @@ impl Inbound {
         if self.kind == Some(Kind::Text) {
             self.utf8.finish().map_err(|_| Violation::InvalidUtf8)?;
         }
-        self.packed = false;
+        self.compressed = false;
         Ok(self.kind.take())
     }
 }
 
-/// What [`Inbound::whole`] found.
+/// What [`Kept::whole`] found.
 enum Whole<'b> {
     Item(Item<'b>),
     /// A payload that breaks a rule.

@@ -1,0 +1,81 @@
+//! The frames of a broadcast: each is made for the first connection that gets it, and shared by the others.
+
+use std::rc::Rc;
+
+use super::{
+    Context,
+    backlog::{FrameHead, opcode, write_frame},
+    deflate::Sharing,
+    output::OutputBuffer,
+};
+use crate::{event::Message, wire::header::frame_length};
+
+/// A broadcast's frame: a range of the output buffer, or, if it is large, counted.
+pub(super) enum Shared {
+    Range(usize, usize),
+    Counted(Rc<[u8]>),
+}
+
+/// See above.
+#[expect(clippy::option_option, reason = "not tried, tried in vain, made")]
+pub(crate) struct Frames<'m> {
+    message: Message<'m>,
+    plain: Option<Shared>,
+    /// By the bits of the window, from 9 on. An inner `None`: compressing it is not worth it.
+    compressed: [Option<Option<Shared>>; 7],
+}
+
+impl<'m> Frames<'m> {
+    /// The output buffer must be locked as long as these are in use.
+    pub(crate) fn new(message: Message<'m>) -> Self {
+        Self { message, plain: None, compressed: [const { None }; 7] }
+    }
+
+    pub(super) fn message(&self) -> Message<'_> {
+        self.message.reborrow()
+    }
+
+    /// The frame without compression, if it was made and lies in the output buffer.
+    #[inline]
+    pub(super) const fn plain_range(&self) -> Option<(usize, usize)> {
+        match self.plain {
+            Some(Shared::Range(start, end)) => Some((start, end)),
+            Some(Shared::Counted(_)) | None => None,
+        }
+    }
+
+    pub(super) fn get(&mut self, sharing: Sharing, cx: &mut Context<'_>) -> Option<&Shared> {
+        let opcode = opcode(self.message.kind);
+        let payload = self.message.as_bytes();
+        match sharing {
+            Sharing::Nothing => return None,
+            Sharing::Plain => {}
+            Sharing::Compressed(window) => {
+                let place = self.compressed.get_mut(usize::from(window).saturating_sub(9))?;
+                let compressed = place.get_or_insert_with(|| {
+                    let payload = cx.common.deflate.deflate(payload, window, cx.config)?;
+                    Some(Shared::new(FrameHead::compressed(opcode), payload, &mut cx.common.output))
+                });
+                if compressed.is_some() {
+                    return compressed.as_ref();
+                }
+            }
+        }
+        Some(self.plain.get_or_insert_with(|| Shared::new(opcode.into(), payload, &mut cx.common.output)))
+    }
+}
+
+impl Shared {
+    fn new(head: FrameHead, payload: &[u8], output: &mut OutputBuffer) -> Self {
+        if payload.len() >= COUNTED {
+            let mut frame = Vec::with_capacity(frame_length(payload.len(), false));
+            write_frame(&mut frame, None, head, payload);
+            return Self::Counted(frame.into());
+        }
+        let (start, end) = output.append(|out| write_frame(out, None, head, payload));
+        Self::Range(start, end)
+    }
+}
+
+/// A broadcast's frame with at least this much payload is counted, not copied, by those who cannot send it at once.
+const COUNTED: usize = 4 << 10;

@@ -1,0 +1,133 @@
+//! The facts of an ending, from the first Close or failure until they are reported. Judgements are derived from them by
+//! [`Closed`]; no effect is carried out here.
+
+use std::time::Duration;
+
+use super::{backlog::Dropped, watch::Times};
+use crate::{
+    close::{Cause, CloseFrame, Closed, Initiator, Lost, Timing},
+    config::{Abort, Config, Overrides},
+    shutdown::SweepId,
+    state::State,
+    time::Time,
+};
+
+/// See above. Where our Close stands on its way to the kernel is the outbox's to know.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) times: Times,
+    pub(super) initiator: Initiator,
+    pub(super) cause: Cause,
+    pub(super) sent: Option<CloseFrame>,
+    pub(super) received: Option<CloseFrame>,
+    pub(super) lost: Lost,
+    pub(super) began: Time,
+    pub(super) deadline: Time,
+    pub(super) flush_deadline: Time,
+    /// Bytes of messages delivered since it began.
+    pub(super) delivered: u64,
+    /// Bytes that were read and written since the deadline, to see whether the handshake can be completed after all.
+    pub(super) probed: u64,
+    /// The peer's FIN was read.
+    pub(super) eof: bool,
+    pub(super) sweeps: Vec<SweepId>,
+    /// How TCP is to be aborted.
+    pub(super) abort: Abort,
+    /// Just before the end: the state, how much was queued, and whether our Close was wholly in the kernel.
+    pub(super) end: End,
+}
+
+/// What only the last step of an ending knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) state: State,
+    pub(super) queued: usize,
+    pub(super) flushed: bool,
+}
+
+impl Closing {
+    /// An ending that begins now. The step that begins it says who ends it and why.
+    pub(super) const fn new(times: Times, now: Time) -> Self {
+        Self {
+            times,
+            initiator: Initiator::Transport,
+            cause: Cause::PeerFin,
+            sent: None,
+            received: None,
+            lost: Lost::ZERO,
+            began: now,
+            deadline: Time::NEVER,
+            flush_deadline: Time::NEVER,
+            delivered: 0,
+            probed: 0,
+            eof: false,
+            sweeps: Vec::new(),
+            abort: Abort::Reset,
+            end: End { state: State::Open, queued: 0, flushed: false },
+        }
+    }
+
+    /// What of our messages was dropped.
+    pub(super) const fn count(&mut self, dropped: Dropped) {
+        self.lost.messages += dropped.messages;
+        self.lost.bytes += dropped.bytes;
+        self.lost.partial += dropped.partial;
+    }
+
+    /// One closing timeout bounds flush and answer. Precedence: the call, the connection's settings, the server's.
+    pub(super) fn start_timers(
+        &mut self,
+        timing: Timing,
+        overrides: Option<&Overrides>,
+        config: &Config,
+        now: Time,
+    ) {
+        let close_timeout = timing
+            .close_timeout
+            .or_else(|| overrides.and_then(|o| o.close_timeout))
+            .unwrap_or(config.close_timeout);
+        let flush_budget = timing
+            .flush_budget
+            .or_else(|| overrides.and_then(|o| o.flush_budget))
+            .or(config.flush_budget)
+            .unwrap_or(close_timeout / 2)
+            .min(close_timeout);
+        self.began = now;
+        self.deadline = now.after(close_timeout);
+        self.flush_deadline = now.after(flush_budget);
+    }
+
+    /// The callback in which it began has returned, `by` later: the timers start now.
+    pub(super) fn shift(&mut self, by: Duration) {
+        for at in [&mut self.began, &mut self.deadline, &mut self.flush_deadline] {
+            *at = at.after(by);
+        }
+    }
+
+    /// Cuts it to `deadline` at the latest.
+    pub(super) fn shorten(&mut self, deadline: Time, now: Time) {
+        if deadline < self.deadline {
+            self.deadline = deadline;
+            if self.flush_deadline != Time::NEVER {
+                // The Close still needs its part of what is left.
+                self.flush_deadline = self.flush_deadline.min(now.after(deadline.since(now) / 2));
+            }
+        }
+    }
+
+    /// The report, and the sweeps that it belongs to.
+    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (Closed, Vec<SweepId>) {
+        let had_close = self.sent.is_some() || self.received.is_some();
+        let closed = Closed {
+            initiator: self.initiator,
+            cause: self.cause,
+            sent_flushed: self.end.flushed,
+            sent: self.sent,
+            received: self.received,
+            lost: Lost { kernel_unsent, ..self.lost },
+            duration: now.since(self.times.opened),
+            close_phase: if had_close { now.since(self.began) } else { Duration::ZERO },
+        };
+        (closed, self.sweeps)
+    }
+}

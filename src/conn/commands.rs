@@ -1,0 +1,338 @@
+//! What the application asks of a connection: messages to send, and its end. Whether that is possible is the tables' to
+//! say.
+
+use super::{
+    Conn, Context, Frames, Pending, Timing,
+    backlog::{FrameHead, opcode},
+    broadcast::Shared,
+    deflate::Sharing,
+    life::{Life, Paused},
+    output::Broken,
+    state::{Failure, Input, State, TakesSends},
+    watch::Watch,
+};
+use crate::{
+    close::{Cause, CloseCode, CloseFrame},
+    config::{Abort, Config, OnOverflow},
+    error::{HandshakeCause, SendError},
+    event::{Data, Message},
+    shutdown::SweepId,
+    time::Time,
+    wire::header::{MAX_CONTROL_PAYLOAD, Opcode, frame_length},
+};
+
+/// From here on a payload that has its own buffer is queued as that, instead of copied.
+const OWN_BUFFER: usize = 16 << 10;
+
+impl Conn {
+    // Messages.
+
+    /// Queues a message, or says why not.
+    #[inline]
+    pub(crate) fn send(&mut self, message: Message<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
+        if !self.send_plainly(&message, cx) {
+            self.check_send(message.len(), cx)?;
+            self.push_message(message, cx);
+        }
+        Ok(())
+    }
+
+    /// The way of most messages: nothing is special about the connection, nothing waits but in the output buffer, and
+    /// there is room. Says whether that was so; if not, nothing has happened.
+    #[inline]
+    fn send_plainly(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
+        let payload = message.as_bytes();
+        if !self.is_plain() || payload.len() >= OWN_BUFFER {
+            return false;
+        }
+        let (head, output) = (opcode(message.kind).into(), &mut cx.common.output);
+        let queued = self.outbox.push_plain(head, payload, cx.config.max_backlog, output);
+        self.note_plain(queued)
+    }
+
+    /// The same for a broadcast whose frame is in the output buffer.
+    #[inline]
+    pub(crate) fn share_plainly(&mut self, frames: &Frames<'_>, cx: &mut Context<'_>) -> bool {
+        let Some((start, end)) = frames.plain_range() else { return false };
+        if !self.is_plain() {
+            return false;
+        }
+        let queued = self.outbox.share_plain(start, end, cx.config.max_backlog, &mut cx.common.output);
+        self.note_plain(queued)
+    }
+
+    #[inline]
+    fn is_plain(&self) -> bool {
+        matches!(self.life, Life::Open { .. }) && self.details.is_plain() && !self.client
+    }
+
+    #[inline]
+    fn note_plain(&mut self, queued: Option<usize>) -> bool {
+        if let Some(queued) = queued {
+            self.note_queued(queued);
+            self.pending.add(Pending::WRITE);
+        }
+        queued.is_some()
+    }
+
+    /// Whether a message of `len` bytes may be queued now.
+    pub(crate) fn check_send(&mut self, len: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
+        if !self.takes_sends() {
+            let connecting = self.state() == State::Connecting;
+            return Err(if connecting { SendError::Connecting } else { SendError::Closing });
+        }
+        let (queued, message) = (self.queued(), frame_length(len, self.client));
+        let limit = self.max_backlog(cx.config);
+        if queued.saturating_add(message) <= limit {
+            return Ok(());
+        }
+        if cx.config.on_overflow == OnOverflow::Fail {
+            let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
+            let cause = Cause::Overflow { queued: queued as u64 };
+            self.apply(Input::Overflow { failure: Failure { cause, frame, timing: Timing::DEFAULT } }, cx);
+        } else if queued > 0 {
+            // The caller waits until there is room. For a message that never fits there is nothing to wait for.
+            self.drain_owed.set(true);
+        }
+        Err(SendError::Overflow { queued, message, limit })
+    }
+
+    fn max_backlog(&self, config: &Config) -> usize {
+        self.details.overrides().and_then(|o| o.max_backlog).unwrap_or(config.max_backlog)
+    }
+
+    #[inline]
+    pub(super) fn takes_sends(&self) -> bool {
+        match self.state().capabilities().takes_sends {
+            TakesSends::Yes => true,
+            TakesSends::UntilAnswered => self.is_unanswered(),
+            TakesSends::No => false,
+        }
+    }
+
+    pub(super) fn push_message(&mut self, message: Message<'_>, cx: &mut Context<'_>) {
+        let head = FrameHead::from(opcode(message.kind));
+        let open = self.state() == State::Open;
+        let compression = self.details.compression_mut();
+        let mask = self.client.then(|| cx.common.keys.mask());
+        let (outbox, output, now) = (&mut self.outbox, &mut cx.common.output, cx.now);
+        let compressed = compression.and_then(|compression| {
+            compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config)
+        });
+        let head = if compressed.is_some() { FrameHead { rsv1: true, ..head } } else { head };
+        let pushed = match (compressed, message.data) {
+            (Some(payload), _) | (None, Data::Scratch(payload)) => {
+                if payload.len() < OWN_BUFFER {
+                    outbox.push_frame(mask, head, payload, output, now)
+                } else {
+                    outbox.push_owned(mask, head, std::mem::take(payload), output, now)
+                }
+            }
+            (None, Data::Owned(payload)) if payload.len() >= OWN_BUFFER => {
+                outbox.push_owned(mask, head, payload, output, now)
+            }
+            (None, Data::Owned(payload)) => outbox.push_frame(mask, head, &payload, output, now),
+            (None, Data::Borrowed(payload)) => outbox.push_frame(mask, head, payload, output, now),
+        };
+        self.note_pushed(pushed, cx);
+    }
+
+    /// Something was queued, or could not be.
+    pub(super) fn note_pushed(&mut self, pushed: Result<(), Broken>, cx: &mut Context<'_>) {
+        match pushed {
+            Ok(()) => {
+                if self.outbox.waiting_since() == Some(cx.now) {
+                    self.pending.add(Pending::ALARM);
+                }
+                self.want_write();
+            }
+            Err(broken) => self.fail_internally(broken, cx),
+        }
+    }
+
+    /// A key for the next frame, if we are the client (§5.3).
+    pub(super) fn mask(&self, cx: &mut Context<'_>) -> Option<[u8; 4]> {
+        self.client.then(|| cx.common.keys.mask())
+    }
+
+    /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
+    pub(crate) fn push_broadcast(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
+        let sharing = match self.compression() {
+            // A masked frame is nobody else's.
+            _ if self.client => Sharing::Nothing,
+            Some(compression) => compression.sharing(frames.message().len(), cx.config),
+            None => Sharing::Plain,
+        };
+        let (outbox, now) = (&mut self.outbox, cx.now);
+        let pushed = match frames.get(sharing, cx) {
+            Some(&Shared::Range(start, end)) => outbox.push_range(start, end, &mut cx.common.output, now),
+            Some(Shared::Counted(frame)) => outbox.push_shared(frame, &mut cx.common.output, now),
+            None => return self.push_message(frames.message(), cx),
+        };
+        self.note_pushed(pushed, cx);
+    }
+
+    pub(crate) fn ping(&mut self, payload: &[u8], cx: &mut Context<'_>) -> Result<(), SendError> {
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(SendError::ControlTooLong(payload.len()));
+        }
+        self.check_send(payload.len(), cx)?;
+        self.push_ping(payload, cx);
+        Ok(())
+    }
+
+    pub(super) fn push_ping(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        let mask = self.mask(cx);
+        let pushed = self.outbox.push_frame(mask, Opcode::Ping, payload, &mut cx.common.output, cx.now);
+        self.note_pushed(pushed, cx);
+    }
+
+    pub(super) fn push_pong(&mut self, payload: &[u8], cx: &mut Context<'_>) {
+        let mask = self.mask(cx);
+        let pushed = self.outbox.push_pong(mask, payload, &mut cx.common.output, cx.now);
+        self.note_pushed(pushed, cx);
+    }
+
+    pub(super) fn push_http(&mut self, bytes: Vec<u8>, cx: &mut Context<'_>) {
+        let pushed = self.outbox.push_http(bytes, &mut cx.common.output, cx.now);
+        self.note_pushed(pushed, cx);
+    }
+
+    // Its end.
+
+    /// Begins the closing handshake. Returns whether this call did.
+    pub(crate) fn close(
+        &mut self,
+        frame: CloseFrame,
+        cause: Cause,
+        timing: Timing,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        self.begin_closing(Input::Close { frame, cause, timing }, cx)
+    }
+
+    pub(crate) fn kick(
+        &mut self,
+        message: Message<'_>,
+        frame: CloseFrame,
+        drop_queued: bool,
+        timing: Timing,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        self.begin_closing(Input::Kick { message, drop_queued, frame, timing }, cx)
+    }
+
+    fn begin_closing(&mut self, input: Input<'_>, cx: &mut Context<'_>) -> bool {
+        let was_open = self.state() == State::Open;
+        if self.cancel(cx) {
+            return true;
+        }
+        self.apply(input, cx);
+        was_open
+    }
+
+    /// Gives up a connection of ours that is not made yet; says whether it was one. There is nobody to close it with.
+    fn cancel(&mut self, cx: &mut Context<'_>) -> bool {
+        let dialling = matches!(self.life, Life::Dialling(_));
+        if dialling {
+            self.give_up(HandshakeCause::Cancelled, cx);
+        }
+        dialling
+    }
+
+    /// Answers the peer's Close where that is the application's business. Returns whether it was.
+    pub(crate) fn answer_close(&mut self, frame: CloseFrame, cx: &mut Context<'_>) -> bool {
+        let unanswered = self.is_unanswered();
+        if unanswered {
+            self.apply(Input::AnswerClose { frame }, cx);
+        }
+        unanswered
+    }
+
+    /// Ends it at once. Returns whether there was something to end.
+    pub(crate) fn terminate(&mut self, style: Option<Abort>, cx: &mut Context<'_>) -> bool {
+        if self.cancel(cx) {
+            return true;
+        }
+        let before = self.state();
+        self.apply(Input::Terminate { style: style.unwrap_or(cx.config.terminate) }, cx);
+        before != self.state()
+    }
+
+    /// The hard sweep of a shutdown.
+    pub(crate) fn hard_sweep(&mut self, style: Option<Abort>, cx: &mut Context<'_>) -> bool {
+        let before = self.state();
+        let style = style.unwrap_or_else(|| self.abort_style(cx.config));
+        self.apply(Input::HardSweep { style }, cx);
+        before != self.state()
+    }
+
+    /// A newcomer gets its place: it was refused, or its handshake is the oldest.
+    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
+        if self.state() == State::Connecting {
+            self.apply(Input::Evicted, cx);
+        } else {
+            self.apply(Input::LingerEnd { exceeded: false }, cx);
+        }
+    }
+
+    /// The soft sweep found it without one byte of a request.
+    pub(crate) fn sweep_silent(&mut self, cx: &mut Context<'_>) {
+        self.apply(Input::SweptSilent, cx);
+    }
+
+    /// Its ending is cut to `deadline` at the latest.
+    pub(crate) fn shorten(&mut self, deadline: Time, now: Time) {
+        if let Some(closing) = self.life.closing_mut() {
+            closing.shorten(deadline, now);
+        }
+    }
+
+    pub(crate) fn join_sweep(&mut self, sweep: SweepId) {
+        if let Some(closing) = self.life.closing_mut() {
+            closing.sweeps.push(sweep);
+        }
+    }
+
+    // Whether it is read from.
+
+    /// Stops reading. Allocates.
+    pub(crate) fn pause(&mut self, now: Time) {
+        match &mut self.life {
+            Life::Open { watch, times } => {
+                self.life = Life::Paused(Box::new(Paused {
+                    watch: *watch,
+                    times: *times,
+                    since: now,
+                    discards: false,
+                    left: None,
+                    eof: false,
+                    messages: 0,
+                    bytes: 0,
+                }));
+                self.pending.add(Pending::ALARM);
+            }
+            Life::LocalClosing { paused, .. } => *paused = true,
+            _ => {}
+        }
+        // Most likely because of what is queued: then the application waits for the end of that.
+        if self.queued() > 0 {
+            self.drain_owed.set(true);
+        }
+    }
+
+    /// Reads again; what was read and not parsed comes first. Too late if input is being discarded.
+    pub(crate) fn resume(&mut self, now: Time) {
+        match &mut self.life {
+            Life::Paused(paused) if !paused.discards => {
+                let times = paused.times;
+                // Silence that we imposed is not the peer's.
+                let watch = Watch::rested(now.since(times.last_inbound));
+                self.life = Life::Open { watch, times };
+            }
+            Life::LocalClosing { paused, .. } if *paused => *paused = false,
+            _ => return,
+        }
+        self.pending.add(Pending::READ | Pending::ALARM);
+    }
+}

@@ -1,0 +1,44 @@
+//! What a connection borrows from its hub for a call: the settings, the time, and what all connections of a loop share.
+
+use std::collections::VecDeque;
+
+use super::{
+    deflate,
+    note::Note,
+    output::{BufferPool, OutputBuffer},
+};
+use crate::{config::Config, id::ConnectionId, time::Time, wire::keys::MaskKeys};
+
+/// What a connection needs from its hub while something happens to it.
+pub(crate) struct Context<'h> {
+    pub(crate) config: &'h Config,
+    pub(crate) common: &'h mut Common,
+    pub(crate) now: Time,
+    /// What is to be reported, in order.
+    pub(crate) notes: &'h mut VecDeque<Note>,
+    pub(crate) id: ConnectionId,
+}
+
+/// What the connections of a loop share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) output: OutputBuffer,
+    pub(crate) pool: BufferPool,
+    /// What frames in the client's role are masked with.
+    pub(crate) keys: MaskKeys,
+    pub(crate) deflate: deflate::Shared,
+    /// How often an invariant of this crate was found broken.
+    pub(crate) internal_errors: u64,
+}
+
+impl Common {
+    pub(crate) fn new(keys: MaskKeys) -> Self {
+        Self {
+            output: OutputBuffer::default(),
+            pool: BufferPool::default(),
+            keys,
+            deflate: deflate::Shared::default(),
+            internal_errors: 0,
+        }
+    }
+}

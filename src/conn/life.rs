@@ -1,0 +1,231 @@
+//! What a connection keeps in each part of its life: the states of `state.rs` with their data. Nothing that means
+//! something in one state only may stand beside it.
+
+use super::{
+    closing::Closing,
+    dialling::Dialling,
+    head::HeadBuffer,
+    state::State,
+    watch::{Times, Watch},
+};
+use crate::time::Time;
+
+/// A state and what belongs to it.
+#[derive(Debug)]
+pub(super) enum Life {
+    /// A server's connection whose request is not complete; `head` is what has come of it.
+    Connecting {
+        since: Time,
+        head: Option<Box<HeadBuffer>>,
+    },
+    /// A client's connection that is being made.
+    Dialling(Box<Dialling>),
+    Refusing {
+        since: Time,
+        discarded: u32,
+        /// The peer's FIN was read.
+        eof: bool,
+    },
+    Open {
+        watch: Watch,
+        times: Times,
+    },
+    /// `Open`, and the application does not want input.
+    Paused(Box<Paused>),
+    LocalClosing {
+        closing: Box<Closing>,
+        /// Reading was paused: what comes is counted and not delivered.
+        paused: bool,
+    },
+    RemoteClosing {
+        closing: Box<Closing>,
+        /// The application has yet to answer the peer's Close.
+        unanswered: bool,
+    },
+    Failing(Box<Closing>),
+    Lingering {
+        since: Time,
+        discarded: u32,
+    },
+    Closed {
+        /// What is yet to be reported: when the abort is done, or before it lingers.
+        unreported: Option<Box<Closing>>,
+        /// The peer sent more than `linger_bytes`: the descriptor is closed with a reset.
+        reset: bool,
+    },
+}
+
+/// One that is paused.
+#[derive(Debug)]
+pub(super) struct Paused {
+    pub(super) watch: Watch,
+    pub(super) times: Times,
+    pub(super) since: Time,
+    /// Reading goes on, and what comes is counted and not delivered.
+    pub(super) discards: bool,
+    /// When that begins at the latest, because the peer has left.
+    pub(super) left: Option<Time>,
+    /// The peer's FIN was read: when there is nothing held any more, it counts.
+    pub(super) eof: bool,
+    /// What was discarded.
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+impl Life {
+    #[inline]
+    pub(super) const fn state(&self) -> State {
+        match self {
+            Self::Connecting { .. } | Self::Dialling(_) => State::Connecting,
+            Self::Refusing { .. } => State::Refusing,
+            Self::Open { .. } | Self::Paused(_) => State::Open,
+            Self::LocalClosing { .. } => State::LocalClosing,
+            Self::RemoteClosing { .. } => State::RemoteClosing,
+            Self::Failing(_) => State::Failing,
+            Self::Lingering { .. } => State::Lingering,
+            Self::Closed { .. } => State::Closed,
+        }
+    }
+
+    /// The facts of its ending, from the first Close or failure until they are reported.
+    pub(super) fn closing(&self) -> Option<&Closing> {
+        match self {
+            Self::LocalClosing { closing, .. }
+            | Self::RemoteClosing { closing, .. }
+            | Self::Failing(closing) => Some(closing),
+            Self::Closed { unreported, .. } => unreported.as_deref(),
+            Self::Connecting { .. }
+            | Self::Lingering { .. }
+            | Self::Dialling(_)
+            | Self::Refusing { .. }
+            | Self::Open { .. }
+            | Self::Paused(_) => None,
+        }
+    }
+
+    pub(super) fn closing_mut(&mut self) -> Option<&mut Closing> {
+        match self {
+            Self::LocalClosing { closing, .. }
+            | Self::RemoteClosing { closing, .. }
+            | Self::Failing(closing) => Some(closing),
+            Self::Closed { unreported, .. } => unreported.as_deref_mut(),
+            Self::Connecting { .. }
+            | Self::Lingering { .. }
+            | Self::Dialling(_)
+            | Self::Refusing { .. }
+            | Self::Open { .. }
+            | Self::Paused(_) => None,
+        }
+    }
+
+    /// Bytes were read or written: they count if the closing handshake is overdue.
+    #[inline]
+    pub(super) fn note_probed(&mut self, bytes: usize, now: Time) {
+        if let Some(closing) = self.closing_mut()
+            && closing.deadline <= now
+        {
+            closing.probed += bytes as u64;
+        }
+    }
+
+    /// Takes the facts of the ending, to report them.
+    pub(super) fn take_unreported(&mut self) -> Option<Box<Closing>> {
+        match self {
+            Self::Closed { unreported, .. } => unreported.take(),
+            _ => None,
+        }
+    }
+
+    /// The watch over an established connection that is not closing.
+    pub(super) fn watch_mut(&mut self) -> Option<&mut Watch> {
+        match self {
+            Self::Open { watch, .. } => Some(watch),
+            Self::Paused(paused) => Some(&mut paused.watch),
+            _ => None,
+        }
+    }
+
+    /// What was read and is not parsed has to wait for the application.
+    pub(super) fn holds_input(&self) -> bool {
+        matches!(self, Self::Paused(paused) if !paused.discards)
+    }
+
+    pub(super) const fn is_paused(&self) -> bool {
+        matches!(self, Self::Paused(_) | Self::LocalClosing { paused: true, .. })
+    }
+
+    /// Since when it has been established, or in the part of its life before or after that.
+    pub(super) fn since(&self) -> Time {
+        match self {
+            Self::Connecting { since, .. } | Self::Refusing { since, .. } | Self::Lingering { since, .. } => {
+                *since
+            }
+            Self::Dialling(dialling) => dialling.since,
+            Self::Open { times, .. } => times.opened,
+            Self::Paused(paused) => paused.times.opened,
+            Self::LocalClosing { closing, .. }
+            | Self::RemoteClosing { closing, .. }
+            | Self::Failing(closing) => closing.times.opened,
+            Self::Closed { unreported, .. } => {
+                unreported.as_ref().map_or(Time::ZERO, |closing| closing.times.opened)
+            }
+        }
+    }
+
+    pub(super) fn last_inbound(&self) -> Time {
+        match self {
+            Self::Open { times, .. } => times.last_inbound,
+            Self::Paused(paused) => paused.times.last_inbound,
+            life => life.closing().map_or_else(|| life.since(), |closing| closing.times.last_inbound),
+        }
+    }
+
+    /// Goes on in `next`, another state, with what that keeps of this one. Allocates when closing begins.
+    pub(super) fn enter(&mut self, next: State, now: Time) {
+        let before = std::mem::replace(self, Self::Closed { unreported: None, reset: false });
+        let paused = before.is_paused();
+        let (since, discarded) = match before {
+            Self::Refusing { since, discarded, .. } => (since, discarded),
+            _ => (now, 0),
+        };
+        *self = match (next, before.into_closing(now)) {
+            (State::Refusing, _) => Self::Refusing { since: now, discarded: 0, eof: false },
+            (State::Open, _) => {
+                let times = Times { opened: now, last_inbound: now };
+                Self::Open { watch: Watch::NOTHING, times }
+            }
+            (State::LocalClosing, Some(closing)) => Self::LocalClosing { closing, paused },
+            (State::RemoteClosing, Some(closing)) => Self::RemoteClosing { closing, unanswered: false },
+            (State::Failing, Some(closing)) => Self::Failing(closing),
+            (State::Lingering, None) => Self::Lingering { since, discarded },
+            // Its ending is reported first.
+            (State::Lingering | State::Closed, unreported) => Self::Closed { unreported, reset: false },
+            (State::Connecting | State::LocalClosing | State::RemoteClosing | State::Failing, _) => {
+                debug_assert!(false, "the table has no such way");
+                return;
+            }
+        };
+    }
+
+    /// What is known of the ending of a connection that ends now, or was ending.
+    fn into_closing(self, now: Time) -> Option<Box<Closing>> {
+        match self {
+            Self::Open { times, .. } => Some(Box::new(Closing::new(times, now))),
+            Self::Paused(paused) => {
+                let mut closing = Closing::new(paused.times, now);
+                closing.lost.inbound_messages = paused.messages;
+                closing.lost.inbound_bytes = paused.bytes;
+                Some(Box::new(closing))
+            }
+            Self::LocalClosing { closing, .. }
+            | Self::RemoteClosing { closing, .. }
+            | Self::Failing(closing) => Some(closing),
+            Self::Closed { unreported, .. } => unreported,
+            Self::Lingering { .. } | Self::Connecting { .. } | Self::Dialling(_) | Self::Refusing { .. } => {
+                None
+            }
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Life>() <= 24);

@@ -1,0 +1,35 @@
+//! Reports on their way to the application, until the hub delivers them.
+
+use std::net::SocketAddr;
+
+use crate::{
+    close::{CloseFrame, Closed, Initiator},
+    error::HandshakeCause,
+    event::{Stats, SweepReport},
+    id::ConnectionId,
+    shutdown::{Phase, SweepId},
+    state::State,
+};
+
+/// A report that waits for its delivery.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Open(ConnectionId),
+    Drain(ConnectionId),
+    Closing(ConnectionId, Initiator, CloseFrame),
+    Close(ConnectionId, Ended),
+    /// With its id if it was a connection of ours.
+    Failed(Option<ConnectionId>, SocketAddr, HandshakeCause),
+    SweepDone(SweepId, SweepReport),
+    Phase(Phase, Stats),
+}
+
+/// The report of an ending, and what the hub's accounts need besides.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) closed: Box<Closed>,
+    pub(crate) sweeps: Vec<SweepId>,
+    /// Just before the end: where it was, and how much was queued.
+    pub(crate) state: State,
+    pub(crate) queued: usize,
+}

@@ -1,0 +1,191 @@
+//! What the connections of a loop share for writing: the output buffer, and the pool of large buffers. No socket and no
+//! connection enters.
+
+use std::slice::SliceIndex;
+
+use thiserror::Error;
+
+/// An invariant of this crate does not hold: a range of our own is out of bounds, or what we wrote cannot be read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("an invariant of this crate is broken")]
+pub(crate) struct Broken;
+
+/// A part of our own bytes that cannot be out of bounds. Should it be, debug builds panic; in release builds the caller
+/// fails the connection with 1011 and [`Cause::Internal`](crate::Cause::Internal).
+#[inline]
+pub(super) fn part<I: SliceIndex<[u8]>>(bytes: &[u8], range: I) -> Result<&I::Output, Broken> {
+    bytes.get(range).ok_or_else(broken)
+}
+
+/// The same, to be changed.
+#[inline]
+pub(super) fn part_mut<I: SliceIndex<[u8]>>(bytes: &mut [u8], range: I) -> Result<&mut I::Output, Broken> {
+    bytes.get_mut(range).ok_or_else(broken)
+}
+
+/// Says that something is broken that [`part`] cannot see.
+#[cold]
+pub(super) fn broken() -> Broken {
+    debug_assert!(false, "an invariant of this crate is broken");
+    Broken
+}
+
+/// The loop's one output buffer: what was formatted in this turn and neither written nor moved to a backlog yet.
+/// Connections remember which range of it is theirs.
+#[derive(Debug)]
+pub(crate) struct OutputBuffer {
+    bytes: Vec<u8>,
+    /// Connections that own a range of it, and broadcasts under way.
+    users: usize,
+    /// A range is numbered in 32 bits, so no byte may lie beyond this; less in tests.
+    limit: usize,
+}
+
+impl Default for OutputBuffer {
+    fn default() -> Self {
+        Self::with_limit(u32::MAX as usize)
+    }
+}
+
+impl OutputBuffer {
+    /// Beyond this, frames are queued in the backlog of their connection rather than here.
+    const FULL: usize = 256 << 10;
+    /// Capacity that is kept when the buffer is empty.
+    const KEPT: usize = 1 << 20;
+
+    pub(super) const fn with_limit(limit: usize) -> Self {
+        Self { bytes: Vec::new(), users: 0, limit }
+    }
+
+    /// Bytes that were formatted, some of which may have been written since.
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether a frame of less than 16 KiB fits.
+    #[inline]
+    pub(super) const fn has_room(&self) -> bool {
+        self.bytes.len() <= Self::FULL
+    }
+
+    /// Whether a frame of `len` bytes fits.
+    pub(super) const fn has_room_for(&self, len: usize) -> bool {
+        self.has_room() && len <= self.limit.saturating_sub(self.bytes.len())
+    }
+
+    /// Lets `format` append; returns the range of what it did.
+    #[inline]
+    pub(super) fn append(&mut self, format: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
+        let start = self.bytes.len();
+        format(&mut self.bytes);
+        (start, self.bytes.len())
+    }
+
+    /// Keeps what is there although nobody owns it yet; ends with [`OutputBuffer::unlock`].
+    pub(crate) fn lock(&mut self) {
+        self.users += 1;
+    }
+
+    /// See [`OutputBuffer::lock`].
+    pub(crate) fn unlock(&mut self) {
+        debug_assert!(self.users > 0, "it was locked before");
+        self.users = self.users.saturating_sub(1);
+        if self.users == 0 {
+            self.bytes.clear();
+            if self.bytes.capacity() > Self::KEPT {
+                self.bytes.shrink_to(Self::KEPT);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, start: usize, end: usize) -> Result<&[u8], Broken> {
+        part(&self.bytes, start..end)
+    }
+}
+
+/// A connection's range of the output buffer. Empty = none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Range {
+    start: u32,
+    end: u32,
+}
+
+impl Range {
+    #[inline]
+    pub(super) const fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    #[inline]
+    pub(super) const fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    #[inline]
+    pub(super) fn bytes(self, output: &OutputBuffer) -> Result<&[u8], Broken> {
+        debug_assert!(self.is_empty() || output.users > 0, "its owner is a user");
+        output.get(self.start as usize, self.end as usize)
+    }
+
+    /// Adds `start..end` of the output buffer if it follows what is there; says whether it did.
+    #[inline]
+    pub(super) fn extend(&mut self, output: &mut OutputBuffer, start: usize, end: usize) -> bool {
+        debug_assert!(end <= output.limit, "it was asked whether there is room");
+        let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(end)) else { return false };
+        if self.is_empty() {
+            output.lock();
+            *self = Self { start, end };
+            return true;
+        }
+        let follows = self.end == start;
+        if follows {
+            self.end = end;
+        }
+        follows
+    }
+
+    /// Whether something appended to the output buffer now would follow.
+    #[inline]
+    pub(super) const fn reaches_end(self, output: &OutputBuffer) -> bool {
+        self.is_empty() || self.end as usize == output.bytes.len()
+    }
+
+    /// Forgets the range: it is written, or moved elsewhere.
+    #[inline]
+    pub(super) fn clear(&mut self, output: &mut OutputBuffer) {
+        if !self.is_empty() {
+            *self = Self::default();
+            output.unlock();
+        }
+    }
+}
+
+/// Buffers of large messages that were written, kept for the next ones. An allocator gives such pieces back to the
+/// system, and then every page of a new one is a fault.
+#[derive(Debug, Default)]
+pub(crate) struct BufferPool(Vec<Vec<u8>>);
+
+impl BufferPool {
+    /// A smaller buffer is not worth it.
+    const WORTH: usize = 128 << 10;
+    /// Bytes that are kept, at most.
+    const KEPT: usize = 8 << 20;
+
+    pub(super) fn keep(&mut self, mut buffer: Vec<u8>) {
+        let kept: usize = self.0.iter().map(Vec::capacity).sum();
+        if buffer.capacity() >= Self::WORTH && kept + buffer.capacity() <= Self::KEPT {
+            buffer.clear();
+            self.0.push(buffer);
+        }
+    }
+
+    /// Puts a message that has begun to arrive into a pooled buffer, if there is one. Copies what has arrived.
+    pub(crate) fn lend(&mut self, message: &mut Vec<u8>) {
+        if message.capacity() < Self::WORTH
+            && let Some(mut pooled) = self.0.pop()
+        {
+            pooled.extend_from_slice(message);
+            *message = pooled;
+        }
+    }
+}
