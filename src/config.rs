@@ -290,7 +290,7 @@ pub enum OnPeerClose {
 /// Who answers the peer's Close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// This crate, at once, with the peer's code.
+    /// This crate, at once, with the peer's code and reason.
     Auto,
     /// The application, by `answer_close`; it may still send until then. When `flush_budget` is used up, the
     /// automatic answer goes out.

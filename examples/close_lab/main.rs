@@ -146,14 +146,14 @@ impl Lab {
             }));
         }
         match message.as_text().map(Command::parse) {
-            Some(Some(Ok(command))) => self.obey(clients, id, command),
+            Some(Some(Ok(command))) => self.execute(clients, id, command),
             Some(Some(Err(error))) => send(clients, id, format!("error: {error}")),
             Some(None) | None if closing => {}
             Some(None) | None => send(clients, id, message),
         }
     }
 
-    fn obey(&self, clients: &mut Clients<'_, ()>, id: ConnectionId, command: Command) {
+    fn execute(&self, clients: &mut Clients<'_, ()>, id: ConnectionId, command: Command) {
         match command {
             Command::Close(frame, timing) => {
                 clients.close_with(id, frame, timing);
@@ -224,7 +224,7 @@ impl Lab {
         }
     }
 
-    /// Begins a sweep on every loop. Its end is told once, when the last loop is done with its part.
+    /// Begins a sweep on every loop. Its end is printed once, when the last loop has ended its part.
     fn sweep(&self, begin: impl Fn(&mut Clients<'_, ()>) -> SweepId + Clone + Send + 'static) {
         let shared = Arc::clone(&self.shared);
         let mut sweeps = shared.sweeps.lock().expect("no callback panics while it writes");

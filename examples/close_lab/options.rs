@@ -14,9 +14,12 @@ pub(crate) struct Options {
 
 /// Reads `--name value` and the bare switches.
 pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut config = Config::default();
+    // Commands name connections by the beginnings of their paths, however long those are.
+    config.max_path_kept = config.max_head;
     let mut options = Options {
         listen: String::new(),
-        config: Config::default(),
+        config,
         plan: ShutdownPlan::default(),
         workers: 1,
         log_messages: false,
@@ -65,6 +68,7 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, S
         "--heartbeat-interval" => config.heartbeat.interval = optional(value)?,
         "--heartbeat-timeout" => config.heartbeat.timeout = duration(value)?,
         "--stall-timeout" => config.stall_timeout = optional(value)?,
+        "--pause-timeout" => config.pause_timeout = optional(value)?,
         "--max-payload" => config.max_payload = number(value)?,
         "--max-backlog" => config.max_backlog = number(value)?,
         "--max-fragments" => config.max_fragments = number(value)?,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use adjourn::{Cause, CloseFrame, Closed, ConnectionId, ShutdownReport, Stats};
 use serde_json::{Value, json};
 
-/// One line on stdout, at once. Whoever does not listen any more is not told.
+/// One line on stdout, flushed at once. That nobody reads stdout any more is no error.
 pub(crate) fn print(line: &Value) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}");

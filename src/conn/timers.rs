@@ -127,11 +127,26 @@ impl Conn {
         self.outbox.note_refused(then, now);
     }
 
-    /// The callback in which closing began has returned, `by` later: its timers start now.
-    pub(crate) fn shift_timers(&mut self, by: Duration) {
-        if let Some(closing) = self.life.closing_mut() {
-            closing.shift(by);
+    /// The callback in which the timers were started has returned, `by` later: they start now. Where there was a deadline
+    /// `before`, which was made shorter, it does not become longer by that.
+    pub(crate) fn shift_timers(&mut self, by: Duration, before: Option<Time>) {
+        match &mut self.life {
+            Life::Refusing { since, .. } => *since = since.after(by),
+            Life::Dialling(dialling) => {
+                dialling.deadline = dialling.deadline.after(by);
+                dialling.give_up = dialling.give_up.after(by);
+            }
+            life => match (life.closing_mut(), before) {
+                (Some(closing), None) => closing.shift(by),
+                (Some(closing), Some(before)) => closing.deadline = closing.deadline.after(by).min(before),
+                (None, _) => {}
+            },
         }
+    }
+
+    /// When its closing handshake is over at the latest, if it has begun.
+    pub(crate) fn closing_deadline(&self) -> Option<Time> {
+        self.life.closing().map(|closing| closing.deadline)
     }
 
     fn is_stalled(&self, now: Time, config: &Config) -> bool {

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::{
-    Conn, Context, Cursor, Note, Pending,
+    Conn, Context, Note, Pending,
     life::Life,
     outbox::WriteError,
     output::Broken,
@@ -74,9 +74,9 @@ impl Conn {
         }
     }
 
-    /// A write failed. What the peer sent before, its Close perhaps, is to be read first, although reading may be paused;
-    /// then call [`Conn::handle_reset`].
-    pub(crate) fn handle_write_failed(&mut self, cx: &mut Context<'_>) {
+    /// The socket failed, and reading has not told so. What the peer sent before, its Close perhaps, is to be read first,
+    /// although reading may be paused; then call [`Conn::handle_reset`].
+    pub(crate) fn handle_failed(&mut self, cx: &mut Context<'_>) {
         if self.life.holds_input() {
             self.apply(Input::PauseEnd, cx);
         }
@@ -84,13 +84,6 @@ impl Conn {
 
     /// The socket failed: reset, EPIPE or another error.
     pub(crate) fn handle_reset(&mut self, kind: io::ErrorKind, cx: &mut Context<'_>) {
-        if matches!(self.life, Life::Paused(_)) && self.inbox.has_held() {
-            // A Close may be among what was read before.
-            self.apply(Input::PauseEnd, cx);
-            let (mut held, mut scratch) = (self.inbox.take_held(), Vec::new());
-            let delivered = self.next(&mut Cursor::new(&mut held, &mut scratch), cx);
-            debug_assert!(delivered.is_none(), "what is held now is not delivered");
-        }
         self.apply(Input::Reset { kind }, cx);
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Admission {
     handshakes: BTreeSet<Age>,
     /// Connections of peers that were refused, until they are closed.
     refused: BTreeSet<Age>,
+    /// The generation that came last.
+    latest: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,7 @@ struct Limits {
     handshakes: usize,
 }
 
-/// A connection. The older of two is the lesser, since generations only grow.
+/// A connection. The older of two is the lesser, until generations wrap: see [`Admission::oldest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Age {
     generation: u32,
@@ -62,6 +64,7 @@ impl Admission {
             by_address: HashMap::new(),
             handshakes: BTreeSet::new(),
             refused: BTreeSet::new(),
+            latest: 0,
         }
     }
 
@@ -82,17 +85,24 @@ impl Admission {
         if live < self.limits.connections {
             return None;
         }
-        self.refused.first().or_else(|| self.handshakes.first()).map(|oldest| oldest.slot)
+        self.oldest(&self.refused).or_else(|| self.oldest(&self.handshakes))
     }
 
     /// A connection of a peer was let in. Returns the slot of the oldest handshake if there is one too many.
     pub(super) fn accepted(&mut self, id: ConnectionId, peer: SocketAddr) -> Option<usize> {
         self.take_share(peer);
         self.handshakes.insert(Age::of(id));
+        self.latest = id.generation();
         if self.handshakes.len() <= self.limits.handshakes {
             return None;
         }
-        self.handshakes.first().map(|oldest| oldest.slot)
+        self.oldest(&self.handshakes)
+    }
+
+    /// The slot of the oldest of them. Generations wrap: half of all numbers are before the latest one.
+    fn oldest(&self, of: &BTreeSet<Age>) -> Option<usize> {
+        let from = Age { generation: self.latest.wrapping_add(1 << 31), slot: 0 };
+        of.range(from..).next().or_else(|| of.first()).map(|oldest| oldest.slot)
     }
 
     /// The state of a peer's connection has changed from `before`.

@@ -2,7 +2,7 @@
 
 use super::{client::Client, sweep::ShutdownRequest, table::Hub};
 use crate::{
-    close::{Cause, CloseFrame},
+    close::CloseFrame,
     config::Abort,
     conn::{ConnectRequest, Frames, State, Timing},
     error::{ConnectError, SendError},
@@ -109,7 +109,7 @@ impl<D> Clients<'_, D> {
     /// Like [`Clients::close`], with timeouts of its own. On a connection that is closing already, it can only shorten
     /// the deadline; the first frame stands. Returns whether this call began the closing.
     pub fn close_with(&mut self, id: ConnectionId, frame: CloseFrame, timing: Timing) -> bool {
-        self.hub.with_id(id, |conn, cx| conn.close(frame, Cause::LocalClose, timing, cx)).unwrap_or(false)
+        self.hub.close(id, frame, timing)
     }
 
     /// A last message, past the limit on what may be queued, and the Close after it, in one call. With `drop_queued`

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use super::table::Hub;
+use super::table::{Hub, Unarmed};
 use crate::{
     conn::{Conn, ConnectRequest, Cursor, Pending, Target},
     error::{ConnectError, HandshakeCause},
@@ -29,6 +29,9 @@ impl<D> Hub<D> {
         let generation = self.next_generation();
         let conn = Conn::dial(request, key, generation, &self.config, self.now);
         let slot = self.insert(conn, Some(data));
+        if let Ok(key) = u32::try_from(slot) {
+            self.unarmed.push(Unarmed { key, before: None });
+        }
         // Puts it into the list of those with something to do.
         self.with(slot, |_, cx| cx.id).ok_or(ConnectError::TooManyConnections(limit))
     }

@@ -17,7 +17,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use super::{
     clients::Clients,
     handler::Handler,
-    schedule::Action,
+    schedule::{Action, Probed},
     sweep::ShutdownRequest,
     table::Hub,
     transport::{Readiness, Transport},
@@ -66,16 +66,6 @@ pub(super) enum Bytes {
     /// The first so many of the receive buffer.
     OfBuffer(usize),
     Held,
-}
-
-/// How far a connection could be looked at before it is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probed {
-    /// Not at all: the turn has no room for the events that come first.
-    Not,
-    /// There is more to read, or the kernel takes more, than one turn may.
-    Partly,
-    Wholly,
 }
 
 /// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches.
@@ -212,6 +202,11 @@ impl<D, T: Transport> Driver<D, T> {
     pub fn has_more(&self) -> bool {
         let unfinished = self.in_turn || !self.failed_connects.is_empty();
         unfinished || self.hub.has_more() || self.hub.phase() == Phase::Done
+    }
+
+    /// Whether events wait for the next turn, because this one has called as many callbacks as one may.
+    pub fn has_undelivered(&self) -> bool {
+        self.hub.has_undelivered()
     }
 
     /// When the next turn is due although nothing becomes ready.
@@ -374,7 +369,7 @@ impl<D, T: Transport> Driver<D, T> {
             Err(error) => Err(error),
         };
         if let Err(error) = awaited {
-            hub.handle_write_failed(slot, error.kind());
+            hub.handle_failed(slot, error.kind());
         }
         false
     }
@@ -488,10 +483,10 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
-    /// The peer of a paused connection has left: nothing is read that would say so.
+    /// The peer of a paused connection has left: nothing is read that would say so. After a reset, what is there is read.
     pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
         match self.transport.take_error(slot) {
-            Some(kind) => self.hub.handle_reset(slot, kind),
+            Some(kind) => self.hub.handle_failed(slot, kind),
             None => self.hub.handle_read_closed(slot),
         }
     }

@@ -3,9 +3,10 @@
 use std::io;
 
 use super::{
-    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, Probed, call},
+    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, call},
     handler::Handler,
     incoming::NextRead,
+    schedule::Probed,
     transport::Transport,
 };
 use crate::conn::Cursor;
@@ -82,7 +83,11 @@ impl<D, T: Transport> Driver<D, T> {
                     self.hub.handle_eof(slot);
                     return Probed::Wholly;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Probed::Wholly,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // What was said of an end was said of the connection that had this slot before.
+                    self.hub.note_not_ended(slot);
+                    return Probed::Wholly;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) if failed => return Probed::Wholly,
                 Err(error) => {

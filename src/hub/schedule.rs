@@ -13,9 +13,8 @@ use std::{
 };
 
 use super::{
-    driver::Probed,
     slot::{Share, Slot},
-    table::{Hub, ROOM, Turn, list},
+    table::{Hub, ROOM, Turn, Unarmed, list},
 };
 use crate::{
     config::Abort,
@@ -51,6 +50,16 @@ pub(super) struct Judgement {
     pub(super) probe: Probe,
 }
 
+/// How far a connection could be looked at before it is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// Not at all: the turn has no room for the events that come first.
+    Not,
+    /// There is more to read, or the kernel takes more, than one turn may.
+    Partly,
+    Wholly,
+}
+
 impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
@@ -80,29 +89,28 @@ impl<D> Hub<D> {
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
     pub(super) fn set_now(&mut self, now: Time) {
-        self.began_closing.clear();
+        self.unarmed.clear();
         self.now = self.now.max(now);
     }
 
-    /// The clock was read after a callback: what it has asked for begins now. Timers of connections that began to close
-    /// since the clock was read last start at `now`.
+    /// The clock was read after a callback: what it has asked for begins at `now`.
     pub(super) fn callback_returned(&mut self, now: Time) {
         let by = now.since(self.now);
         self.now = self.now.max(now);
-        if self.began_closing.is_empty() {
+        if self.unarmed.is_empty() {
             return;
         }
-        for key in self.began_closing.drain(..) {
+        for Unarmed { key, before } in self.unarmed.drain(..) {
             if let Some(entry) = self.slots.get_mut(key as usize) {
-                entry.conn.shift_timers(by);
+                entry.conn.shift_timers(by, before);
             }
         }
-        self.began_closing.shrink_to(ROOM);
+        self.unarmed.shrink_to(ROOM);
     }
 
-    /// Whether a connection began to close since the clock was read last.
+    /// Whether timers were started since the clock was read last.
     pub(super) const fn has_unarmed(&self) -> bool {
-        !self.began_closing.is_empty()
+        !self.unarmed.is_empty()
     }
 
     /// The turn has done as much as one may: the rest is the next one's.
@@ -163,7 +171,7 @@ impl<D> Hub<D> {
     /// Offers what is queued for this slot to `writer`, within its share of the turn. `writer` returns how much it took.
     ///
     /// # Errors
-    /// The writer's, other than `WouldBlock`. Call [`Hub::handle_write_failed`] then.
+    /// The writer's, other than `WouldBlock`. Call [`Hub::handle_failed`] then.
     pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
     where
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,

@@ -9,7 +9,7 @@ pub(super) struct Slot<D> {
     pub(super) share: Share,
     /// The socket has said that a FIN or an error comes after what there is to read: no edge will say so again.
     pub(super) ended: bool,
-    /// A write has failed like that: what the peer sent before is read, and then the connection ends.
+    /// The socket has failed like that: what the peer sent before is read, and then the connection ends.
     pub(super) failed: Option<io::ErrorKind>,
     pub(super) data: Option<D>,
 }

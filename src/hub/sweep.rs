@@ -214,8 +214,8 @@ impl<P> Sweeps<P> {
     }
 
     /// The next slot for a sweep to look at; `end` is one past the last.
-    pub(super) fn poll_search(&mut self, index: usize, end: usize) -> Option<usize> {
-        self.running.get_mut(index)?.0.poll_search(end, &mut self.rng)
+    pub(super) fn poll_search(&mut self, index: usize, end: usize, now: Time) -> Option<usize> {
+        self.running.get_mut(index)?.0.poll_search(end, now, &mut self.rng)
     }
 
     /// The next sweep that is done.

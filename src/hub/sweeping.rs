@@ -68,9 +68,11 @@ impl<D> Hub<D> {
     /// One slice of all sweeps by predicate. The shutdown is first, so that a predicate that panics does not delay it.
     pub(super) fn advance_sweeps(&mut self) {
         if self.sweeps.running() > 0 {
+            // One slice for all of them, however many there are.
+            let (mut questions, mut actions) = (self.slice(), self.slice());
             for index in 0..self.sweeps.running() {
-                self.search(index);
-                self.act_on_due(index);
+                self.search(index, &mut questions);
+                self.act_on_due(index, &mut actions);
             }
             self.report_sweeps();
         }
@@ -86,9 +88,10 @@ impl<D> Hub<D> {
 
     // Sweeps by predicate.
 
-    fn search(&mut self, index: usize) {
-        for _ in 0..self.slice() {
-            let Some(slot) = self.sweeps.poll_search(index, self.slots_end()) else { return };
+    fn search(&mut self, index: usize, left: &mut usize) {
+        while *left > 0 {
+            let Some(slot) = self.sweeps.poll_search(index, self.slots_end(), self.now) else { return };
+            *left -= 1;
             let Some(id) = self.matching(index, slot) else { continue };
             if self.sweeps.get(index).is_some_and(|(sweep, _)| sweep.handle_match(id)) {
                 self.sweep_one(index, id);
@@ -112,8 +115,8 @@ impl<D> Hub<D> {
         predicate(&Client::new(id, entry, self.now)?).then_some(id)
     }
 
-    fn act_on_due(&mut self, index: usize) {
-        for _ in 0..self.slice() {
+    fn act_on_due(&mut self, index: usize, left: &mut usize) {
+        while *left > 0 {
             let Some((sweep, _)) = self.sweeps.get(index) else { return };
             let Some((at, id)) = sweep.poll_due() else { return };
             let is_open = self.is_open(id);
@@ -123,6 +126,7 @@ impl<D> Hub<D> {
             if let Some((sweep, _)) = self.sweeps.get(index) {
                 sweep.pop_due();
             }
+            *left -= 1;
             self.sweep_one(index, id);
         }
     }

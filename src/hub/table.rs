@@ -22,8 +22,9 @@ use super::{
     sweep::Sweeps,
 };
 use crate::{
+    close::{Cause, CloseFrame},
     config::Config,
-    conn::{Common, Conn, Context, Listed, Note, Pending, State},
+    conn::{Common, Conn, Context, Listed, Note, Pending, State, Timing},
     error::HandshakeCause,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
@@ -57,13 +58,21 @@ pub(crate) struct Hub<D> {
     pub(super) reading: Option<u32>,
     /// The application is looking at this slot's request.
     pub(super) deciding: Option<usize>,
-    /// Connections that began to close since the clock was read last.
-    pub(super) began_closing: Vec<u32>,
+    /// Connections whose timers were started since the clock was read last: they start when the callback has returned.
+    pub(super) unarmed: Vec<Unarmed>,
     /// The connection whose `Close` was delivered last: its data is dropped when the callback has returned.
     pub(super) drop_data_of: Option<usize>,
     pub(super) turn: Turn,
     pub(super) stats: Stats,
     pub(super) sweeps: Sweeps<Predicate<D>>,
+}
+
+/// A connection whose timers are to start when the present callback has returned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unarmed {
+    pub(super) key: u32,
+    /// Its deadline, if it had one already that was made shorter.
+    pub(super) before: Option<Time>,
 }
 
 /// What is left of the present turn (specification, section 3).
@@ -109,7 +118,7 @@ impl<D> Hub<D> {
             served: VecDeque::new(),
             reading: None,
             deciding: None,
-            began_closing: Vec::new(),
+            unarmed: Vec::new(),
             drop_data_of: None,
             turn: Turn::default(),
             stats: Stats::default(),
@@ -247,25 +256,26 @@ impl<D> Hub<D> {
         self.with(slot, Conn::handle_read_closed);
     }
 
-    /// A write failed. What the peer sent before, its Close perhaps, is read first; see [`Hub::take_failed`].
-    pub(super) fn handle_write_failed(&mut self, slot: usize, kind: io::ErrorKind) {
+    /// The socket failed, and reading has not told so. What the peer sent before, its Close perhaps, is read first; see
+    /// [`Hub::take_failed`].
+    pub(super) fn handle_failed(&mut self, slot: usize, kind: io::ErrorKind) {
         if let Some(entry) = self.slots.get_mut(slot)
             && entry.failed.is_none()
         {
             entry.failed = Some(kind);
             self.with(slot, |conn, cx| {
-                conn.handle_write_failed(cx);
+                conn.handle_failed(cx);
                 conn.pending.add(Pending::READ);
             });
         }
     }
 
-    /// Whether a write has failed.
+    /// Whether it has failed like that.
     pub(super) fn has_failed(&self, slot: usize) -> bool {
         self.slots.get(slot).is_some_and(|entry| entry.failed.is_some())
     }
 
-    /// How a write has failed, for [`Hub::handle_reset`] when all was read. `None` if none has.
+    /// How, for [`Hub::handle_reset`] when all was read. `None` if it has not.
     pub(super) fn take_failed(&mut self, slot: usize) -> Option<io::ErrorKind> {
         self.slots.get_mut(slot)?.failed.take()
     }
@@ -286,6 +296,13 @@ impl<D> Hub<D> {
     pub(super) fn note_ended(&mut self, slot: usize) {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.ended = true;
+        }
+    }
+
+    /// There is no FIN or error.
+    pub(super) fn note_not_ended(&mut self, slot: usize) {
+        if let Some(entry) = self.slots.get_mut(slot) {
+            entry.ended = false;
         }
     }
 
@@ -430,8 +447,8 @@ impl<D> Hub<D> {
             if (before, after) == (State::Connecting, State::Open) {
                 self.sweeps.handle_opened(id, self.now);
             }
-            if before == State::Open && after.is_closing() {
-                self.began_closing.push(key);
+            if before == State::Open && after.is_closing() || after == State::Refusing {
+                self.unarmed.push(Unarmed { key, before: None });
             }
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
@@ -450,6 +467,20 @@ impl<D> Hub<D> {
     ) -> Option<R> {
         let worker = self.worker;
         self.with_if(id.slot(), |entry| entry.is(id, worker), |conn, _, cx| happen(conn, cx))
+    }
+
+    /// Begins the closing handshake, or makes its deadline shorter. Returns whether it began.
+    pub(super) fn close(&mut self, id: ConnectionId, frame: CloseFrame, timing: Timing) -> bool {
+        let deadline = |hub: &Self| hub.find(id).and_then(|entry| entry.conn.closing_deadline());
+        let before = deadline(self);
+        let begun = self.with_id(id, |conn, cx| conn.close(frame, Cause::LocalClose, timing, cx));
+        if let (Some(before), Some(after), Ok(key)) = (before, deadline(self), u32::try_from(id.slot()))
+            && after < before
+            && !self.unarmed.iter().any(|unarmed| unarmed.key == key)
+        {
+            self.unarmed.push(Unarmed { key, before: Some(before) });
+        }
+        begun.unwrap_or(false)
     }
 
     pub(super) fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {

@@ -20,7 +20,7 @@ impl<D> Hub<D> {
         if self.deciding.take().is_some() {
             self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
         } else if let Some(rest) = bytes.get(unparsed..).filter(|rest| !rest.is_empty()) {
-            self.hold(slot, rest);
+            self.with(slot, |conn, _| conn.hold(rest));
         }
     }
 

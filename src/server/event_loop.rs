@@ -226,15 +226,17 @@ impl<D: 'static> Server<D> {
         self.driver.end_turn(handler);
         self.forward_requests();
         self.listen_on();
-        let is_ready = self.driver.is_ready();
-        self.driver.transport().shared.set_ready(is_ready);
+        if !self.driver.is_ready() {
+            self.driver.transport().shared.set_not_ready();
+        }
         self.siblings.publish(self.driver.stats().open);
         Ok(self.report(handler))
     }
 
     /// The report of a shutdown that is complete. Commands that were queued before are executed, later ones refused.
     fn report<H: Handler<Data = D>>(&mut self, handler: &mut H) -> Option<ShutdownReport> {
-        self.driver.shutdown_report()?;
+        // The application is told that it is done first.
+        self.driver.shutdown_report().filter(|_| !self.driver.has_undelivered())?;
         self.commands.extend(self.mailbox.0.stop());
         self.execute_commands(handler);
         self.driver.transport().resolver = Resolver::default();

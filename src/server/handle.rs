@@ -166,7 +166,12 @@ impl<D> Handle<D> {
 
     /// Asks this loop, which passes it on to those that shut down with it.
     pub(super) fn ask(&self, request: ShutdownRequest) -> Result<(), HandleError> {
-        self.mailbox.push(Command::Ask(request), 0, Room::Always)
+        let begins = matches!(request, ShutdownRequest::Shutdown(_));
+        self.mailbox.push(Command::Ask(request), 0, Room::Always)?;
+        if begins {
+            self.mailbox.shared().set_not_ready();
+        }
+        Ok(())
     }
 
     pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {

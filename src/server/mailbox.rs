@@ -101,10 +101,9 @@ impl<W: Wake, F: Flag> Shared<W, F> {
         self.ready.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_ready(&self, ready: bool) {
-        if self.ready.load(Ordering::Relaxed) != ready {
-            self.ready.store(ready, Ordering::Release);
-        }
+    /// A shutdown was asked for.
+    pub(super) fn set_not_ready(&self) {
+        self.ready.store(false, Ordering::Release);
     }
 }
 

@@ -28,13 +28,14 @@ def s1_events_come_in_order(start):
     equal([(m["text"], m["bytes"]) for m in messages][:2], [(True, 3), (False, 3)], "the messages")
 
 
-def s1_open_event_names_peer_and_path(start):
+@rows(("short", "/some/path"), ("long", "/long" * 1000))
+def s1_open_event_names_peer_and_path(start, path):
     """the lab's interface: the open event carries peer and path."""
     lab = start()
-    peer = lab.peer("/some/path")
+    peer = lab.peer(path)
     event = lab.wait("open", id=peer.id)
     equal(event["peer"], f"127.0.0.1:{peer.port}", "peer")
-    equal(event["path"], "/some/path", "path")
+    equal(event["path"], path, "path")
 
 
 def s1_ids_are_not_reused(start):
@@ -403,12 +404,12 @@ def lab_every_option_is_accepted(start):
     """the lab's interface: the options and their forms, `off` where a timer is optional."""
     lab = start(
         close_timeout=1000, flush_budget=500, handshake_timeout=1000, linger_timeout=500, linger_bytes=100000,
-        heartbeat_interval="off", heartbeat_timeout=1000, stall_timeout="off", max_payload=100000, max_backlog=100000,
-        max_fragments=100, abort="fin", on_peer_close="drop", closing_data="discard", lame_duck=0, grace=500, spread=0,
-        workers=1, deflate=True, log_messages=True,
+        heartbeat_interval="off", heartbeat_timeout=1000, stall_timeout="off", pause_timeout="off", max_payload=100000,
+        max_backlog=100000, max_fragments=100, abort="fin", on_peer_close="drop", closing_data="discard", lame_duck=0,
+        grace=500, spread=0, workers=1, deflate=True, log_messages=True,
     )  # fmt: skip
     lab.peer().expect_alive()
-    start(rate=100).peer().expect_alive()
+    start(rate=100, pause_timeout=1000).peer().expect_alive()
 
 
 def lab_workers_share_the_work(start):

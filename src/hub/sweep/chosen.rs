@@ -68,9 +68,13 @@ impl Chosen {
     }
 
     /// The next slot to look at. After the last one, those that were found get their moments.
-    pub(super) fn poll_search(&mut self, end: usize, rng: &mut fastrand::Rng) -> Option<usize> {
+    pub(super) fn poll_search(&mut self, end: usize, now: Time, rng: &mut fastrand::Rng) -> Option<usize> {
         if self.search.is_complete() {
             return None;
+        }
+        if !self.search.has_begun() {
+            // The callback that asked for it has returned.
+            self.schedule.begin(now);
         }
         let slot = self.search.next(end);
         if slot.is_none() {

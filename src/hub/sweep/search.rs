@@ -19,6 +19,10 @@ impl Search {
         Some(self.at - 1)
     }
 
+    pub(super) const fn has_begun(&self) -> bool {
+        self.at > 0
+    }
+
     /// There is nothing to look at.
     pub(super) const fn complete(&mut self) {
         self.is_complete = true;
