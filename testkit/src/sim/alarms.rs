@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use adjourn::{State, conn::InputKind};
+use adjourn::{State, Timing, conn::InputKind};
 
 use super::{
     book::{Book, after, answer_to, ensure, trace},
@@ -19,6 +19,8 @@ pub const SERVER: u32 = u32::MAX;
 pub enum Alarm {
     Stall,
     Heartbeat,
+    /// The end of a pause that lasts too long, or whose peer has left.
+    Pause,
     Close,
     Flush,
     Handshake,
@@ -54,11 +56,20 @@ impl Book {
                 .then(|| after(facts.since, self.config.linger_timeout.max(Duration::from_micros(1)))),
             Alarm::Heartbeat => {
                 let heartbeat = self.heartbeat(conn);
-                let interval = heartbeat.interval.filter(|_| state == State::Open && !facts.paused)?;
+                let interval = heartbeat.interval.filter(|_| state == State::Open && (!facts.paused || facts.discards))?;
                 Some(match facts.pinged {
                     None => after(facts.last_inbound, interval),
                     Some(pinged) => after(pinged, heartbeat.timeout.max(Duration::from_micros(1))),
                 })
+            }
+            Alarm::Pause => {
+                if state != State::Open || !facts.paused || facts.discards {
+                    return None;
+                }
+                let most = self.config.pause_timeout.map(|timeout| {
+                    after(after(facts.paused_since, timeout), self.close_timeout(conn, Timing::default()))
+                });
+                [most, facts.left].into_iter().flatten().min()
             }
             Alarm::Stall => {
                 let timeout = self.stall_timeout(conn).filter(|_| state == State::Open)?;
@@ -128,7 +139,7 @@ impl Book {
 
     /// Whether nothing but its consequences shows that it was done.
     fn is_silent(&self, conn: u32, alarm: Alarm) -> bool {
-        alarm == Alarm::Heartbeat && self.facts[conn as usize].pinged.is_none()
+        alarm == Alarm::Pause || alarm == Alarm::Heartbeat && self.facts[conn as usize].pinged.is_none()
     }
 
     fn fire(&mut self, conn: u32, alarm: Alarm, due: u64) {
@@ -142,6 +153,7 @@ impl Book {
         match alarm {
             Alarm::Heartbeat if self.of(conn).pinged.is_none() => self.heart_beats(conn),
             Alarm::Flush => self.flush_budget_over(conn),
+            Alarm::Pause => self.pause_ends(conn),
             _ => {
                 let text = format!("{alarm:?} was due at {due}, in {:?}", self.state(conn));
                 self.fail("what_is_due_is_done", conn, text);

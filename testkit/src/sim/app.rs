@@ -208,6 +208,9 @@ impl App {
         let seen = clients.get(id).map(|client| client.state());
         if seen != book.state(conn) {
             book.catch_up(conn);
+            if seen != book.state(conn) && matches!(seen, None | Some(State::Closed)) {
+                book.give_up(conn);
+            }
             book.explain_state(conn, seen);
         }
         let facts = &book.facts[conn as usize];

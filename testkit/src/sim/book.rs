@@ -86,12 +86,11 @@ pub struct Book {
     pub feeding: Option<u32>,
     /// The input of this connection has ended; replies may be written before that counts.
     pub ended: Option<(u32, End)>,
-    /// A write to this connection failed; what can be read of it comes before that counts.
-    pub failing: Option<(u32, std::io::ErrorKind)>,
     /// The last thing the loop did was to write to this connection.
     pub writing: Option<u32>,
-    /// Connections that began to close since the loop read the clock last.
-    pub unarmed: Vec<u32>,
+    /// Connections that began to close since the loop read the clock last, or whose deadline, which is kept here, was made
+    /// shorter.
+    pub unarmed: Vec<(u32, Option<u64>)>,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
@@ -121,7 +120,6 @@ impl Book {
             settled_at: 0,
             feeding: None,
             ended: None,
-            failing: None,
             writing: None,
             unarmed: Vec::new(),
             opens: 0,
@@ -243,6 +241,7 @@ impl Book {
         let now = self.now;
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Refusing), now);
+        self.unarmed.push((conn, None));
         let at = after(now, self.config.linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
@@ -269,12 +268,13 @@ impl Book {
     ) {
         let now = self.now;
         if self.state(conn) == Some(State::Open) && state.is_closing() {
-            self.unarmed.push(conn);
+            self.unarmed.push((conn, None));
             self.unpaused(conn);
         }
         let deadline = after(now, self.close_timeout(conn, timing));
         let flush_deadline = after(now, self.flush_budget(conn, timing));
         self.of(conn).state = Some(state);
+        let (lost_in, lost_in_bytes) = std::mem::take(&mut self.busy(conn).discarded);
         self.busy(conn).ending = Some(Ending {
             initiator,
             cause,
@@ -288,8 +288,8 @@ impl Book {
             flush_deadline,
             flush_over: false,
             unanswered: false,
-            lost_in: 0,
-            lost_in_bytes: 0,
+            lost_in,
+            lost_in_bytes,
             taken_in: 0,
             partial_in: (0, 0),
             trailing: (0, 0),
@@ -390,13 +390,17 @@ impl Book {
     pub fn shorten(&mut self, conn: u32, timing: Timing) {
         let Some(timeout) = timing.close_timeout else { return };
         let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
+        let known = self.unarmed.iter().any(|unarmed| unarmed.0 == conn);
         if let Some(ending) = self.ending(conn).filter(|ending| at < ending.deadline) {
-            ending.deadline = at;
+            let before = std::mem::replace(&mut ending.deadline, at);
             // The Close still needs its part of what is left.
             if ending.flush_deadline != u64::MAX {
                 ending.flush_deadline = ending.flush_deadline.min(half);
             }
             let flush = ending.flush_deadline;
+            if !known {
+                self.unarmed.push((conn, Some(before)));
+            }
             self.set_alarm(at, conn, Alarm::Close);
             self.set_alarm(flush, conn, Alarm::Flush);
         }
@@ -417,16 +421,23 @@ impl Book {
     }
 
     pub fn called_resume(&mut self, conn: u32) {
-        let now = self.now;
-        let facts = self.of(conn);
-        if std::mem::take(&mut facts.paused) {
-            // Silence that we imposed is not the peer's.
-            facts.rested |= now > facts.last_inbound;
-            (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
-            self.set_heartbeat_alarm(conn);
+        if self.of(conn).discards {
+            return; // Too late.
+        }
+        if std::mem::take(&mut self.of(conn).paused) {
+            self.rest(conn);
         }
         self.unpaused(conn);
         self.touch(conn);
+    }
+
+    /// Silence that we imposed is not the peer's.
+    pub fn rest(&mut self, conn: u32) {
+        let now = self.now;
+        let facts = self.of(conn);
+        facts.rested |= now > facts.last_inbound;
+        (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
+        self.set_heartbeat_alarm(conn);
     }
 }
 

@@ -17,6 +17,9 @@ impl Book {
         if !matches!(self.state(conn), Some(State::Lingering | State::Closed)) {
             self.catch_up(conn);
         }
+        if !matches!(self.state(conn), Some(State::Lingering | State::Closed)) {
+            self.give_up(conn);
+        }
         let state = self.state(conn);
         let due = matches!(state, Some(State::Lingering | State::Closed));
         ensure!(self, conn, "close_has_a_reason", due, "{closed:?} in {state:?}");
@@ -26,7 +29,11 @@ impl Book {
             ending.cause = closed.cause;
             match closed.cause {
                 Cause::Crossed => ending.initiator = Initiator::Both,
-                Cause::HeartbeatTimeout | Cause::WriteStall => ending.initiator = Initiator::Local,
+                Cause::HeartbeatTimeout | Cause::WriteStall | Cause::ShutdownHard
+                    if ending.initiator == Initiator::Transport =>
+                {
+                    ending.initiator = Initiator::Local;
+                }
                 _ => {}
             }
         }

@@ -42,6 +42,13 @@ pub struct Facts {
     pub closed: bool,
     pub failed: bool,
     pub paused: bool,
+    /// Since when it has been paused, and when input is discarded at the latest because the peer has left.
+    pub paused_since: u64,
+    pub left: Option<u64>,
+    /// A pause has lasted too long: what comes is read, counted and not given.
+    pub discards: bool,
+    /// The socket has failed so; what can be read of it comes before that counts.
+    pub failing: Option<std::io::ErrorKind>,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,
@@ -130,6 +137,8 @@ pub struct Busy {
     pub held: VecDeque<u8>,
     /// So much of it may have been parsed when the connection failed.
     pub maybe_parsed: u64,
+    /// Messages and bytes that were discarded after a pause that lasted too long.
+    pub discarded: (u64, u64),
     pub pings_due: u64,
     pub pings: u64,
     pub last_ping: Option<Vec<u8>>,

@@ -112,7 +112,7 @@ impl Book {
         let state = self.state(conn);
         let facts = self.of(conn);
         let Some(busy) = facts.busy.as_mut().filter(|busy| !busy.held.is_empty()) else { return };
-        if state == Some(State::Connecting) || (state == Some(State::Open) && facts.paused) {
+        if state == Some(State::Connecting) || (state == Some(State::Open) && facts.paused && !facts.discards) {
             return;
         }
         let mut held = std::mem::take(&mut busy.held);
@@ -126,6 +126,7 @@ impl Book {
 
     fn fed_up(&mut self, conn: u32, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
             match self.state(conn) {
                 Some(State::Open | State::LocalClosing) => {}
                 Some(State::RemoteClosing | State::Failing) => {
@@ -147,6 +148,8 @@ impl Book {
                 Some(Found::Ping(_) | Found::Pong(_)) if !self.is_within_rate(conn) => {
                     self.peer_broke(conn, Breach::Flood);
                 }
+                Some(Found::Ping(payload)) if discards => self.busy(conn).last_ping = Some(payload),
+                Some(Found::Pong(_)) if discards => {}
                 Some(found) => {
                     return self.fail("all_that_was_sent_is_given", conn, format!("{found:?} was not"));
                 }
@@ -192,6 +195,11 @@ impl Book {
     /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it.
     pub fn is_discarded(&mut self, conn: u32, len: usize) -> bool {
         let (paused, state) = (self.of(conn).paused, self.state(conn));
+        if state == Some(State::Open) && self.of(conn).discards {
+            let discarded = &mut self.busy(conn).discarded;
+            *discarded = (discarded.0 + 1, discarded.1 + len as u64);
+            return true;
+        }
         let (most, policy) = (self.config.closing_bytes, self.config.closing_data);
         let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
             return false;

@@ -11,7 +11,7 @@ use adjourn::{Cause, CloseFrame, ClosingData, Initiator, Phase, State, Timing, c
 
 use super::{
     alarms::Alarm,
-    book::{Book, ensure, trace},
+    book::{Book, after, ensure, trace},
     facts::Share,
     frames::Found,
 };
@@ -31,10 +31,19 @@ pub struct TurnBook {
     pub began: u64,
     pub callbacks: u32,
     pub bytes: usize,
+    /// How often the budget may have been granted anew since these were counted: for what is due, and behind a turn that a
+    /// panic has cut short, which is ended first.
+    pub grants: u32,
+    /// One of these was used up.
+    pub renewed: bool,
+    /// The turn before was cut short.
+    pub after_cut: bool,
     /// Reads that began although the budget was used up, probes excepted.
     pub beyond: u32,
     /// A callback panicked.
     pub panicked: bool,
+    /// It has not come to its end.
+    pub open: bool,
     /// Something is left for the next turn.
     pub unsettled: bool,
 }
@@ -45,13 +54,20 @@ impl Book {
     pub fn set_now(&mut self, now: u64) {
         let by = now - self.now;
         self.now = now;
-        for conn in std::mem::take(&mut self.unarmed) {
+        for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
                 continue;
             }
+            if self.state(conn) == Some(State::Refusing) {
+                self.of(conn).since += by;
+            }
             let Some(ending) = self.ending(conn) else { continue };
-            for at in [&mut ending.began, &mut ending.deadline, &mut ending.flush_deadline] {
-                *at = at.saturating_add(by);
+            if let Some(before) = before {
+                ending.deadline = ending.deadline.saturating_add(by).min(before);
+            } else {
+                for at in [&mut ending.began, &mut ending.deadline, &mut ending.flush_deadline] {
+                    *at = at.saturating_add(by);
+                }
             }
             let (deadline, flush) = (ending.deadline, ending.flush_deadline);
             self.set_alarm(deadline, conn, Alarm::Close);
@@ -62,13 +78,24 @@ impl Book {
     // The turn.
 
     pub fn begin_turn(&mut self) {
-        self.unarmed.clear();
         if !self.turn.unsettled {
             self.settled_at = self.now;
         }
-        let unsettled = true;
-        self.turn =
-            TurnBook { unsettled, number: self.turn.number + 1, began: self.now, ..TurnBook::default() };
+        let (number, after_cut) = (self.turn.number + 1, self.turn.open);
+        self.turn = TurnBook {
+            number,
+            began: self.now,
+            open: true,
+            unsettled: true,
+            after_cut,
+            grants: if after_cut { 2 } else { 0 },
+            ..TurnBook::default()
+        };
+    }
+
+    /// The loop is about to judge what is due, which has a budget of its own.
+    pub fn grant(&mut self) {
+        self.turn.grants += 1;
     }
 
     /// The turn is over. `has_more`: the loop will not wait. `next`: when something is due next, as it says.
@@ -77,6 +104,7 @@ impl Book {
         self.take_end(None);
         self.check_sweeps();
         self.turn.unsettled = has_more;
+        self.turn.open = false;
         // Where a turn has little, whatever is not urgent may be the next one's.
         let tight = self.config.turn_bytes < 1 << 20 || self.config.turn_callbacks < 1000;
         let strict = !has_more || !(tight || self.turn.panicked);
@@ -87,9 +115,24 @@ impl Book {
         }
     }
 
-    /// The turn has done as much as a turn may.
-    pub fn is_over_budget(&self) -> bool {
-        self.turn.callbacks >= self.config.turn_callbacks || self.turn.bytes >= self.config.turn_bytes
+    /// The turn has done as much as a turn may. When a budget was granted anew, only what exceeds the one before tells.
+    pub fn is_over_budget(&mut self) -> bool {
+        let (callbacks, bytes) = (self.config.turn_callbacks.max(1), self.config.turn_bytes.max(1));
+        while self.turn.callbacks >= callbacks || self.turn.bytes >= bytes {
+            if self.turn.grants == 0 {
+                return true;
+            }
+            self.turn.grants -= 1;
+            (self.turn.callbacks, self.turn.bytes) = (0, 0);
+            self.turn.renewed = true;
+        }
+        false
+    }
+
+    /// The turn may have called as many callbacks as it may: what would need one more is held for the next.
+    pub fn may_hold(&self) -> bool {
+        let used_up = self.turn.callbacks >= self.config.turn_callbacks.max(1);
+        used_up || self.turn.renewed || self.turn.after_cut
     }
 
     /// What a connection has had of this turn.
@@ -116,19 +159,22 @@ impl Book {
     pub fn will_read(&mut self, conn: u32) {
         self.feeding_ends();
         self.take_end(Some(conn));
-        if self.failing.is_none_or(|(failing, _)| failing != conn) {
-            self.take_failure();
-        }
         self.ended = None;
         // What was held back has been parsed before more is read.
         self.settle(conn);
+        if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
+            let due = self.is_due(conn, Alarm::Pause);
+            let left = self.of(conn).left;
+            ensure!(self, conn, "a_paused_one_is_not_read", due, "left: {left:?}");
+            self.pause_ends(conn);
+            self.settle(conn);
+        }
         let (now, over) = (self.now, self.is_over_budget());
         let facts = self.of(conn);
         (facts.tried_at, facts.eof_read) = (now, false);
         let probed = self.is_judged(conn);
-        let last = self.failing.is_some();
-        self.share(conn).reads += u32::from(!last);
-        if over && !probed && !last {
+        self.share(conn).reads += 1;
+        if over && !probed {
             self.turn.beyond += 1;
             let beyond = self.turn.beyond;
             ensure!(self, conn, "a_turn_is_bounded", beyond <= 1, "{:?}", self.turn);
@@ -185,8 +231,15 @@ impl Book {
     pub fn ends(&mut self, conn: u32, end: End) {
         trace!(self, "#{conn} ends: {end:?}");
         self.drained(conn);
-        if self.failing.is_none() {
-            self.ended = Some((conn, end));
+        let end = self.of(conn).failing.take().map_or(end, End::Error);
+        self.ended = Some((conn, end));
+    }
+
+    /// A read found that there is nothing.
+    pub fn blocked(&mut self, conn: u32) {
+        self.drained(conn);
+        if let Some(kind) = self.of(conn).failing {
+            self.ends(conn, End::Error(kind));
         }
     }
 
@@ -195,7 +248,6 @@ impl Book {
         trace!(self, "#{conn} is to be written");
         self.feeding_ends();
         self.take_end(Some(conn));
-        self.take_failure();
         self.touch(conn);
         let now = self.now;
         self.of(conn).offered_at = now;
@@ -221,10 +273,46 @@ impl Book {
         self.writing = Some(conn);
     }
 
-    /// A write failed: what can still be read comes first, then this error.
-    pub fn write_failed(&mut self, conn: u32, kind: io::ErrorKind) {
-        trace!(self, "#{conn} cannot be written to: {kind:?}");
-        (self.ended, self.failing) = (None, Some((conn, kind)));
+    /// A write failed, or the socket of a paused connection: what can still be read comes first, then this error.
+    pub fn failed(&mut self, conn: u32, kind: io::ErrorKind) {
+        trace!(self, "#{conn} has failed: {kind:?}");
+        self.ended.take_if(|(ended, _)| *ended == conn);
+        self.touch(conn);
+        self.of(conn).failing.get_or_insert(kind);
+        if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
+            self.pause_ends(conn);
+        }
+    }
+
+    /// The socket of a paused connection says that its peer has left.
+    pub fn left_while_paused(&mut self, conn: u32) {
+        self.feeding_ends();
+        self.take_end(None);
+        if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
+            self.cover(conn, InputKind::PeerLeftPaused);
+            let at = after(self.now, self.close_timeout(conn, Timing::default()));
+            self.of(conn).left.get_or_insert(at);
+            self.set_pause_alarm(conn);
+        }
+    }
+
+    fn set_pause_alarm(&mut self, conn: u32) {
+        if let Some(at) = self.due(conn, Alarm::Pause) {
+            self.set_alarm(at, conn, Alarm::Pause);
+        }
+    }
+
+    /// A pause is over, and not by the application: what comes is discarded.
+    pub fn pause_ends(&mut self, conn: u32) {
+        trace!(self, "#{conn} discards its input");
+        let now = self.now;
+        let earliest = self.due(conn, Alarm::Pause).unwrap_or(now).min(self.turn.began);
+        self.cover(conn, InputKind::PauseEnd);
+        self.rest(conn);
+        let facts = self.of(conn);
+        (facts.discards, facts.slop) = (true, now - earliest);
+        facts.delayed = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+        self.touch(conn);
     }
 
     /// The loop is about to end its side of a connection, somehow. Returns whether that is an abort, as opposed to what
@@ -234,7 +322,9 @@ impl Book {
         self.check_sweeps();
         self.catch_up(conn);
         self.take_end(None);
-        self.take_failure();
+        if !self.of(conn).must_abort && self.state(conn).is_some_and(State::is_established) {
+            self.give_up(conn);
+        }
         let facts = self.of(conn);
         let closing = facts.state.is_some_and(State::is_established);
         facts.must_abort || closing
@@ -248,6 +338,13 @@ impl Book {
         if let Some(conn) = self.feeding.take()
             && !self.of(conn).delayed
         {
+            let parses = matches!(self.state(conn), Some(State::Connecting | State::Open | State::LocalClosing));
+            let facts = self.of(conn);
+            let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+            if parses && holds && self.may_hold() {
+                self.touch(conn);
+                return self.of(conn).delayed = true;
+            }
             self.settle(conn);
         }
     }
@@ -263,9 +360,26 @@ impl Book {
         }
     }
 
-    fn take_failure(&mut self) {
-        if let Some((conn, kind)) = self.failing.take() {
+    /// All that can be read of a socket that has failed was read: it ends by that failure, or by what was due besides.
+    pub fn give_up(&mut self, conn: u32) {
+        if let Some(kind) = self.of(conn).failing.take() {
+            let judged = self.may_be_judged(conn);
             self.reset(conn, kind);
+            self.or_judged(conn, judged);
+        }
+    }
+
+    fn or_judged(&mut self, conn: u32, judged: bool) {
+        let flushed = self.of(conn).close_done;
+        let hard = self.phase == Phase::HardSweep;
+        let Some(ending) = self.ending(conn).filter(|_| judged || hard) else { return };
+        ending.style = None;
+        if judged {
+            let causes = [Cause::HeartbeatTimeout, Cause::WriteStall, Cause::CloseTimeout { flushed }];
+            ending.or_causes.extend(causes);
+        }
+        if hard {
+            ending.or_causes.push(Cause::ShutdownHard);
         }
     }
 
@@ -280,15 +394,10 @@ impl Book {
         if self.ended.is_some_and(|(ended, _)| ended == conn) {
             self.take_end(None);
         }
-        if self.failing.is_some_and(|(failing, _)| failing == conn) {
-            self.take_failure();
-        }
         if std::mem::take(&mut self.of(conn).eof_read) {
             let judged = self.may_be_judged(conn);
             self.eof(conn);
-            if let Some(ending) = self.ending(conn).filter(|_| judged) {
-                ending.or_causes.extend([Cause::HeartbeatTimeout, Cause::WriteStall]);
-            }
+            self.or_judged(conn, judged);
         }
     }
 
@@ -468,7 +577,7 @@ impl Book {
 
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
-        let (feeding, callback) = (self.feeding == Some(conn), self.tally.events);
+        let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         self.of(conn).may_beat = beats;
@@ -477,7 +586,11 @@ impl Book {
         if facts.state == Some(State::Open) && holds && !facts.delayed {
             (facts.delayed, facts.delayed_by) = (true, callback);
         }
+        if facts.state == Some(State::Open) && !facts.paused {
+            (facts.paused_since, facts.left, facts.eof_read) = (now, None, false);
+        }
         facts.paused = true;
+        self.set_pause_alarm(conn);
     }
 
     /// It is not paused any more, or its state does not care. If the callback that paused it has not returned, nothing is

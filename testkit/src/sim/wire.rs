@@ -73,7 +73,7 @@ impl Transport for Wire {
                 }
                 outside.refill(conn);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => outside.book.drained(conn),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => outside.book.blocked(conn),
             Err(error) => outside.book.ends(conn, End::Error(error.kind())),
         }
         result
@@ -89,7 +89,7 @@ impl Transport for Wire {
             Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
             Ok(room) => room,
             Err(error) => {
-                outside.book.write_failed(conn, error.kind());
+                outside.book.failed(conn, error.kind());
                 return Err(error);
             }
         };
@@ -127,9 +127,12 @@ impl Transport for Wire {
     fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind> {
         let outside = &mut *self.outside.borrow_mut();
         let conn = outside.conn(slot)?;
-        let kind = outside.links[conn as usize].take_error()?;
-        outside.book.ends(conn, End::Error(kind));
-        Some(kind)
+        let error = outside.links[conn as usize].take_error();
+        match error {
+            Some(kind) => outside.book.failed(conn, kind),
+            None => outside.book.left_while_paused(conn),
+        }
+        error
     }
 
     fn unsent(&mut self, slot: usize) -> Option<u32> {

@@ -150,8 +150,6 @@ impl World {
     fn turn(&mut self) -> Option<()> {
         let orders = std::mem::take(&mut self.outside.borrow_mut().orders);
         let (before, within): (Vec<_>, Vec<_>) = orders.into_iter().partition(|_| self.rng.bool());
-        // What began to close in a callback that panicked has not been told.
-        self.outside.borrow_mut().book.unarmed.clear();
         for order in before {
             let clients = &mut self.driver.clients();
             let book = &mut self.outside.borrow_mut().book;
@@ -184,6 +182,7 @@ impl World {
                 driver.act(app, |clients, app| app.obey(&mut outside.borrow_mut().book, clients, order));
             })?;
         }
+        self.outside.borrow_mut().book.grant();
         self.go_on(Driver::end_turn)
     }
 
@@ -245,6 +244,7 @@ impl World {
 /// What must be true of a connection when the loop is about to wait.
 fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32) {
     outside.book.settle(conn);
+    outside.book.give_up(conn);
     let facts = &outside.book.facts[conn as usize];
     let (Some(id), Some(_), Some(state)) = (facts.id, outside.links[conn as usize].slot, facts.state) else {
         return;
@@ -263,7 +263,8 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     ensure!(book, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
     let facts = &book.facts[conn as usize];
     let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
-    let reads = !(eof || state == State::Open && paused);
+    let discards = facts.discards;
+    let reads = !(eof || state == State::Open && paused && !discards);
     let unread = link.up.arrived() > 0 && !link.is_dead();
     let held = busy.is_some_and(|busy| !busy.held.is_empty());
     let quiet = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
