@@ -219,7 +219,9 @@ impl Book {
     /// How many shares of a turn a connection may have: a probe has one of its own.
     pub fn shares(&mut self, conn: u32) -> u32 {
         self.is_judged(conn);
-        if self.share(conn).probed { 2 } else { 1 }
+        let shares = if self.share(conn).probed { 2 } else { 1 };
+        // A turn that a panic has cut short is ended first.
+        if self.turn.after_cut { shares + 2 } else { shares }
     }
 
     /// A read found that there is nothing more for now.
@@ -276,8 +278,11 @@ impl Book {
     /// A write failed, or the socket of a paused connection: what can still be read comes first, then this error.
     pub fn failed(&mut self, conn: u32, kind: io::ErrorKind) {
         trace!(self, "#{conn} has failed: {kind:?}");
-        self.ended.take_if(|(ended, _)| *ended == conn);
         self.touch(conn);
+        if self.ended.is_some_and(|(ended, end)| ended == conn && end != End::Eof) {
+            return; // The first error counts.
+        }
+        self.ended.take_if(|(ended, _)| *ended == conn);
         self.of(conn).failing.get_or_insert(kind);
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.pause_ends(conn);
@@ -294,6 +299,12 @@ impl Book {
             self.of(conn).left.get_or_insert(at);
             self.set_pause_alarm(conn);
         }
+    }
+
+    fn is_pause_due(&self, conn: u32) -> bool {
+        let facts = &self.facts[conn as usize];
+        let paused = facts.state == Some(State::Open) && facts.paused && !facts.discards;
+        paused && self.is_due(conn, Alarm::Pause)
     }
 
     fn set_pause_alarm(&mut self, conn: u32) {
@@ -387,6 +398,10 @@ impl Book {
     pub fn catch_up(&mut self, conn: u32) {
         if self.feeding == Some(conn) {
             self.feeding = None;
+        }
+        if self.is_pause_due(conn) {
+            self.pause_ends(conn);
+            self.of(conn).delayed = false;
         }
         if !self.of(conn).delayed || self.is_end_next(conn) {
             self.settle(conn);
