@@ -27,7 +27,7 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.put_off_read(slot);
         } else if let Some(kind) = self.hub.take_failed(slot) {
             self.hub.handle_reset(slot, kind);
-        } else if self.hub.holds_input(slot) && self.hub.has_ended(slot) {
+        } else if self.hub.has_ended(slot) && self.hub.holds_input(slot) {
             // The edge has come, and will not come again.
             self.handle_left_while_paused(slot);
         }

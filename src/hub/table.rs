@@ -63,6 +63,8 @@ pub(crate) struct Hub<D> {
     /// The connection whose `Close` was delivered last: its data is dropped when the callback has returned.
     pub(super) drop_data_of: Option<usize>,
     pub(super) turn: Turn,
+    /// Slots whose socket has failed, and whose input is read to its end: mostly none.
+    pub(super) failed: usize,
     pub(super) stats: Stats,
     pub(super) sweeps: Sweeps<Predicate<D>>,
 }
@@ -121,6 +123,7 @@ impl<D> Hub<D> {
             unarmed: Vec::new(),
             drop_data_of: None,
             turn: Turn::default(),
+            failed: 0,
             stats: Stats::default(),
             sweeps: Sweeps::new(seed),
         }
@@ -263,6 +266,7 @@ impl<D> Hub<D> {
             && entry.failed.is_none()
         {
             entry.failed = Some(kind);
+            self.failed += 1;
             self.with(slot, |conn, cx| {
                 conn.handle_failed(cx);
                 conn.pending.add(Pending::READ);
@@ -271,13 +275,20 @@ impl<D> Hub<D> {
     }
 
     /// Whether it has failed like that.
+    #[inline]
     pub(super) fn has_failed(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|entry| entry.failed.is_some())
+        self.failed > 0 && self.slots.get(slot).is_some_and(|entry| entry.failed.is_some())
     }
 
     /// How, for [`Hub::handle_reset`] when all was read. `None` if it has not.
+    #[inline]
     pub(super) fn take_failed(&mut self, slot: usize) -> Option<io::ErrorKind> {
-        self.slots.get_mut(slot)?.failed.take()
+        if self.failed == 0 {
+            return None;
+        }
+        let failed = self.slots.get_mut(slot)?.failed.take();
+        self.failed -= usize::from(failed.is_some());
+        failed
     }
 
     /// Whether something is queued for this slot.
@@ -372,6 +383,7 @@ impl<D> Hub<D> {
 
     /// Frees a slot. Returns whether its descriptor is to be closed by a reset.
     pub(super) fn free(&mut self, slot: usize) -> bool {
+        self.take_failed(slot);
         let entry = self.slots.get(slot);
         let reset = entry.is_some_and(|entry| entry.conn.is_released_by_reset());
         if let Some(entry) = entry {

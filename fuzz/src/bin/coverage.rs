@@ -113,7 +113,9 @@ impl Rows {
     }
 
     fn counts(&self) -> impl Iterator<Item = (String, u64)> {
-        self.0.iter().map(|(state, input)| (format!("{state:?} x {input:?}"), coverage::count(*state, *input)))
+        self.0
+            .iter()
+            .map(|(state, input)| (format!("{state:?} x {input:?}"), coverage::count(*state, *input)))
     }
 
     fn print(&self) {
