@@ -3,6 +3,7 @@
 use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::InputKind};
 
 use super::{
+    alarms::Alarm,
     book::{Book, answer_to, ensure, trace},
     facts::{Expected, Given},
     frames::{Breach, Found},
@@ -11,10 +12,14 @@ use super::{
 impl Book {
     /// The loop has read these bytes.
     pub fn read(&mut self, conn: u32, bytes: &[u8]) {
+        trace!(self, "#{conn} is read: {} bytes", bytes.len());
         let now = self.now;
         self.touch(conn);
         self.turn.bytes += bytes.len();
+        // A Ping may have been queued by now, in a slice of which nobody has told.
+        let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         let facts = self.of(conn);
+        facts.may_beat |= beats;
         facts.last_inbound = now;
         facts.rested = false;
         facts.spoke = true;
@@ -138,7 +143,16 @@ impl Book {
                     }
                     return;
                 }
-                _ => return self.discarded(conn, bytes.len()),
+                _ => {
+                    // It may have been parsed before our Close was flushed.
+                    let n = bytes.len() as u64;
+                    if let Some(ending) = self.ending(conn)
+                        && ending.or_causes.contains(&Cause::Crossed)
+                    {
+                        ending.trailing.1 += n;
+                    }
+                    return self.discarded(conn, bytes.len());
+                }
             }
             match self.pull(conn, &mut bytes) {
                 None => return,

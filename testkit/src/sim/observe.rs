@@ -595,7 +595,7 @@ impl Book {
         let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
-        self.of(conn).may_beat = beats;
+        self.of(conn).may_beat |= beats;
         let facts = self.of(conn);
         let holds = feeding || facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
         if facts.state == Some(State::Open) && holds && !facts.delayed {

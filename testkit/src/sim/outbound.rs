@@ -62,10 +62,13 @@ impl Book {
                 let busy = self.busy(conn);
                 busy.pings += 1;
                 let more = busy.pings > busy.pings_due;
-                if more
-                    && (std::mem::take(&mut self.of(conn).may_beat) || self.is_due(conn, Alarm::Heartbeat))
-                {
+                let may_beat = self.of(conn).may_beat;
+                let due = self.due(conn, Alarm::Heartbeat).is_some_and(|due| due <= self.now);
+                if more && (due || !may_beat && self.is_due(conn, Alarm::Heartbeat)) {
                     self.heart_beats(conn);
+                } else if more && may_beat {
+                    self.of(conn).may_beat = false;
+                    self.busy(conn).pings_due += 1;
                 }
             }
             Seen::Pong(payload) => self.busy(conn).last_pong = Some(payload),

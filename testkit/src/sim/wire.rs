@@ -20,18 +20,22 @@ pub struct Wire {
     outside: Rc<RefCell<Outside>>,
     /// The coarse clock, when it was asked last.
     lap: u64,
+    /// The last write took less than it was offered: the clock is read to say when that was, and for nothing else.
+    refused: bool,
 }
 
 impl Wire {
     pub fn new(outside: Rc<RefCell<Outside>>) -> Self {
-        Self { outside, lap: 0 }
+        Self { outside, lap: 0, refused: false }
     }
 }
 
 impl Transport for Wire {
     fn now(&mut self) -> Time {
         let outside = &mut *self.outside.borrow_mut();
-        outside.book.set_now(outside.now);
+        if !std::mem::take(&mut self.refused) {
+            outside.book.set_now(outside.now);
+        }
         time(outside.now)
     }
 
@@ -86,13 +90,17 @@ impl Transport for Wire {
         let link = &mut outside.links[conn as usize];
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let room = match link.room(offered) {
-            Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
+            Ok(0) => {
+                self.refused = true;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
             Ok(room) => room,
             Err(error) => {
                 outside.book.failed(conn, error.kind());
                 return Err(error);
             }
         };
+        self.refused = room < offered;
         outside.moved = true;
         let closes = outside.book.of(conn).close_begun;
         let mut left = room;
