@@ -163,6 +163,7 @@ impl Book {
 
     /// A heartbeat's Ping is sent.
     pub fn heart_beats(&mut self, conn: u32) {
+        trace!(self, "#{conn} heart beats");
         // Deadlines go in slices: it may have been sent in an earlier turn, and nobody has told.
         let now = self.now;
         let earliest = self.due(conn, Alarm::Heartbeat).unwrap_or(now).min(self.turn.began);
@@ -195,7 +196,7 @@ impl Book {
         let facts = self.of(conn);
         if queued == 0 {
             facts.behind = None;
-        } else if facts.behind.is_none() {
+        } else if facts.behind.is_none() && facts.failing.is_none() {
             (facts.behind, facts.slop) = (Some(now), now - began);
             if let Some(at) = self.due(conn, Alarm::Stall) {
                 self.set_alarm(at, conn, Alarm::Stall);

@@ -17,7 +17,7 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    facts::{Busy, Ending, Expected, Facts, Own, SweepBook},
+    facts::{Busy, Ending, Expected, Facts, Own, SweepBook, Undo},
     frames::{ClientLimits, close_bytes},
     observe::{End, TurnBook},
     shutdowns::ShutdownBook,
@@ -91,6 +91,8 @@ pub struct Book {
     /// Connections that began to close since the loop read the clock last, or whose deadline, which is kept here, was made
     /// shorter.
     pub unarmed: Vec<(u32, Option<u64>)>,
+    /// So many handshakes had to make room, as far as was known when somebody came.
+    pub evictions: u64,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
@@ -122,6 +124,7 @@ impl Book {
             ended: None,
             writing: None,
             unarmed: Vec::new(),
+            evictions: 0,
             opens: 0,
             closes: 0,
             numbers: 0,
@@ -212,6 +215,7 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since, facts.last_inbound) = (Some(State::Connecting), now, now);
         self.handshakes.push(conn);
+        self.evictions += u64::from(self.is_overfull());
         let at = after(now, self.config.handshake_timeout);
         self.set_alarm(at, conn, Alarm::Handshake);
         self.touch(conn);
@@ -290,6 +294,7 @@ impl Book {
             unanswered: false,
             lost_in,
             lost_in_bytes,
+            or_lost_in: (0, 0),
             taken_in: 0,
             partial_in: (0, 0),
             trailing: (0, 0),
@@ -353,6 +358,7 @@ impl Book {
         if self.state(conn) == Some(State::Open) {
             self.begin_ending(conn, State::Closed, initiator, cause, Timing::default());
         }
+        self.keep_undo(conn);
         self.drop_inbound(conn, None);
         self.of(conn).state = Some(State::Closed);
         if let Some(ending) = self.ending(conn) {
@@ -363,6 +369,33 @@ impl Book {
         }
         self.of(conn).must_abort = true;
         self.close_due.push(conn);
+    }
+
+    /// What was read may have been parsed before the abort, or not: the report will tell.
+    fn keep_undo(&mut self, conn: u32) {
+        let state = self.state(conn);
+        if state != Some(State::LocalClosing) || !self.of(conn).delayed || !self.is_end_next(conn) {
+            return;
+        }
+        let busy = self.busy(conn);
+        let undo =
+            Undo { state, held: busy.held.clone(), inbound: busy.inbound.clone(), ending: busy.ending.clone() };
+        busy.undo = Some(Box::new(undo));
+    }
+
+    /// It was parsed.
+    pub fn undo_abort(&mut self, conn: u32) {
+        let busy = self.busy(conn);
+        let (Some(undo), Some(after)) = (busy.undo.take(), busy.ending.take()) else { return };
+        (busy.held, busy.inbound, busy.ending) = (undo.held, undo.inbound, undo.ending);
+        self.of(conn).state = undo.state;
+        self.settle(conn);
+        self.abort(conn, after.cause, after.initiator, after.style);
+        self.of(conn).must_abort = false;
+        if let Some(ending) = self.ending(conn) {
+            (ending.ended, ending.unsent, ending.sweeps) = (after.ended, after.unsent, after.sweeps);
+            ending.or_causes.extend(after.or_causes);
+        }
     }
 
     // What the application asks for.
@@ -421,7 +454,7 @@ impl Book {
     }
 
     pub fn called_resume(&mut self, conn: u32) {
-        if self.of(conn).discards {
+        if self.state(conn) == Some(State::Open) && self.of(conn).discards {
             return; // Too late.
         }
         if std::mem::take(&mut self.of(conn).paused) {

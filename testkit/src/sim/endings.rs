@@ -20,6 +20,9 @@ impl Book {
         if !matches!(self.state(conn), Some(State::Lingering | State::Closed)) {
             self.give_up(conn);
         }
+        if closed.received.is_some() && self.received(conn).is_none() {
+            self.undo_abort(conn);
+        }
         let state = self.state(conn);
         let due = matches!(state, Some(State::Lingering | State::Closed));
         ensure!(self, conn, "close_has_a_reason", due, "{closed:?} in {state:?}");
@@ -144,7 +147,10 @@ impl Book {
             "{lost:?}; by the book {} messages, {} bytes, partial {:?}, trailing {:?}",
             ending.lost_in, ending.lost_in_bytes, ending.partial_in, ending.trailing
         );
-        let messages = (lost.inbound_messages, lost.inbound_bytes) == (ending.lost_in, ending.lost_in_bytes);
+        let counted = (lost.inbound_messages, lost.inbound_bytes);
+        let (more, more_bytes) = ending.or_lost_in;
+        let messages = counted == (ending.lost_in, ending.lost_in_bytes)
+            || counted == (ending.lost_in + more, ending.lost_in_bytes + more_bytes);
         let (least, most) = ending.partial_in;
         let partial = (least..=most).contains(&lost.inbound_partial_bytes);
         let trailing = (ending.trailing.0..=ending.trailing.1).contains(&lost.trailing_bytes);

@@ -71,6 +71,8 @@ pub struct Facts {
     pub delayed_by: u64,
     /// A FIN was read that counts only when the replies had their chance.
     pub eof_read: bool,
+    /// It was judged or swept when that was so: nobody knows whether the FIN had counted.
+    pub eof_unsure: bool,
     /// What the kernel held at an abort.
     pub unsent: Option<u32>,
     /// When it was last read, found drained, offered something.
@@ -139,6 +141,8 @@ pub struct Busy {
     pub maybe_parsed: u64,
     /// Messages and bytes that were discarded after a pause that lasted too long.
     pub discarded: (u64, u64),
+    /// What it was before an abort, if a Close that was read may have been parsed by then.
+    pub undo: Option<Box<Undo>>,
     pub pings_due: u64,
     pub pings: u64,
     pub last_ping: Option<Vec<u8>>,
@@ -148,8 +152,17 @@ pub struct Busy {
     pub ending: Option<Ending>,
 }
 
-/// The facts of an ending.
+/// A connection before an abort.
 #[derive(Debug)]
+pub struct Undo {
+    pub state: Option<State>,
+    pub held: VecDeque<u8>,
+    pub inbound: ClientStream,
+    pub ending: Option<Ending>,
+}
+
+/// The facts of an ending.
+#[derive(Clone, Debug)]
 pub struct Ending {
     pub initiator: Initiator,
     pub cause: Cause,
@@ -169,6 +182,8 @@ pub struct Ending {
     pub unanswered: bool,
     pub lost_in: u64,
     pub lost_in_bytes: u64,
+    /// So many more messages and bytes, if they were held when it ended.
+    pub or_lost_in: (u64, u64),
     /// Payload of messages since the closing began.
     pub taken_in: u64,
     pub partial_in: (u64, u64),

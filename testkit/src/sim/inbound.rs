@@ -23,7 +23,7 @@ impl Book {
         facts.last_inbound = now;
         facts.rested = false;
         facts.spoke = true;
-        facts.delayed = facts.delayed && facts.paused;
+        facts.delayed = facts.delayed && facts.paused && facts.state == Some(State::Open);
         if facts.pinged.take().is_some() {
             self.set_heartbeat_alarm(conn);
         }
@@ -302,9 +302,21 @@ impl Book {
     pub fn drop_inbound(&mut self, conn: u32, breach: Option<Breach>) {
         let (limits, breached) = (self.limits(conn), breach.is_some());
         let feeding = self.feeding == Some(conn);
+        let may_hold = self.may_hold();
         let busy = self.busy(conn);
         let parsed = busy.inbound.partial();
         let (mut messages, mut bytes) = (0, 0);
+        let mut or_lost = (0, 0);
+        if feeding && may_hold {
+            let (mut rest, mut inbound) = (&*busy.held.make_contiguous(), busy.inbound.clone());
+            while let Some(Found::Message { .. } | Found::Ping(_) | Found::Pong(_)) = {
+                let found = inbound.pull(&mut rest, limits);
+                if let Some(Found::Message { payload, .. }) = &found {
+                    or_lost = (or_lost.0 + 1, or_lost.1 + payload.len() as u64);
+                }
+                found
+            } {}
+        }
         if feeding {
             // What is being parsed is not held back; but whether the last part of it was parsed nobody knows.
             let all = busy.inbound.pull(&mut &*busy.held.make_contiguous(), limits).is_none();
@@ -326,6 +338,7 @@ impl Book {
         let undecided = if breached { inbound.since_frame() } else { 0 };
         let partial = inbound.partial();
         if let Some(ending) = &mut busy.ending {
+            ending.or_lost_in = or_lost;
             ending.lost_in += messages;
             ending.lost_in_bytes += bytes as u64;
             ending.partial_in.0 += if feeding { parsed.min(partial) } else { partial };

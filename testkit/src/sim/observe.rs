@@ -403,7 +403,8 @@ impl Book {
             self.pause_ends(conn);
             self.of(conn).delayed = false;
         }
-        if !self.of(conn).delayed || self.is_end_next(conn) {
+        let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
+        if discards || !self.of(conn).delayed || self.is_end_next(conn) {
             self.settle(conn);
         }
         if self.ended.is_some_and(|(ended, _)| ended == conn) {
@@ -412,12 +413,14 @@ impl Book {
         if std::mem::take(&mut self.of(conn).eof_read) {
             let judged = self.may_be_judged(conn);
             self.eof(conn);
+            // Or it was judged before its end was taken note of.
+            self.of(conn).eof_unsure = judged || self.phase == Phase::HardSweep;
             self.or_judged(conn, judged);
         }
     }
 
     /// Whether what was held back begins with what ends the input: a Close, or a rule that is broken.
-    fn is_end_next(&mut self, conn: u32) -> bool {
+    pub fn is_end_next(&mut self, conn: u32) -> bool {
         let (limits, most) = (self.limits(conn), self.config.closing_bytes);
         let discards = self.of(conn).paused || self.config.closing_data == ClosingData::Discard;
         let closing = self.state(conn) == Some(State::LocalClosing);
@@ -582,7 +585,7 @@ impl Book {
             _ => true,
         };
         let waits_for_room = matches!(alarm, Alarm::Close | Alarm::Flush | Alarm::Stall);
-        let written = !waits_for_room || !queued || spent || facts.offered_at >= due;
+        let written = !waits_for_room || !queued || spent || facts.failing.is_some() || facts.offered_at >= due;
         let text = format!(
             "{alarm:?} in {state:?} was due at {due}; tried at {}, drained at {}, offered at {}",
             facts.tried_at, facts.drained_at, facts.offered_at

@@ -200,7 +200,7 @@ impl Book {
         self.cover(conn, InputKind::AbortedByFin);
         let now = self.now;
         let facts = self.of(conn);
-        if facts.eof {
+        if facts.eof && !facts.eof_unsure {
             return self.release_due.push(conn);
         }
         (facts.state, facts.since) = (Some(State::Lingering), now);

@@ -165,7 +165,8 @@ impl Book {
             HandshakeCause::TooManyConnections => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
-                let many = half_open > limit || self.is_overfull();
+                let many = half_open > limit || self.is_overfull() || self.evictions > 0;
+                self.evictions = self.evictions.saturating_sub(1);
                 let right = many && self.handshakes.first() == Some(&conn);
                 ensure!(self, conn, "the_oldest_handshake_goes", right, "{text}, {half_open} of {limit}");
                 self.of(conn).state = Some(State::Closed);
