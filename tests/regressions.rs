@@ -1,6 +1,9 @@
 //! Bugs that were, each named after what went wrong.
 
-use std::{io::Write as _, time::Duration};
+use std::{
+    io::{ErrorKind, Write as _},
+    time::Duration,
+};
 
 use adjourn::{
     Answer, Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handle,
@@ -407,7 +410,8 @@ fn a_close_that_was_held_behind_a_pause_was_ignored_when_the_socket_failed() {
     let (mut session, id) = session(Config::default(), usize::MAX);
     session.act(|clients, _| assert!(clients.pause(id)));
     session.read(&[frame(TEXT, b"unheard"), frame(CLOSE, CODE_1000)].concat());
-    session.reset();
+    session.socket().error = Some(ErrorKind::BrokenPipe);
+    send(&mut session, id, &["hello"]);
     let closed = session.handler().closed.clone().expect("it has ended");
     assert_eq!((closed.code(), closed.initiator), (1000, Initiator::Remote));
     assert_eq!((closed.cause, closed.was_clean()), (Cause::PeerResetDuringClose, false));

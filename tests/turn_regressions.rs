@@ -901,3 +901,301 @@ fn the_oldest_handshake_is_evicted_also_when_generations_wrap() {
     let closed: Vec<_> = slots.iter().map(|slot| driver.transport().socket(*slot).closed.is_some()).collect();
     assert_eq!(closed, [true, false, false]);
 }
+
+// What one read brings, and what is left when a slot is used again.
+
+fn text_of(event: &Event<'_>) -> Vec<u8> {
+    match event {
+        Event::Message { message, .. } => message.as_bytes().to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// 3.5: a connection whose callback terminated it and panicked was forgotten if another one was read before the turn had its end.
+#[test]
+fn a_connection_terminated_before_a_panic_ends_although_another_is_read() {
+    let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            if text_of(event) == b"pause" {
+                clients.pause(*id);
+                return;
+            }
+            let other = clients.iter().map(|client| client.id()).find(|other| other != id).expect("two");
+            clients.resume(other);
+            clients.terminate(*id);
+            panic!("as it was asked to");
+        }
+    });
+    let mut driver = open(Config::default(), 2, &mut app);
+    driver.transport().socket(1).input = frame(0x81, b"pause");
+    turn(&mut driver, &mut app, &[(1, READABLE)]);
+    driver.transport().socket(0).input = frame(0x81, b"go");
+    assert!(catch_unwind(AssertUnwindSafe(|| turn(&mut driver, &mut app, &[(0, READABLE)]))).is_err());
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Close"), 1, "3: in the same turn");
+}
+
+/// 3.3: timers that one callback of a read had started were late by all callbacks of that read.
+#[test]
+fn a_deadline_is_late_by_its_own_callback_only() {
+    let clock = Clock::default();
+    let slow = clock.clone();
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            let other = clients.iter().map(|client| client.id()).find(|other| other != id).expect("two");
+            clients.close(other, CloseFrame::NORMAL);
+            slow.pass(100 * MS);
+        }
+    });
+    let mut driver = open_at(Config::default(), 2, &mut app, &clock);
+    driver.transport().socket(0).input = frame(0x81, b"x").repeat(50);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    assert_eq!(clock.now(), 5 * SECOND);
+    while clock.now() < 10 * SECOND + 200 * MS {
+        clock.pass(10 * MS);
+        turn(&mut driver, &mut app, &[]);
+    }
+    assert_eq!(
+        app.count("Close"),
+        1,
+        "10.2 s after the callback in which it was closed began, 10.1 s after it returned"
+    );
+}
+
+/// 3.3: what was asked for between two turns counted as asked for when the next one began.
+#[test]
+fn what_is_asked_for_between_turns_begins_then() {
+    let clock = Clock::default();
+    let mut app = nothing();
+    let mut driver = open_at(Config::default(), 1, &mut app, &clock);
+    let id = id_of(&mut driver, 0);
+    driver.clients().close(id, CloseFrame::NORMAL);
+    clock.pass(5 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    clock.pass(5 * SECOND + 100 * MS);
+    turn(&mut driver, &mut app, &[]);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Close"), 1, "10.1 s after the call");
+}
+
+#[test]
+fn a_connect_between_turns_begins_then() {
+    let clock = Clock::default();
+    let mut app = nothing();
+    let config = config(|config| config.connect_timeout = 10 * SECOND);
+    let mut driver = open_at(config, 1, &mut app, &clock);
+    let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
+    driver.connect(request, ()).expect("room");
+    clock.pass(5 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    clock.pass(5 * SECOND + 100 * MS);
+    turn(&mut driver, &mut app, &[]);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("HandshakeFailed"), 1, "10.1 s after the call");
+}
+
+/// 3.3: a connection in a slot that was used again before the clock ticked had its timers shifted for its predecessor, too.
+#[test]
+fn timers_of_a_newcomer_are_not_shifted_for_the_one_before() {
+    let clock = Clock::default();
+    let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Close { id, .. } = event
+            && id.slot() == 0
+        {
+            let other = clients.iter().map(|client| client.id()).find(|id| id.slot() == 1).expect("two");
+            clients.close(other, CloseFrame::NORMAL);
+            clients.terminate(other);
+        }
+    });
+    let config = config(|config| config.connect_timeout = 10 * SECOND);
+    let mut driver = open_at(config, 3, &mut app, &clock);
+    let id = id_of(&mut driver, 0);
+    driver.clients().terminate(id);
+    driver.begin_turn(&mut app);
+    assert_eq!(driver.stats().total(), 1);
+    let slow = clock.clone();
+    driver.act(&mut app, |clients, _| {
+        for _ in 0..2 {
+            let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
+            clients.connect(request, ()).expect("room");
+        }
+        slow.pass(5 * SECOND);
+    });
+    driver.end_turn(&mut app);
+    rest(&mut driver, &mut app);
+    clock.pass(10 * SECOND + 100 * MS);
+    turn(&mut driver, &mut app, &[]);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("HandshakeFailed"), 2, "10.1 s after the callback returned");
+}
+
+/// 3.5: messages that were inflated only to be discarded had no budget.
+#[cfg(feature = "deflate")]
+#[test]
+fn what_is_inflated_to_be_discarded_has_a_budget() {
+    use adjourn::wire::deflate::codec::Deflater;
+    let mut app = nothing();
+    let config = config(|config| {
+        config.deflate = Some(adjourn::Deflate::default());
+        config.turn_bytes = 64 << 10;
+        config.closing_data = adjourn::ClosingData::Discard;
+    });
+    let mut driver = Driver::new(config, 0, 1, Memory::default());
+    let slot = driver.accept(address()).expect("room");
+    let head = REQUEST.strip_suffix(b"\r\n").expect("an empty line ends it");
+    driver.transport().socket(slot).input =
+        [head, b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"].concat();
+    turn(&mut driver, &mut app, &[(slot, READABLE)]);
+    let mut bomb = Vec::new();
+    assert!(Deflater::new(15, 9).message(&vec![0; 500_000], &mut bomb));
+    let id = id_of(&mut driver, slot);
+    driver.clients().close(id, CloseFrame::NORMAL);
+    turn(&mut driver, &mut app, &[]);
+    let close = frame(0x88, &1000_u16.to_be_bytes());
+    driver.transport().socket(slot).input = [frame(0xC2, &bomb).repeat(40), close].concat();
+    turn(&mut driver, &mut app, &[(slot, READABLE)]);
+    let inflated: u64 = app.closed.iter().map(|closed| closed.lost.inbound_bytes).sum();
+    assert!(inflated <= 1 << 20, "{inflated} bytes inflated in a turn of 64 KiB");
+}
+
+/// 8: the hard sweep had only what judging had left of its budget: one peer that flooded behind its deadline kept it from everybody.
+#[test]
+fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
+    let clock = Clock::default();
+    let mut app = nothing();
+    let config = config(|config| config.turn_callbacks = 100);
+    let mut driver = open_at(config, 50, &mut app, &clock);
+    let id = id_of(&mut driver, 49);
+    let timing = Timing { close_timeout: Some(SECOND), flush_budget: None };
+    driver.clients().close_with(id, CloseFrame::NORMAL, timing);
+    driver.clients().shutdown(ShutdownPlan::soft(SECOND));
+    (0..10).for_each(|_| turn(&mut driver, &mut app, &[]));
+    clock.pass(SECOND);
+    driver.transport().socket(49).input = frame(0x82, b"").repeat(100_000);
+    for _ in 0..250 {
+        clock.pass(MS);
+        turn(&mut driver, &mut app, &[(49, READABLE)]);
+    }
+    assert!(driver.stats().total() <= 1, "250 turns of 1 ms after the end of grace: {:?}", driver.stats());
+    assert!(driver.shutdown_report().is_some(), "8: grace + 250 ms");
+}
+
+/// 3.4: while events waited for the next turn, the hard sweep ended a connection without looking for its answer.
+#[test]
+fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
+    let mut app = nothing();
+    let mut driver = open(config(|config| config.turn_callbacks = 10), 100, &mut app);
+    let id = id_of(&mut driver, 0);
+    driver.clients().close(id, CloseFrame::NORMAL);
+    turn(&mut driver, &mut app, &[]);
+    driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+    for slot in 1..100 {
+        let id = id_of(&mut driver, slot);
+        driver.clients().close(id, CloseFrame::NORMAL);
+    }
+    driver.clients().shutdown(ShutdownPlan::soft(10 * SECOND));
+    driver.clients().abort();
+    for _ in 0..100 {
+        turn(&mut driver, &mut app, &[]);
+    }
+    let first = app.closed.iter().find(|closed| closed.received.is_some());
+    assert!(first.is_some_and(Closed::was_clean), "its answer was there");
+}
+
+/// 4.11: an event of the connection that had the slot before said of a connection of ours that its server had left.
+#[test]
+fn a_stale_event_does_not_say_that_a_server_has_left() {
+    let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| match event {
+        Event::Open { id } if id.slot() == 0 => {
+            clients.pause(*id);
+        }
+        _ => {}
+    });
+    let clock = Clock::default();
+    let mut driver = open_at(Config::default(), 2, &mut app, &clock);
+    let ended = Readiness { ended: true, ..READABLE };
+    let id = id_of(&mut driver, 0);
+    driver.clients().terminate(id);
+    driver.begin_turn(&mut app);
+    assert_eq!(driver.stats().total(), 1);
+    *driver.transport().socket(0) = adjourn::testing::Socket::default();
+    let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
+    let id = driver.act(&mut app, |clients, _| clients.connect(request, ()).expect("room"));
+    assert_eq!(id.slot(), 0);
+    driver.ready(0, ended, &mut app);
+    driver.end_turn(&mut app);
+    driver.transport().socket(0).connected = Some(true);
+    turn(&mut driver, &mut app, &[(0, Readiness { writable: true, ..Readiness::default() })]);
+    let written = String::from_utf8(driver.transport().socket(0).written.clone()).expect("ASCII");
+    let key = written.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).expect("a key");
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    driver.transport().socket(0).input = format!(
+        "HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    )
+    .into_bytes();
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    assert_eq!(driver.stats().open, 2);
+    for _ in 0..10 {
+        clock.pass(2 * SECOND);
+        turn(&mut driver, &mut app, &[]);
+        rest(&mut driver, &mut app);
+    }
+    driver.clients().resume(id);
+    driver.transport().socket(0).input = b"\x81\x05hello".to_vec();
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Message"), 1, "{:?}", app.closed);
+}
+
+/// 3.5: a second panic, at the end of the turn that the first one had left, made the loop forget what was to be read.
+#[test]
+fn after_two_panics_the_socket_is_read_on() {
+    let mut panics = 2;
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event
+            && panics == 2
+        {
+            panics -= 1;
+            let other = clients.iter().map(|client| client.id()).find(|other| other != id).expect("two");
+            clients.close(other, CloseFrame::NORMAL);
+            panic!("as it was asked to");
+        }
+        if let Event::Closing { .. } = event
+            && panics == 1
+        {
+            panics -= 1;
+            panic!("as it was asked to");
+        }
+    });
+    let mut driver = open(Config::default(), 2, &mut app);
+    driver.transport().socket(0).input = frame(0x81, b"hello").repeat(2);
+    assert!(catch_unwind(AssertUnwindSafe(|| turn(&mut driver, &mut app, &[(0, READABLE)]))).is_err());
+    driver.transport().socket(0).input = frame(0x81, b"hello");
+    assert!(catch_unwind(AssertUnwindSafe(|| turn(&mut driver, &mut app, &[]))).is_err());
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Message"), 3, "nothing that was received is lost");
+}
+
+/// 3.5: no slot was freed while an event of anybody waited. Who accepts waits for the events of those that were refused.
+#[test]
+fn slots_are_freed_although_events_wait() {
+    let mut app = nothing();
+    let config = config(|config| (config.turn_callbacks, config.max_connections) = (10, 1));
+    let mut driver = open(config, 1, &mut app);
+    for n in 0..200 {
+        driver.begin_turn(&mut app);
+        if n == 10 {
+            driver.transport().socket(0).eof = true;
+            driver.ready(0, Readiness { ended: true, ..READABLE }, &mut app);
+        }
+        for _ in 0..30 {
+            if !driver.has_undelivered() {
+                driver.accept(address());
+            }
+        }
+        driver.end_turn(&mut app);
+    }
+    assert_eq!(app.count("Close"), 1);
+    assert!(driver.transport().socket(0).closed.is_some());
+}

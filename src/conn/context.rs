@@ -27,6 +27,8 @@ pub(crate) struct Common {
     /// What frames in the client's role are masked with.
     pub(crate) keys: MaskKeys,
     pub(crate) deflate: deflate::Shared,
+    /// Bytes that were inflated since the hub asked last.
+    pub(crate) inflated: usize,
     /// How often an invariant of this crate was found broken.
     pub(crate) internal_errors: u64,
 }
@@ -38,6 +40,7 @@ impl Common {
             pool: BufferPool::default(),
             keys,
             deflate: deflate::Shared::default(),
+            inflated: 0,
             internal_errors: 0,
         }
     }

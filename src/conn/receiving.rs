@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Conn {
-    /// The next thing that `cursor` holds for the application. What is not for it is dealt with on the way.
+    /// The next thing that `cursor` holds for the application. What is not for it is dealt with on the way; after a message
+    /// that was inflated, and is not for it, there may be more although this is `None`.
     pub(crate) fn next<'b>(&mut self, cursor: &mut Cursor<'b>, cx: &mut Context<'_>) -> Option<Item<'b>> {
         loop {
             let open = matches!(self.life, Life::Open { .. });
@@ -36,13 +37,24 @@ impl Conn {
                 Ok(Some(item @ Item::Message(..))) if open && self.inbox.is_empty() => return Some(item),
                 Ok(Some(item)) => {
                     self.inbox.tidy();
-                    if let Some(item) = self.admit(item, cursor, cx) {
-                        return Some(item);
+                    let inflated = self.note_inflated(&item, cursor, cx);
+                    let item = self.admit(item, cursor, cx);
+                    if item.is_some() || inflated {
+                        return item;
                     }
                 }
                 Err(error) => self.handle_inbox_error(error, cx),
             }
         }
+    }
+
+    /// Counts what was inflated. Says whether something was, or may have been.
+    fn note_inflated(&self, item: &Item<'_>, cursor: &mut Cursor<'_>, cx: &mut Context<'_>) -> bool {
+        let inflated = self.compression().is_some() && matches!(item, Item::JoinedMessage(_));
+        if inflated {
+            cx.common.inflated += cursor.scratch().len();
+        }
+        inflated
     }
 
     #[inline]
@@ -242,7 +254,9 @@ impl Conn {
             Ok(kind) => {
                 let kind = kind?;
                 self.inbox.tidy();
-                self.admit(Item::JoinedMessage(kind), cursor, cx)
+                let item = Item::JoinedMessage(kind);
+                self.note_inflated(&item, cursor, cx);
+                self.admit(item, cursor, cx)
             }
             Err(error) => {
                 self.handle_inbox_error(error, cx);

@@ -96,11 +96,16 @@ impl Conn {
             Life::Connecting { .. } => (true, false, false),
             Life::Dialling(_) => (!self.is_dialling(), false, false),
             Life::Open { watch, times } => {
-                let heartbeat = self.heartbeat_due(*watch, *times, config);
-                let silent = watch.unanswered().is_some() && heartbeat.is_some_and(|due| due <= now);
-                (silent, self.is_stalled(now, config), false)
+                (self.is_silent(*watch, *times, now, config), self.is_stalled(now, config), false)
             }
-            Life::Paused(_) => (false, self.is_stalled(now, config), false),
+            Life::Paused(paused) => {
+                let (watch, times) = (paused.watch, paused.times);
+                (
+                    paused.discards && self.is_silent(watch, times, now, config),
+                    self.is_stalled(now, config),
+                    false,
+                )
+            }
             Life::LocalClosing { closing, .. } => (closing.deadline <= now, true, true),
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
                 (false, true, closing.deadline <= now)
@@ -147,6 +152,11 @@ impl Conn {
     /// When its closing handshake is over at the latest, if it has begun.
     pub(crate) fn closing_deadline(&self) -> Option<Time> {
         self.life.closing().map(|closing| closing.deadline)
+    }
+
+    /// A Ping has waited for its answer for as long as it may.
+    fn is_silent(&self, watch: Watch, times: Times, now: Time, config: &Config) -> bool {
+        watch.unanswered().is_some() && self.heartbeat_due(watch, times, config).is_some_and(|due| due <= now)
     }
 
     fn is_stalled(&self, now: Time, config: &Config) -> bool {

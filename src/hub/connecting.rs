@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use super::table::{Hub, Unarmed};
+use super::table::Hub;
 use crate::{
     conn::{Conn, ConnectRequest, Cursor, Pending, Target},
     error::{ConnectError, HandshakeCause},
@@ -29,11 +29,10 @@ impl<D> Hub<D> {
         let generation = self.next_generation();
         let conn = Conn::dial(request, key, generation, &self.config, self.now);
         let slot = self.insert(conn, Some(data));
-        if let Ok(key) = u32::try_from(slot) {
-            self.unarmed.push(Unarmed { key, before: None });
-        }
         // Puts it into the list of those with something to do.
-        self.with(slot, |_, cx| cx.id).ok_or(ConnectError::TooManyConnections(limit))
+        let id = self.with(slot, |_, cx| cx.id).ok_or(ConnectError::TooManyConnections(limit))?;
+        self.start_with_the_return(id, None);
+        Ok(id)
     }
 
     /// What `Action::Connect` is about. `None` if it is not wanted any more.

@@ -46,6 +46,8 @@ pub struct Driver<D, T> {
     pub(super) parsing: Option<Parsing>,
     /// A turn has begun and has not ended. Between turns this says that a callback has panicked.
     in_turn: bool,
+    /// Slots whose reading a panic has cut off: the next turn reads on.
+    recovered: Vec<usize>,
     /// Connects that failed at once: it is the next turn that reports them.
     pub(super) failed_connects: Vec<(ConnectionId, io::ErrorKind)>,
     /// Connections that were read since replies were written last.
@@ -97,6 +99,7 @@ impl<D, T: Transport> Driver<D, T> {
             scratch: Vec::new(),
             parsing: None,
             in_turn: false,
+            recovered: Vec::new(),
             failed_connects: Vec::new(),
             reads: 0,
         }
@@ -218,19 +221,19 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Begins a turn: serves what the one before put off.
     pub fn begin_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        let recovered = self.recover();
+        self.recover();
         if self.in_turn {
             // The turn of the panic has its end before another one begins.
             self.read_clock();
             self.end_turn(handler);
         }
-        self.in_turn = true;
         self.hub.begin_turn();
-        if let Some(slot) = recovered {
+        for slot in self.recovered.drain(..) {
             // Its next message may make the callback panic again: that is not to keep the others waiting.
             self.hub.put_off_read(slot);
         }
         self.read_clock();
+        self.in_turn = true;
         self.transport.lap();
         self.reads = 0;
         for (id, kind) in self.failed_connects.drain(..) {
@@ -239,7 +242,8 @@ impl<D, T: Transport> Driver<D, T> {
         self.settle(handler);
     }
 
-    /// A connection was accepted: its slot, or `None` if there are too many; close it then.
+    /// A connection was accepted: its slot, or `None` if there are too many; close it then. Each that is refused is reported, so
+    /// accept none while there are events that this turn may not deliver: see [`Driver::has_undelivered`].
     pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
         self.hub.accept(peer)
     }
@@ -275,7 +279,8 @@ impl<D, T: Transport> Driver<D, T> {
             }
             self.hub.handle_writable(slot);
         }
-        if readiness.ended {
+        // What is said of one that waits for TCP was said of the connection that had this slot before.
+        if readiness.ended && !self.hub.is_dialling(slot) {
             self.hub.note_ended(slot);
         }
         if readiness.readable || readiness.ended {
@@ -314,10 +319,10 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
-    /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost. Returns
-    /// the slot that is to be read on.
-    fn recover(&mut self) -> Option<usize> {
-        let Parsing { slot, bytes } = self.parsing.take()?;
+    /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost.
+    fn recover(&mut self) {
+        self.hub.finish_read();
+        let Some(Parsing { slot, bytes }) = self.parsing.take() else { return };
         let bytes = match bytes {
             Bytes::None => None,
             Bytes::OfBuffer(n) => self.buffer.get(..n),
@@ -325,7 +330,7 @@ impl<D, T: Transport> Driver<D, T> {
         };
         self.hub.recover(slot, bytes.unwrap_or_default());
         self.held = Vec::new();
-        Some(slot)
+        self.recovered.push(slot);
     }
 
     /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
@@ -391,6 +396,9 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.judge(judgement, probed);
         }
         self.hub.advance_shutdown();
+        // However much was read for others that were due.
+        self.hub.begin_judging();
+        self.deliver(handler);
         while let Some((slot, probe)) = self.hub.poll_hard_sweep() {
             self.probe(slot, probe, handler);
             self.hub.end_hard(slot);
@@ -483,10 +491,10 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
-    /// The peer of a paused connection has left: nothing is read that would say so. After a reset, what is there is read.
+    /// The peer of a paused connection has left: nothing is read that would say so.
     pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
         match self.transport.take_error(slot) {
-            Some(kind) => self.hub.handle_failed(slot, kind),
+            Some(kind) => self.hub.handle_reset(slot, kind),
             None => self.hub.handle_read_closed(slot),
         }
     }

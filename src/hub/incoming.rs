@@ -1,5 +1,7 @@
 //! What was read: where the next bytes come from, and the events in them.
 
+use std::mem;
+
 use super::{handler::Handler, table::Hub};
 use crate::{
     conn::{Cursor, Item, State},
@@ -51,7 +53,8 @@ impl<D> Hub<D> {
         self.put_off_read(slot);
     }
 
-    /// The next event that the bytes under the cursor bring; `None` when they are used up. Upgrade requests go to
+    /// The next event that the bytes under the cursor bring. `None` when they are used up, or after a message that was
+    /// inflated to be discarded. Upgrade requests go to
     /// `handler` at once. Deliver what [`Hub::poll_event`] has before each call.
     pub(super) fn next<'c, H: Handler<Data = D>>(
         &mut self,
@@ -74,18 +77,22 @@ impl<D> Hub<D> {
                 return self.poll_event();
             }
         }
-        let (item, id, closing, inflates) = self.with(slot, |conn, cx| {
+        let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.next(cursor, cx);
-            (item, cx.id, !conn.is_open(), conn.compression().is_some())
+            (item, cx.id, !conn.is_open())
         })?;
-        let item = item?;
         self.turn.unparsed = cursor.remaining();
-        if inflates && matches!(item, Item::JoinedMessage(_)) {
-            // A few bytes may inflate to many.
-            self.turn.bytes = self.turn.bytes.saturating_sub(cursor.scratch().len());
+        self.charge_inflated();
+        Some(to_event(item?, id, closing, cursor))
+    }
+
+    /// A few bytes may inflate to many.
+    #[inline]
+    fn charge_inflated(&mut self) {
+        if self.common.inflated > 0 {
+            self.turn.bytes = self.turn.bytes.saturating_sub(mem::take(&mut self.common.inflated));
             self.turn.inflated = true;
         }
-        Some(to_event(item, id, closing, cursor))
     }
 
     /// If the rest of a large message is due on this slot: the buffer to append it to as it comes from the socket,
@@ -107,6 +114,7 @@ impl<D> Hub<D> {
             let item = conn.handle_direct(from, cursor, cx);
             (item, cx.id, !conn.is_open())
         })?;
+        self.charge_inflated();
         Some(to_event(item?, id, closing, cursor))
     }
 

@@ -136,7 +136,7 @@ impl<D, T: Transport> Driver<D, T> {
     /// budget goes. The rest is held.
     fn feed<H: Handler<Data = D>>(&mut self, slot: usize, which: Bytes, handler: &mut H) {
         self.parsing = Some(Parsing { slot, bytes: which });
-        let Self { hub, buffer, held, scratch, .. } = self;
+        let Self { hub, transport, buffer, held, scratch, .. } = self;
         let bytes = match which {
             Bytes::None => &mut [],
             Bytes::OfBuffer(n) => buffer.get_mut(..n).unwrap_or_default(),
@@ -153,8 +153,16 @@ impl<D, T: Transport> Driver<D, T> {
             if hub.is_to_hold(slot) {
                 break;
             }
-            let Some(event) = hub.next(slot, &mut cursor, handler) else { break };
-            call(hub, event, handler);
+            let before = cursor.remaining();
+            if let Some(event) = hub.next(slot, &mut cursor, handler) {
+                call(hub, event, handler);
+            } else if !(1..before).contains(&cursor.remaining()) {
+                break;
+            }
+            if hub.has_unarmed() {
+                // Each callback's timers start when it returns, not when the last one of this read does.
+                hub.callback_returned(transport.now());
+            }
         }
         if cursor.remaining() > 0 {
             hub.hold(slot, cursor.take_all());

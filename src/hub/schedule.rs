@@ -74,6 +74,8 @@ impl<D> Hub<D> {
                 self.run.push_back(key);
             }
         }
+        self.unserved.shrink_to(ROOM);
+        self.served.shrink_to(ROOM);
     }
 
     fn renew_budget(&mut self) {
@@ -89,7 +91,11 @@ impl<D> Hub<D> {
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
     pub(super) fn set_now(&mut self, now: Time) {
-        self.unarmed.clear();
+        for Unarmed { id, .. } in self.unarmed.drain(..) {
+            if let Some(entry) = self.slots.get_mut(id.slot()) {
+                entry.unarmed = false;
+            }
+        }
         self.now = self.now.max(now);
     }
 
@@ -100,8 +106,11 @@ impl<D> Hub<D> {
         if self.unarmed.is_empty() {
             return;
         }
-        for Unarmed { key, before } in self.unarmed.drain(..) {
-            if let Some(entry) = self.slots.get_mut(key as usize) {
+        for Unarmed { id, before } in self.unarmed.drain(..) {
+            if let Some(entry) = self.slots.get_mut(id.slot())
+                && entry.conn.generation == id.generation()
+            {
+                entry.unarmed = false;
                 entry.conn.shift_timers(by, before);
             }
         }
@@ -346,6 +355,8 @@ impl<D> Hub<D> {
         let (turn, over, silent) = (self.turn.number, self.is_over_budget(), self.is_out_of_callbacks());
         let entry = self.slots.get_mut(slot)?;
         let share = *entry.share.of(turn);
+        // Its data is dropped when its last event was delivered.
+        let undelivered = entry.data.is_some();
         let pending = &mut entry.conn.pending;
         if pending.take(Pending::ABORT) {
             Some(Action::Abort(slot, entry.conn.abort_due()))
@@ -359,8 +370,7 @@ impl<D> Hub<D> {
             // Whoever asks for connects without end does so in callbacks: they share a budget.
             self.note_callback_begins();
             Some(Action::Connect(slot))
-        } else if self.notes.is_empty() && pending.take(Pending::RELEASE) {
-            // Its events are delivered.
+        } else if !undelivered && pending.take(Pending::RELEASE) {
             self.run.pop_front();
             let reset = self.free(slot);
             Some(Action::Release(slot, reset))

@@ -11,6 +11,8 @@ pub(super) struct Slot<D> {
     pub(super) ended: bool,
     /// The socket has failed like that: what the peer sent before is read, and then the connection ends.
     pub(super) failed: Option<io::ErrorKind>,
+    /// It is in [`Hub::unarmed`](super::table::Hub).
+    pub(super) unarmed: bool,
     pub(super) data: Option<D>,
 }
 
@@ -67,7 +69,7 @@ impl Share {
 
 impl<D> Slot<D> {
     pub(super) const fn new(conn: Conn, data: Option<D>) -> Self {
-        Self { conn, share: Share::whole(0), ended: false, failed: None, data }
+        Self { conn, share: Share::whole(0), ended: false, failed: None, unarmed: false, data }
     }
 
     /// Whether it is this connection's, and the application may still name it.

@@ -4,12 +4,7 @@
 //! [driver](super::driver) takes up when the callback has returned. A slot is freed by the last action of its connection,
 //! when all its events are delivered.
 
-use std::{
-    collections::VecDeque,
-    io::{self},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, mem, net::SocketAddr, time::Duration};
 
 use slab::Slab;
 
@@ -72,7 +67,7 @@ pub(crate) struct Hub<D> {
 /// A connection whose timers are to start when the present callback has returned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unarmed {
-    pub(super) key: u32,
+    pub(super) id: ConnectionId,
     /// Its deadline, if it had one already that was made shorter.
     pub(super) before: Option<Time>,
 }
@@ -460,7 +455,7 @@ impl<D> Hub<D> {
                 self.sweeps.handle_opened(id, self.now);
             }
             if before == State::Open && after.is_closing() || after == State::Refusing {
-                self.unarmed.push(Unarmed { key, before: None });
+                self.start_with_the_return(id, None);
             }
             *self.counter(before) -= 1;
             *self.counter(after) += 1;
@@ -486,13 +481,21 @@ impl<D> Hub<D> {
         let deadline = |hub: &Self| hub.find(id).and_then(|entry| entry.conn.closing_deadline());
         let before = deadline(self);
         let begun = self.with_id(id, |conn, cx| conn.close(frame, Cause::LocalClose, timing, cx));
-        if let (Some(before), Some(after), Ok(key)) = (before, deadline(self), u32::try_from(id.slot()))
+        if let (Some(before), Some(after)) = (before, deadline(self))
             && after < before
-            && !self.unarmed.iter().any(|unarmed| unarmed.key == key)
         {
-            self.unarmed.push(Unarmed { key, before: Some(before) });
+            self.start_with_the_return(id, Some(before));
         }
         begun.unwrap_or(false)
+    }
+
+    /// The timers of a connection start when the present callback has returned.
+    pub(super) fn start_with_the_return(&mut self, id: ConnectionId, before: Option<Time>) {
+        if let Some(entry) = self.slots.get_mut(id.slot())
+            && !mem::replace(&mut entry.unarmed, true)
+        {
+            self.unarmed.push(Unarmed { id, before });
+        }
     }
 
     pub(super) fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {

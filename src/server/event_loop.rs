@@ -313,6 +313,10 @@ impl<D: 'static> Server<D> {
     fn accept(&mut self, index: usize) {
         let (listeners, driver) = (&mut self.listeners, &mut self.driver);
         let Some(listener) = listeners.get_mut(index) else { return };
+        if driver.has_undelivered() {
+            // Each that is refused leaves an event: they do not become more than can be delivered.
+            return listener.put_off();
+        }
         let mut errors = 0;
         let take = |stream, peer| {
             if let Some(slot) = driver.accept(peer)

@@ -69,6 +69,11 @@ impl Listener {
         self.state == State::More
     }
 
+    /// What waits is the next turn's.
+    pub(super) fn put_off(&mut self) {
+        self.state = State::More;
+    }
+
     /// Accepts what waits, up to a batch. `failed` gets every error, for the counters: those of one connection, after which
     /// the next one is accepted, and the one that makes the listener rest.
     pub(super) fn accept(
