@@ -165,7 +165,8 @@ impl Book {
                 Some(Found::Ping(payload)) if discards => self.busy(conn).last_ping = Some(payload),
                 Some(Found::Pong(_)) if discards => {}
                 Some(found) => {
-                    return self.fail("all_that_was_sent_is_given", conn, format!("{found:?} was not"));
+                    let text = format!("{:?}: {found:?} was not", self.turn);
+                    return self.fail("all_that_was_sent_is_given", conn, text);
                 }
             }
         }

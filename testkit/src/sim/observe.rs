@@ -88,14 +88,14 @@ impl Book {
             open: true,
             unsettled: true,
             after_cut,
-            grants: if after_cut { 2 } else { 0 },
+            grants: if after_cut { 3 } else { 0 },
             ..TurnBook::default()
         };
     }
 
-    /// The loop is about to judge what is due, which has a budget of its own.
+    /// The loop is about to judge what is due, and to end what the hard sweep ends: each has a budget of its own.
     pub fn grant(&mut self) {
-        self.turn.grants += 1;
+        self.turn.grants += 2;
     }
 
     /// The turn is over. `has_more`: the loop will not wait. `next`: when something is due next, as it says.
@@ -275,7 +275,7 @@ impl Book {
         self.writing = Some(conn);
     }
 
-    /// A write failed, or the socket of a paused connection: what can still be read comes first, then this error.
+    /// A write failed: what can still be read comes first, then this error.
     pub fn failed(&mut self, conn: u32, kind: io::ErrorKind) {
         trace!(self, "#{conn} has failed: {kind:?}");
         self.touch(conn);
@@ -287,6 +287,13 @@ impl Book {
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.pause_ends(conn);
         }
+    }
+
+    /// The socket of a paused connection says that it has failed: what is unread does not count.
+    pub fn reset_while_paused(&mut self, conn: u32, kind: io::ErrorKind) {
+        self.feeding_ends();
+        self.take_end(None);
+        self.reset(conn, kind);
     }
 
     /// The socket of a paused connection says that its peer has left.

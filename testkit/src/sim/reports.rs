@@ -150,6 +150,13 @@ impl Book {
                 }
                 self.begin_refusing(conn);
             }
+            HandshakeCause::ShuttingDown if state.is_none() => {
+                let right = self.phase >= Phase::SoftSweep;
+                ensure!(self, conn, "cut_without_a_byte", right, "{text}, {:?}", self.phase);
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.cut_handshakes += 1;
+                }
+            }
             HandshakeCause::ShuttingDown => {
                 let hard = self.phase == Phase::HardSweep;
                 self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });

@@ -137,7 +137,7 @@ impl Transport for Wire {
         let conn = outside.conn(slot)?;
         let error = outside.links[conn as usize].take_error();
         match error {
-            Some(kind) => outside.book.failed(conn, kind),
+            Some(kind) => outside.book.reset_while_paused(conn, kind),
             None => outside.book.left_while_paused(conn),
         }
         error
