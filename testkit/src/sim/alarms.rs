@@ -56,7 +56,9 @@ impl Book {
                 .then(|| after(facts.since, self.config.linger_timeout.max(Duration::from_micros(1)))),
             Alarm::Heartbeat => {
                 let heartbeat = self.heartbeat(conn);
-                let interval = heartbeat.interval.filter(|_| state == State::Open && (!facts.paused || facts.discards))?;
+                let interval = heartbeat
+                    .interval
+                    .filter(|_| state == State::Open && (!facts.paused || facts.discards))?;
                 Some(match facts.pinged {
                     None => after(facts.last_inbound, interval),
                     Some(pinged) => after(pinged, heartbeat.timeout.max(Duration::from_micros(1))),

@@ -223,7 +223,8 @@ impl App {
         // A lingering time of nothing is over before it is reported, and so may be a small budget.
         let config = &book.config;
         let spent = facts.discarded + facts.undecided > config.linger_bytes;
-        let swift = (config.linger_timeout.is_zero() || spent || facts.eof_unsure) && state == Some(State::Lingering);
+        let swift =
+            (config.linger_timeout.is_zero() || spent || facts.eof_unsure) && state == Some(State::Lingering);
         if seen != state && !(swift && seen == Some(State::Closed)) {
             let sweeping =
                 clients.phase() >= adjourn::Phase::SoftSweep || book.sweeps.values().any(|sweep| !sweep.done);

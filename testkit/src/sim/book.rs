@@ -378,8 +378,12 @@ impl Book {
             return;
         }
         let busy = self.busy(conn);
-        let undo =
-            Undo { state, held: busy.held.clone(), inbound: busy.inbound.clone(), ending: busy.ending.clone() };
+        let undo = Undo {
+            state,
+            held: busy.held.clone(),
+            inbound: busy.inbound.clone(),
+            ending: busy.ending.clone(),
+        };
         busy.undo = Some(Box::new(undo));
     }
 

@@ -117,7 +117,8 @@ impl Book {
         let state = self.state(conn);
         let facts = self.of(conn);
         let Some(busy) = facts.busy.as_mut().filter(|busy| !busy.held.is_empty()) else { return };
-        if state == Some(State::Connecting) || (state == Some(State::Open) && facts.paused && !facts.discards) {
+        if state == Some(State::Connecting) || (state == Some(State::Open) && facts.paused && !facts.discards)
+        {
             return;
         }
         let mut held = std::mem::take(&mut busy.held);

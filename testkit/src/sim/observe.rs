@@ -356,7 +356,8 @@ impl Book {
         if let Some(conn) = self.feeding.take()
             && !self.of(conn).delayed
         {
-            let parses = matches!(self.state(conn), Some(State::Connecting | State::Open | State::LocalClosing));
+            let parses =
+                matches!(self.state(conn), Some(State::Connecting | State::Open | State::LocalClosing));
             let facts = self.of(conn);
             let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
             if parses && holds && self.may_hold() {
@@ -450,7 +451,12 @@ impl Book {
 
     /// A Close of ours is seen, or told, and the book knows no reason: a heartbeat, a sweep.
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
-        self.catch_up(conn);
+        // A sweep says so by its frame: what was held back need not have been parsed.
+        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
+        let swept = soft && self.phase >= Phase::SoftSweep || self.sweep_frames.contains_key(frame.reason());
+        if !swept || !self.of(conn).delayed && !self.is_pause_due(conn) {
+            self.catch_up(conn);
+        }
         match self.state(conn) {
             Some(State::Open) => {}
             // By one sweep closed and by the next terminated, before the first was heard of.
@@ -592,7 +598,8 @@ impl Book {
             _ => true,
         };
         let waits_for_room = matches!(alarm, Alarm::Close | Alarm::Flush | Alarm::Stall);
-        let written = !waits_for_room || !queued || spent || facts.failing.is_some() || facts.offered_at >= due;
+        let written =
+            !waits_for_room || !queued || spent || facts.failing.is_some() || facts.offered_at >= due;
         let text = format!(
             "{alarm:?} in {state:?} was due at {due}; tried at {}, drained at {}, offered at {}",
             facts.tried_at, facts.drained_at, facts.offered_at
