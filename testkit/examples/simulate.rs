@@ -1,8 +1,10 @@
 //! Lives through simulated worlds: hostile peers, slow links, a whole shutdown, in virtual time and from a seed.
 //!
 //! ```text
-//! cargo run --release --example simulate -- --worlds 1000 --connections 24 [--seed 0] [--shutdown] [--spread SECONDS]
+//! cargo run --release --example simulate -- --worlds 1000 --connections 24 [--seed 0] [--shutdown] [--spread SECONDS] [--keep-going]
 //! ```
+//!
+//! With `--exhaustive K` it tries all worlds of up to K commands instead: a server and a client of this crate, and every order.
 //!
 //! A world of more than 10,000 connections is a crowd: mostly quiet peers and ordinary settings.
 
@@ -14,13 +16,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testkit::sim::{self, Rng, Size, Tally};
+use testkit::{
+    exhaustive,
+    sim::{self, Rng, Size, Tally},
+};
 
 fn main() -> ExitCode {
     let number = |name: &str| {
         let mut args = std::env::args().skip_while(|arg| arg != name);
         args.nth(1).and_then(|value| value.parse::<u64>().ok())
     };
+    if let Some(depth) = number("--exhaustive") {
+        return explore(usize::try_from(depth).unwrap_or(usize::MAX));
+    }
     let worlds = number("--worlds").unwrap_or(1);
     let connections = u32::try_from(number("--connections").unwrap_or(24)).unwrap_or(u32::MAX);
     let first = number("--seed").unwrap_or(0);
@@ -34,6 +42,8 @@ fn main() -> ExitCode {
     let start = Instant::now();
     let mut bar = Bar { worlds, drawn: start };
     let mut tally = Tally::default();
+    let keeps_going = std::env::args().any(|arg| arg == "--keep-going");
+    let mut failures = 0_u64;
     for world in 0..worlds {
         let seed = first + world;
         let lived = sim::live(Rng::with_seed(seed), size, tracing, &mut |now, book| {
@@ -44,6 +54,10 @@ fn main() -> ExitCode {
         });
         match lived {
             Ok(one) => tally.add(&one),
+            Err(failure) if keeps_going => {
+                failures += 1;
+                println!("check {} failed in world {seed}", failure.check);
+            }
             Err(failure) => {
                 eprintln!();
                 println!(
@@ -60,7 +74,37 @@ fn main() -> ExitCode {
     }
     bar.end();
     summarize(&tally, start.elapsed());
+    if failures > 0 {
+        println!("failed        {failures} of {worlds} worlds");
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
+}
+
+/// All worlds of up to `depth` commands.
+fn explore(depth: usize) -> ExitCode {
+    let start = Instant::now();
+    let explored = exhaustive::explore(depth, &mut |done, so_far| {
+        let _ = write!(std::io::stderr(), "\r{done} of 9 pairs of links, {} worlds", so_far.worlds);
+    });
+    eprintln!();
+    match explored {
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+        Ok(summary) => {
+            print!("{summary}");
+            println!("peak memory   {}", peak_memory().unwrap_or_else(|| "unknown".into()));
+            println!("time taken    {:.1?}", start.elapsed());
+            let missing = summary.missing();
+            if missing.is_empty() {
+                return ExitCode::SUCCESS;
+            }
+            println!("rows of section 5 that no world met: {missing:?}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Progress, on stderr, ten times a second at most.

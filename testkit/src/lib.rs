@@ -5,8 +5,9 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::missing_panics_doc, clippy::unwrap_used)]
 
+pub mod exhaustive;
 pub mod kept;
 pub mod net;
-//pub mod sim;
+pub mod sim;
 #[cfg(feature = "deflate")]
 pub mod targets;

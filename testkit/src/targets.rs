@@ -11,7 +11,7 @@ pub mod seeds;
 pub mod seen;
 pub mod upgrade_request;
 pub mod upgrade_response;
-//pub mod world;
+pub mod world;
 
 mod head;
 mod input;
@@ -23,7 +23,7 @@ mod scribe;
 pub type Check = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("header", header::check),
     ("upgrade_request", upgrade_request::check),
     ("upgrade_response", upgrade_response::check),
@@ -32,5 +32,5 @@ pub const TARGETS: [(&str, Check); 8] = [
     ("deflate", deflate::check),
     ("against_reference", against_reference::check),
     ("against_tungstenite", against_tungstenite::check),
-    //    ("world", world::check),
+    ("world", world::check),
 ];

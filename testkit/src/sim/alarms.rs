@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use adjourn::{Cause, ConnectionId, Initiator, Phase, State, Timing, conn::InputKind};
+use adjourn::{State, Timing, conn::InputKind};
 
 use super::{
     book::{Book, after, answer_to, ensure, trace},
@@ -19,6 +19,8 @@ pub const SERVER: u32 = u32::MAX;
 pub enum Alarm {
     Stall,
     Heartbeat,
+    /// The end of a pause that lasts too long, or whose peer has left.
+    Pause,
     Close,
     Flush,
     Handshake,
@@ -54,11 +56,22 @@ impl Book {
                 .then(|| after(facts.since, self.config.linger_timeout.max(Duration::from_micros(1)))),
             Alarm::Heartbeat => {
                 let heartbeat = self.heartbeat(conn);
-                let interval = heartbeat.interval.filter(|_| state == State::Open && !facts.paused)?;
+                let interval = heartbeat
+                    .interval
+                    .filter(|_| state == State::Open && (!facts.paused || facts.discards))?;
                 Some(match facts.pinged {
                     None => after(facts.last_inbound, interval),
                     Some(pinged) => after(pinged, heartbeat.timeout.max(Duration::from_micros(1))),
                 })
+            }
+            Alarm::Pause => {
+                if state != State::Open || !facts.paused || facts.discards {
+                    return None;
+                }
+                let most = self.config.pause_timeout.map(|timeout| {
+                    after(after(facts.paused_since, timeout), self.close_timeout(conn, Timing::default()))
+                });
+                [most, facts.left].into_iter().flatten().min()
             }
             Alarm::Stall => {
                 let timeout = self.stall_timeout(conn).filter(|_| state == State::Open)?;
@@ -74,12 +87,24 @@ impl Book {
 
     /// The next turn would be at `wake`: was there something due before?
     pub fn check_wake(&mut self, wake: u64) {
+        let (mut later, mut early) = (Vec::new(), Vec::new());
         while let Some(&Reverse((at, conn, alarm))) = self.alarms.peek()
             && at < wake
         {
             self.alarms.pop();
             match self.due(conn, alarm) {
                 None => {}
+                // What was due again at once is due in the next millisecond.
+                Some(due) if due <= self.now && wake <= self.now + 1000 => {
+                    later.push(Reverse((at, conn, alarm)));
+                }
+                // What was told late may have been done before the book knew of it.
+                Some(due)
+                    if self.slop(conn, alarm) > 0
+                        && due.saturating_sub(self.slop(conn, alarm)) <= self.now + 1000 =>
+                {
+                    early.push((conn, alarm));
+                }
                 Some(due) if due.saturating_add(999) < wake => {
                     let text = format!("{alarm:?} is due at {due}, and nothing would happen before {wake}");
                     return self.fail("woken_for_every_deadline", conn, text);
@@ -87,13 +112,19 @@ impl Book {
                 Some(due) => self.set_alarm(due, conn, alarm),
             }
         }
+        self.alarms.extend(later);
+        for (conn, _) in early.into_iter().filter(|(_, alarm)| *alarm == Alarm::Flush) {
+            self.flush_budget_over(conn);
+        }
     }
 
-    /// The hub is about to look at its deadlines: what must it do? `queued` says how many bytes it has for one.
-    ///
-    /// Returns whether it must do anything.
-    pub fn ring(&mut self, queued: impl Fn(ConnectionId) -> usize) -> bool {
-        let mut fired = false;
+    /// What was due by now must have happened, unless the loop says by `next` that something is still due, or had to put
+    /// off what follows (`strict` is false).
+    pub fn ring(&mut self, next: Option<u64>, strict: bool) {
+        let done = next.is_none_or(|at| at > self.now);
+        // Of one connection, what was due besides is due in the next millisecond.
+        let all_done = strict && next.is_none_or(|at| at > self.now + 1000);
+        let mut later = Vec::new();
         while let Some(&Reverse((at, conn, alarm))) = self.alarms.peek()
             && at <= self.now
         {
@@ -101,97 +132,58 @@ impl Book {
             match self.due(conn, alarm) {
                 None => {}
                 Some(due) if due > self.now => self.set_alarm(due, conn, alarm),
-                Some(_) if self.is_overtaken(alarm) => fired = true,
-                Some(due) => {
-                    trace!(self, "#{conn} {alarm:?} was due at {due}");
-                    self.fire(conn, alarm, &queued);
-                    fired = true;
-                }
+                Some(due) if all_done || (done && self.is_silent(conn, alarm)) => self.fire(conn, alarm, due),
+                Some(_) => later.push(Reverse((at, conn, alarm))),
             }
         }
-        fired
+        self.alarms.extend(later);
     }
 
-    /// When deadlines and a hard sweep both go in slices, either may come first.
-    fn is_overtaken(&self, alarm: Alarm) -> bool {
-        self.sweeps_hard_in_slices() && !matches!(alarm, Alarm::Handshake | Alarm::Linger | Alarm::Shutdown)
+    /// Whether nothing but its consequences shows that it was done.
+    fn is_silent(&self, conn: u32, alarm: Alarm) -> bool {
+        alarm == Alarm::Pause || alarm == Alarm::Heartbeat && self.facts[conn as usize].pinged.is_none()
     }
 
-    pub fn sweeps_hard_in_slices(&self) -> bool {
-        self.phase == Phase::HardSweep && self.config.sweep_slice <= self.facts.len()
-    }
-
-    fn fire(&mut self, conn: u32, alarm: Alarm, queued: &impl Fn(ConnectionId) -> usize) {
+    fn fire(&mut self, conn: u32, alarm: Alarm, due: u64) {
         let now = self.now;
         if alarm == Alarm::Shutdown {
             let text = format!("the shutdown is not done at {now}");
             return self.fail("shutdown_ends_by_its_bound", None, text);
         }
+        trace!(self, "#{conn} {alarm:?} was due at {due}");
         self.touch(conn);
         match alarm {
-            Alarm::Shutdown => {}
-            Alarm::Handshake => {
-                self.cover(conn, InputKind::HandshakeTimeout);
-                self.failure_due.push(conn);
-            }
-            Alarm::Linger => {
-                self.cover(conn, InputKind::LingerEnd);
-                self.release_due.push(conn);
-            }
-            Alarm::Stall => {
-                self.cover(conn, InputKind::WriteStall);
-                self.abort(conn, Cause::WriteStall, Initiator::Local, Some(self.config.abort));
-            }
-            Alarm::Heartbeat => {
-                // What is due at once goes by the order of the rows in §3 backwards: a stalled one gets no Close.
-                if self.due(conn, Alarm::Stall).is_some_and(|due| due <= now) {
-                    return self.fire(conn, Alarm::Stall, queued);
-                }
-                let queued = self.of(conn).id.map_or(0, queued);
-                self.heartbeat_due(conn, queued);
-            }
-            Alarm::Close => self.close_timed_out(conn),
-            Alarm::Flush => {
-                if self.due(conn, Alarm::Close).is_some_and(|due| due <= now) {
-                    return self.fire(conn, Alarm::Close, queued);
-                }
-                self.cover(conn, InputKind::FlushBudget);
-                self.flush_budget_over(conn);
+            Alarm::Heartbeat if self.of(conn).pinged.is_none() => self.heart_beats(conn),
+            Alarm::Flush => self.flush_budget_over(conn),
+            Alarm::Pause => self.pause_ends(conn),
+            _ => {
+                let text = format!("{alarm:?} was due at {due}, in {:?}", self.state(conn));
+                self.fail("what_is_due_is_done", conn, text);
             }
         }
     }
 
-    pub fn close_timed_out(&mut self, conn: u32) {
-        self.cover(conn, InputKind::CloseTimeout);
-        let flushed = self.of(conn).close_done;
-        self.abort(conn, Cause::CloseTimeout { flushed }, Initiator::Local, Some(self.config.abort));
-    }
-
-    fn heartbeat_due(&mut self, conn: u32, queued: usize) {
+    /// A heartbeat's Ping is sent.
+    pub fn heart_beats(&mut self, conn: u32) {
+        trace!(self, "#{conn} heart beats");
+        // Deadlines go in slices: it may have been sent in an earlier turn, and nobody has told.
         let now = self.now;
-        if self.of(conn).pinged.is_none() {
-            self.cover(conn, InputKind::HeartbeatIdle);
-            // Its silence has filled the bucket of its control frames.
-            let facts = self.of(conn);
-            (facts.pinged, facts.bucket, facts.rested) = (Some(now), (0, 0), false);
-            self.busy(conn).pings_due += 1;
-            return self.set_heartbeat_alarm(conn);
-        }
-        if queued > 0 {
-            self.cover(conn, InputKind::HeartbeatTimeoutQueued);
-            return self.abort(conn, Cause::HeartbeatTimeout, Initiator::Local, Some(self.config.abort));
-        }
-        self.cover(conn, InputKind::HeartbeatTimeout);
-        // "Close 1011 if the backlog is empty, then abort": it has one turn.
-        let timing = Timing { close_timeout: Some(Duration::from_micros(1)), flush_budget: None };
-        self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, timing);
-        self.drop_inbound(conn, None);
+        let earliest = self.due(conn, Alarm::Heartbeat).unwrap_or(now).min(self.turn.began);
+        self.cover(conn, InputKind::HeartbeatIdle);
+        let facts = self.of(conn);
+        // Its silence has filled the bucket of its control frames.
+        (facts.pinged, facts.bucket, facts.rested) = (Some(now), (0, 0), false);
+        facts.slop = now - earliest;
+        self.busy(conn).pings_due += 1;
+        self.set_heartbeat_alarm(conn);
     }
 
-    fn flush_budget_over(&mut self, conn: u32) {
-        let close_begun = self.of(conn).close_begun;
+    /// What had not begun is dropped.
+    pub fn flush_budget_over(&mut self, conn: u32) {
+        self.check_probe(conn, Alarm::Flush);
+        self.cover(conn, InputKind::FlushBudget);
         let busy = self.busy(conn);
-        busy.pongs_dropped |= !close_begun;
+        busy.pongs_dropped = true;
         let Some(ending) = &mut busy.ending else { return };
         ending.flush_over = true;
         if std::mem::take(&mut ending.unanswered) {
@@ -202,12 +194,12 @@ impl Book {
 
     /// So many bytes are queued at the end of a turn.
     pub fn note_queue(&mut self, conn: u32, queued: usize) {
-        let now = self.now;
+        let (now, began) = (self.now, self.turn.began);
         let facts = self.of(conn);
         if queued == 0 {
             facts.behind = None;
-        } else if facts.behind.is_none() {
-            facts.behind = Some(now);
+        } else if facts.behind.is_none() && facts.failing.is_none() {
+            (facts.behind, facts.slop) = (Some(now), now - began);
             if let Some(at) = self.due(conn, Alarm::Stall) {
                 self.set_alarm(at, conn, Alarm::Stall);
             }
@@ -220,7 +212,8 @@ impl Book {
         let Some(busy) = &self.facts[conn as usize].busy else { return };
         let (pings, due) = (busy.pings, busy.pings_due);
         let open = state == Some(State::Open);
-        let answers = matches!(state, Some(State::Open | State::LocalClosing)) && !busy.pongs_dropped;
+        let dropped = busy.pongs_dropped || self.is_due(conn, Alarm::Flush);
+        let answers = matches!(state, Some(State::Open | State::LocalClosing)) && !dropped;
         let answered = busy.last_ping.is_none() || busy.last_ping == busy.last_pong;
         let text = format!("{:?} for {:?}", busy.last_pong, busy.last_ping);
         ensure!(self, conn, "pings_are_sent", !open || pings == due, "{pings} of {due}");

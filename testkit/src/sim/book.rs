@@ -17,8 +17,9 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    facts::{Busy, Ending, Expected, Facts, Own, SweepBook},
+    facts::{Busy, Ending, Expected, Facts, Own, SweepBook, Undo},
     frames::{ClientLimits, close_bytes},
+    observe::{End, TurnBook},
     shutdowns::ShutdownBook,
     tally::Tally,
 };
@@ -78,8 +79,20 @@ pub struct Book {
     pub phase: Phase,
     /// By how much turns began late, added up.
     pub late: u64,
-    /// When deadlines last expired in more than one slice.
-    pub sliced: u64,
+    pub turn: TurnBook,
+    /// When the first turn began after one that left nothing for the next: what is told late happened then at the earliest.
+    pub settled_at: u64,
+    /// What was read of this connection is being parsed.
+    pub feeding: Option<u32>,
+    /// The input of this connection has ended; replies may be written before that counts.
+    pub ended: Option<(u32, End)>,
+    /// The last thing the loop did was to write to this connection.
+    pub writing: Option<u32>,
+    /// Connections that began to close since the loop read the clock last, or whose deadline, which is kept here, was made
+    /// shorter.
+    pub unarmed: Vec<(u32, Option<u64>)>,
+    /// So many handshakes had to make room, as far as was known when somebody came.
+    pub evictions: u64,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
@@ -105,7 +118,13 @@ impl Book {
             shutdown: None,
             phase: Phase::Serving,
             late: 0,
-            sliced: u64::MAX,
+            turn: TurnBook::default(),
+            settled_at: 0,
+            feeding: None,
+            ended: None,
+            writing: None,
+            unarmed: Vec::new(),
+            evictions: 0,
             opens: 0,
             closes: 0,
             numbers: 0,
@@ -196,6 +215,7 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since, facts.last_inbound) = (Some(State::Connecting), now, now);
         self.handshakes.push(conn);
+        self.evictions += u64::from(self.is_overfull());
         let at = after(now, self.config.handshake_timeout);
         self.set_alarm(at, conn, Alarm::Handshake);
         self.touch(conn);
@@ -225,6 +245,7 @@ impl Book {
         let now = self.now;
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Refusing), now);
+        self.unarmed.push((conn, None));
         let at = after(now, self.config.linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
@@ -250,12 +271,20 @@ impl Book {
         timing: Timing,
     ) {
         let now = self.now;
+        if self.state(conn) == Some(State::Open) && state.is_closing() {
+            self.unarmed.push((conn, None));
+            self.unpaused(conn);
+        }
         let deadline = after(now, self.close_timeout(conn, timing));
         let flush_deadline = after(now, self.flush_budget(conn, timing));
         self.of(conn).state = Some(state);
+        let (lost_in, lost_in_bytes) = std::mem::take(&mut self.busy(conn).discarded);
         self.busy(conn).ending = Some(Ending {
             initiator,
             cause,
+            or_causes: Vec::new(),
+            slop: 0,
+            ended: None,
             sent: None,
             received: None,
             began: now,
@@ -263,10 +292,11 @@ impl Book {
             flush_deadline,
             flush_over: false,
             unanswered: false,
-            lost_in: 0,
-            lost_in_bytes: 0,
+            lost_in,
+            lost_in_bytes,
+            or_lost_in: (0, 0),
             taken_in: 0,
-            partial_in: 0,
+            partial_in: (0, 0),
             trailing: (0, 0),
             sweeps: Vec::new(),
             style: None,
@@ -309,6 +339,9 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Lingering), now);
         let half_closed = facts.eof;
+        if let Some(ending) = self.ending(conn) {
+            ending.ended.get_or_insert(now);
+        }
         self.close_due.push(conn);
         if half_closed {
             self.of(conn).state = Some(State::Closed);
@@ -325,6 +358,7 @@ impl Book {
         if self.state(conn) == Some(State::Open) {
             self.begin_ending(conn, State::Closed, initiator, cause, Timing::default());
         }
+        self.keep_undo(conn);
         self.drop_inbound(conn, None);
         self.of(conn).state = Some(State::Closed);
         if let Some(ending) = self.ending(conn) {
@@ -333,13 +367,46 @@ impl Book {
                 ending.cause = cause;
             }
         }
+        self.of(conn).must_abort = true;
         self.close_due.push(conn);
+    }
+
+    /// What was read may have been parsed before the abort, or not: the report will tell.
+    fn keep_undo(&mut self, conn: u32) {
+        let state = self.state(conn);
+        if state != Some(State::LocalClosing) || !self.of(conn).delayed || !self.is_end_next(conn) {
+            return;
+        }
+        let busy = self.busy(conn);
+        let undo = Undo {
+            state,
+            held: busy.held.clone(),
+            inbound: busy.inbound.clone(),
+            ending: busy.ending.clone(),
+        };
+        busy.undo = Some(Box::new(undo));
+    }
+
+    /// It was parsed.
+    pub fn undo_abort(&mut self, conn: u32) {
+        let busy = self.busy(conn);
+        let (Some(undo), Some(after)) = (busy.undo.take(), busy.ending.take()) else { return };
+        (busy.held, busy.inbound, busy.ending) = (undo.held, undo.inbound, undo.ending);
+        self.of(conn).state = undo.state;
+        self.settle(conn);
+        self.abort(conn, after.cause, after.initiator, after.style);
+        self.of(conn).must_abort = false;
+        if let Some(ending) = self.ending(conn) {
+            (ending.ended, ending.unsent, ending.sweeps) = (after.ended, after.unsent, after.sweeps);
+            ending.or_causes.extend(after.or_causes);
+        }
     }
 
     // What the application asks for.
 
     /// `send` was accepted; also a kick's message.
     pub fn called_send(&mut self, conn: u32, number: Option<u64>, length: usize) {
+        trace!(self, "#{conn} is sent {number:?} of {length} bytes");
         let busy = self.busy(conn);
         busy.queued.push_back((number, length as u64));
         busy.accepted += 1;
@@ -360,13 +427,17 @@ impl Book {
     pub fn shorten(&mut self, conn: u32, timing: Timing) {
         let Some(timeout) = timing.close_timeout else { return };
         let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
+        let known = self.unarmed.iter().any(|unarmed| unarmed.0 == conn);
         if let Some(ending) = self.ending(conn).filter(|ending| at < ending.deadline) {
-            ending.deadline = at;
+            let before = std::mem::replace(&mut ending.deadline, at);
             // The Close still needs its part of what is left.
             if ending.flush_deadline != u64::MAX {
                 ending.flush_deadline = ending.flush_deadline.min(half);
             }
             let flush = ending.flush_deadline;
+            if !known {
+                self.unarmed.push((conn, Some(before)));
+            }
             self.set_alarm(at, conn, Alarm::Close);
             self.set_alarm(flush, conn, Alarm::Flush);
         }
@@ -387,15 +458,23 @@ impl Book {
     }
 
     pub fn called_resume(&mut self, conn: u32) {
+        if self.state(conn) == Some(State::Open) && self.of(conn).discards {
+            return; // Too late.
+        }
+        if std::mem::take(&mut self.of(conn).paused) {
+            self.rest(conn);
+        }
+        self.unpaused(conn);
+        self.touch(conn);
+    }
+
+    /// Silence that we imposed is not the peer's.
+    pub fn rest(&mut self, conn: u32) {
         let now = self.now;
         let facts = self.of(conn);
-        if std::mem::take(&mut facts.paused) {
-            // Silence that we imposed is not the peer's.
-            facts.rested |= now > facts.last_inbound;
-            (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
-            self.set_heartbeat_alarm(conn);
-        }
-        self.touch(conn);
+        facts.rested |= now > facts.last_inbound;
+        (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
+        self.set_heartbeat_alarm(conn);
     }
 }
 
@@ -407,6 +486,17 @@ pub fn after(at: u64, by: Duration) -> u64 {
 /// How a Close is answered: by itself.
 pub fn answer_to(code: Option<u16>, reason: &str) -> CloseFrame {
     code.and_then(|code| CloseFrame::new(code, reason.to_owned()).ok()).unwrap_or(CloseFrame::EMPTY)
+}
+
+/// The frame that a payload on the wire is.
+pub fn frame_of(payload: &[u8]) -> CloseFrame {
+    match payload {
+        [high, low, reason @ ..] => {
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            CloseFrame::new(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
+        }
+        _ => CloseFrame::EMPTY,
+    }
 }
 
 /// The payload that a frame must have on the wire.

@@ -42,6 +42,13 @@ pub struct Facts {
     pub closed: bool,
     pub failed: bool,
     pub paused: bool,
+    /// Since when it has been paused, and when input is discarded at the latest because the peer has left.
+    pub paused_since: u64,
+    pub left: Option<u64>,
+    /// A pause has lasted too long: what comes is read, counted and not given.
+    pub discards: bool,
+    /// The socket has failed so; what can be read of it comes before that counts.
+    pub failing: Option<std::io::ErrorKind>,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,
@@ -52,10 +59,36 @@ pub struct Facts {
     pub eof: bool,
     /// When its last write began, it was not at its end.
     pub may_write: bool,
+    /// The next end of its side is an abort.
+    pub must_abort: bool,
+    /// What was read behind an HTTP head, of which nobody knows yet whether it is an upgrade.
+    pub read_in_head: bool,
+    /// What was read may be parsed later: it was paused, or a callback panicked.
+    pub delayed: bool,
+    /// A heartbeat's Ping was due when it was paused.
+    pub may_beat: bool,
+    /// The callback that paused it, by its number.
+    pub delayed_by: u64,
+    /// A FIN was read that counts only when the replies had their chance.
+    pub eof_read: bool,
+    /// It was judged or swept when that was so: nobody knows whether the FIN had counted.
+    pub eof_unsure: bool,
+    /// What the kernel held at an abort.
+    pub unsent: Option<u32>,
+    /// When it was last read, found drained, offered something.
+    pub tried_at: u64,
+    pub drained_at: u64,
+    pub offered_at: u64,
+    /// By how much what is due may be due earlier: the clock went on in the turn in which its time began.
+    pub slop: u64,
+    pub share: Share,
+    /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
+    pub owed: bool,
     /// It was aborted.
     pub aborted: bool,
     /// Accepted, answered, opened, or ended: when this part of its life began.
     pub since: u64,
+    pub opened_at: u64,
     /// Bytes that came while it lingered.
     pub discarded: u64,
     /// So many more, if the parser did not consume the frame that broke a rule.
@@ -78,6 +111,17 @@ pub struct Facts {
     pub busy: Option<Box<Busy>>,
 }
 
+/// What a connection has had of a turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Share {
+    pub turn: u64,
+    pub reads: u32,
+    pub probed: bool,
+    pub written: usize,
+    pub writes: usize,
+    pub drains: u32,
+}
+
 /// What only a connection has with which something is going on.
 #[derive(Debug, Default)]
 pub struct Busy {
@@ -91,8 +135,14 @@ pub struct Busy {
     pub handed: u64,
     pub handed_bytes: u64,
     pub inbound: ClientStream,
-    /// Read while paused.
-    pub held: Vec<u8>,
+    /// Read, and not known to be parsed.
+    pub held: VecDeque<u8>,
+    /// So much of it may have been parsed when the connection failed.
+    pub maybe_parsed: u64,
+    /// Messages and bytes that were discarded after a pause that lasted too long.
+    pub discarded: (u64, u64),
+    /// What it was before an abort, if a Close that was read may have been parsed by then.
+    pub undo: Option<Box<Undo>>,
     pub pings_due: u64,
     pub pings: u64,
     pub last_ping: Option<Vec<u8>>,
@@ -102,11 +152,26 @@ pub struct Busy {
     pub ending: Option<Ending>,
 }
 
-/// The facts of an ending.
+/// A connection before an abort.
 #[derive(Debug)]
+pub struct Undo {
+    pub state: Option<State>,
+    pub held: VecDeque<u8>,
+    pub inbound: ClientStream,
+    pub ending: Option<Ending>,
+}
+
+/// The facts of an ending.
+#[derive(Clone, Debug)]
 pub struct Ending {
     pub initiator: Initiator,
     pub cause: Cause,
+    /// What it may also be: several reasons came together.
+    pub or_causes: Vec<Cause>,
+    /// By how much it may have begun earlier.
+    pub slop: u64,
+    /// When its outcome was fixed.
+    pub ended: Option<u64>,
     pub sent: Option<Expected>,
     pub received: Option<(Option<u16>, String)>,
     pub began: u64,
@@ -117,9 +182,11 @@ pub struct Ending {
     pub unanswered: bool,
     pub lost_in: u64,
     pub lost_in_bytes: u64,
+    /// So many more messages and bytes, if they were held when it ended.
+    pub or_lost_in: (u64, u64),
     /// Payload of messages since the closing began.
     pub taken_in: u64,
-    pub partial_in: u64,
+    pub partial_in: (u64, u64),
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
     /// The abort style that was asked for; `None` is the book's ignorance.

@@ -244,7 +244,7 @@ pub enum Found {
 }
 
 /// The bytes of a client behind its request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientStream {
     head: Vec<u8>,
     frame: Option<ClientFrame>,
@@ -256,7 +256,7 @@ pub struct ClientStream {
     since_frame: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct ClientFrame {
     fin: bool,
     opcode: u8,

@@ -3,27 +3,35 @@
 use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::InputKind};
 
 use super::{
+    alarms::Alarm,
     book::{Book, answer_to, ensure, trace},
     facts::{Expected, Given},
     frames::{Breach, Found},
 };
 
 impl Book {
-    /// Bytes are handed to the hub. Returns how many of them belong to the request's head.
-    pub fn read(&mut self, conn: u32, bytes: &[u8]) -> usize {
+    /// The loop has read these bytes.
+    pub fn read(&mut self, conn: u32, bytes: &[u8]) {
+        trace!(self, "#{conn} is read: {} bytes", bytes.len());
         let now = self.now;
         self.touch(conn);
+        self.turn.bytes += bytes.len();
+        // A Ping may have been queued by now, in a slice of which nobody has told.
+        let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         let facts = self.of(conn);
+        facts.may_beat |= beats;
         facts.last_inbound = now;
         facts.rested = false;
         facts.spoke = true;
+        facts.delayed = facts.delayed && facts.paused && facts.state == Some(State::Open);
         if facts.pinged.take().is_some() {
             self.set_heartbeat_alarm(conn);
         }
         let facts = self.of(conn);
         if facts.head_done {
-            return 0;
+            return self.hold(conn, bytes);
         }
+        let mut head = bytes.len();
         for (at, byte) in bytes.iter().enumerate() {
             facts.head_matched = match (facts.head_matched, byte) {
                 (0 | 2, b'\r') | (1 | 3, b'\n') => facts.head_matched + 1,
@@ -32,14 +40,35 @@ impl Book {
             };
             if facts.head_matched == 4 {
                 facts.head_done = true;
-                return at + 1;
+                head = at + 1;
+                break;
             }
         }
-        bytes.len()
+        facts.read_in_head = true;
+        self.hold(conn, &bytes[head..]);
     }
 
-    /// The hub has given a message, a Ping or a Pong for the bytes that begin here: takes from them what it was.
-    pub fn fed(&mut self, conn: u32, bytes: &mut &[u8], given: Given<'_>) {
+    fn hold(&mut self, conn: u32, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.busy(conn).held.extend(bytes);
+        }
+        self.feeding = Some(conn);
+    }
+
+    /// The application is given a message, a Ping or a Pong: it must be the next one of what was read.
+    pub fn fed(&mut self, conn: u32, given: Given<'_>) {
+        self.feeding = Some(conn);
+        self.of(conn).delayed = false;
+        let mut held = std::mem::take(&mut self.busy(conn).held);
+        let mut rest = &*held.make_contiguous();
+        let before = rest.len();
+        self.match_next(conn, &mut rest, given);
+        let used = before - rest.len();
+        held.drain(..used);
+        self.busy(conn).held = held;
+    }
+
+    fn match_next(&mut self, conn: u32, bytes: &mut &[u8], given: Given<'_>) {
         while let Some(found) = self.pull(conn, bytes) {
             match (&found, given) {
                 (Found::Message { text, payload }, _) if self.is_discarded(conn, payload.len()) => {
@@ -83,39 +112,65 @@ impl Book {
         self.fail("nothing_but_what_was_sent", conn, format!("{given:?} was given for nothing"));
     }
 
-    /// The hub gives nothing more for the bytes that begin here.
-    pub fn fed_up(&mut self, conn: u32, mut bytes: &[u8], hub: Option<State>) {
+    /// What was read has been parsed, and nothing more is given for it.
+    pub fn settle(&mut self, conn: u32) {
+        let state = self.state(conn);
+        let facts = self.of(conn);
+        let Some(busy) = facts.busy.as_mut().filter(|busy| !busy.held.is_empty()) else { return };
+        if state == Some(State::Connecting) || (state == Some(State::Open) && facts.paused && !facts.discards)
+        {
+            return;
+        }
+        let mut held = std::mem::take(&mut busy.held);
+        facts.delayed = false;
+        // How much of what is behind a bad request counts as part of it, is the scanner's business.
+        if std::mem::take(&mut facts.read_in_head) && state == Some(State::Refusing) {
+            return;
+        }
+        self.fed_up(conn, held.make_contiguous());
+    }
+
+    fn fed_up(&mut self, conn: u32, mut bytes: &[u8]) {
         while !bytes.is_empty() {
+            let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
             match self.state(conn) {
-                Some(State::Open) if self.of(conn).paused => {
-                    return self.busy(conn).held.extend_from_slice(bytes);
-                }
                 Some(State::Open | State::LocalClosing) => {}
                 Some(State::RemoteClosing | State::Failing) => {
+                    let n = bytes.len() as u64;
+                    let parsed = std::mem::take(&mut self.busy(conn).maybe_parsed);
                     if let Some(ending) = self.ending(conn) {
-                        ending.trailing.0 += bytes.len() as u64;
-                        ending.trailing.1 += bytes.len() as u64;
+                        ending.trailing.0 += n.saturating_sub(parsed);
+                        ending.trailing.1 += n;
                     }
                     return;
                 }
-                _ => return self.discarded(conn, bytes.len()),
+                _ => {
+                    // It may have been parsed before our Close was flushed.
+                    let n = bytes.len() as u64;
+                    if let Some(ending) = self.ending(conn)
+                        && ending.or_causes.contains(&Cause::Crossed)
+                    {
+                        ending.trailing.1 += n;
+                    }
+                    return self.discarded(conn, bytes.len());
+                }
             }
             match self.pull(conn, &mut bytes) {
-                None => break,
+                None => return,
                 Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len()) => {}
                 Some(Found::Close(code, reason)) => self.peer_closed(conn, code, reason),
                 Some(Found::Breach(breach)) => self.peer_broke(conn, breach),
                 Some(Found::Ping(_) | Found::Pong(_)) if !self.is_within_rate(conn) => {
                     self.peer_broke(conn, Breach::Flood);
                 }
+                Some(Found::Ping(payload)) if discards => self.busy(conn).last_ping = Some(payload),
+                Some(Found::Pong(_)) if discards => {}
                 Some(found) => {
-                    return self.fail("all_that_was_sent_is_given", conn, format!("{found:?} was not"));
+                    let text = format!("{:?}: {found:?} was not", self.turn);
+                    return self.fail("all_that_was_sent_is_given", conn, text);
                 }
             }
         }
-        let (state, parsing) = (self.state(conn), matches!(self.state(conn), Some(State::Open)));
-        let failed = parsing && hub == Some(State::Failing);
-        ensure!(self, conn, "nothing_else_breaks_a_rule", !failed, "{hub:?} in {state:?}");
     }
 
     /// Whether one more Ping or Pong is within the rate; if so, counts it.
@@ -156,6 +211,11 @@ impl Book {
     /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it.
     pub fn is_discarded(&mut self, conn: u32, len: usize) -> bool {
         let (paused, state) = (self.of(conn).paused, self.state(conn));
+        if state == Some(State::Open) && self.of(conn).discards {
+            let discarded = &mut self.busy(conn).discarded;
+            *discarded = (discarded.0 + 1, discarded.1 + len as u64);
+            return true;
+        }
         let (most, policy) = (self.config.closing_bytes, self.config.closing_data);
         let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
             return false;
@@ -243,35 +303,52 @@ impl Book {
     /// What was received and will not be delivered: a message that is not whole, and what was held back.
     pub fn drop_inbound(&mut self, conn: u32, breach: Option<Breach>) {
         let (limits, breached) = (self.limits(conn), breach.is_some());
+        let feeding = self.feeding == Some(conn);
+        let may_hold = self.may_hold();
         let busy = self.busy(conn);
-        let held = std::mem::take(&mut busy.held);
-        let (mut rest, mut messages, mut bytes) = (held.as_slice(), 0, 0);
-        loop {
-            match busy.inbound.pull(&mut rest, limits) {
-                Some(Found::Message { payload, .. }) => {
-                    (messages, bytes) = (messages + 1, bytes + payload.len());
+        let parsed = busy.inbound.partial();
+        let (mut messages, mut bytes) = (0, 0);
+        let mut or_lost = (0, 0);
+        if feeding && may_hold {
+            let (mut rest, mut inbound) = (&*busy.held.make_contiguous(), busy.inbound.clone());
+            while let Some(Found::Message { .. } | Found::Ping(_) | Found::Pong(_)) = {
+                let found = inbound.pull(&mut rest, limits);
+                if let Some(Found::Message { payload, .. }) = &found {
+                    or_lost = (or_lost.0 + 1, or_lost.1 + payload.len() as u64);
                 }
-                Some(Found::Ping(_) | Found::Pong(_)) => {}
-                Some(Found::Close(..) | Found::Breach(_)) | None => break,
+                found
+            } {}
+        }
+        if feeding {
+            // What is being parsed is not held back; but whether the last part of it was parsed nobody knows.
+            let all = busy.inbound.pull(&mut &*busy.held.make_contiguous(), limits).is_none();
+            busy.maybe_parsed = if all { busy.held.len() as u64 } else { 0 };
+        } else {
+            let mut held = std::mem::take(&mut busy.held);
+            let mut rest = &*held.make_contiguous();
+            loop {
+                match busy.inbound.pull(&mut rest, limits) {
+                    Some(Found::Message { payload, .. }) => {
+                        (messages, bytes) = (messages + 1, bytes + payload.len());
+                    }
+                    Some(Found::Ping(_) | Found::Pong(_)) => {}
+                    Some(Found::Close(..) | Found::Breach(_)) | None => break,
+                }
             }
         }
         let inbound = std::mem::take(&mut busy.inbound);
         let undecided = if breached { inbound.since_frame() } else { 0 };
+        let partial = inbound.partial();
         if let Some(ending) = &mut busy.ending {
+            ending.or_lost_in = or_lost;
             ending.lost_in += messages;
             ending.lost_in_bytes += bytes as u64;
-            ending.partial_in += inbound.partial();
+            ending.partial_in.0 += if feeding { parsed.min(partial) } else { partial };
+            ending.partial_in.1 += parsed.max(partial);
             // Where exactly a breach is noticed is the parser's business.
             ending.trailing.1 += undecided;
         }
         self.of(conn).undecided = undecided;
-    }
-
-    /// Takes what was held back, as the hub does.
-    pub fn take_held(&mut self, conn: u32) {
-        if let Some(busy) = &mut self.of(conn).busy {
-            busy.held = Vec::new();
-        }
     }
 
     // What the transport brings besides.

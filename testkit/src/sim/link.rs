@@ -93,7 +93,9 @@ pub struct Link {
     /// How long bytes travel, in microseconds.
     pub latency: u32,
     /// The server was told that there is no room, and not that there is again.
-    pub hungry: bool,
+    hungry: bool,
+    /// The server has said that it wants to be told.
+    awaited: bool,
     /// The peer has closed its socket: what arrives there is answered with RST.
     pub peer_gone: bool,
     /// The server has closed its socket.
@@ -113,6 +115,7 @@ impl Link {
             capacity,
             latency,
             hungry: false,
+            awaited: false,
             peer_gone: false,
             server_gone: false,
             dead: false,
@@ -132,6 +135,11 @@ impl Link {
         if self.dead || self.up.fin_arrived() { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
+    /// The error that the socket has failed with. It is told once.
+    pub fn take_error(&mut self) -> Option<io::ErrorKind> {
+        self.error.take()
+    }
+
     /// How much the server may write, `offered` bytes at most. Zero is `WouldBlock`.
     pub fn room(&mut self, offered: usize) -> io::Result<usize> {
         if self.dead {
@@ -142,10 +150,20 @@ impl Link {
         Ok(free.min(offered))
     }
 
-    /// Whether the server's socket has become writable again: a third of the buffer is free.
+    /// The server wants to be told when there is room.
+    pub fn await_writable(&mut self) {
+        self.awaited = true;
+    }
+
+    /// The server will be told when there is room.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited && self.hungry
+    }
+
+    /// Whether the server's socket has become writable again, and it wants to know: a third of the buffer is free.
     pub fn feeds(&mut self) -> bool {
         let enough = self.down.used() * 3 <= self.capacity as usize * 2;
-        enough && std::mem::take(&mut self.hungry)
+        enough && self.awaited && std::mem::take(&mut self.hungry)
     }
 
     /// An RST of the peer has arrived at the server, or another error. `all`: what was not read is gone as well.

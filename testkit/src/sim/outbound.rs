@@ -1,29 +1,25 @@
 //! The book's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
 
-use adjourn::{Abort, Cause, Initiator, Phase, State, conn::InputKind};
+use adjourn::{Abort, Cause, Phase, State, conn::InputKind};
 
 use super::{
     alarms::Alarm,
-    book::{Book, after, ensure, payload_of, trace},
+    book::{Book, after, ensure, frame_of, payload_of, trace},
     facts::Expected,
     frames::{CLOSE, PONG, Seen},
 };
 
 impl Book {
-    /// The hub is about to write.
-    pub fn will_write(&mut self, conn: u32) {
-        self.touch(conn);
-        let state = self.state(conn);
-        let may = matches!(
-            state,
-            Some(State::Open | State::LocalClosing | State::RemoteClosing | State::Failing | State::Refusing)
-        );
-        self.of(conn).may_write = may;
-    }
-
     /// The link took these bytes.
     pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
         let now = self.now;
+        self.turn.bytes += bytes.len();
+        let share = self.share(conn);
+        share.written += bytes.len();
+        share.writes += 1;
+        let written = share.written;
+        let most = self.config.write_bytes_per_turn.max(1) * self.shares(conn) as usize;
+        ensure!(self, conn, "writes_are_shared", written <= most, "{written} of {most}");
         let facts = self.of(conn);
         facts.progress = now;
         let may = facts.may_write;
@@ -38,14 +34,16 @@ impl Book {
     }
 
     pub fn saw(&mut self, conn: u32, seen: Seen) {
-        if !matches!(seen, Seen::Begun(_)) {
+        if !matches!(seen, Seen::Begun(8..)) {
             trace!(self, "#{conn} writes {seen:?}");
         }
         let opened = self.of(conn).opened;
         match seen {
             Seen::Answer(status) => {
                 let refused = self.state(conn) == Some(State::Refusing);
-                let right = (status == 101) == opened && (status == 101) != refused;
+                // Its event may be for the next turn, when this one has called as many callbacks as it may.
+                let untold = status != 101 && self.state(conn) == Some(State::Connecting) && self.may_hold();
+                let right = (status == 101) == opened && (status == 101) != refused || untold;
                 ensure!(self, conn, "the_answer_fits", right, "{status} in {:?}", self.state(conn));
             }
             Seen::Begun(opcode) => {
@@ -60,7 +58,19 @@ impl Book {
                 }
             }
             Seen::Data { length, number } => self.handed(conn, length, number),
-            Seen::Ping => self.busy(conn).pings += 1,
+            Seen::Ping => {
+                let busy = self.busy(conn);
+                busy.pings += 1;
+                let more = busy.pings > busy.pings_due;
+                let may_beat = self.of(conn).may_beat;
+                let due = self.due(conn, Alarm::Heartbeat).is_some_and(|due| due <= self.now);
+                if more && (due || !may_beat && self.is_due(conn, Alarm::Heartbeat)) {
+                    self.heart_beats(conn);
+                } else if more && may_beat {
+                    self.of(conn).may_beat = false;
+                    self.busy(conn).pings_due += 1;
+                }
+            }
             Seen::Pong(payload) => self.busy(conn).last_pong = Some(payload),
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
@@ -102,6 +112,13 @@ impl Book {
     }
 
     pub fn close_flushed(&mut self, conn: u32, payload: &[u8]) {
+        if self.state(conn) == Some(State::Open) {
+            self.explain_close(conn, &frame_of(payload));
+        }
+        let unanswered = self.ending_of(conn).is_some_and(|ending| ending.unanswered);
+        if unanswered && self.is_due(conn, Alarm::Flush) {
+            self.flush_budget_over(conn);
+        }
         self.of(conn).close_done = true;
         self.cover(conn, InputKind::Flushed);
         let expected = self.ending(conn).and_then(|ending| ending.sent.clone());
@@ -113,7 +130,14 @@ impl Book {
         ensure!(self, conn, "the_close_that_was_meant", right, "{payload:?} instead of {expected:?}");
         match self.state(conn) {
             Some(State::RemoteClosing | State::Failing) => self.finish(conn),
-            Some(State::LocalClosing) => {}
+            Some(State::LocalClosing) => {
+                // The peer's may have been parsed before.
+                if self.of(conn).delayed
+                    && let Some(ending) = self.ending(conn)
+                {
+                    ending.or_causes.push(Cause::Crossed);
+                }
+            }
             state => self.fail("the_close_that_was_meant", conn, format!("a Close in {state:?}")),
         }
     }
@@ -129,6 +153,7 @@ impl Book {
 
     /// FIN is sent: behind whole frames, and behind a Close or an HTTP answer.
     pub fn sent_fin(&mut self, conn: u32) {
+        self.touch(conn);
         if self.state(conn) == Some(State::Refusing) {
             self.cover(conn, InputKind::Flushed);
             self.of(conn).state = Some(State::Lingering);
@@ -143,22 +168,15 @@ impl Book {
     }
 
     /// The hub wants the connection aborted in this style.
-    pub fn aborted(&mut self, conn: u32, style: Abort, unsent: Option<u32>) {
-        let state = self.state(conn);
-        let now = self.now;
-        // A deadline that was over when it was set is due in this turn or in the next.
-        let over = self.ending_of(conn).is_some_and(|ending| ending.deadline <= now + 1);
-        let either = self.sweeps_hard_in_slices() || (over && self.phase == Phase::HardSweep);
-        if over && !either && state.is_some_and(State::is_closing) {
-            self.close_timed_out(conn);
-        } else if state != Some(State::Closed) {
-            let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);
-            ensure!(self, conn, "abort_has_a_reason", hard, "in {state:?}, {:?}", self.phase);
-            self.cover(conn, InputKind::HardSweep);
-            let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
-            let asked = asked.or(Some(self.config.abort)).filter(|_| !either);
-            self.abort(conn, Cause::ShutdownHard, Initiator::Local, asked);
+    pub fn aborted(&mut self, conn: u32, style: Abort) {
+        if !self.of(conn).must_abort {
+            self.explain_abort(conn);
         }
+        let (unsent, now) = (self.of(conn).unsent.take(), self.now);
+        if let Some(ending) = self.ending(conn) {
+            ending.ended = Some(now);
+        }
+        self.of(conn).must_abort = false;
         let asked = self.ending_of(conn).and_then(|ending| ending.style);
         let cut = !self.facts[conn as usize].wire.at_boundary();
         match asked {
@@ -182,7 +200,7 @@ impl Book {
         self.cover(conn, InputKind::AbortedByFin);
         let now = self.now;
         let facts = self.of(conn);
-        if facts.eof {
+        if facts.eof && !facts.eof_unsure {
             return self.release_due.push(conn);
         }
         (facts.state, facts.since) = (Some(State::Lingering), now);

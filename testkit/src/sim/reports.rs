@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
-    Cause, CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, LameDuckPolicy, Phase, State, Stats,
-    Timing, conn::InputKind,
+    CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Kind, Message, Phase, State, Stats,
+    conn::InputKind,
 };
 
 use super::{
+    alarms::Alarm,
     book::{Book, ensure, trace},
-    facts::Expected,
+    facts::{Expected, Given},
     shutdowns::ShutdownBook,
 };
 
@@ -30,8 +31,13 @@ impl Book {
         } else {
             trace!(self, "{conn:?} event {event:?}");
         }
+        self.turn.callbacks += 1;
+        self.take_end(None);
         let Some(conn) = conn else { return self.server_event(event) };
         self.touch(conn);
+        if let Some(given) = given(event) {
+            self.fed(conn, given);
+        }
         let facts = self.of(conn);
         let (opened, closing, closed) = (facts.opened, facts.closing, facts.closed);
         ensure!(self, conn, "nothing_after_close", !closed, "{event:?}");
@@ -49,6 +55,10 @@ impl Book {
             }
             Event::Close { closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
+                self.share(conn).drains += 1;
+                self.of(conn).owed = false;
+                let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
+                ensure!(self, conn, "one_drain_per_turn", drains <= most, "{drains}");
                 // Until it has answered the peer's Close, the application may send.
                 let manual = self.ending_of(conn).is_some_and(|ending| ending.received.is_some());
                 ensure!(self, conn, "no_drain_behind_closing", !closing || manual, "after Closing");
@@ -62,7 +72,10 @@ impl Book {
             Event::HandshakeFailed { peer, cause, .. } => {
                 self.handshake_failed(Self::at_address(*peer), *cause);
             }
-            Event::SweepDone { sweep, report } => self.sweep_done(sweep.as_u32(), report),
+            Event::SweepDone { sweep, report } => {
+                self.check_sweeps();
+                self.sweep_done(sweep.as_u32(), report);
+            }
             Event::Phase { phase, stats } => self.phase_begins(*phase, *stats),
             _ => {}
         }
@@ -79,13 +92,14 @@ impl Book {
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
-        (facts.opened, facts.id) = (true, Some(id));
+        (facts.opened, facts.id, facts.opened_at) = (true, Some(id), now);
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
     }
 
     pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeCause) {
         trace!(self, "#{conn} HandshakeFailed({cause:?})");
+        self.catch_up(conn);
         self.touch(conn);
         self.tally.failed_handshake(cause);
         let facts = self.of(conn);
@@ -103,7 +117,9 @@ impl Book {
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
             HandshakeCause::Timeout => {
-                let due = self.failure_due.contains(&conn);
+                self.cover(conn, InputKind::HandshakeTimeout);
+                self.check_probe(conn, Alarm::Handshake);
+                let due = self.is_due(conn, Alarm::Handshake);
                 ensure!(self, conn, "handshake_timeout", connecting && due, "{text}");
                 self.begin_refusing(conn);
             }
@@ -134,6 +150,13 @@ impl Book {
                 }
                 self.begin_refusing(conn);
             }
+            HandshakeCause::ShuttingDown if state.is_none() => {
+                let right = self.phase >= Phase::SoftSweep;
+                ensure!(self, conn, "cut_without_a_byte", right, "{text}, {:?}", self.phase);
+                if let Some(shutdown) = &mut self.shutdown {
+                    shutdown.cut_handshakes += 1;
+                }
+            }
             HandshakeCause::ShuttingDown => {
                 let hard = self.phase == Phase::HardSweep;
                 self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });
@@ -149,7 +172,8 @@ impl Book {
             HandshakeCause::TooManyConnections => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
-                let many = half_open > limit || self.is_overfull();
+                let many = half_open > limit || self.is_overfull() || self.evictions > 0;
+                self.evictions = self.evictions.saturating_sub(1);
                 let right = many && self.handshakes.first() == Some(&conn);
                 ensure!(self, conn, "the_oldest_handshake_goes", right, "{text}, {half_open} of {limit}");
                 self.of(conn).state = Some(State::Closed);
@@ -160,20 +184,8 @@ impl Book {
     }
 
     pub fn closing(&mut self, conn: u32, initiator: Initiator, frame: &CloseFrame) {
-        // Sweeps choose the moment; so here, and only here, the hub is believed.
-        if initiator == Initiator::Local {
-            match self.state(conn) {
-                Some(State::Open) => {
-                    if self.sweeps_hard_in_slices() && frame.code() == Some(1011) {
-                        self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, Timing::default());
-                    }
-                    self.swept(conn, frame);
-                    self.forget_flush_budget_of_a_slice(conn);
-                }
-                // By one sweep closed and by the next terminated, before the first was heard of.
-                Some(State::Closed) => self.swept_and_terminated(conn, frame),
-                _ => {}
-            }
+        if self.ending_of(conn).is_none_or(|ending| ending.sent.is_none() && ending.received.is_none()) {
+            self.explain_close(conn, frame);
         }
         let facts = &self.facts[conn as usize];
         let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
@@ -216,4 +228,18 @@ impl Book {
             }
         }
     }
+}
+
+/// What of the peer's bytes the application is given by an event.
+fn given<'a>(event: &'a Event<'_>) -> Option<Given<'a>> {
+    Some(match event {
+        Event::Message { message, closing, .. } => Given::Message {
+            text: Message::kind(message) == Kind::Text,
+            payload: message.as_bytes(),
+            closing: *closing,
+        },
+        Event::Ping { payload, .. } => Given::Ping(payload),
+        Event::Pong { payload, .. } => Given::Pong(payload),
+        _ => return None,
+    })
 }

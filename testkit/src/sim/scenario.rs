@@ -22,6 +22,50 @@ pub struct Size {
     pub pace: Option<Pace>,
 }
 
+/// How the loop's thread and its application behave in a world.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manner {
+    /// By how many milliseconds a turn may begin late.
+    pub late: u64,
+    /// How many of a hundred callbacks take their time, and how many milliseconds at most.
+    pub slow: u8,
+    pub slow_ms: u64,
+    /// How many of a thousand callbacks panic; whoever runs the loop catches that and goes on.
+    pub panics: u16,
+    /// It sends so often on `Drain`, as one streams.
+    pub refills: u32,
+    /// Every event is answered with commands.
+    pub hostile: bool,
+}
+
+/// Draws how the loop's thread and its application behave. Half of the worlds are in good order.
+pub fn manner(rng: &mut Rng, size: Size) -> Manner {
+    let mut manner = Manner::default();
+    if size.crowd {
+        return manner;
+    }
+    if rng.bool() {
+        manner.late = rng.u64(1..40);
+    }
+    if rng.bool() {
+        return manner;
+    }
+    if rng.u8(..3) == 0 {
+        manner.late = rng.u64(40..5000);
+    }
+    if rng.u8(..3) == 0 {
+        (manner.slow, manner.slow_ms) = (rng.u8(1..20), rng.u64(1..400));
+    }
+    if rng.u8(..4) == 0 {
+        manner.panics = rng.u16(1..100);
+    }
+    if rng.u8(..3) == 0 {
+        manner.refills = rng.u32(1..60);
+    }
+    manner.hostile = rng.u8(..4) == 0;
+    manner
+}
+
 /// A fuzzer's bytes as a little world and its choices.
 pub fn of_bytes(bytes: &[u8]) -> (Size, Rng) {
     let (size, choices) = bytes.split_first().unwrap_or((&0, &[]));
@@ -70,6 +114,15 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     if rng.u8(..6) == 0 {
         config.max_connections = rng.usize(1..(size.connections as usize + 2));
     }
+    if rng.u8(..3) == 0 {
+        config.write_bytes_per_turn = rng.usize(1..20_000);
+    }
+    if rng.u8(..4) == 0 {
+        config.turn_bytes = rng.usize(1..100_000);
+    }
+    if rng.u8(..4) == 0 {
+        config.turn_callbacks = rng.u32(1..50);
+    }
     // Drawn beside the rest, so that a seed stays the world that it was.
     let mut beside = rng.beside();
     if beside.u8(..6) == 0 {
@@ -77,6 +130,9 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     }
     if beside.u8(..6) == 0 {
         config.control_rate = Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
+    }
+    if beside.u8(..4) == 0 {
+        config.pause_timeout = Some(Duration::from_micros(beside.u64(..3_000_000)));
     }
     config
 }

@@ -26,6 +26,8 @@ pub struct ShutdownBook {
     /// When it must be done.
     pub bound: u64,
     pub done: bool,
+    /// When it was done at the earliest.
+    pub done_after: u64,
     /// A second one, an escalation or an abort came.
     pub cut: bool,
     pub phases: Vec<(Phase, u64)>,
@@ -69,18 +71,6 @@ impl Book {
         }
     }
 
-    /// A budget of nothing may be over already, by the next slice of the turn's deadlines.
-    pub fn forget_flush_budget_of_a_slice(&mut self, conn: u32) {
-        let now = self.now;
-        if self.sliced == now
-            && let Some(ending) =
-                self.busy(conn).ending.as_mut().filter(|ending| ending.flush_deadline <= now)
-        {
-            ending.flush_deadline = u64::MAX;
-            self.busy(conn).pongs_dropped = true;
-        }
-    }
-
     pub fn swept_and_terminated(&mut self, conn: u32, frame: &CloseFrame) {
         let now = self.now;
         let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
@@ -117,7 +107,7 @@ impl Book {
         }
         ended.sort_unstable();
         for (sweep, terminates, began, conn) in ended {
-            let opened = self.of(conn).since;
+            let opened = self.of(conn).opened_at;
             ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
             if terminates {
                 self.cover(conn, InputKind::Terminate);
@@ -149,7 +139,7 @@ impl Book {
             // It may have run out of time in the same turn.
             let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
             let over = ending.is_some_and(|ending| ending.deadline <= now + 1);
-            conn % of == rest && meant && facts.since < began && !over
+            conn % of == rest && meant && facts.since < began && !over && !self.may_be_judged(*conn)
         });
         let missed = missed.map(|(_, conn)| conn);
         ensure!(self, missed, "sweeps_miss_nobody", missed.is_none(), "sweep {id}");
@@ -179,6 +169,7 @@ impl Book {
             late: self.late,
             bound,
             done: false,
+            done_after: 0,
             cut: false,
             phases: Vec::new(),
             live: self.opens - self.closes,
@@ -221,20 +212,22 @@ impl Book {
             ensure!(self, None, "every_sweep_before_done", open.is_empty(), "sweeps {open:?} are not done");
             let empty = stats == Stats::default();
             ensure!(self, None, "nobody_left_when_done", empty, "{stats:?}");
+            let after = self.settled_at.min(self.turn.began);
             if let Some(shutdown) = &mut self.shutdown {
-                shutdown.done = true;
+                (shutdown.done, shutdown.done_after) = (true, after);
             }
         }
     }
 
     /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
     pub fn check_soft_sweep(&mut self) {
-        let missed = self.facts.iter().position(|facts| match facts.state {
-            Some(State::Open) => true,
+        let mut all = self.facts.iter().zip(0_u32..);
+        let missed = all.find(|(facts, conn)| match facts.state {
+            Some(State::Open) => !self.may_be_judged(*conn),
             Some(State::Connecting) => !facts.spoke,
             _ => false,
         });
-        let missed = missed.and_then(|conn| u32::try_from(conn).ok());
+        let missed = missed.map(|(_, conn)| conn);
         let state = missed.and_then(|conn| self.state(conn));
         ensure!(self, missed, "soft_sweep_misses_nobody", missed.is_none(), "{state:?}");
     }
@@ -263,7 +256,8 @@ impl Book {
             && report.slowest.is_sorted_by(|a, b| a.close_phase >= b.close_phase)
             && report.slowest.first().is_none_or(|slow| slow.close_phase == shutdown.longest);
         let done = shutdown.phases.last().map_or(self.now, |(_, at)| *at);
-        let took = report.took == Duration::from_micros(done - shutdown.asked);
+        let since = |at: u64| Duration::from_micros(at.saturating_sub(shutdown.asked));
+        let took = (since(shutdown.done_after)..=since(done)).contains(&report.took);
         let cut = report.escalated_by.is_none() || shutdown.cut;
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;

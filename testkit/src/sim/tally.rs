@@ -113,9 +113,7 @@ pub fn rows_with_an_effect() -> Vec<(State, InputKind)> {
 /// state itself, nobody connects, no invariant is broken, and no pause lasts too long.
 fn can_happen((state, input): (State, InputKind)) -> bool {
     match input {
-        InputKind::ConnectFailed | InputKind::Internal | InputKind::PeerLeftPaused | InputKind::PauseEnd => {
-            false
-        }
+        InputKind::ConnectFailed | InputKind::Internal => false,
         InputKind::Terminate => state != State::Refusing,
         InputKind::PeerCloseAfterFlush | InputKind::ViolationAfterFlush => state != State::Open,
         _ => true,

@@ -1,96 +1,40 @@
-//! A world: one hub, its driver, links, peers and a clock, all from one seed.
-//!
-//! The driver does what `server.rs` does, turn by turn: edge-triggered reads and writes, then deadlines, then whatever
-//! is left to deliver and to do. Nothing else of the crate's server is here, and no socket, thread or real time.
+//! A world: a loop, which is the crate's own driver over links for sockets, its application, and the world outside; all
+//! from one seed.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    panic::{AssertUnwindSafe, catch_unwind},
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    rc::Rc,
     time::Duration,
 };
 
-use adjourn::{Phase, Time, hub::Hub};
-
-use super::{
-    app::App,
-    book::{Book, Failure, ensure},
-    chance::Rng,
-    link::Link,
-    peer::{Doing, Peer, Reading},
-    scenario::{self, Size},
-    tally::Tally,
+use adjourn::{
+    Client, Clients, Phase, State,
+    hub::{Driver, Readiness},
 };
 
-/// What is on the agenda.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Item {
-    /// A peer connects.
-    Connect(u32),
-    /// Bytes arrive at the server, at the peer.
-    Up(u32),
-    Down(u32),
-    /// A peer acts of its own accord.
-    Act(u32),
-    /// A slow peer reads on.
-    Slow(u32),
-    /// An RST arrives at the server.
-    Reset(u32),
-    /// The application asks for something between two turns.
-    Command,
-    /// Naps are over.
-    Wake,
-    Shutdown,
-    CutShort,
-    /// Whoever is left leaves.
-    Leave,
-}
-
-/// What a socket has become.
-#[derive(Clone, Copy, Debug)]
-pub struct Edge {
-    pub conn: u32,
-    pub readable: bool,
-    pub writable: bool,
-    pub ended: bool,
-}
+use super::{
+    app::{App, Injected},
+    book::{Book, Failure, ensure},
+    chance::Rng,
+    outside::{Outside, address, micros},
+    scenario::{self, Manner, Size},
+    tally::Tally,
+    wire::Wire,
+};
 
 /// A world under way.
 pub struct World {
-    pub size: Size,
-    pub hub: Hub<u32>,
-    pub app: App,
-    pub links: Vec<Link>,
-    pub peers: Vec<Peer>,
-    pub wishes: Vec<&'static str>,
-    /// The connection in each slot.
-    pub slots: Vec<Option<u32>>,
-    pub agenda: BinaryHeap<Reverse<(u64, u64, Item)>>,
-    pub scheduled: u64,
-    pub edges: Vec<Edge>,
-    pub arrivals: Vec<u32>,
-    /// Slots that may have more to read although no edge will say so.
-    pub readable: Vec<usize>,
-    pub buffer: Vec<u8>,
-    pub scratch: Vec<u8>,
-    /// From so many missing bytes on, a message is read straight into its own buffer.
-    pub direct: u64,
-    pub rng: Rng,
-    /// Replies wait for so many reads ...
-    pub batch: u32,
-    /// ... or so many bytes.
-    pub batch_bytes: usize,
-    pub reads: u32,
-    pub now: u64,
-    /// How late a turn may begin, in milliseconds.
-    pub late: u64,
-    pub turns: u64,
-    /// Bytes were read or written in the last turn.
-    pub moved: bool,
+    driver: Driver<u32, Wire>,
+    app: App,
+    outside: Rc<RefCell<Outside>>,
+    rng: Rng,
+    manner: Manner,
+    /// A panic has cut the last turn short.
+    cut: bool,
+    turns: u64,
     /// Turns without time going on, or a byte.
-    pub spins: u64,
+    spins: u64,
 }
 
 /// Lives through the world of these choices. Returns what happened, or the first check that failed.
@@ -103,11 +47,12 @@ pub fn live(
     let run = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(rng, size, tracing);
         world.run(progress);
-        let book = &mut world.app.book;
+        let outside = &mut *world.outside.borrow_mut();
+        let book = &mut outside.book;
         book.tally.worlds = 1;
         book.tally.connections = u64::from(size.connections);
         book.tally.turns = world.turns;
-        book.tally.lived = Duration::from_micros(world.now);
+        book.tally.lived = Duration::from_micros(outside.now);
         match book.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(std::mem::take(&mut book.tally)),
@@ -124,358 +69,209 @@ impl World {
     fn new(mut rng: Rng, size: Size, tracing: bool) -> Self {
         let config = scenario::config(&mut rng, size);
         let plan = scenario::plan(&mut rng, size);
-        let n = size.connections;
-        let hub = Hub::new(config.clone(), 0, rng.u64(..));
-        let max_payload = config.max_payload;
-        let buffer = vec![0; config.read_buffer];
-        let mut app = App::new(Book::new(config, n as usize, tracing), rng.fork(), plan);
+        let seed = rng.u64(..);
+        let book = Book::new(config.clone(), size.connections as usize, tracing);
+        let outside = Outside::new(size, book, rng.fork(), config.max_payload);
+        let outside = Rc::new(RefCell::new(outside));
+        let mut app = App::new(Rc::clone(&outside), rng.fork(), plan);
+        let mut manner = scenario::manner(&mut rng, size);
+        // The book does not follow deadlines that move within a turn yet.
+        manner.slow = 0;
+        app.manner = manner;
         if !size.crowd {
             app.nerve = [0, 5, 20, 50][rng.usize(..4)];
             app.echo = [0, 30, 100][rng.usize(..3)];
             app.sweeps_left = rng.u32(..6);
             app.may_shut_down = size.shutdown != Some(false) && rng.u8(..3) == 0;
+            if manner.hostile {
+                (app.nerve, app.sweeps_left) = (100, 30);
+            }
         }
-        let mut world = Self {
-            size,
-            hub,
+        Self {
+            driver: Driver::new(config, 0, seed, Wire::new(Rc::clone(&outside))),
             app,
-            links: Vec::with_capacity(n as usize),
-            peers: Vec::with_capacity(n as usize),
-            wishes: Vec::with_capacity(n as usize),
-            slots: Vec::new(),
-            agenda: BinaryHeap::new(),
-            scheduled: 0,
-            edges: Vec::new(),
-            arrivals: Vec::new(),
-            readable: Vec::new(),
-            buffer,
-            scratch: Vec::new(),
-            batch: [1, 3, 64][rng.usize(..3)],
-            batch_bytes: [1, 1000, 16 << 10][rng.usize(..3)],
-            reads: 0,
-            direct: [1, 100, 32 << 10][rng.usize(..3)],
-            late: if size.crowd || rng.bool() { 0 } else { rng.u64(1..40) },
-            now: 0,
-            turns: 0,
-            moved: false,
-            spins: 0,
+            outside,
+            manner,
+            cut: false,
             rng,
-        };
-        world.populate(max_payload);
-        world
-    }
-
-    fn populate(&mut self, max_payload: usize) {
-        let crowd = self.size.crowd;
-        for conn in 0..self.size.connections {
-            let rng = &mut self.rng;
-            let kind = scenario::kind(rng, self.size);
-            let acts = if crowd { u8::from(rng.u8(..20) == 0) } else { rng.u8(..8) };
-            let capacity = match rng.u8(..4) {
-                _ if crowd => 64 << 10,
-                0 => rng.u32(1..300),
-                1 => rng.u32(300..5000),
-                _ => rng.u32(5000..200_000),
-            };
-            let latency = match rng.u8(..4) {
-                0 if !crowd => 0,
-                3 => rng.u32(1..200_000),
-                _ => rng.u32(1..20_000),
-            };
-            let mut peer = Peer::new(kind, acts, max_payload, rng.fork());
-            peer.stays = crowd && rng.u8(..50) > 0;
-            self.peers.push(peer);
-            self.links.push(Link::new(capacity, latency));
-            self.wishes.push(scenario::wish(rng, self.size));
-            let most = if crowd || self.rng.u8(..3) > 0 { 10_000_000 } else { 1_000 };
-            let at = self.rng.u64(..most);
-            self.at(at, Item::Connect(conn));
+            turns: 0,
+            spins: 0,
         }
-        let shutdown = self.size.shutdown.unwrap_or_else(|| self.rng.u8(..10) < 7);
-        if crowd {
-            for _ in 0..20 {
-                let at = self.rng.u64(10_000_000..15_000_000);
-                self.at(at, Item::Command);
-            }
-            self.at(15_000_000, if shutdown { Item::Shutdown } else { Item::Leave });
-            self.at(600_000_000, Item::Leave);
-            return;
-        }
-        for _ in 0..self.rng.u8(..60) {
-            let at = self.rng.u64(..25_000_000);
-            self.at(at, Item::Command);
-        }
-        if shutdown {
-            let at = self.rng.u64(..20_000_000);
-            self.at(at, Item::Shutdown);
-            for _ in 0..self.rng.u8(..3) {
-                let later = at + self.rng.u64(..8_000_000);
-                self.at(later, Item::CutShort);
-            }
-        }
-        self.at(40_000_000, Item::Leave);
-        for second in 41..60 {
-            self.at(second * 1_000_000, Item::Wake);
-        }
-    }
-
-    /// Everything happens at whole milliseconds, as fine as the hub's deadlines are.
-    fn at(&mut self, at: u64, item: Item) {
-        self.scheduled += 1;
-        self.agenda.push(Reverse((at.next_multiple_of(1000), self.scheduled, item)));
-    }
-
-    pub fn soon(&mut self, by: u64, item: Item) {
-        self.at(self.now + by, item);
     }
 
     fn run(&mut self, progress: &mut dyn FnMut(u64, &Book)) {
-        while self.app.book.failure.is_none() {
-            if self.hub.phase() == Phase::Done && self.readable.is_empty() {
+        while self.outside.borrow().book.failure.is_none() {
+            let told = self.outside.borrow().book.phase;
+            if self.driver.phase() == Phase::Done && told == Phase::Done {
                 return self.end();
             }
             let Some(wake) = self.next_wake() else { return self.end() };
-            self.app.book.check_wake(wake);
-            let late =
-                if self.late > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..self.late) * 1000 } else { 0 };
-            let busy = std::mem::take(&mut self.moved);
-            self.app.book.late += late;
-            self.spins = if wake + late == self.now && !busy { self.spins + 1 } else { 0 };
-            self.now = wake + late;
-            self.app.book.now = self.now;
-            self.happen();
-            self.turn();
+            let most = self.manner.late;
+            let late = if most > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..most) * 1000 } else { 0 };
+            self.begin_turn(wake, late);
+            self.cut = self.turn().is_none();
+            if !self.cut {
+                self.check_turn();
+            }
             self.turns += 1;
-            let endless = self.spins > 10_000 + 4 * u64::from(self.size.connections);
-            let (due, readable) = (self.hub.poll_timeout().map(micros), &self.readable);
-            let text = format!("{} turns at one moment; due {due:?}, readable {readable:?}", self.spins);
-            ensure!(self.app.book, None, "time_goes_on", !endless, "{text}");
             if self.turns.is_multiple_of(1024) {
-                progress(self.now, &self.app.book);
+                let outside = self.outside.borrow();
+                progress(outside.now, &outside.book);
             }
         }
     }
 
-    /// When the next turn is: when something happens, or when the hub says.
+    /// When the next turn is: when something happens, or when the loop says.
     fn next_wake(&self) -> Option<u64> {
-        if !self.readable.is_empty() || self.hub.has_more() {
-            return Some(self.now);
+        let outside = self.outside.borrow();
+        if self.cut || self.driver.has_more() || !outside.edges.is_empty() {
+            return Some(outside.now);
         }
-        let world = self.agenda.peek().map(|Reverse((at, ..))| *at);
-        let hub = self.hub.poll_timeout().map(micros);
-        [world, hub].into_iter().flatten().min().map(|at| at.next_multiple_of(1000).max(self.now))
+        let due = self.driver.poll_timeout().map(micros);
+        let next = [outside.next(), due].into_iter().flatten().min();
+        next.map(|at| at.next_multiple_of(1000).max(outside.now))
+    }
+
+    fn begin_turn(&mut self, wake: u64, late: u64) {
+        let outside = &mut *self.outside.borrow_mut();
+        outside.book.check_wake(wake);
+        outside.book.late += late;
+        let busy = std::mem::take(&mut outside.moved);
+        self.spins = if wake + late == outside.now && !busy { self.spins + 1 } else { 0 };
+        let endless = self.spins > 10_000 + 4 * u64::from(outside.size.connections);
+        let text =
+            format!("{} turns at one moment; due {:?}", self.spins, self.driver.poll_timeout().map(micros));
+        ensure!(outside.book, None, "time_goes_on", !endless, "{text}");
+        outside.now = wake + late;
+        outside.happen();
+    }
+
+    /// One turn. `None` if a callback has panicked: what is left of it is for the next one.
+    fn turn(&mut self) -> Option<()> {
+        let orders = std::mem::take(&mut self.outside.borrow_mut().orders);
+        let (before, within): (Vec<_>, Vec<_>) = orders.into_iter().partition(|_| self.rng.bool());
+        for order in before {
+            let clients = &mut self.driver.clients();
+            let book = &mut self.outside.borrow_mut().book;
+            self.app.obey(book, clients, order);
+        }
+        self.outside.borrow_mut().book.begin_turn();
+        self.outside.borrow_mut().orders.extend(within);
+        if !self.outside.borrow().size.crowd {
+            self.rng.shuffle(&mut self.outside.borrow_mut().edges);
+        }
+        self.outside.borrow_mut().edges.reverse();
+        self.go_on(Driver::begin_turn)?;
+        // What is told while a callback runs is for the next wait.
+        let told = self.outside.borrow().edges.len();
+        for left in (0..told).rev() {
+            let edge = self.outside.borrow_mut().edges.swap_remove(left);
+            let Some(slot) = self.outside.borrow().links[edge.conn as usize].slot else { continue };
+            let readiness = Readiness { readable: edge.readable, writable: edge.writable, ended: edge.ended };
+            self.outside.borrow_mut().book.touch(edge.conn);
+            self.go_on(|driver, app| driver.ready(slot as usize, readiness, app))?;
+        }
+        let arrivals = std::mem::take(&mut self.outside.borrow_mut().arrivals);
+        for conn in arrivals {
+            self.accept(conn);
+        }
+        let orders = std::mem::take(&mut self.outside.borrow_mut().orders);
+        for order in orders {
+            let outside = Rc::clone(&self.outside);
+            self.go_on(|driver, app| {
+                driver.act(app, |clients, app| app.obey(&mut outside.borrow_mut().book, clients, order));
+            })?;
+        }
+        self.outside.borrow_mut().book.grant();
+        self.go_on(Driver::end_turn)
+    }
+
+    /// Lets the loop go on; `None` if a callback has panicked.
+    fn go_on(&mut self, act: impl FnOnce(&mut Driver<u32, Wire>, &mut App)) -> Option<()> {
+        let Self { driver, app, .. } = self;
+        match catch_unwind(AssertUnwindSafe(|| act(driver, app))) {
+            Ok(()) => Some(()),
+            Err(panic) if panic.is::<Injected>() => None,
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn accept(&mut self, conn: u32) {
+        let slot = self.driver.is_listening().then(|| self.driver.accept(address(conn))).flatten();
+        let outside = &mut *self.outside.borrow_mut();
+        match slot {
+            Some(slot) => outside.accepted(conn, slot),
+            None => outside.links[conn as usize].server_gone = true,
+        }
+    }
+
+    // After every turn.
+
+    fn check_turn(&mut self) {
+        let has_more = self.driver.has_more();
+        let due = self.driver.poll_timeout().map(micros);
+        let clients = self.driver.clients();
+        let outside = &mut *self.outside.borrow_mut();
+        let touched = std::mem::take(&mut outside.book.touched);
+        for &conn in &touched {
+            let client = outside.book.of(conn).id.and_then(|id| clients.get(id));
+            if let Some(client) = client.filter(|client| client.state().is_established()) {
+                outside.book.note_queue(conn, client.buffered_amount());
+            }
+        }
+        outside.book.end_turn(has_more, due);
+        for conn in touched {
+            outside.book.of(conn).touched = false;
+            if has_more {
+                // What is left of it is for the next turn.
+                outside.book.touch(conn);
+            } else {
+                check_connection(&clients, outside, conn);
+            }
+        }
     }
 
     fn end(&mut self) {
-        if let Some(report) = self.hub.shutdown_report().cloned() {
-            self.app.book.check_shutdown_report(&report);
+        let outside = &mut *self.outside.borrow_mut();
+        if let Some(report) = self.driver.shutdown_report() {
+            outside.book.check_shutdown_report(report);
         }
-        let timeout = self.hub.poll_timeout().map(micros);
-        self.app.book.check_end(self.hub.stats(), timeout);
+        let timeout = self.driver.poll_timeout().map(micros);
+        outside.book.check_end(self.driver.stats(), timeout);
     }
-
-    // The world outside.
-
-    fn happen(&mut self) {
-        while let Some(&Reverse((at, _, item))) = self.agenda.peek()
-            && at <= self.now
-        {
-            self.agenda.pop();
-            match item {
-                Item::Connect(conn) => self.arrivals.push(conn),
-                Item::Up(conn) => self.arrive_up(conn),
-                Item::Down(conn) => self.arrive_down(conn),
-                Item::Act(conn) => self.act(conn),
-                Item::Slow(conn) => self.consume(conn, true),
-                Item::Reset(conn) => self.arrive_reset(conn),
-                Item::Command | Item::Wake | Item::Shutdown | Item::CutShort => self.commands(item),
-                Item::Leave => self.leave(),
-            }
-        }
-    }
-
-    /// Other threads' commands are carried out within the turn; here it is enough that the turn has begun.
-    fn commands(&mut self, item: Item) {
-        self.hub.begin_turn(time(self.now));
-        let clients = &mut self.hub.clients();
-        match item {
-            Item::Command => self.app.command(clients, None),
-            Item::Shutdown if self.app.book.shutdown.is_none() => self.app.begin_shutdown(clients),
-            Item::CutShort if self.app.book.shutdown.is_some() => self.app.cut_short(clients),
-            _ => {}
-        }
-        self.app.wake(clients);
-        self.deliver();
-    }
-
-    fn leave(&mut self) {
-        self.app.calm = true;
-        for nap in &mut self.app.naps {
-            nap.0 = 0;
-        }
-        for conn in 0..self.size.connections {
-            let doing = self.peers[conn as usize].leave();
-            self.carry_out(conn, &doing);
-        }
-    }
-
-    fn act(&mut self, conn: u32) {
-        let wish = self.wishes[conn as usize];
-        let doing = self.peers[conn as usize].act(wish);
-        self.carry_out(conn, &doing);
-        self.consume(conn, false);
-    }
-
-    pub fn carry_out(&mut self, conn: u32, doing: &Doing) {
-        let link = &mut self.links[conn as usize];
-        if link.slot.is_none() && !link.server_gone {
-            return;
-        }
-        if let Some(again) = doing.again {
-            self.soon(again, Item::Act(conn));
-        }
-        let link = &mut self.links[conn as usize];
-        if link.is_dead() || link.peer_gone {
-            return;
-        }
-        let latency = u64::from(link.latency);
-        link.peer_gone |= doing.gone;
-        if doing.reset {
-            link.peer_gone = true;
-            return self.soon(latency, Item::Reset(conn));
-        }
-        link.up.put(&doing.bytes);
-        if doing.fin {
-            link.up.send_fin();
-        }
-        if link.up.has_more() && !std::mem::replace(&mut link.up.moving, true) {
-            self.soon(latency, Item::Up(conn));
-        }
-    }
-
-    fn arrive_up(&mut self, conn: u32) {
-        const RECEIVE_BUFFER: usize = 256 << 10;
-        let link = &mut self.links[conn as usize];
-        link.up.moving = false;
-        if link.is_dead() {
-            return;
-        }
-        if link.server_gone {
-            // A closed socket answers with RST; the peer has nothing left to say anyway.
-            link.peer_gone = true;
-            return;
-        }
-        let noticed = link.up.deliver(RECEIVE_BUFFER, &mut self.rng);
-        let again = link.up.has_more() && link.up.arrived() < RECEIVE_BUFFER;
-        let ended = link.up.fin_arrived();
-        if again {
-            link.up.moving = true;
-            let jitter = self.rng.u64(..5000);
-            self.soon(jitter, Item::Up(conn));
-        }
-        if noticed {
-            self.edges.push(Edge { conn, readable: true, writable: false, ended });
-        }
-    }
-
-    fn arrive_down(&mut self, conn: u32) {
-        let link = &mut self.links[conn as usize];
-        link.down.moving = false;
-        if link.is_dead() {
-            return;
-        }
-        let latency = u64::from(link.latency);
-        let noticed = link.down.deliver(usize::MAX, &mut self.rng);
-        if link.down.has_more() {
-            link.down.moving = true;
-            let jitter = self.rng.u64(..5000);
-            self.soon(jitter, Item::Down(conn));
-        }
-        if !noticed {
-            return;
-        }
-        if self.links[conn as usize].peer_gone {
-            // Data for a closed socket: RST comes back.
-            if self.links[conn as usize].down.arrived() > 0 {
-                self.soon(latency, Item::Reset(conn));
-            }
-            return;
-        }
-        self.consume(conn, false);
-    }
-
-    /// The peer reads, as it likes to. A slow one reads when it acts.
-    fn consume(&mut self, conn: u32, acting: bool) {
-        let (link, peer) = (&mut self.links[conn as usize], &mut self.peers[conn as usize]);
-        if link.is_dead() || link.peer_gone {
-            return;
-        }
-        let most = match peer.reading {
-            Reading::Eager => usize::MAX,
-            Reading::Slow(n) if acting => usize::from(n),
-            Reading::Slow(_) => 0,
-            Reading::Stopped => return,
-        };
-        let mut bytes = vec![0; most.min(link.down.arrived())];
-        let n = link.down.read(&mut bytes);
-        let waits = acting || !std::mem::replace(&mut peer.dawdles, true);
-        let slow = peer.reading != Reading::Eager && link.down.arrived() > 0;
-        peer.dawdles = slow;
-        let doing = peer.receive(&bytes[..n]);
-        let fin = link.down.fin_arrived() && link.down.arrived() == 0 && !peer.ended;
-        if link.feeds() {
-            self.edges.push(Edge { conn, readable: false, writable: true, ended: false });
-        }
-        self.carry_out(conn, &doing);
-        if slow && waits {
-            self.soon(20_000, Item::Slow(conn));
-        }
-        if fin {
-            let facts = &self.app.book.facts[conn as usize];
-            let (opened, closed) = (facts.opened, facts.closed);
-            let whole = self.peers[conn as usize].at_boundary();
-            let text = format!("opened: {opened}, closed: {closed}");
-            let orderly = facts.close_done && !facts.aborted;
-            let seen = self.peers[conn as usize].has_seen_close();
-            let (book, whole) = (&mut self.app.book, whole || closed || !opened);
-            ensure!(book, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
-            ensure!(book, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
-            let doing = self.peers[conn as usize].receive_fin();
-            self.carry_out(conn, &doing);
-        }
-    }
-
-    fn arrive_reset(&mut self, conn: u32) {
-        let link = &mut self.links[conn as usize];
-        if link.is_dead() || link.server_gone {
-            return;
-        }
-        let all = self.rng.u8(..4) == 0;
-        let timed_out = self.rng.u8(..8) == 0;
-        let kind = if timed_out { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionReset };
-        link.handle_reset(kind, all);
-        self.edges.push(Edge { conn, readable: true, writable: true, ended: true });
-    }
-
-    // The driver: a turn as in `server.rs`.
-
-    // After every turn.
 }
 
-pub fn time(micros: u64) -> Time {
-    Time::from_start(Duration::from_micros(micros))
-}
-
-pub fn micros(time: Time) -> u64 {
-    u64::try_from(time.since(Time::ZERO).as_micros()).unwrap_or(u64::MAX)
-}
-
-/// An address that tells the connection.
-pub fn address(conn: u32) -> SocketAddr {
-    let ip = if conn % 16 == 15 {
-        IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(conn)))
-    } else {
-        IpAddr::V4(Ipv4Addr::from(0x0a00_0000 | conn))
+/// What must be true of a connection when the loop is about to wait.
+fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32) {
+    outside.book.settle(conn);
+    outside.book.give_up(conn);
+    let facts = &outside.book.facts[conn as usize];
+    let (Some(id), Some(_), Some(state)) = (facts.id, outside.links[conn as usize].slot, facts.state) else {
+        return;
     };
-    SocketAddr::new(ip, 4000)
+    let client = clients.get(id);
+    let seen = client.as_ref().map(Client::state);
+    let (queued, owns) =
+        client.map_or((0, false), |client| (client.buffered_amount(), client.owns_buffers()));
+    let expected = Some(state).filter(|_| state.is_established());
+    let (link, book) = (&outside.links[conn as usize], &mut outside.book);
+    ensure!(book, conn, "state_by_the_book", seen == expected, "{seen:?} instead of {expected:?}");
+    if !state.is_established() {
+        return;
+    }
+    let stuck = queued > 0 && !link.is_awaited() && !link.is_dead();
+    ensure!(book, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
+    let facts = &book.facts[conn as usize];
+    let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
+    let discards = facts.discards;
+    let reads = !(eof || state == State::Open && paused && !discards);
+    let unread = link.up.arrived() > 0 && !link.is_dead();
+    let held = busy.is_some_and(|busy| !busy.held.is_empty());
+    let quiet = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
+    let keeps = state == State::Open && quiet && owns;
+    ensure!(book, conn, "input_is_not_forgotten", !(reads && unread), "{} bytes", link.up.arrived());
+    ensure!(book, conn, "a_quiet_one_owns_nothing", !keeps, "it owns a buffer");
+    if queued == 0 {
+        book.check_control_frames(conn);
+    }
 }

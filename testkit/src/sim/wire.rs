@@ -1,0 +1,179 @@
+//! The loop's transport: what would be sockets are links. Every operation is written down in the book, which thereby
+//! knows all that passes between the loop and the kernel.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    rc::Rc,
+    time::Duration,
+};
+
+use adjourn::{Abort, ConnectionId, Time, conn::Target, hub::Transport};
+
+use super::{
+    observe::End,
+    outside::{Outside, time},
+    peer::Kind,
+};
+
+pub struct Wire {
+    outside: Rc<RefCell<Outside>>,
+    /// The coarse clock, when it was asked last.
+    lap: u64,
+    /// The last write took less than it was offered: the clock is read to say when that was, and for nothing else.
+    refused: bool,
+}
+
+impl Wire {
+    pub fn new(outside: Rc<RefCell<Outside>>) -> Self {
+        Self { outside, lap: 0, refused: false }
+    }
+}
+
+impl Transport for Wire {
+    fn now(&mut self) -> Time {
+        let outside = &mut *self.outside.borrow_mut();
+        if !std::mem::take(&mut self.refused) {
+            outside.book.set_now(outside.now);
+        }
+        time(outside.now)
+    }
+
+    fn lap(&mut self) -> Option<Duration> {
+        let now = self.outside.borrow().now;
+        let took = now - std::mem::replace(&mut self.lap, now);
+        (took > 0).then(|| Duration::from_micros(took))
+    }
+
+    fn await_writable(&mut self, slot: usize, _: bool) -> io::Result<()> {
+        let outside = &mut *self.outside.borrow_mut();
+        if let Some(conn) = outside.conn(slot) {
+            outside.links[conn as usize].await_writable();
+            outside.tell_if_writable(conn);
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()> {
+        unreachable!("nobody connects from slot {slot}: {id:?} {target:?}")
+    }
+
+    fn connected(&mut self, slot: usize) -> io::Result<bool> {
+        unreachable!("nobody connects from slot {slot}")
+    }
+
+    fn read(&mut self, slot: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        let outside = &mut *self.outside.borrow_mut();
+        let conn = outside.conn(slot).ok_or(io::ErrorKind::WouldBlock)?;
+        outside.book.will_read(conn);
+        let result = outside.links[conn as usize].read(buffer);
+        match &result {
+            Ok(0) => outside.book.ends(conn, End::Eof),
+            Ok(n) => {
+                outside.moved = true;
+                outside.book.read(conn, &buffer[..*n]);
+                if *n < buffer.len() {
+                    outside.book.drained(conn);
+                }
+                outside.refill(conn);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => outside.book.blocked(conn),
+            Err(error) => outside.book.ends(conn, End::Error(error.kind())),
+        }
+        result
+    }
+
+    fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let outside = &mut *self.outside.borrow_mut();
+        let conn = outside.conn(slot).ok_or(io::ErrorKind::WouldBlock)?;
+        outside.book.will_write(conn);
+        let link = &mut outside.links[conn as usize];
+        let offered: usize = slices.iter().map(|slice| slice.len()).sum();
+        let room = match link.room(offered) {
+            Ok(0) => {
+                self.refused = true;
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(room) => room,
+            Err(error) => {
+                outside.book.failed(conn, error.kind());
+                return Err(error);
+            }
+        };
+        self.refused = room < offered;
+        outside.moved = true;
+        let closes = outside.book.of(conn).close_begun;
+        let mut left = room;
+        for slice in slices {
+            let piece = &slice[..left.min(slice.len())];
+            left -= piece.len();
+            link.down.put(piece);
+            outside.book.wrote(conn, piece);
+        }
+        let crosses = !closes && outside.book.of(conn).close_begun;
+        outside.set_down_moving(conn);
+        if crosses && outside.peers[conn as usize].kind == Kind::Crosser {
+            let doing = outside.peers[conn as usize].close_now();
+            outside.carry_out(conn, &doing);
+        }
+        Ok(room)
+    }
+
+    fn shutdown_write(&mut self, slot: usize) {
+        let outside = &mut *self.outside.borrow_mut();
+        let Some(conn) = outside.conn(slot) else { return };
+        if outside.book.is_abort(conn) {
+            outside.book.aborted(conn, Abort::Fin);
+            outside.book.lingers(conn);
+        } else {
+            outside.book.sent_fin(conn);
+        }
+        outside.links[conn as usize].down.send_fin();
+        outside.set_down_moving(conn);
+    }
+
+    fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind> {
+        let outside = &mut *self.outside.borrow_mut();
+        let conn = outside.conn(slot)?;
+        let error = outside.links[conn as usize].take_error();
+        match error {
+            Some(kind) => outside.book.reset_while_paused(conn, kind),
+            None => outside.book.left_while_paused(conn),
+        }
+        error
+    }
+
+    fn unsent(&mut self, slot: usize) -> Option<u32> {
+        let outside = &mut *self.outside.borrow_mut();
+        let conn = outside.conn(slot)?;
+        let unsent = u32::try_from(outside.links[conn as usize].down.used()).ok();
+        outside.book.of(conn).unsent = unsent;
+        unsent
+    }
+
+    fn close(&mut self, slot: usize, reset: bool) {
+        let outside = &mut *self.outside.borrow_mut();
+        let Some(conn) = outside.conn(slot) else { return };
+        if reset && outside.book.is_abort(conn) {
+            outside.book.aborted(conn, Abort::Reset);
+            let link = &mut outside.links[conn as usize];
+            link.send_reset();
+            link.slot = None;
+            return;
+        }
+        outside.released(slot);
+        outside.book.released(conn);
+        let link = &mut outside.links[conn as usize];
+        link.slot = None;
+        if std::mem::replace(&mut link.server_gone, true) {
+            return;
+        }
+        // Closing a socket with unread input makes the kernel send RST.
+        if reset || link.up.arrived() > 0 {
+            link.send_reset();
+        } else {
+            link.down.send_fin();
+            outside.set_down_moving(conn);
+        }
+    }
+}
