@@ -25,6 +25,7 @@ pub enum End {
 
 /// What the present turn has done.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct TurnBook {
     /// Tells turns apart.
     pub number: u64,
@@ -590,7 +591,9 @@ impl Book {
         let close_waits = ending.is_some_and(|ending| ending.sent.is_some()) && !facts.close_done;
         let dropped = ending.is_some_and(|ending| ending.flush_over);
         let waiting = facts.busy.as_ref().is_some_and(|busy| busy.queued.len() > busy.condemned);
-        let queued = !facts.wire.at_boundary() || close_waits || (waiting && !dropped);
+        // Behind a Close there is no message.
+        let waits = waiting && !dropped && !facts.close_begun;
+        let queued = !facts.wire.at_boundary() || close_waits || waits;
         let read = match (alarm, state) {
             // It is read until nothing is left, but no more than 8 MiB.
             (Alarm::Close, Some(State::LocalClosing)) => facts.drained_at >= due,
