@@ -406,8 +406,7 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.judge(judgement, probed);
         }
         self.hub.advance_shutdown();
-        // However much was read for others that were due.
-        self.hub.begin_judging();
+        self.hub.begin_hard_sweep();
         self.deliver(handler);
         while let Some((slot, probe)) = self.hub.poll_hard_sweep() {
             self.probe(slot, probe, handler);

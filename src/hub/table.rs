@@ -80,6 +80,8 @@ pub(super) struct Turn {
     pub(super) bytes: usize,
     pub(super) callbacks: u32,
     pub(super) judgements: usize,
+    /// What is due until then is judged in this turn, and each connection once.
+    pub(super) judged_until: Time,
     /// Bytes that the read of the present slot left unparsed when the last event of it was made.
     pub(super) unparsed: usize,
     /// A message was inflated.

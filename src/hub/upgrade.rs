@@ -38,7 +38,6 @@ impl<D> Hub<D> {
             Ok(Some(mut head)) => {
                 self.turn.unparsed = cursor.remaining();
                 self.deciding = Some(slot);
-                self.note_callback_begins();
                 let mut storage = HeaderStorage::new();
                 let answer = match head.get().and_then(|head| Request::parse(head, &mut storage)) {
                     Ok(request) => self.decide(peer, request, handler),
@@ -54,7 +53,7 @@ impl<D> Hub<D> {
 
     /// Who answers a request, and how: we if it is invalid, the application if it is not.
     fn decide<H: Handler<Data = D>>(
-        &self,
+        &mut self,
         peer: SocketAddr,
         request: Request<'_>,
         handler: &mut H,
@@ -74,6 +73,7 @@ impl<D> Hub<D> {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
+        self.note_callback_begins();
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Accept(accept), Ok(accepted)) => {
                 let (compression, extensions) = Compression::accept(&self.config, &request).unzip();

@@ -134,6 +134,8 @@ impl Handler for App {
 impl App {
     /// What the agenda asks for, between two turns.
     pub fn obey(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>, order: Item) {
+        // The loop does not read while it lets the application act.
+        book.feeding_ends();
         match order {
             Item::Command => self.command(book, clients, None),
             Item::Shutdown if book.shutdown.is_none() => self.begin_shutdown(book, clients),
