@@ -232,7 +232,8 @@ impl Book {
     /// There are more connections than there may be, with the newcomer that is to get a place.
     pub fn is_overfull(&self) -> bool {
         let live = self.facts.iter().filter(|facts| facts.state.is_some_and(|state| state != State::Closed));
-        live.count() > self.config.max_connections
+        // Counted only where there may be so many.
+        self.facts.len() > self.config.max_connections && live.count() > self.config.max_connections
     }
 
     /// The application answered in plain HTTP.
