@@ -224,7 +224,8 @@ pub enum Cause {
         /// Whether our Close was wholly in the kernel by then, so that only the answer was missing.
         flushed: bool,
     },
-    /// An invariant of this crate did not hold: a bug of ours. The peer was told 1011.
+    /// An invariant of this crate did not hold: a bug of ours. The peer gets 1011, unless the connection was
+    /// closing already: then it is reset.
     Internal,
     /// The peer sent FIN without a Close.
     PeerFin,

@@ -101,10 +101,10 @@ pub struct Config {
     pub retry_after: Duration,
     /// Bytes of the loop's one receive buffer, and so of one read. 64 KiB: past that a read saves no time.
     pub read_buffer: usize,
-    /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer.
+    /// Reads per connection and turn before others get theirs. 4: 256 KiB with the default buffer. 255 at most, 1 at least.
     pub reads_per_turn: u32,
     /// Bytes written per connection and turn before others get theirs. 1 MiB and 64 KiB: a message of 1 MiB leaves in one
-    /// piece, while it is in the processor's caches; in pieces of 256 KiB it cost a sixth more.
+    /// piece, while it is in the processor's caches; in pieces of 256 KiB it cost a sixth more. 64 MiB at most.
     pub write_bytes_per_turn: usize,
     /// Bytes that all connections together read, inflate and write in one turn of the loop; what exceeds them waits for the
     /// next turn. 4 MiB: about a millisecond of the kernel's time, so that deadlines and others' commands come that soon.

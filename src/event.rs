@@ -279,7 +279,8 @@ pub struct Stats {
     /// Messages of [`Handle::send`](crate::Handle::send) that could not be sent when the loop got to them: the connection
     /// was gone or closing, or its backlog full.
     pub unsent: u64,
-    /// How often an invariant of this crate was found broken: a connection was failed with 1011 each time. Please report it.
+    /// How often an invariant of this crate was found broken: each time a connection was failed with 1011, or reset
+    /// if it was closing. Please report it.
     pub internal_errors: u64,
     /// How often `accept` failed, most likely for want of descriptors. Newcomers wait in the kernel meanwhile.
     pub accept_errors: u64,

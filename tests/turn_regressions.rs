@@ -724,7 +724,8 @@ fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
     }
 }
 
-/// `Handle::ready` stayed true until the turn of the shutdown had ended (8.11).
+/// `Handle::ready` stayed true until the turn of the shutdown had ended, also if a handle had asked for it (8.11). A shutdown
+/// that the loop's own thread asks for is seen by handles at the end of its turn.
 #[test]
 fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
     let mut server = adjourn::Server::<()>::new(Config::default()).expect("a poll");

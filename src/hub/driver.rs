@@ -9,8 +9,8 @@
 //! A turn is bounded, whatever callbacks do (specification, section 3): each connection has a share of it, and all
 //! together a budget. What exceeds either stands in the run queue of the next turn, before which nobody waits.
 //!
-//! No callback runs while a buffer of the loop is moved away or a step is half done. So an application may catch a panic
-//! of its own around a turn and go on with the next one.
+//! An application may catch a panic of its own around a turn and go on with the next one: which read the callback
+//! interrupted, and what of it is not parsed, is remembered; the next turn first ends the interrupted one.
 
 use std::{io, net::SocketAddr, time::Duration};
 

@@ -335,7 +335,7 @@ impl<D> Hub<D> {
         self.with(slot, |conn, cx| conn.handle_aborted(kernel_unsent, true, cx));
     }
 
-    /// When [`Hub::handle_timeout`] has something to do next.
+    /// When [`Hub::poll_judgement`] has something to do next.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         match (self.deadlines.next(), self.poll_sweeps()) {
             (Some(a), Some(b)) => Some(a.min(b)),
