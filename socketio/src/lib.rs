@@ -1,0 +1,6 @@
+//! A Socket.IO server on [`adjourn`] whose sessions survive what ends their connections.
+
+pub mod links;
+pub mod offset;
+pub mod reason;
+pub mod store;
