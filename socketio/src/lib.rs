@@ -2,5 +2,6 @@
 
 pub mod links;
 pub mod offset;
+pub mod packet;
 pub mod reason;
 pub mod store;
