@@ -32,7 +32,7 @@ pub struct NodeId(pub Arc<str>);
 /// Where logs, sessions and once keys are kept.
 pub trait Store: Send {
     /// Opens it for this process: the epoch is increased, the ends of earlier epochs are recorded, sessions found
-    /// connected become away as of `now`, `Running` keys of an earlier life of this store are released where the store knows that (SQLite).
+    /// connected become away as of `now`, `Running` keys of an earlier life of this store are released where the store knows that (`SQLite`).
     fn open(
         self: Box<Self>,
         node: NodeId,
@@ -158,8 +158,8 @@ const EPOCHS_KEPT: usize = 1024;
 impl Default for StoreSettings {
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(120),
-            once_window: Duration::from_secs(24 * 3600),
+            window: Duration::from_mins(2),
+            once_window: Duration::from_hours(24),
             max_once_keys: 1_000_000,
             max_sessions: 1_000_000,
             max_ack: 64 << 10,
