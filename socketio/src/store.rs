@@ -7,9 +7,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+pub use memory::MemoryStore;
+pub use records::{
+    AckValue, Attach, AttachError, Attached, Batch, Committed, Entry, EntryKind, LogLimits, Membership,
+    NewEntry, OnceFinish, OnceKey, OnceState, Page, ResumeRefusal, Run, RunError, SessionChange,
+    SessionRecord, SessionSummary, TransactContext, TransactError, Transacted, Trimmed,
+};
+pub use tx::{NoSql, Tx, TxEffect};
 
-use crate::offset::{Offset, Position};
+use crate::offset::Position;
+
+mod memory;
+mod records;
+mod resume;
+mod tx;
 
 /// Milliseconds since the Unix epoch by the store's clock.
 pub type Millis = u64;
@@ -21,7 +32,7 @@ pub struct NodeId(pub Arc<str>);
 /// Where logs, sessions and once keys are kept.
 pub trait Store: Send {
     /// Opens it for this process: the epoch is increased, the ends of earlier epochs are recorded, sessions found
-    /// connected become away as of `now`, `Running` keys of an earlier life of this store are released where the store knows that (SQLite).
+    /// connected become away as of `now`, `Running` keys of an earlier life of this store are released where the store knows that (`SQLite`).
     fn open(
         self: Box<Self>,
         node: NodeId,
@@ -93,7 +104,10 @@ pub trait Writer: Send {
     ) -> Result<Transacted, TransactError>;
     /// Trims the log of a namespace; the floor is written first.
     fn trim(&mut self, namespace: &str, limits: &LogLimits, now: Millis) -> Result<Trimmed, StoreError>;
-    /// Removes at most `max` sessions whose time is over, and says which.
+    /// Forgets the log of a namespace that has no session any more; `false`: it has one, and nothing happens. Positions
+    /// still only grow: a log of this name that begins later has positions above those of the old one.
+    fn drop_log(&mut self, namespace: &str) -> Result<bool, StoreError>;
+    /// Removes at most `max` sessions whose time is over, or that are too many, and says which. Forgets old once keys.
     fn expire(&mut self, now: Millis, max: usize) -> Result<Vec<SessionSummary>, StoreError>;
 }
 
@@ -109,368 +123,6 @@ pub trait Reader: Send {
 pub trait Feed: Send {
     /// What was appended since the last call, in order; waits at most `wait`.
     fn next(&mut self, wait: Duration) -> Result<Vec<(Arc<str>, Entry)>, StoreError>;
-}
-
-/// What an entry of the log does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// An event for the sockets in `rooms`.
-    Event,
-    /// An event that asks for an ack until a deadline.
-    Ask,
-    /// Sockets in `rooms` join the rooms named in `packet` (a JSON array).
-    Join,
-    /// Sockets in `rooms` leave them.
-    Leave,
-    /// Sockets in `rooms` are disconnected; `packet` is `true` if their connections end, too.
-    Disconnect,
-    /// A session was attached elsewhere (shared stores).
-    Fence,
-}
-
-/// An entry that is to be appended. `packet` is the encoded Socket.IO packet without an offset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewEntry {
-    /// The log.
-    pub namespace: Arc<str>,
-    /// What it does.
-    pub kind: EntryKind,
-    /// Whom it concerns; none: all.
-    pub rooms: Arc<[Arc<str>]>,
-    /// Whom it does not.
-    pub except: Arc<[Arc<str>]>,
-    /// The encoded packet, or the argument of a membership change.
-    pub packet: Arc<str>,
-    /// Its attachments.
-    pub attachments: Arc<[Bytes]>,
-    /// The ack id of an `Ask`.
-    pub ack: Option<u64>,
-    /// Its deadline.
-    pub until: Option<Millis>,
-}
-
-/// An entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its place.
-    pub position: Position,
-    /// When it was appended.
-    pub at: Millis,
-    /// What was appended.
-    pub new: NewEntry,
-}
-
-/// One transaction of the writer.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Appended in this order.
-    pub entries: Vec<NewEntry>,
-    /// Saved or removed if the generation is still the one given.
-    pub sessions: Vec<SessionChange>,
-    /// Results of keys that `once_begin` marked.
-    pub once: Vec<OnceFinish>,
-}
-
-/// What a commit did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Committed {
-    /// The position of each entry, in the batch's order.
-    pub positions: Vec<Position>,
-    /// Indices into `Batch::sessions` of those whose generation is no longer current: nothing was written for them.
-    pub stale: Vec<usize>,
-}
-
-/// A change of a session.
-#[derive(Clone, Debug)]
-pub enum SessionChange {
-    /// Writes it whole. Generation 1 and unknown: creates it.
-    Save(SessionRecord),
-    /// Ends it.
-    Remove {
-        /// The session.
-        pid: Arc<str>,
-        /// Only if this is its generation.
-        generation: u64,
-    },
-}
-
-/// A session as the store keeps it (SESSIONS.md 13).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionRecord {
-    /// Its secret name.
-    pub pid: Arc<str>,
-    /// The socket's id.
-    pub sid: Arc<str>,
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Who it is.
-    pub principal: Arc<str>,
-    /// Increased by each attach.
-    pub generation: u64,
-    /// The log's tail when it began.
-    pub first: Position,
-    /// All entries up to here that concern it are at or below `last`.
-    pub checkpoint: Position,
-    /// The newest event known to concern it.
-    pub last: Position,
-    /// The application's data: a JSON object.
-    pub data: Option<Arc<str>>,
-    /// Ack ids of unexpired `Ask` entries that it has answered.
-    pub answered: Vec<u64>,
-    /// In which rooms it was, and when.
-    pub memberships: Vec<Membership>,
-    /// Since when it is away; `None`: connected.
-    pub away: Option<Millis>,
-}
-
-/// Member of `room` for `from < position <= to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Membership {
-    /// The room.
-    pub room: Arc<str>,
-    /// Not yet at this position.
-    pub from: Position,
-    /// Still at this position; `None`: a member now.
-    pub to: Option<Position>,
-}
-
-/// A client asks for a session.
-#[derive(Clone, Debug)]
-pub struct Attach {
-    /// Its secret name.
-    pub pid: Arc<str>,
-    /// The namespace it connects to.
-    pub namespace: Arc<str>,
-    /// Who it is.
-    pub principal: Arc<str>,
-    /// What it has received, if it says so in our form.
-    pub offset: Option<Offset>,
-}
-
-/// A session that is ours now.
-#[derive(Clone, Debug)]
-pub struct Attached {
-    /// As stored, with the new generation, `away` = `None`; while away, join, leave and disconnect entries were not applied to it.
-    pub session: SessionRecord,
-    /// Since when it had been away, if it was.
-    pub away: Option<Millis>,
-    /// The replay begins after it (step 3).
-    pub start: Position,
-    /// The newest entry now.
-    pub tail: Position,
-}
-
-/// Why a session cannot be resumed (SESSIONS.md 13, step 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResumeRefusal {
-    /// No such session.
-    #[error("unknown session")]
-    UnknownSession,
-    /// Its time is over.
-    #[error("the session has expired")]
-    Expired,
-    /// The log does not reach back to what it has received.
-    #[error("the log begins after {floor}, which is later than what the client has")]
-    OffsetTrimmed {
-        /// The newest entry trimmed.
-        floor: Position,
-    },
-    /// The offset is above the log's tail.
-    #[error("the offset is above the log's tail")]
-    OffsetInvalid,
-    /// The session is somebody else's.
-    #[error("the session belongs to another principal")]
-    PrincipalMismatch,
-    /// More than `max_replay` bytes would have to be read.
-    #[error("the replay would be too large")]
-    ReplayTooLarge,
-    /// The store does not answer.
-    #[error("the store is not available")]
-    StoreUnavailable,
-}
-
-/// Why an attach did not happen.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The session cannot be resumed; the log's tail now, for the fresh session's `first`.
-    #[error(transparent)]
-    Refused(#[from] ResumeRefusal),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A key under which something is done once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct OnceKey {
-    /// Namespace, event and principal (or session), joined so that they cannot be confused.
-    pub scope: Arc<str>,
-    /// The application's key: at most 256 bytes.
-    pub key: Arc<str>,
-}
-
-/// The state of a once key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OnceState {
-    /// Ours to run.
-    First,
-    /// Somebody runs it, at most until then.
-    Running {
-        /// The end of the lease.
-        until: Millis,
-    },
-    /// Done: the arguments of the ack, a JSON array, byte for byte.
-    Done(AckValue),
-}
-
-/// The arguments of an ack: a JSON array, and its attachments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AckValue {
-    /// The array, encoded; placeholders stand for attachments.
-    pub json: Arc<str>,
-    /// What the placeholders stand for.
-    pub attachments: Arc<[Bytes]>,
-}
-
-/// The result of a key that [`Writer::once_begin`] marked as running.
-#[derive(Clone, Debug)]
-pub struct OnceFinish {
-    /// The key.
-    pub key: OnceKey,
-    /// The ack; `None`: released, the next try runs anew.
-    pub ack: Option<AckValue>,
-}
-
-/// Whose transaction it is.
-#[derive(Clone, Debug)]
-pub struct TransactContext {
-    /// The log that [`Tx`] appends to.
-    pub namespace: Arc<str>,
-    /// The socket's own room.
-    pub sid: Arc<str>,
-    /// Its session, if it has one: joins are saved in the same transaction, by generation.
-    pub session: Option<(Arc<str>, u64)>,
-}
-
-/// The application's part of a transaction.
-pub type Run<'a> = Box<dyn FnOnce(&mut Tx<'_>) -> Result<AckValue, RunError> + Send + 'a>;
-
-/// The application's code refused; everything is rolled back.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(pub Box<dyn std::error::Error + Send + Sync>);
-
-/// What the application does within a transaction.
-pub struct Tx<'t> {
-    /// What it appends and joins so far.
-    pub(crate) effects: TxEffects,
-    /// The application's rows, where the store has them.
-    #[cfg(feature = "sqlite")]
-    pub(crate) sql: Option<&'t rusqlite::Connection>,
-    pub(crate) _lifetime: std::marker::PhantomData<&'t ()>,
-}
-
-/// What a transaction appends and joins, in order.
-#[derive(Debug, Default)]
-pub struct TxEffects {
-    /// Entries and joins in the order of their calls.
-    pub list: Vec<TxEffect>,
-}
-
-/// One call of [`Tx`].
-#[derive(Clone, Debug)]
-pub enum TxEffect {
-    /// Appends an entry.
-    Emit(NewEntry),
-    /// The socket joins a room at this place.
-    Join(Arc<str>),
-}
-
-/// What a transaction did.
-#[derive(Debug)]
-pub struct Transacted {
-    /// The ack; kept under the key if there was one.
-    pub ack: AckValue,
-    /// Was the key done already? Then nothing else happened.
-    pub repeat: bool,
-    /// The effects, each with its place: an emit's own, a join's that of the newest entry before it.
-    pub effects: Vec<(TxEffect, Position)>,
-    /// Was the session's generation current, so that its joins were saved?
-    pub session_current: bool,
-}
-
-/// Why a transaction did not happen. Nothing of it did.
-#[derive(Debug, thiserror::Error)]
-pub enum TransactError {
-    /// The application's code refused.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The application's code panicked.
-    #[error("the application's code panicked")]
-    Panicked,
-    /// The key is being run (a store whose keys have leases).
-    #[error("the key is being run")]
-    Running {
-        /// The end of the lease.
-        until: Millis,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// How much of a log is kept.
-#[derive(Clone, Copy, Debug)]
-pub struct LogLimits {
-    /// Older entries go.
-    pub age: Duration,
-    /// Most entries.
-    pub entries: u64,
-    /// Most bytes of packets, attachments and rooms.
-    pub bytes: u64,
-}
-
-/// What a trim did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Trimmed {
-    /// The floor now.
-    pub floor: Position,
-    /// Entries that went.
-    pub removed: u64,
-    /// Entries and bytes that are left.
-    pub entries: u64,
-    /// Bytes that are left.
-    pub bytes: u64,
-    /// Is there more to trim? (A call trims a bounded number of entries.)
-    pub more: bool,
-}
-
-/// A part of a log.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// In order.
-    pub entries: Vec<Entry>,
-    /// Has the log been trimmed beyond the start of what was asked for? Then entries are missing.
-    pub trimmed: Option<Position>,
-    /// Does this page reach the end of what was asked for?
-    pub complete: bool,
-}
-
-/// A session that has ended without being resumed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SessionSummary {
-    /// The socket's id.
-    pub sid: Arc<str>,
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Who it was.
-    pub principal: Arc<str>,
-    /// Its data.
-    pub data: Option<Arc<str>>,
-    /// Was it dropped before its time because there were too many?
-    pub evicted: bool,
 }
 
 /// The store failed.
@@ -494,4 +146,36 @@ pub enum StoreError {
     /// A limit of the store is reached.
     #[error("the store is full: {0}")]
     Full(&'static str),
+}
+
+/// Most entries that one call of `trim` removes.
+const TRIM_SLICE: u64 = 4096;
+
+/// Earlier epochs of a log whose ends are kept. Sessions live `window` long, so offsets of older ones are of no session
+/// unless the server restarted so many times within it; those count as unknown, and the replay begins at `first`.
+const EPOCHS_KEPT: usize = 1024;
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_mins(2),
+            once_window: Duration::from_hours(24),
+            max_once_keys: 1_000_000,
+            max_sessions: 1_000_000,
+            max_ack: 64 << 10,
+            max_replay: 256 << 20,
+        }
+    }
+}
+
+impl StoreSettings {
+    /// Is a once key forgotten that was done at `at`?
+    fn is_forgotten(&self, at: Millis, now: Millis) -> bool {
+        now >= at.saturating_add(millis(self.once_window))
+    }
+}
+
+/// A duration in the store's unit.
+fn millis(duration: Duration) -> Millis {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
