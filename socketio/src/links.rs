@@ -83,12 +83,19 @@ pub trait Links {
     fn close(&mut self, link: LinkId, how: LinkClose);
     /// Answers a request; one that is gone is ignored.
     fn respond(&mut self, request: RequestId, response: Response);
+    /// Ends the connection of a request without an answer; one that is gone is ignored.
+    fn abort(&mut self, request: RequestId);
 }
 
 impl Frame {
     /// A text frame.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(Utf8(Bytes::from(text.into())))
+    }
+
+    /// A text frame that costs no allocation.
+    pub fn from_static(text: &'static str) -> Self {
+        Self::Text(Utf8(Bytes::from_static(text.as_bytes())))
     }
 
     /// The payload's length in bytes.

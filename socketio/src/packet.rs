@@ -7,9 +7,11 @@ mod binary;
 mod decode;
 mod encode;
 mod error;
+mod query;
 
 pub use args::{Args, ArgsBuf, ArgsEncoder, ToArgs};
 pub use binary::{Binary, Raw};
 pub use decode::{Decoder, Packet, PacketKind, PacketLimits};
 pub use encode::{Event, Frames, ack, connect, connect_error, disconnect, is_reserved};
 pub use error::{ArgsError, DecodeError, EncodeError};
+pub use query::Query;

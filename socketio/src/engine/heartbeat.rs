@@ -1,0 +1,1 @@
+//! Pings, and the pongs that are due (SESSIONS.md 5).

@@ -1,0 +1,25 @@
+//! Names of sessions and sockets.
+
+use std::fmt;
+
+/// 120 random bits as 20 characters of URL-safe base64: a `sid`, a socket's id or a `pid`. `Debug` shows 6 of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sid([u8; 20]);
+
+impl Sid {
+    /// The name that these bits give.
+    pub fn from_random(_bits: [u8; 15]) -> Self {
+        todo!()
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Sid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..", self.as_str().get(..6).unwrap_or_default())
+    }
+}
