@@ -42,6 +42,7 @@ pub(crate) use self::{
     connection::Conn,
     context::{Common, Context},
     deflate::Compression,
+    head::WholeHead,
     inbox::Item,
     note::{Ended, Note},
     pending::{Listed, Pending},

@@ -3,6 +3,7 @@
 mod close;
 mod config;
 pub mod conn;
+mod detach;
 mod error;
 mod event;
 pub mod guide;
@@ -23,6 +24,7 @@ pub use config::{
     Origins, Overrides,
 };
 pub use conn::ConnectRequest;
+pub use detach::{Detached, DetachedStream};
 pub use error::{
     BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
 };

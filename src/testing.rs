@@ -87,6 +87,7 @@ use std::{
 use crate::{
     config::Config,
     conn::{ConnectRequest, Target},
+    detach::DetachedStream,
     event::{Event, Stats},
     hub::{Clients, Driver, Handler, Readiness, Transport},
     id::ConnectionId,
@@ -149,6 +150,8 @@ pub struct Socket {
     pub fin: bool,
     /// It was ended, by a reset or not.
     pub closed: Option<bool>,
+    /// The application took it out of the loop.
+    pub detached: bool,
     /// Where it was asked to connect to last, as `host:port`.
     pub target: Option<String>,
     /// How often it was asked to connect.
@@ -170,6 +173,7 @@ impl Default for Socket {
             written: Vec::new(),
             fin: false,
             closed: None,
+            detached: false,
             target: None,
             targets: 0,
             fails_at_once: None,
@@ -239,6 +243,15 @@ impl Transport for Memory {
         // The slot may be given out again.
         socket.input.clear();
         (socket.eof, socket.error, socket.connected) = (false, None, None);
+    }
+
+    fn detach(&mut self, slot: usize) -> Option<DetachedStream> {
+        let socket = self.socket(slot);
+        socket.detached = true;
+        // The slot may be given out again.
+        socket.input.clear();
+        (socket.eof, socket.error) = (false, None);
+        Some(DetachedStream::Memory)
     }
 
     fn connect(&mut self, slot: usize, _: ConnectionId, target: Target<'_>) -> io::Result<()> {

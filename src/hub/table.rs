@@ -20,6 +20,7 @@ use crate::{
     close::{Cause, CloseFrame},
     config::Config,
     conn::{Common, Conn, Context, Listed, Note, Pending, State, Timing},
+    detach::Handover,
     error::HandshakeCause,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
@@ -394,6 +395,13 @@ impl<D> Hub<D> {
             (self.slots, self.used) = (Slab::new(), SlotSet::default());
         }
         reset
+    }
+
+    /// Frees the slot of a connection that leaves the loop. Returns what goes with its stream.
+    pub(super) fn free_detached(&mut self, slot: usize) -> Option<Box<Handover>> {
+        let handover = self.slots.get_mut(slot)?.conn.take_handover();
+        self.free(slot);
+        handover
     }
 
     pub(super) fn drop_data(&mut self) {
