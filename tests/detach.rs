@@ -9,9 +9,10 @@ use std::{
 };
 
 use adjourn::{
-    Clients, Config, Detached, Event, Handler, Server, ShutdownPlan, Upgrade, UpgradeRequest,
+    Clients, Config, Detached, Event, Handler, Server, ShutdownPlan,
+    http::{Response, Upgrade, UpgradeRequest},
     testing::{REQUEST, Session, frame},
-    wire::upgrade::{BodyLength, Response},
+    wire::upgrade::BodyLength,
 };
 
 /// Accepts upgrades, answers `/health`, and detaches everything else, `/ws` also if it is an upgrade.
@@ -45,7 +46,7 @@ impl Handler for OnePort {
 
     fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
         match event {
-            Event::HandshakeFailed { cause, .. } => self.events.push(format!("{cause:?}")),
+            Event::HandshakeFailed { error: cause, .. } => self.events.push(format!("{cause:?}")),
             Event::Phase { .. } => {}
             event => self.events.push(format!("{event:?}")),
         }

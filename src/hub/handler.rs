@@ -95,7 +95,7 @@ impl<D> Upgrade<'_, D> {
     /// ```
     /// use std::sync::mpsc;
     ///
-    /// use adjourn::{Clients, Detached, Event, Handler, Upgrade, UpgradeRequest};
+    /// use adjourn::{http::{Upgrade, UpgradeRequest}, Clients, Detached, Event, Handler};
     ///
     /// struct OnePort(mpsc::Sender<Detached>);
     ///

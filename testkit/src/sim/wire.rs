@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{Abort, ConnectionId, DetachedStream, Time, conn::Target, hub::Transport};
+use adjourn::{ConnectionId, DetachedStream, Time, config::Abort, conn::Target, hub::Transport};
 
 use super::{
     observe::End,
