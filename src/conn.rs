@@ -55,7 +55,8 @@ pub use self::{
     opening::Target,
     state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
 };
-pub use crate::close::CloseTiming;
+pub(crate) use crate::close::CloseTiming;
+pub use crate::detach::Handover;
 
 #[cfg(test)]
 mod tests;

@@ -9,10 +9,9 @@ use std::{
 };
 
 use adjourn::{
-    Clients, Config, Detached, Event, Handler, Server, ShutdownPlan,
-    http::{Response, Upgrade, UpgradeRequest},
+    Clients, Config, Event, Handler, Server, ShutdownPlan,
+    http::{BodyLength, Detached, Response, Upgrade, UpgradeRequest},
     testing::{REQUEST, Session, frame},
-    wire::upgrade::BodyLength,
 };
 
 /// Accepts upgrades, answers `/health`, and detaches everything else, `/ws` also if it is an upgrade.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use adjourn::{
-    Clients, Config, ConnectionId, DetachedStream, Event, Handler, Time,
+    Clients, Config, ConnectionId, Event, Handler, Time,
     conn::Target,
-    http::{Upgrade, UpgradeRequest},
+    http::{DetachedStream, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness, Transport},
 };
 

@@ -95,7 +95,10 @@ impl<D> Upgrade<'_, D> {
     /// ```
     /// use std::sync::mpsc;
     ///
-    /// use adjourn::{http::{Upgrade, UpgradeRequest}, Clients, Detached, Event, Handler};
+    /// use adjourn::{
+    ///     Clients, Event, Handler,
+    ///     http::{Detached, Upgrade, UpgradeRequest},
+    /// };
     ///
     /// struct OnePort(mpsc::Sender<Detached>);
     ///

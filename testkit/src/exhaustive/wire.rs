@@ -8,8 +8,9 @@ use std::{
 };
 
 use adjourn::{
-    ConnectionId, DetachedStream, Time,
+    ConnectionId, Time,
     conn::Target,
+    http::DetachedStream,
     hub::{Readiness, Transport},
 };
 

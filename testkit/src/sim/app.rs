@@ -8,9 +8,9 @@ use adjourn::{
     close::{Cause, CloseTiming, Lost},
     config::{Abort, Overrides},
     conn::InputKind,
+    http::BodyLength,
     http::{Accept, Response, Upgrade, UpgradeRequest},
     shutdown::Pace,
-    wire::upgrade::BodyLength,
 };
 
 use super::{
