@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Timing,
+    CloseTiming, Conn, Context,
     life::{Life, Paused},
     state::{Failure, Input},
     watch::{Times, Watch},
@@ -52,7 +52,7 @@ impl Conn {
             Life::LocalClosing { closing, .. }
             | Life::RemoteClosing { closing, .. }
             | Life::Failing(closing) => Some(closing.deadline.min(closing.flush_deadline)),
-            Life::Closed { .. } => None,
+            Life::Detached(_) | Life::Closed { .. } => None,
         }
     }
 
@@ -110,7 +110,9 @@ impl Conn {
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
                 (false, true, closing.deadline <= now)
             }
-            Life::Refusing { .. } | Life::Lingering { .. } | Life::Closed { .. } => (false, false, false),
+            Life::Refusing { .. } | Life::Lingering { .. } | Life::Detached(_) | Life::Closed { .. } => {
+                (false, false, false)
+            }
         };
         Probe { read, write: write && self.queued() > 0, closing }
     }
@@ -190,7 +192,7 @@ impl Conn {
                     self.handle_flush_budget(cx);
                 }
             }
-            Life::Closed { .. } => {}
+            Life::Detached(_) | Life::Closed { .. } => {}
         }
     }
 
@@ -210,7 +212,7 @@ impl Conn {
         }
         let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
         // The Close has this turn to be written; then comes the abort.
-        let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
         let failure = Failure { cause: Cause::HeartbeatTimeout, frame, timing };
         self.apply(Input::HeartbeatTimeout { failure }, cx);
     }
