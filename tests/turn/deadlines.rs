@@ -214,3 +214,60 @@ fn a_pong_behind_held_messages_is_an_answer() {
     rest(&mut driver, &mut app);
     assert_eq!(driver.stats().open, 1, "{:?} {:?}", app.closed, app.events);
 }
+
+/// After a stall of the loop the probe of a due flush budget wrote one share of a turn; then the rest was dropped,
+/// although the kernel would have taken it (3.4, 6.1).
+#[test]
+fn what_the_kernel_takes_is_not_dropped_for_the_flush_budget() {
+    // At the deadline of the flush budget, and at that of the close as well.
+    for stall in [6 * SECOND, 60 * SECOND] {
+        for by_peer in [false, true] {
+            let (mut app, clock) = (nothing(), Clock::default());
+            let mut driver = open_at(Config::default(), 1, &mut app, &clock);
+            driver.transport().socket(0).room = 0;
+            let id = id_of(&mut driver, 0);
+            (0..50).for_each(|_| driver.clients().send(id, vec![b'x'; 100_000]).expect("room"));
+            if by_peer {
+                driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+            } else {
+                driver.clients().close(id, CloseFrame::NORMAL);
+            }
+            turn(&mut driver, &mut app, &[(0, READABLE)]);
+            driver.transport().socket(0).room = usize::MAX;
+            clock.pass(stall);
+            for _ in 0..10 {
+                turn(&mut driver, &mut app, &[]);
+                clock.pass(MS);
+            }
+            driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+            turn(&mut driver, &mut app, &[(0, READABLE)]);
+            let [closed] = &app.closed[..] else { panic!("it has ended") };
+            assert_eq!((closed.lost.messages, closed.sent_flushed), (0, true), "{stall:?}: {closed:?}");
+        }
+    }
+}
+
+/// What a fast reader gets beyond the flush budget has a limit (3.4).
+#[test]
+fn a_flush_budget_ends_after_8_mib() {
+    let (mut app, clock) = (nothing(), Clock::default());
+    let mut driver = open_at(config(|config| config.max_backlog = 1 << 30), 1, &mut app, &clock);
+    driver.transport().socket(0).room = 0;
+    let id = id_of(&mut driver, 0);
+    (0..400).for_each(|_| driver.clients().send(id, vec![b'x'; 100_000]).expect("room"));
+    driver.clients().close(id, CloseFrame::NORMAL);
+    turn(&mut driver, &mut app, &[]);
+    driver.transport().socket(0).room = usize::MAX;
+    let before = driver.transport().socket(0).written.len();
+    clock.pass(6 * SECOND);
+    for _ in 0..50 {
+        turn(&mut driver, &mut app, &[]);
+        clock.pass(MS);
+    }
+    let n = driver.transport().socket(0).written.len() - before;
+    assert!((8 << 20..10 << 20).contains(&n), "{n} bytes");
+    driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    let [closed] = &app.closed[..] else { panic!("it has ended") };
+    assert!(closed.lost.messages > 290 && closed.was_clean(), "{closed:?}");
+}

@@ -72,7 +72,7 @@ fn an_address_is_not_skipped_for_a_failure_of_another() {
     let request = ConnectRequest::new("ws://example.org:9/").expect("a URL");
     let id = driver.connect(request, ()).expect("room");
     turn(&mut driver, &mut app, &[]);
-    driver.transport().socket(id.slot()).fails_at_once = Some(ErrorKind::ConnectionRefused);
+    driver.transport().socket(id.slot()).fails_at_once = [ErrorKind::ConnectionRefused; 3].into();
     driver.transport().socket(0).input = frame(0x81, b"go");
     driver.begin_turn(&mut app);
     driver.handle_resolved(id, (1..=3).map(|host| ([10, 0, 0, host], 9).into()).collect());
@@ -81,6 +81,35 @@ fn an_address_is_not_skipped_for_a_failure_of_another() {
     rest(&mut driver, &mut app);
     let targets = driver.transport().socket(id.slot()).targets;
     assert_eq!(targets, 1 + 3, "the name, and three addresses");
+}
+
+/// An attempt that failed at once in the turn in which its deadline was due was counted against the next one, which was
+/// under way already: its address was given up (3.5).
+#[test]
+fn a_failure_is_not_that_of_the_next_address() {
+    let clock = Clock::default();
+    let slow = clock.clone();
+    let mut app = App::new(move |_: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { .. } = event {
+            slow.pass(4 * SECOND);
+        }
+    });
+    let config = config(|config| config.connect_timeout = 9 * SECOND);
+    let mut driver = open_at(config, 1, &mut app, &clock);
+    let request = ConnectRequest::new("ws://example.org:9/").expect("a URL");
+    let id = driver.connect(request, ()).expect("room");
+    turn(&mut driver, &mut app, &[]);
+    let socket = driver.transport().socket(id.slot());
+    (socket.fails_at_once, socket.targets) = ([ErrorKind::ConnectionRefused].into(), 0);
+    driver.handle_resolved(id, (1..=3).map(|host| ([10, 0, 0, host], 9).into()).collect());
+    driver.begin_turn(&mut app);
+    assert_eq!(driver.transport().socket(id.slot()).targets, 1, "it has failed");
+    driver.transport().socket(0).input = frame(0x81, b"slow");
+    driver.ready(0, READABLE, &mut app);
+    driver.end_turn(&mut app);
+    rest(&mut driver, &mut app);
+    let socket = driver.transport().socket(id.slot());
+    assert_eq!((socket.targets, socket.target.as_deref()), (2, Some("10.0.0.2:9")), "under way");
 }
 
 /// The transport for tests, `Memory`, kept the unread input, the FIN and the error of a closed connection for the
