@@ -108,3 +108,22 @@ fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
     let first = app.closed.iter().find(|closed| closed.received.is_some());
     assert!(first.is_some_and(Closed::was_clean), "its answer was there");
 }
+
+/// An answer that was read, and could not be parsed because the callbacks of the turn were used up by what came before it,
+/// did not count: the hard sweep ended the connection with 1006 (3.4).
+#[test]
+fn the_hard_sweep_parses_what_was_read_before_it_ends() {
+    let mut app = nothing();
+    let mut driver = open(config(|config| config.turn_callbacks = 10), 1, &mut app);
+    let id = id_of(&mut driver, 0);
+    driver.clients().close(id, CloseFrame::NORMAL);
+    turn(&mut driver, &mut app, &[]);
+    driver.transport().socket(0).input =
+        [frame(0x82, b"message").repeat(50), frame(0x88, &1000_u16.to_be_bytes())].concat();
+    driver.clients().shutdown(ShutdownPlan::hard());
+    (0..20).for_each(|_| turn(&mut driver, &mut app, &[]));
+    let [closed] = &app.closed[..] else { panic!("it has ended") };
+    assert!(closed.was_clean(), "{closed:?}");
+    assert_eq!(app.count("Message") as u64 + closed.lost.inbound_messages, 50, "delivered, or counted");
+    assert!(driver.shutdown_report().is_some());
+}
