@@ -329,14 +329,18 @@ impl<D> Hub<D> {
                 && entry.conn.listed == Listed::Now
             {
                 entry.conn.listed = Listed::No;
-                if !entry.conn.pending.is_idle() {
+                // What only waits for its last event is listed when that was delivered.
+                let released = entry.conn.pending == Pending::only(Pending::RELEASE);
+                if !entry.conn.pending.is_idle() && !released {
                     self.list_next(slot);
                 }
             }
         }
-        // After a sweep of many there is no need for so much room.
+        // After a sweep of many there is no need for so much room. Events that wait are not moved.
         self.run.shrink_to(ROOM);
-        self.notes.shrink_to(ROOM);
+        if self.notes.is_empty() {
+            self.notes.shrink_to(ROOM);
+        }
         None
     }
 
