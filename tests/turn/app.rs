@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Clients, Closed, Config, ConnectionId, Event, Handler, Upgrade, UpgradeRequest,
+    Clients, CloseReport, Config, ConnectionId, Event, Handler,
+    http::{Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     testing::{Clock, Memory, REQUEST},
 };
@@ -17,7 +18,7 @@ pub(crate) const SHARE: usize = (1 << 20) + (64 << 10);
 /// Calls `act` at each event, and records the names of the events and the reports of the ends.
 pub(crate) struct App<F> {
     act: F,
-    pub(crate) closed: Vec<Closed>,
+    pub(crate) closed: Vec<CloseReport>,
     pub(crate) events: Vec<String>,
 }
 
@@ -42,7 +43,7 @@ impl<F: FnMut(&mut Clients<'_, ()>, &Event<'_>)> Handler for App<F> {
         let text = format!("{event:?}");
         self.events.push(text.split([' ', '{']).next().unwrap_or_default().to_owned());
         (self.act)(clients, &event);
-        if let Event::Close { closed, .. } = event {
+        if let Event::Close { report: closed, .. } = event {
             self.closed.push(*closed);
         }
     }

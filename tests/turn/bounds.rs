@@ -7,8 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectRequest, Event, Pace, Timing,
+    Clients, CloseFrame, Config, Event,
+    close::CloseTiming,
+    http::ConnectRequest,
     hub::{Driver, Readiness},
+    shutdown::Pace,
     testing::{Memory, REQUEST, frame},
 };
 
@@ -110,7 +113,7 @@ fn what_inflates_beyond_the_budget_is_held() {
     use adjourn::wire::deflate::codec::Deflater;
 
     let mut config = Config::default();
-    config.deflate = Some(adjourn::Deflate::default());
+    config.deflate = Some(adjourn::config::Deflate::default());
     config.turn_bytes = 1 << 20;
     let mut app = nothing();
     let mut driver = Driver::new(config, 0, 1, Memory::default());
@@ -260,7 +263,7 @@ fn a_close_that_is_held_by_the_budget_counts_although_a_write_fails() {
     use adjourn::wire::deflate::codec::Deflater;
 
     let mut config = config(|config| config.turn_bytes = 1 << 20);
-    config.deflate = Some(adjourn::Deflate::default());
+    config.deflate = Some(adjourn::config::Deflate::default());
     let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
             let _ = clients.send(*id, "reply");
@@ -304,7 +307,7 @@ fn a_large_message_does_not_overtake_its_closing() {
     rest(&mut driver, &mut app);
     let (other, id) = (id_of(&mut driver, 0), id_of(&mut driver, 1));
     driver.clients().close(other, CloseFrame::NORMAL);
-    let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+    let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
     driver.clients().close_with(id, CloseFrame::NORMAL, timing);
     driver.transport().socket(1).input = message[60_000..].to_vec();
     for _ in 0..5 {
@@ -320,9 +323,9 @@ fn what_is_inflated_to_be_discarded_has_a_budget() {
     use adjourn::wire::deflate::codec::Deflater;
     let mut app = nothing();
     let config = config(|config| {
-        config.deflate = Some(adjourn::Deflate::default());
+        config.deflate = Some(adjourn::config::Deflate::default());
         config.turn_bytes = 64 << 10;
-        config.closing_data = adjourn::ClosingData::Discard;
+        config.closing_data = adjourn::config::ClosingData::Discard;
     });
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(address()).expect("room");

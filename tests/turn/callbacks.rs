@@ -1,9 +1,11 @@
 //! Slow callbacks: when what they ask for begins (3.3), and whose they are in the report (8.9).
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectRequest, Event, Handler, Pace, ShutdownPlan, Timing, Upgrade,
-    UpgradeRequest,
+    Clients, CloseFrame, Config, Event, Handler, ShutdownPlan,
+    close::CloseTiming,
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::Driver,
+    shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
 
@@ -16,7 +18,7 @@ fn close_timeout_begins_when_the_callback_returns() {
     let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
             slow.pass(300 * MS);
-            let timing = adjourn::Timing { close_timeout: Some(400 * MS), flush_budget: None };
+            let timing = adjourn::close::CloseTiming { close_timeout: Some(400 * MS), flush_budget: None };
             clients.close_with(*id, CloseFrame::NORMAL, timing);
             slow.pass(300 * MS);
         }
@@ -118,7 +120,7 @@ fn a_shorter_close_timeout_begins_when_the_callback_returns() {
     let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
             slow.pass(300 * MS);
-            let timing = Timing { close_timeout: Some(400 * MS), flush_budget: None };
+            let timing = CloseTiming { close_timeout: Some(400 * MS), flush_budget: None };
             clients.close_with(*id, CloseFrame::NORMAL, timing);
             slow.pass(300 * MS);
         }
@@ -185,7 +187,7 @@ fn a_refused_connection_lingers_after_a_slow_on_upgrade() {
 
         fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
             self.0.iter().for_each(|clock| clock.pass(3 * SECOND));
-            Upgrade::Reject(adjourn::wire::upgrade::Response::new(403).expect("a status"))
+            Upgrade::Reject(adjourn::http::Response::new(403).expect("a status"))
         }
 
         fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}

@@ -1,8 +1,11 @@
 //! When deadlines fire (3.3), and what is looked at before a connection is given up (3.4).
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, Event, Pace,
+    Clients, CloseFrame, CloseReport, Config, Event,
+    close::Cause,
+    http::ConnectRequest,
     hub::Driver,
+    shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
 
@@ -46,7 +49,7 @@ fn an_answer_that_lies_in_the_kernel_is_no_close_timeout() {
     let clean = app.closed.iter().filter(|closed| closed.was_clean()).count();
     assert_eq!(clean, 600);
     let others: Vec<_> = app.closed.iter().filter(|closed| !closed.was_clean()).collect();
-    assert!(matches!(others[..], [Closed { cause: Cause::CloseTimeout { flushed: true }, .. }]));
+    assert!(matches!(others[..], [CloseReport { cause: Cause::CloseTimeout { flushed: true }, .. }]));
 }
 
 /// The answer may lie behind more messages than one turn reads, 8 MiB at most.

@@ -5,9 +5,11 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectRequest, Event, Handler, Pace, ShutdownPlan, Timing, Upgrade,
-    UpgradeRequest,
+    Clients, CloseFrame, Config, Event, Handler, ShutdownPlan,
+    close::CloseTiming,
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
+    shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
 
@@ -229,7 +231,7 @@ fn close_timeout_begins_when_the_callback_ends_by_a_panic() {
     let slow = clock.clone();
     let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
-            let timing = Timing { close_timeout: Some(400 * MS), flush_budget: None };
+            let timing = CloseTiming { close_timeout: Some(400 * MS), flush_budget: None };
             clients.close_with(*id, CloseFrame::NORMAL, timing);
             slow.pass(600 * MS);
             panic!("as it was asked to");

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use adjourn::{
-    Clients, CloseFrame, Closed, Config, Event, Pace, ShutdownPlan, Timing,
+    Clients, CloseFrame, CloseReport, Config, Event, ShutdownPlan,
+    close::CloseTiming,
+    shutdown::Pace,
     testing::{Clock, frame},
 };
 
@@ -53,13 +55,13 @@ fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
 /// that the loop's own thread asks for is seen by handles at the end of its turn.
 #[test]
 fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
-    let mut server = adjourn::Server::<()>::new(Config::default()).expect("a poll");
+    let mut server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
     server.clients().shutdown(ShutdownPlan::soft(10 * SECOND));
     assert!(!server.clients().is_ready());
     server.poll(Some(Duration::ZERO), &mut nothing()).expect("the poll works");
     assert!(!handle.ready(), "asked between two polls");
-    let server = adjourn::Server::<()>::new(Config::default()).expect("a poll");
+    let server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
     handle.shutdown(ShutdownPlan::hard()).expect("a loop");
     assert!(!handle.ready(), "asked by a handle");
@@ -73,7 +75,7 @@ fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
     let config = config(|config| config.turn_callbacks = 100);
     let mut driver = open_at(config, 50, &mut app, &clock);
     let id = id_of(&mut driver, 49);
-    let timing = Timing { close_timeout: Some(SECOND), flush_budget: None };
+    let timing = CloseTiming { close_timeout: Some(SECOND), flush_budget: None };
     driver.clients().close_with(id, CloseFrame::NORMAL, timing);
     driver.clients().shutdown(ShutdownPlan::soft(SECOND));
     (0..10).for_each(|_| turn(&mut driver, &mut app, &[]));
@@ -106,7 +108,7 @@ fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
         turn(&mut driver, &mut app, &[]);
     }
     let first = app.closed.iter().find(|closed| closed.received.is_some());
-    assert!(first.is_some_and(Closed::was_clean), "its answer was there");
+    assert!(first.is_some_and(CloseReport::was_clean), "its answer was there");
 }
 
 /// An answer that was read, and could not be parsed because the callbacks of the turn were used up by what came before it,

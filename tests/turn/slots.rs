@@ -3,7 +3,8 @@
 use std::io::ErrorKind;
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectRequest, Event,
+    Clients, CloseFrame, Config, Event,
+    http::ConnectRequest,
     hub::{Driver, Readiness},
     testing::{Clock, Memory, REQUEST, frame},
 };
