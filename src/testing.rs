@@ -87,11 +87,14 @@ use std::{
 use crate::{
     config::Config,
     conn::{ConnectRequest, Target},
+    detach::DetachedStream,
     event::{Event, Stats},
-    hub::{Clients, Driver, Handler, Readiness, Transport},
+    hub::{Clients, Driver, Handler, Transport},
     id::ConnectionId,
     time::Time,
 };
+
+pub use crate::hub::Readiness;
 
 /// An upgrade request that any server accepts.
 pub const REQUEST: &[u8] =
@@ -149,6 +152,8 @@ pub struct Socket {
     pub fin: bool,
     /// It was ended, by a reset or not.
     pub closed: Option<bool>,
+    /// The application took it out of the loop.
+    pub detached: bool,
     /// Where it was asked to connect to last, as `host:port`.
     pub target: Option<String>,
     /// How often it was asked to connect.
@@ -170,6 +175,7 @@ impl Default for Socket {
             written: Vec::new(),
             fin: false,
             closed: None,
+            detached: false,
             target: None,
             targets: 0,
             fails_at_once: VecDeque::new(),
@@ -239,6 +245,15 @@ impl Transport for Memory {
         // The slot may be given out again.
         socket.input.clear();
         (socket.eof, socket.error, socket.connected) = (false, None, None);
+    }
+
+    fn detach(&mut self, slot: usize) -> Option<DetachedStream> {
+        let socket = self.socket(slot);
+        socket.detached = true;
+        // The slot may be given out again.
+        socket.input.clear();
+        (socket.eof, socket.error) = (false, None);
+        Some(DetachedStream::Memory)
     }
 
     fn connect(&mut self, slot: usize, _: ConnectionId, target: Target<'_>) -> io::Result<()> {
@@ -428,6 +443,7 @@ impl<H: Handler> Session<H> {
     }
 
     /// The loop of this connection, to play it by hand.
+    #[cfg(feature = "unstable-core")]
     pub const fn driver(&mut self) -> &mut Driver<H::Data, Memory> {
         &mut self.driver
     }
@@ -495,11 +511,11 @@ pub fn describe(event: &Event<'_>) -> String {
         Event::Message { id, message, closing } => {
             format!("Message {id} {:?} {:?} {closing}", message.kind(), message.as_bytes())
         }
-        Event::Close { id, report: closed } => {
-            let mut closed = closed.clone();
-            (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
-            (closed.lost.trailing_bytes, closed.lost.inbound_partial_bytes) = (0, 0);
-            format!("Close {id} {closed:?}")
+        Event::Close { id, report } => {
+            let mut report = report.clone();
+            (report.duration, report.close_phase) = (Duration::ZERO, Duration::ZERO);
+            (report.lost.trailing_bytes, report.lost.inbound_partial_bytes) = (0, 0);
+            format!("Close {id} {report:?}")
         }
         other => format!("{other:?}"),
     }

@@ -72,7 +72,7 @@ impl Conn {
             Life::LocalClosing { closing, .. }
             | Life::RemoteClosing { closing, .. }
             | Life::Failing(closing) => Some(closing.deadline.min(closing.flush_deadline)),
-            Life::Closed { .. } => None,
+            Life::Detached(_) | Life::Closed { .. } => None,
         }
     }
 
@@ -130,7 +130,9 @@ impl Conn {
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
                 (false, true, closing.deadline <= now)
             }
-            Life::Refusing { .. } | Life::Lingering { .. } | Life::Closed { .. } => (false, false, false),
+            Life::Refusing { .. } | Life::Lingering { .. } | Life::Detached(_) | Life::Closed { .. } => {
+                (false, false, false)
+            }
         };
         Probe { read, write: write && self.queued() > 0, closing }
     }
@@ -220,7 +222,7 @@ impl Conn {
                     self.handle_flush_budget(cx);
                 }
             }
-            Life::Closed { .. } => {}
+            Life::Detached(_) | Life::Closed { .. } => {}
         }
     }
 

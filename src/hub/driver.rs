@@ -479,7 +479,20 @@ impl<D, T: Transport> Driver<D, T> {
                     }
                 }
                 Some(Action::Release(slot, reset)) => self.transport.close(slot, reset),
+                Some(Action::Detach(slot)) => self.detach(slot),
             }
+        }
+    }
+
+    /// Takes a connection out of the loop and gives it to the application.
+    fn detach(&mut self, slot: usize) {
+        let stream = self.transport.detach(slot);
+        let handover = self.hub.free_detached(slot);
+        if let (Some(stream), Some(handover)) = (stream, handover) {
+            self.lap(nobody);
+            self.hub.note_callback_begins();
+            handover.give(stream);
+            self.lap(nobody);
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) enum Action {
     Abort(usize, Abort),
     /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
     Release(usize, bool),
+    /// Take the connection out and hand it over: call [`Hub::free_detached`].
+    Detach(usize),
 }
 
 /// A slot whose deadline is due.
@@ -364,7 +366,11 @@ impl<D> Hub<D> {
             self.note_callback_begins();
             Some(Action::Connect(slot))
         } else if !undelivered && pending.take(Pending::RELEASE) {
+            let detached = entry.conn.is_detached();
             self.run.pop_front();
+            if detached {
+                return Some(Action::Detach(slot));
+            }
             let reset = self.free(slot);
             Some(Action::Release(slot, reset))
         } else if !over && !share.drained && pending.take(Pending::DRAIN) {

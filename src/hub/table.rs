@@ -17,9 +17,10 @@ use super::{
     sweep::Sweeps,
 };
 use crate::{
-    close::{Cause, CloseFrame},
+    close::{Cause, CloseFrame, CloseTiming},
     config::Config,
-    conn::{CloseTiming, Common, Conn, Context, Listed, Note, Pending, State},
+    conn::{Common, Conn, Context, Listed, Note, Pending, State},
+    detach::Handover,
     error::HandshakeError,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
@@ -394,6 +395,13 @@ impl<D> Hub<D> {
             (self.slots, self.used) = (Slab::new(), SlotSet::default());
         }
         reset
+    }
+
+    /// Frees the slot of a connection that leaves the loop. Returns what goes with its stream.
+    pub(super) fn free_detached(&mut self, slot: usize) -> Option<Box<Handover>> {
+        let handover = self.slots.get_mut(slot)?.conn.take_handover();
+        self.free(slot);
+        handover
     }
 
     pub(super) fn drop_data(&mut self) {
