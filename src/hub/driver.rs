@@ -580,8 +580,7 @@ mod tests {
     /// 100,000 connections that ended at once cost 100,000 looks in each of the turns that delivered their `Close`.
     #[test]
     fn a_slot_that_waits_for_its_close_to_be_delivered_is_not_looked_at() {
-        let mut config = Config::default();
-        config.turn_callbacks = 10;
+        let config = Config { turn_callbacks: 10, ..Config::default() };
         let mut driver = Driver::new(config, 0, 1, Memory::default());
         for slot in 0..5000 {
             driver.accept(([127, 0, 0, 1], 40_000).into()).expect("room");
