@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use adjourn::{Config, Event, Pace, Server, ShutdownPlan};
+use adjourn::{Config, Event, Server, ShutdownPlan, shutdown::Pace};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 eprintln!("{id}: {error}");
             }
         }
-        Event::Close { id, closed } => {
-            println!("{id}: {} {:?}, clean: {}", closed.effective_code(), closed.cause, closed.was_clean());
+        Event::Close { id, report } => {
+            println!("{id}: {} {:?}, clean: {}", report.effective_code(), report.cause, report.was_clean());
         }
         Event::Phase { phase, stats } => {
             println!("{}: {} open, {} closing", phase.name(), stats.open, stats.closing);

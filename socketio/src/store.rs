@@ -13,6 +13,8 @@ pub use records::{
     NewEntry, OnceFinish, OnceKey, OnceState, Page, ResumeRefusal, Run, RunError, SessionChange,
     SessionRecord, SessionSummary, TransactContext, TransactError, Transacted, Trimmed,
 };
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteStore, Synchronous};
 pub use tx::{NoSql, Tx, TxEffect};
 
 use crate::offset::Position;
@@ -20,6 +22,8 @@ use crate::offset::Position;
 mod memory;
 mod records;
 mod resume;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod tx;
 
 /// Milliseconds since the Unix epoch by the store's clock.
@@ -32,7 +36,7 @@ pub struct NodeId(pub Arc<str>);
 /// Where logs, sessions and once keys are kept.
 pub trait Store: Send {
     /// Opens it for this process: the epoch is increased, the ends of earlier epochs are recorded, sessions found
-    /// connected become away as of `now`, `Running` keys of an earlier life of this store are released where the store knows that (`SQLite`).
+    /// connected become away as of `now`, `Running` keys of an earlier life of this store are released where the store knows that (SQLite).
     fn open(
         self: Box<Self>,
         node: NodeId,

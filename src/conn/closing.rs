@@ -1,11 +1,11 @@
 //! The facts of an ending, from the first Close or failure until they are reported. Judgements are derived from them by
-//! [`Closed`]; no effect is carried out here.
+//! [`CloseReport`]; no effect is carried out here.
 
 use std::time::Duration;
 
 use super::{backlog::Dropped, watch::Times};
 use crate::{
-    close::{Cause, CloseFrame, Closed, Initiator, Lost, Timing},
+    close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost},
     config::{Abort, Config, Overrides},
     shutdown::SweepId,
     state::State,
@@ -26,7 +26,7 @@ pub(super) struct Closing {
     pub(super) flush_deadline: Time,
     /// Bytes of messages delivered since it began.
     pub(super) delivered: u64,
-    /// Bytes that were read and written since the deadline, to see whether the handshake can be completed after all.
+    /// Bytes that were read and written since a deadline was due, to see what can be completed after all.
     pub(super) probed: u64,
     /// The peer's FIN was read.
     pub(super) eof: bool,
@@ -77,7 +77,7 @@ impl Closing {
     /// One closing timeout bounds flush and answer. Precedence: the call, the connection's settings, the server's.
     pub(super) fn start_timers(
         &mut self,
-        timing: Timing,
+        timing: CloseTiming,
         overrides: Option<&Overrides>,
         config: &Config,
         now: Time,
@@ -104,6 +104,22 @@ impl Closing {
         }
     }
 
+    /// Bytes were read or written: they count if a deadline is due.
+    #[inline]
+    pub(super) fn note_probed(&mut self, bytes: usize, now: Time) {
+        if self.deadline.min(self.flush_deadline) <= now {
+            self.probed += bytes as u64;
+        }
+    }
+
+    /// The flush budget is used up.
+    pub(super) fn end_flushing(&mut self, now: Time) {
+        self.flush_deadline = Time::NEVER;
+        if self.deadline > now {
+            self.probed = 0;
+        }
+    }
+
     /// Cuts it to `deadline` at the latest.
     pub(super) fn shorten(&mut self, deadline: Time, now: Time) {
         if deadline < self.deadline {
@@ -116,9 +132,9 @@ impl Closing {
     }
 
     /// The report, and the sweeps that it belongs to.
-    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (Closed, Vec<SweepId>) {
+    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (CloseReport, Vec<SweepId>) {
         let had_close = self.sent.is_some() || self.received.is_some();
-        let closed = Closed {
+        let closed = CloseReport {
             initiator: self.initiator,
             cause: self.cause,
             sent_flushed: self.end.flushed,

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     config::{Config, Overrides},
-    error::HandshakeCause,
+    detach::{Handover, Take},
+    error::HandshakeError,
     time::Time,
     wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
 };
@@ -35,6 +36,16 @@ pub enum Target<'c> {
     Name(&'c str, u16),
     /// Begin a TCP connection to this address, in place of any other for the same slot.
     Address(SocketAddr),
+}
+
+impl Target<'_> {
+    /// The address; `None` of a name.
+    pub(crate) const fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Name(..) => None,
+            Self::Address(address) => Some(address),
+        }
+    }
 }
 
 impl Conn {
@@ -63,7 +74,7 @@ impl Conn {
             overrides,
             key,
             addresses: Vec::new(),
-            failure: HandshakeCause::NotResolved,
+            failure: HandshakeError::NotResolved,
             deadline: give_up,
             give_up,
             interim: 0,
@@ -161,8 +172,8 @@ impl Conn {
     pub(crate) fn handle_connect_failed(&mut self, kind: std::io::ErrorKind, cx: &mut Context<'_>) {
         let Life::Dialling(dialling) = &mut self.life else { return };
         dialling.failure = match dialling.stage {
-            Stage::Resolving => HandshakeCause::NotResolved,
-            Stage::Dialling => HandshakeCause::Io(kind),
+            Stage::Resolving => HandshakeError::NotResolved,
+            Stage::Dialling => HandshakeError::Io(kind),
             Stage::Waiting => return,
         };
         dialling.stage = Stage::Dialling;
@@ -185,19 +196,19 @@ impl Conn {
     pub(super) fn handle_dialling_timeout(&mut self, cx: &mut Context<'_>) {
         let Some(dialling) = self.dialling() else { return };
         match dialling.stage {
-            Stage::Waiting => self.give_up(HandshakeCause::Timeout, cx),
+            Stage::Waiting => self.give_up(HandshakeError::Timeout, cx),
             Stage::Dialling if dialling.give_up > cx.now => {
                 if let Some(dialling) = self.dialling_at(Stage::Dialling) {
-                    dialling.failure = HandshakeCause::ConnectTimeout;
+                    dialling.failure = HandshakeError::ConnectTimeout;
                 }
                 self.dial_next(cx);
             }
-            Stage::Resolving | Stage::Dialling => self.give_up(HandshakeCause::ConnectTimeout, cx),
+            Stage::Resolving | Stage::Dialling => self.give_up(HandshakeError::ConnectTimeout, cx),
         }
     }
 
     /// There will be no connection. Nothing is owed to the server, not even an answer.
-    pub(crate) fn give_up(&mut self, cause: HandshakeCause, cx: &mut Context<'_>) {
+    pub(crate) fn give_up(&mut self, cause: HandshakeError, cx: &mut Context<'_>) {
         self.apply(Input::ConnectFailed { cause }, cx);
     }
 
@@ -253,8 +264,25 @@ impl Conn {
         self.apply(Input::Upgrade { response }, cx);
     }
 
+    /// The application takes it out of the loop, with what was read of it: a head of `head_len` bytes first.
+    pub(crate) fn detach(&mut self, take: Take, received: Vec<u8>, head_len: usize, cx: &mut Context<'_>) {
+        let handover = Box::new(Handover::new(take, self.peer(), received, head_len));
+        self.apply(Input::Detached { handover: Some(handover) }, cx);
+    }
+
+    /// Its stream goes to the application.
+    pub(crate) const fn is_detached(&self) -> bool {
+        matches!(self.life, Life::Detached(_))
+    }
+
+    /// What goes with its stream, if the application takes that.
+    pub(crate) fn take_handover(&mut self) -> Option<Box<Handover>> {
+        let handover = std::mem::replace(&mut self.life, Life::Closed { unreported: None, reset: false });
+        if let Life::Detached(handover) = handover { Some(handover) } else { None }
+    }
+
     /// The request is refused, or answered with plain HTTP if there is no `cause`.
-    pub(crate) fn refuse(&mut self, response: Vec<u8>, cause: Option<HandshakeCause>, cx: &mut Context<'_>) {
+    pub(crate) fn refuse(&mut self, response: Vec<u8>, cause: Option<HandshakeError>, cx: &mut Context<'_>) {
         let input = match cause {
             Some(cause) => Input::Refusal { response, cause },
             None => Input::PlainAnswer { response },

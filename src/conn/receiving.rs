@@ -1,7 +1,7 @@
 //! From bytes to what the application is handed, and what becomes of the rest.
 
 use super::{
-    Conn, Context, Cursor, Item, Timing,
+    CloseTiming, Conn, Context, Cursor, Item,
     deflate::Inflate,
     inbox::{InboxError, Limits},
     life::Life,
@@ -111,6 +111,20 @@ impl Conn {
         }
     }
 
+    /// A closing handshake is to end: the peer's Close may be among what was read and not parsed. Messages before it are
+    /// counted, and not delivered.
+    pub(super) fn parse_held(&mut self, cx: &mut Context<'_>) {
+        let Life::LocalClosing { paused, .. } = &mut self.life else { return };
+        *paused = true;
+        let (mut held, mut scratch) = (self.inbox.take_held(), Vec::new());
+        let mut cursor = Cursor::new(&mut held, &mut scratch);
+        let mut before = usize::MAX;
+        while (1..before).contains(&cursor.remaining()) {
+            before = cursor.remaining();
+            self.next(&mut cursor, cx);
+        }
+    }
+
     /// All that a peer had sent before it left is discarded.
     fn end_if_left(&mut self, cx: &mut Context<'_>) {
         if matches!(&self.life, Life::Paused(paused) if paused.discards && paused.eof)
@@ -211,7 +225,7 @@ impl Conn {
             Violation::TooBig { .. } => CloseFrame::with_constant(CloseCode::TOO_BIG, "message too big"),
             Violation::InvalidUtf8 => CloseFrame::with_constant(CloseCode::INVALID_DATA, "invalid UTF-8"),
         };
-        let failure = Failure { cause: violation.into(), frame, timing: Timing::DEFAULT };
+        let failure = Failure { cause: violation.into(), frame, timing: CloseTiming::DEFAULT };
         let input = if self.outbox.has_flushed_close() {
             Input::ViolationAfterFlush { failure }
         } else {

@@ -7,9 +7,12 @@ use super::{
     table::Hub,
 };
 use crate::{
-    conn::{Compression, Cursor},
-    error::HandshakeCause,
-    wire::upgrade::{HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols},
+    conn::{Compression, Cursor, WholeHead},
+    detach::Take,
+    error::HandshakeError,
+    wire::upgrade::{
+        BodyLength, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
+    },
 };
 
 impl<D> Hub<D> {
@@ -44,7 +47,10 @@ impl<D> Hub<D> {
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
                 self.deciding = None;
-                answer
+                match answer {
+                    Answered::Detach(take) => return self.detach(slot, take, head, cursor),
+                    answer => answer,
+                }
             }
             Err(refusal) => Answered::refusal(refusal, false),
         };
@@ -67,14 +73,18 @@ impl<D> Hub<D> {
         if accepted.is_ok() && self.sweeps.refuses_handshakes() {
             let mut response = Vec::new();
             Response::unavailable(self.config.retry_after).write(&mut response);
-            return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
+            return Answered::Refuse { response, cause: Some(HandshakeError::ShuttingDown) };
         }
         if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
+        let has_body = request.body_length() != BodyLength::Zero;
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
         self.note_callback_begins();
         match (handler.on_upgrade(&request), accepted) {
+            (Upgrade::Detach(take), Err(_)) => Answered::Detach(take),
+            (Upgrade::Detach(_), Ok(_)) => Answered::refusal(Refusal::NOT_PLAIN, false),
+            _ if has_body => Answered::refusal(Refusal::BODY, request.is_head()),
             (Upgrade::Accept(accept), Ok(accepted)) => {
                 let (compression, extensions) = Compression::accept(&self.config, &request).unzip();
                 let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
@@ -97,14 +107,24 @@ impl<D> Hub<D> {
             }
             (Upgrade::Accept(_), Err(refusal)) => Answered::refusal(refusal, request.is_head()),
             (Upgrade::Reject(response), _) => {
-                Answered::response(&response, request.is_head(), Some(HandshakeCause::Rejected))
+                Answered::response(&response, request.is_head(), Some(HandshakeError::Rejected))
             }
             (Upgrade::Answer(response), _) => Answered::response(&response, request.is_head(), None),
         }
     }
 
+    /// The application takes the connection out of the loop, with all that was read of it.
+    fn detach(&mut self, slot: usize, take: Take, head: WholeHead<'_>, cursor: &mut Cursor<'_>) {
+        let head_len = head.len();
+        let mut received = head.into_bytes();
+        received.extend_from_slice(cursor.take_all());
+        self.with(slot, |conn, cx| conn.detach(take, received, head_len, cx));
+    }
+
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
+            // It was taken off before.
+            Answered::Detach(_) => {}
             Answered::Open { response, path, subprotocol, overrides, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
@@ -114,7 +134,7 @@ impl<D> Hub<D> {
                 });
             }
             Answered::Refuse { response, cause } => {
-                if cause == Some(HandshakeCause::ShuttingDown) {
+                if cause == Some(HandshakeError::ShuttingDown) {
                     self.sweeps.handle_refused();
                 }
                 self.with(slot, |conn, cx| conn.refuse(response, cause, cx));
@@ -135,8 +155,9 @@ enum Answered<D> {
     },
     Refuse {
         response: Vec<u8>,
-        cause: Option<HandshakeCause>,
+        cause: Option<HandshakeError>,
     },
+    Detach(Take),
 }
 
 impl<D> Answered<D> {
@@ -150,7 +171,7 @@ impl<D> Answered<D> {
         Self::Refuse { response, cause: Some(refusal.cause()) }
     }
 
-    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeCause>) -> Self {
+    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeError>) -> Self {
         let mut response = Vec::new();
         if head_only {
             answer.write_head(&mut response);

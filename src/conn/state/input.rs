@@ -3,9 +3,10 @@
 use std::io;
 
 use crate::{
-    close::{Cause, CloseFrame, Timing},
+    close::{Cause, CloseFrame, CloseTiming},
     config::Abort,
-    error::HandshakeCause,
+    detach::Handover,
+    error::HandshakeError,
     event::Message,
 };
 
@@ -52,12 +53,17 @@ inputs! {
         /// The HTTP answer.
         response: Vec<u8>,
         /// Why.
-        cause: HandshakeCause,
+        cause: HandshakeError,
     },
     /// A plain HTTP request that the application answered.
     PlainAnswer {
         /// The HTTP answer.
         response: Vec<u8>,
+    },
+    /// A plain HTTP request whose connection the application takes out of the loop.
+    Detached {
+        /// To whom it goes, and what was read of it.
+        handover: Option<Box<Handover>>,
     },
     /// `handshake_timeout` ran out.
     HandshakeTimeout {
@@ -72,7 +78,7 @@ inputs! {
     /// 101 that was asked for, or it was given up.
     ConnectFailed {
         /// Why.
-        cause: HandshakeCause,
+        cause: HandshakeError,
     },
     /// A valid Close, while a Close of ours is not wholly in the kernel, or there is none.
     PeerClose {
@@ -118,7 +124,7 @@ inputs! {
         /// Who asks.
         cause: Cause,
         /// How long it may take.
-        timing: Timing,
+        timing: CloseTiming,
     },
     /// `kick`.
     Kick {
@@ -129,7 +135,7 @@ inputs! {
         /// What to say.
         frame: CloseFrame,
         /// How long it may take.
-        timing: Timing,
+        timing: CloseTiming,
     },
     /// `answer_close`, or the automatic answer in its place.
     AnswerClose {
@@ -199,5 +205,5 @@ pub struct Failure {
     /// The Close that says so.
     pub frame: CloseFrame,
     /// How long it may take.
-    pub timing: Timing,
+    pub timing: CloseTiming,
 }
