@@ -135,7 +135,7 @@ fn s6_decode_errors_of_text() {
         ("2[null]", E::Payload),
         ("2[true]", E::Payload),
         (r#"2[["m"]]"#, E::Payload),
-        (r#"2[{}]"#, E::Payload),
+        (r"2[{}]", E::Payload),
         ("31", E::Payload),
         ("31{}", E::Payload),
         // an ack needs its id
@@ -151,7 +151,7 @@ fn s6_decode_errors_of_text() {
         (r#"2["m",]"#, E::Json),
         (r#"2["m"]]"#, E::Json),
         (r#"2["m"],"#, E::Json),
-        (r#"2['m']"#, E::Json),
+        (r"2['m']", E::Json),
         (r#"2["m",01]"#, E::Json),
         (r#"2["m",1.]"#, E::Json),
         (r#"2["m",.5]"#, E::Json),
@@ -379,7 +379,7 @@ fn s21_arguments_are_taken_by_type() {
     assert_eq!(args.get::<String>(1).expect("a string"), "é");
     assert_eq!(args.get::<Binary>(2).expect("binary"), bytes);
     let nested: std::collections::BTreeMap<String, Vec<Binary>> = args.get(3).expect("a map");
-    assert_eq!(nested["a"], [bytes.clone()]);
+    assert_eq!(nested["a"], std::slice::from_ref(&bytes));
     let (number, text, binary): (f64, String, Binary) = args.parse().expect("a tuple");
     assert_eq!((number.to_string().as_str(), text.as_str(), binary), ("1", "é", bytes));
 
@@ -389,11 +389,7 @@ fn s21_arguments_are_taken_by_type() {
     assert!(matches!(args.parse::<(u8, u8)>(), Err(ArgsError::Type { index: 1, .. })));
     assert!(args.parse::<(u8, String, Binary, Raw, u8)>().is_err());
     assert!(serde_json::from_str::<Binary>(r#"{"_placeholder":true,"num":0}"#).is_err(), "not an argument");
-    assert!(serde_json::to_string(&binary_of(1)).is_err(), "not an argument");
-}
-
-fn binary_of(byte: u8) -> Binary {
-    binary(byte)
+    assert!(serde_json::to_string(&Binary(Bytes::new())).is_err(), "not an argument");
 }
 
 #[test]
@@ -480,7 +476,7 @@ fn a_value_that_encodes_arguments_itself_does_not_disturb_those_around_it() {
 fn views_of_no_arguments() {
     let packet = packet(&[FrameRef::Text(r#"2["m"]"#)]);
     let args: Args<'_> = packet.args();
-    assert!(args.is_empty() && args.len() == 0 && args.raw(0).is_none());
+    assert!(args.is_empty() && args.raw(0).is_none());
     assert_eq!(ArgsBuf::new(&args).expect("JSON").json(), "[]");
     assert_eq!(ArgsBuf::new(&()).expect("JSON").as_args().len(), 0);
 }

@@ -44,6 +44,15 @@ pub struct ArgsEncoder {
     attachments: Vec<Bytes>,
 }
 
+/// What an [`ArgsEncoder`] has written.
+pub(super) struct Written {
+    /// With the closing bracket.
+    pub(super) text: String,
+    /// Where the arguments are in it.
+    pub(super) elements: Vec<Range<usize>>,
+    pub(super) attachments: Vec<Bytes>,
+}
+
 impl<'a> Args<'a> {
     pub(super) const fn new(json: &'a str, elements: &'a [Range<usize>], attachments: &'a [Bytes]) -> Self {
         Self { json, elements, attachments }
@@ -89,7 +98,7 @@ impl ArgsBuf {
     pub fn new(args: &(impl ToArgs + ?Sized)) -> Result<Self, EncodeError> {
         let mut out = ArgsEncoder::new(String::from("["));
         args.to_args(&mut out)?;
-        let (json, elements, attachments) = out.finish()?;
+        let Written { text: json, elements, attachments } = out.finish()?;
         Ok(Self { json, elements, attachments })
     }
 
@@ -132,18 +141,17 @@ impl ArgsEncoder {
         Ok(())
     }
 
-    /// The text with its closing bracket, where its elements are, and its attachments.
-    pub(super) fn finish(mut self) -> Result<(String, Vec<Range<usize>>, Vec<Bytes>), EncodeError> {
+    pub(super) fn finish(mut self) -> Result<Written, EncodeError> {
         let count = self.attachments.len();
         if count > MAX_ATTACHMENTS {
             return Err(EncodeError::TooManyAttachments { count, limit: MAX_ATTACHMENTS });
         }
         self.json.push(b']');
-        let json = String::from_utf8(self.json).expect("made of strings, and by serde_json");
+        let text = String::from_utf8(self.json).expect("made of strings, and by serde_json");
         if count > 0 {
-            check_placeholders(&json, &self.elements, count)?;
+            check_placeholders(&text, &self.elements, count)?;
         }
-        Ok((json, self.elements, self.attachments))
+        Ok(Written { text, elements: self.elements, attachments: self.attachments })
     }
 
     /// Where the next element begins.

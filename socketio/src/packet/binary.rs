@@ -118,13 +118,12 @@ pub(super) fn renumbered(json: &str, mut attach: impl FnMut(usize) -> Option<usi
     for placeholder in scan.placeholders {
         let num = placeholder.num?;
         let old = num.index?;
-        let new = match numbers.iter().find(|(known, _)| *known == old) {
-            Some((_, new)) => *new,
-            None => {
-                let new = attach(old)?;
-                numbers.push((old, new));
-                new
-            }
+        let new = if let Some((_, new)) = numbers.iter().find(|(known, _)| *known == old) {
+            *new
+        } else {
+            let new = attach(old)?;
+            numbers.push((old, new));
+            new
         };
         written.push_str(json.get(copied..num.at.start)?);
         written.push_str(&new.to_string());

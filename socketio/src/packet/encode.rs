@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::args::{ArgsEncoder, ToArgs};
+use super::args::{ArgsEncoder, ToArgs, Written};
 use super::error::{DecodeError, EncodeError};
 use super::header::{Header, PacketKind, is_reserved};
 use super::json;
@@ -61,7 +61,7 @@ impl Event {
         push_string(&mut text, name);
         let mut out = ArgsEncoder::new(text);
         args.to_args(&mut out)?;
-        let (text, elements, attachments) = out.finish()?;
+        let Written { text, elements, attachments } = out.finish()?;
         let ends_in_string = ends_in_string(&text, &elements);
         let (text, array) = with_count(text, array, attachments.len());
         Ok(Self { text, array, ends_in_string, attachments: attachments.into() })
@@ -167,7 +167,7 @@ pub fn ack(namespace: &str, id: u64, args: &(impl ToArgs + ?Sized)) -> Result<Fr
     text.push('[');
     let mut out = ArgsEncoder::new(text);
     args.to_args(&mut out)?;
-    let (text, _, attachments) = out.finish()?;
+    let Written { text, attachments, .. } = out.finish()?;
     Ok(frames(with_count(text, array, attachments.len()).0, &attachments))
 }
 
