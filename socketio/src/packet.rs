@@ -19,4 +19,5 @@ pub use encode::{Event, Frames, ack, connect, connect_error, disconnect};
 pub use engine_packet::{EnginePacket, EnginePacketError, encoded_len, push_packet, split_payload};
 pub use error::{ArgsError, DecodeError, EncodeError};
 pub use header::{PacketKind, is_reserved};
+pub(crate) use json::quoted;
 pub use query::Query;

@@ -58,7 +58,7 @@ impl Event {
         let mut text = header("42", namespace);
         let array = text.len();
         text.push('[');
-        push_string(&mut text, name);
+        text.push_str(&json::quoted(name));
         let mut out = ArgsEncoder::new(text);
         args.to_args(&mut out)?;
         let Written { text, elements, attachments } = out.finish()?;
@@ -132,10 +132,10 @@ impl Event {
 pub fn connect(namespace: &str, sid: &str, pid: Option<&str>) -> Frame {
     let mut text = header("40", namespace);
     text.push_str("{\"sid\":");
-    push_string(&mut text, sid);
+    text.push_str(&json::quoted(sid));
     if let Some(pid) = pid {
         text.push_str(",\"pid\":");
-        push_string(&mut text, pid);
+        text.push_str(&json::quoted(pid));
     }
     text.push('}');
     Frame::text(text)
@@ -145,7 +145,7 @@ pub fn connect(namespace: &str, sid: &str, pid: Option<&str>) -> Frame {
 pub fn connect_error(namespace: &str, message: &str, data: Option<&str>) -> Frame {
     let mut text = header("44", namespace);
     text.push_str("{\"message\":");
-    push_string(&mut text, message);
+    text.push_str(&json::quoted(message));
     if let Some(data) = data {
         text.push_str(",\"data\":");
         text.push_str(data);
@@ -197,10 +197,6 @@ fn with_count(text: String, array: usize, attachments: usize) -> (String, usize)
 /// Is the last element of the array a string? Without arguments that is the event's name.
 fn ends_in_string(text: &str, elements: &[Range<usize>]) -> bool {
     elements.last().is_none_or(|last| text.get(last.clone()).is_some_and(|last| last.starts_with('"')))
-}
-
-fn push_string(text: &mut String, value: &str) {
-    text.push_str(&serde_json::to_string(value).expect("a string is JSON"));
 }
 
 fn frames(text: String, attachments: &[Bytes]) -> Frames {

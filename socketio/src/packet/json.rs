@@ -75,6 +75,11 @@ pub(super) fn scan(text: &str, from: usize, max_depth: usize, placeholders: bool
     Ok(Scan { kind, elements, placeholders: scanner.placeholders })
 }
 
+/// A text as a JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a string is JSON")
+}
+
 /// The text that a JSON string stands for; lone surrogates become U+FFFD.
 pub(super) fn unescape(quoted: &str) -> Cow<'_, str> {
     let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
