@@ -3,6 +3,8 @@
 //! A *link* is one WebSocket connection, a *request* one HTTP request that waits for its answer. The driver implements
 //! [`Links`] over adjourn's `Clients` and the HTTP thread, the simulation over queues in virtual time.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 /// One WebSocket connection below; the driver gives them out and never uses one twice.
@@ -22,9 +24,15 @@ pub enum Frame {
     Binary(Bytes),
 }
 
-/// UTF-8 bytes that are shared.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Utf8(Bytes);
+/// Text that is shared. It is valid by construction, so that no send looks for that again.
+#[derive(Clone, Debug)]
+pub struct Utf8(Shared);
+
+#[derive(Clone, Debug)]
+enum Shared {
+    Static(&'static str),
+    Counted(Arc<String>),
+}
 
 /// A message as it arrives: a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,18 +98,18 @@ pub trait Links {
 impl Frame {
     /// A text frame.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(Utf8(Bytes::from(text.into())))
+        Self::Text(Utf8(Shared::Counted(Arc::new(text.into()))))
     }
 
     /// A text frame that costs no allocation.
     pub fn from_static(text: &'static str) -> Self {
-        Self::Text(Utf8(Bytes::from_static(text.as_bytes())))
+        Self::Text(Utf8(Shared::Static(text)))
     }
 
     /// The payload's length in bytes.
     pub fn len(&self) -> usize {
         match self {
-            Self::Text(text) => text.0.len(),
+            Self::Text(text) => text.as_str().len(),
             Self::Binary(bytes) => bytes.len(),
         }
     }
@@ -123,6 +131,17 @@ impl Frame {
 impl Utf8 {
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("built from a str")
+        match &self.0 {
+            Shared::Static(text) => text,
+            Shared::Counted(text) => text,
+        }
     }
 }
+
+impl PartialEq for Utf8 {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Utf8 {}

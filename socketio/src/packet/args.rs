@@ -3,16 +3,22 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{DeserializeSeed, SeqAccess};
 use serde::{Deserialize, Serialize};
 
 use super::error::{ArgsError, EncodeError};
+use super::{binary, json};
+
+/// Official clients refuse packets with more attachments.
+const MAX_ATTACHMENTS: usize = 10;
 
 /// The arguments of an event (without its name) or of an ack, as they came. A view.
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
-    pub(super) json: &'a str,
-    pub(super) elements: &'a [Range<usize>],
-    pub(super) attachments: &'a [Bytes],
+    json: &'a str,
+    elements: &'a [Range<usize>],
+    attachments: &'a [Bytes],
 }
 
 /// Arguments that are owned: `Send`, and as they are stored.
@@ -30,13 +36,28 @@ pub trait ToArgs {
 }
 
 /// Writes arguments as the elements of a JSON array.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ArgsEncoder {
-    pub(super) json: Vec<u8>,
+    /// What stands before the first argument, then the arguments.
+    json: Vec<u8>,
+    elements: Vec<Range<usize>>,
+    attachments: Vec<Bytes>,
+}
+
+/// What an [`ArgsEncoder`] has written.
+pub(super) struct Written {
+    /// With the closing bracket.
+    pub(super) text: String,
+    /// Where the arguments are in it.
+    pub(super) elements: Vec<Range<usize>>,
     pub(super) attachments: Vec<Bytes>,
 }
 
 impl<'a> Args<'a> {
+    pub(super) const fn new(json: &'a str, elements: &'a [Range<usize>], attachments: &'a [Bytes]) -> Self {
+        Self { json, elements, attachments }
+    }
+
     /// How many there are.
     pub const fn len(&self) -> usize {
         self.elements.len()
@@ -48,13 +69,17 @@ impl<'a> Args<'a> {
     }
 
     /// The argument at `index`, from 0.
-    pub fn get<T: Deserialize<'a>>(&self, _index: usize) -> Result<T, ArgsError> {
-        todo!()
+    pub fn get<T: Deserialize<'a>>(&self, index: usize) -> Result<T, ArgsError> {
+        let json = self.raw(index).ok_or(ArgsError::Missing { index, length: self.len() })?;
+        binary::reading(self.attachments, || serde_json::from_str(json))
+            .map_err(|source| ArgsError::Type { index, source })
     }
 
     /// All of them as a tuple; more than it has elements are ignored.
     pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, ArgsError> {
-        todo!()
+        let mut elements = Elements { args: *self, index: 0 };
+        binary::reading(self.attachments, || T::deserialize(SeqAccessDeserializer::new(&mut elements)))
+            .map_err(|source| ArgsError::Type { index: elements.index.saturating_sub(1), source })
     }
 
     /// The JSON text of the argument at `index`; placeholders stand for attachments.
@@ -70,13 +95,19 @@ impl<'a> Args<'a> {
 
 impl ArgsBuf {
     /// Encodes arguments.
-    pub fn new(_args: &(impl ToArgs + ?Sized)) -> Result<Self, EncodeError> {
-        todo!()
+    pub fn new(args: &(impl ToArgs + ?Sized)) -> Result<Self, EncodeError> {
+        let mut out = ArgsEncoder::new(String::from("["));
+        args.to_args(&mut out)?;
+        let Written { text: json, elements, attachments } = out.finish()?;
+        Ok(Self { json, elements, attachments })
     }
 
-    /// From a JSON array and its attachments, as a store keeps them.
-    pub fn from_json(_json: &str, _attachments: Vec<Bytes>) -> Result<Self, ArgsError> {
-        todo!()
+    /// From a JSON array and its attachments, as a store keeps them. `None`: the text is no array.
+    pub fn from_json(json: impl Into<String>, attachments: Vec<Bytes>) -> Option<Self> {
+        let json = json.into();
+        let scan =
+            json::scan(&json, 0, usize::MAX, false).ok().filter(|scan| scan.kind == json::Kind::Array)?;
+        Some(Self { json, elements: scan.elements, attachments })
     }
 
     /// A view of them.
@@ -96,15 +127,102 @@ impl ArgsBuf {
 }
 
 impl ArgsEncoder {
+    /// `start`: what stands before the first argument: a bracket, or more.
+    pub(super) fn new(start: String) -> Self {
+        Self { json: start.into_bytes(), elements: Vec::new(), attachments: Vec::new() }
+    }
+
     /// Writes one argument.
-    pub fn push(&mut self, _value: &(impl Serialize + ?Sized)) -> Result<(), EncodeError> {
-        todo!()
+    pub fn push(&mut self, value: &(impl Serialize + ?Sized)) -> Result<(), EncodeError> {
+        let start = self.begin();
+        let json = &mut self.json;
+        binary::writing(&mut self.attachments, || serde_json::to_writer(json, value))?;
+        self.elements.push(start..self.json.len());
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<Written, EncodeError> {
+        let count = self.attachments.len();
+        if count > MAX_ATTACHMENTS {
+            return Err(EncodeError::TooManyAttachments { count, limit: MAX_ATTACHMENTS });
+        }
+        self.json.push(b']');
+        let text = String::from_utf8(self.json).expect("made of strings, and by serde_json");
+        if count > 0 {
+            check_placeholders(&text, &self.elements, count)?;
+        }
+        Ok(Written { text, elements: self.elements, attachments: self.attachments })
+    }
+
+    /// Where the next element begins.
+    fn begin(&mut self) -> usize {
+        if self.json.last() != Some(&b'[') {
+            self.json.push(b',');
+        }
+        self.json.len()
+    }
+
+    /// Writes an argument that is JSON text.
+    fn push_json(&mut self, json: &str) {
+        let start = self.begin();
+        self.json.extend_from_slice(json.as_bytes());
+        self.elements.push(start..self.json.len());
+    }
+}
+
+/// Text of a client that looks like a placeholder, sent on together with other attachments, must not make the receivers fail.
+fn check_placeholders(json: &str, elements: &[Range<usize>], attachments: usize) -> Result<(), EncodeError> {
+    for element in elements {
+        let text = json.get(element.clone()).unwrap_or_default();
+        let scan = json::scan(text, 0, usize::MAX, true).map_err(|_| EncodeError::Placeholder)?;
+        let index = |placeholder: &json::Placeholder| placeholder.num.as_ref()?.index;
+        if !scan.placeholders.iter().all(|found| index(found).is_some_and(|index| index < attachments)) {
+            return Err(EncodeError::Placeholder);
+        }
+    }
+    Ok(())
+}
+
+/// The elements that are left, for [`Args::parse`].
+struct Elements<'a> {
+    args: Args<'a>,
+    index: usize,
+}
+
+impl<'a> SeqAccess<'a> for &mut Elements<'a> {
+    type Error = serde_json::Error;
+
+    fn next_element_seed<T: DeserializeSeed<'a>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Self::Error> {
+        let Some(json) = self.args.raw(self.index) else {
+            return Ok(None);
+        };
+        self.index += 1;
+        seed.deserialize(&mut serde_json::Deserializer::from_str(json)).map(Some)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.args.len() - self.index.min(self.args.len()))
     }
 }
 
 impl ToArgs for Args<'_> {
-    fn to_args(&self, _out: &mut ArgsEncoder) -> Result<(), EncodeError> {
-        todo!()
+    fn to_args(&self, out: &mut ArgsEncoder) -> Result<(), EncodeError> {
+        let before = out.attachments.len();
+        let renumber = before > 0 && !self.attachments.is_empty();
+        out.attachments.extend_from_slice(self.attachments);
+        for json in (0..self.len()).filter_map(|index| self.raw(index)) {
+            if renumber {
+                let json =
+                    binary::renumbered(json, |old| Some(before + old)).ok_or(EncodeError::Placeholder)?;
+                out.push_json(&json);
+            } else {
+                out.push_json(json);
+            }
+        }
+        Ok(())
     }
 }
 

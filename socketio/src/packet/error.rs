@@ -68,6 +68,9 @@ pub enum EncodeError {
         /// The limit.
         limit: usize,
     },
+    /// An argument that came as JSON holds a placeholder for an attachment that there is not: receivers would refuse the packet.
+    #[error("an argument holds a placeholder without its attachment")]
+    Placeholder,
     /// An argument cannot be written as JSON.
     #[error("argument is no JSON: {0}")]
     Json(#[from] serde_json::Error),

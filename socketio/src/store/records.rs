@@ -138,8 +138,8 @@ pub struct Attach {
     pub pid: Arc<str>,
     /// The namespace it connects to.
     pub namespace: Arc<str>,
-    /// Who it is.
-    pub principal: Arc<str>,
+    /// Who it is; `None`: not checked.
+    pub principal: Option<Arc<str>>,
     /// What it has received, if it says so in our form.
     pub offset: Option<Offset>,
 }

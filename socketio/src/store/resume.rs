@@ -83,7 +83,7 @@ pub(super) fn judge(
     if session.away.is_some_and(|away| is_over(away, settings, now)) {
         return Err(refused(ResumeRefusal::Expired));
     }
-    if session.principal != ask.principal {
+    if ask.principal.as_ref().is_some_and(|principal| *principal != session.principal) {
         return Err(refused(ResumeRefusal::PrincipalMismatch));
     }
     if clamped == Clamped::AboveTail {

@@ -14,8 +14,10 @@ use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
 use super::{Millis, NodeId, Parts, Store, StoreError, StoreSettings};
 
+mod once;
 mod reader;
 mod rows;
+mod sessions;
 mod writer;
 
 /// The version of the tables that this crate writes.

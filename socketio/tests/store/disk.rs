@@ -149,7 +149,7 @@ pub(crate) fn ask(pid: &str, offset: Option<&str>) -> Attach {
     Attach {
         pid: pid.into(),
         namespace: "/".into(),
-        principal: "".into(),
+        principal: Some("".into()),
         offset: offset.map(|text| text.parse().expect("an offset")),
     }
 }

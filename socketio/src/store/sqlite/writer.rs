@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::rows::{self, DONE, ENTRY_BYTES, EntryColumns, RUNNING, SESSION_COLUMNS, integer, unsigned};
-use super::{Shared, lock, meta};
+use super::rows::{self, DONE, ENTRY_BYTES, EntryColumns, integer, unsigned};
+use super::{Shared, lock, meta, once, sessions};
 use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
-    AckValue, Attach, AttachError, Attached, Batch, Committed, LogLimits, LogState, Membership, Millis,
-    NewEntry, OnceFinish, OnceKey, OnceState, Run, RunError, SessionChange, SessionRecord, SessionSummary,
-    StoreError, StoreSettings, TRIM_SLICE, TransactContext, TransactError, Transacted, Trimmed, Tx, TxEffect,
-    Writer, millis,
+    Attach, AttachError, Attached, Batch, Committed, LogLimits, LogState, Millis, NewEntry, OnceFinish,
+    OnceKey, OnceState, Run, RunError, SessionSummary, StoreError, StoreSettings, TRIM_SLICE,
+    TransactContext, TransactError, Transacted, Trimmed, Tx, TxEffect, Writer, millis,
 };
 
 #[derive(Debug)]
@@ -32,12 +31,12 @@ pub(super) struct SqliteWriter {
 
 /// What is known of the file without reading it.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     /// Where a log begins: at or above the tail of every log that was dropped.
     base: u64,
     logs: HashMap<Arc<str>, Log>,
-    sessions: usize,
-    once: usize,
+    pub(super) sessions: usize,
+    pub(super) once: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,10 +49,10 @@ struct Log {
 
 /// What a transaction changes of [`Known`] if it commits.
 #[derive(Default)]
-struct Change {
+pub(super) struct Change {
     logs: HashMap<Arc<str>, Log>,
-    sessions: isize,
-    once: isize,
+    pub(super) sessions: isize,
+    pub(super) once: isize,
 }
 
 impl SqliteWriter {
@@ -91,12 +90,12 @@ impl Writer for SqliteWriter {
             committed.positions.push(append(&tx, &self.known, &mut change, new, now)?);
         }
         for (index, session) in batch.sessions.iter().enumerate() {
-            if !change_session(&tx, &mut change, session)? {
+            if !sessions::change(&tx, &mut change, session)? {
                 committed.stale.push(index);
             }
         }
         for OnceFinish { key, ack } in &batch.once {
-            finish_once(&tx, &mut change, key, ack.as_ref(), now)?;
+            once::finish(&tx, &mut change, key, ack.as_ref(), now)?;
         }
         self.known.commit(tx, change)?;
         Ok(committed)
@@ -106,7 +105,7 @@ impl Writer for SqliteWriter {
         let mut connection = lock(&self.connection);
         let tx =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
-        let session = read_session(&tx, &ask.pid).map_err(StoreError::from)?;
+        let session = sessions::read(&tx, &ask.pid).map_err(StoreError::from)?;
         let log = self.known.log(&ask.namespace);
         let view = LogView {
             epoch: self.epoch,
@@ -133,11 +132,11 @@ impl Writer for SqliteWriter {
     fn once_begin(&mut self, key: &OnceKey, lease: Duration, now: Millis) -> Result<OnceState, StoreError> {
         let mut connection = lock(&self.connection);
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let state = look_once(&tx, key, &self.settings, now)?;
+        let state = once::look(&tx, key, &self.settings, now)?;
         if state == OnceState::First {
             let mut change = Change::default();
-            make_room(&tx, &self.known, &mut change, &self.settings, now)?;
-            write_once(&tx, &mut change, key, None, now.saturating_add(millis(lease)))?;
+            once::make_room(&tx, &self.known, &mut change, &self.settings, now)?;
+            once::write(&tx, &mut change, key, None, now.saturating_add(millis(lease)))?;
             self.known.commit(tx, change)?;
         }
         Ok(state)
@@ -155,8 +154,8 @@ impl Writer for SqliteWriter {
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
         let mut change = Change::default();
         if let Some(key) = key {
-            match look_once(&tx, key, &self.settings, now)? {
-                OnceState::First => make_room(&tx, &self.known, &mut change, &self.settings, now)?,
+            match once::look(&tx, key, &self.settings, now)? {
+                OnceState::First => once::make_room(&tx, &self.known, &mut change, &self.settings, now)?,
                 OnceState::Running { until } => return Err(TransactError::Running { until }),
                 OnceState::Done(ack) => return Ok(Transacted::repeat(ack)),
             }
@@ -170,9 +169,9 @@ impl Writer for SqliteWriter {
         }
         let transacted = (|| {
             if let Some(key) = key {
-                finish_once(&tx, &mut change, key, Some(&ack), now)?;
+                once::finish(&tx, &mut change, key, Some(&ack), now)?;
             }
-            let session_current = is_current(&tx, context)?;
+            let session_current = sessions::is_current(&tx, context)?;
             let mut placed = Vec::with_capacity(effects.len());
             for effect in effects {
                 let position = match &effect {
@@ -180,7 +179,7 @@ impl Writer for SqliteWriter {
                     TxEffect::Join(room) => {
                         let tail = change.log(&self.known, &context.namespace).tail;
                         if session_current && let Some((pid, _)) = &context.session {
-                            join(&tx, pid, room, tail)?;
+                            sessions::join(&tx, pid, room, tail)?;
                         }
                         Position::counter(tail)
                     }
@@ -264,7 +263,7 @@ impl Writer for SqliteWriter {
         let mut connection = lock(&self.connection);
         let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut change = Change::default();
-        let gone = expire_sessions(&tx, &self.known, &mut change, &self.settings, now, max)?;
+        let gone = sessions::expire(&tx, &self.known, &mut change, &self.settings, now, max)?;
         let before = now.checked_sub(millis(self.settings.once_window));
         if let Some(before) = before {
             let forgotten = tx
@@ -393,212 +392,4 @@ fn bytes_after(
         ))?
         .query_row(params![namespace, integer(start.number)], |row| row.get(0))?;
     Ok(unsigned(sum))
-}
-
-fn read_session(tx: &Connection, pid: &str) -> rusqlite::Result<Option<SessionRecord>> {
-    let mut statement =
-        tx.prepare_cached(&format!("SELECT {SESSION_COLUMNS} FROM sio_session WHERE pid = ?1"))?;
-    let Some(mut session) = statement.query_row([pid], rows::session).optional()? else { return Ok(None) };
-    let mut members = tx.prepare_cached("SELECT room, from_pos, to_pos FROM sio_member WHERE pid = ?1")?;
-    session.memberships = members.query_map([pid], rows::membership)?.collect::<Result<_, _>>()?;
-    Ok(Some(session))
-}
-
-fn generation(tx: &Connection, pid: &str) -> rusqlite::Result<Option<u64>> {
-    tx.prepare_cached("SELECT generation FROM sio_session WHERE pid = ?1")?
-        .query_row([pid], |row| row.get(0).map(unsigned))
-        .optional()
-}
-
-/// Is the session of `context` still held by its generation?
-fn is_current(tx: &Connection, context: &TransactContext) -> Result<bool, StoreError> {
-    let Some((pid, held)) = &context.session else { return Ok(false) };
-    Ok(generation(tx, pid)? == Some(*held))
-}
-
-/// Applies a change unless its generation is no longer current.
-fn change_session(tx: &Connection, change: &mut Change, session: &SessionChange) -> Result<bool, StoreError> {
-    let (pid, held) = session.key();
-    let stored = generation(tx, pid)?;
-    match session {
-        SessionChange::Save(record) if stored == Some(held) || (stored.is_none() && held == 1) => {
-            change.sessions += isize::from(stored.is_none());
-            write_session(tx, record)?;
-            Ok(true)
-        }
-        SessionChange::Remove { .. } if stored == Some(held) => {
-            remove_session(tx, change, pid)?;
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
-}
-
-fn write_session(tx: &Connection, record: &SessionRecord) -> Result<(), StoreError> {
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO sio_session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(params![
-        record.pid,
-        record.namespace,
-        record.sid,
-        record.principal,
-        integer(record.generation),
-        integer(record.first.number),
-        integer(record.checkpoint.number),
-        integer(record.last.number),
-        record.data.as_ref().map(|data| data.as_bytes()),
-        rows::answered(&record.answered),
-        record.away.map(integer),
-    ])?;
-    // Most memberships are there already: rows that do not change are not written.
-    for member in &record.memberships {
-        write_member(tx, &record.pid, member)?;
-    }
-    let stored: i64 = tx
-        .prepare_cached("SELECT count(*) FROM sio_member WHERE pid = ?1")?
-        .query_row([&record.pid], |row| row.get(0))?;
-    if unsigned(stored) != record.memberships.len() as u64 {
-        tx.prepare_cached("DELETE FROM sio_member WHERE pid = ?1")?.execute([&record.pid])?;
-        for member in &record.memberships {
-            write_member(tx, &record.pid, member)?;
-        }
-    }
-    Ok(())
-}
-
-fn write_member(tx: &Connection, pid: &str, member: &Membership) -> Result<(), StoreError> {
-    tx.prepare_cached(
-        "INSERT INTO sio_member VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET to_pos = excluded.to_pos \
-         WHERE to_pos IS NOT excluded.to_pos",
-    )?
-    .execute(params![
-        pid,
-        member.room,
-        integer(member.from.number),
-        member.to.map(|to| integer(to.number))
-    ])?;
-    Ok(())
-}
-
-/// Adds a membership after `tail`, unless there is one already.
-fn join(tx: &Connection, pid: &str, room: &Arc<str>, tail: u64) -> Result<(), StoreError> {
-    let member: i64 = tx
-        .prepare_cached("SELECT count(*) FROM sio_member WHERE pid = ?1 AND room = ?2 AND to_pos IS NULL")?
-        .query_row(params![pid, room], |row| row.get(0))?;
-    if member > 0 {
-        return Ok(());
-    }
-    let from = Position::counter(tail);
-    write_member(tx, pid, &Membership { room: Arc::clone(room), from, to: None })
-}
-
-fn remove_session(tx: &Connection, change: &mut Change, pid: &str) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM sio_session WHERE pid = ?1")?.execute([pid])?;
-    tx.prepare_cached("DELETE FROM sio_member WHERE pid = ?1")?.execute([pid])?;
-    change.sessions -= 1;
-    Ok(())
-}
-
-/// Removes at most `max` sessions: those whose time is over, and those longest away while there are too many.
-fn expire_sessions(
-    tx: &Connection,
-    known: &Known,
-    change: &mut Change,
-    settings: &StoreSettings,
-    now: Millis,
-    max: usize,
-) -> Result<Vec<SessionSummary>, StoreError> {
-    let candidates: Vec<SessionRecord> = tx
-        .prepare_cached(&format!(
-            "SELECT {SESSION_COLUMNS} FROM sio_session WHERE away_ms IS NOT NULL ORDER BY away_ms LIMIT ?1"
-        ))?
-        .query_map([integer(max as u64)], rows::session)?
-        .collect::<Result<_, _>>()?;
-    let mut gone = Vec::new();
-    for session in candidates {
-        let over = session.away.is_some_and(|away| resume::is_over(away, settings, now));
-        if !over && known.sessions.saturating_add_signed(change.sessions) <= settings.max_sessions {
-            break;
-        }
-        remove_session(tx, change, &session.pid)?;
-        gone.push(session.summary(!over));
-    }
-    Ok(gone)
-}
-
-/// The state of a once key; nothing is marked.
-fn look_once(
-    tx: &Connection,
-    key: &OnceKey,
-    settings: &StoreSettings,
-    now: Millis,
-) -> Result<OnceState, StoreError> {
-    let mut statement =
-        tx.prepare_cached("SELECT state, at_ms, ack FROM sio_once WHERE scope = ?1 AND key = ?2")?;
-    let mut found = statement.query(params![key.scope, key.key])?;
-    let Some(row) = found.next()? else { return Ok(OnceState::First) };
-    let at = unsigned(row.get(1)?);
-    Ok(match row.get::<_, i64>(0)? {
-        RUNNING if at > now => OnceState::Running { until: at },
-        DONE if !settings.is_forgotten(at, now) => OnceState::Done(rows::read_ack(row, 2)?),
-        _ => OnceState::First,
-    })
-}
-
-/// Drops a lease that has run out, or the oldest finished key, if there are as many keys as there may be.
-fn make_room(
-    tx: &Connection,
-    known: &Known,
-    change: &mut Change,
-    settings: &StoreSettings,
-    now: Millis,
-) -> Result<(), StoreError> {
-    let count = known.once.saturating_add_signed(change.once);
-    let Some(excess) = (count + 1).checked_sub(settings.max_once_keys).filter(|excess| *excess > 0) else {
-        return Ok(());
-    };
-    let dropped = tx
-        .prepare_cached(
-            "DELETE FROM sio_once WHERE (scope, key) IN (SELECT scope, key FROM sio_once WHERE state = ?1 OR \
-             at_ms <= ?2 ORDER BY at_ms LIMIT ?3)",
-        )?
-        .execute(params![DONE, integer(now), integer(excess as u64)])?;
-    change.once -= dropped.cast_signed();
-    if dropped < excess { Err(StoreError::Full("max_once_keys")) } else { Ok(()) }
-}
-
-fn finish_once(
-    tx: &Connection,
-    change: &mut Change,
-    key: &OnceKey,
-    ack: Option<&AckValue>,
-    now: Millis,
-) -> Result<(), StoreError> {
-    if ack.is_some() {
-        return write_once(tx, change, key, ack, now);
-    }
-    let removed = tx
-        .prepare_cached("DELETE FROM sio_once WHERE scope = ?1 AND key = ?2")?
-        .execute(params![key.scope, key.key])?;
-    change.once -= removed.cast_signed();
-    Ok(())
-}
-
-/// Marks a key as done, with its ack, or as running.
-fn write_once(
-    tx: &Connection,
-    change: &mut Change,
-    key: &OnceKey,
-    ack: Option<&AckValue>,
-    at: Millis,
-) -> Result<(), StoreError> {
-    let inserted = tx
-        .prepare_cached("INSERT OR IGNORE INTO sio_once VALUES (?1, ?2, ?3, NULL, ?4)")?
-        .execute(params![key.scope, key.key, RUNNING, integer(at)])?;
-    change.once += inserted.cast_signed();
-    let state = if ack.is_some() { DONE } else { RUNNING };
-    tx.prepare_cached("UPDATE sio_once SET state = ?3, ack = ?4, at_ms = ?5 WHERE scope = ?1 AND key = ?2")?
-        .execute(params![key.scope, key.key, state, ack.map(rows::ack), integer(at)])?;
-    Ok(())
 }
