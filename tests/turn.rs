@@ -419,7 +419,7 @@ fn nothing_of_a_read_is_lost_to_a_panic() {
     let app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, message, .. } = event {
             assert_ne!(message.as_text(), Some("panic"), "as it was asked to");
-            clients.send(*id, message.reborrow()).expect("room");
+            clients.send(*id, message).expect("room");
         }
     });
     let mut session = Session::open(Config::default(), app);
@@ -437,7 +437,7 @@ fn a_panic_takes_nothing_from_other_connections() {
     let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, message, .. } = event {
             assert_ne!(message.as_text(), Some("panic"), "as it was asked to");
-            clients.send(*id, message.reborrow()).expect("room");
+            clients.send(*id, message).expect("room");
         }
     });
     let mut driver = open(Config::default(), 3, &mut app);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{
     deflate,
     note::Note,
-    output::{BufferPool, OutputBuffer},
+    output::{BufferPool, Lent, OutputBuffer},
 };
 use crate::{config::Config, id::ConnectionId, time::Time, wire::keys::MaskKeys};
 
@@ -24,6 +24,7 @@ pub(crate) struct Context<'h> {
 pub(crate) struct Common {
     pub(crate) output: OutputBuffer,
     pub(crate) pool: BufferPool,
+    pub(crate) lent: Lent,
     /// What frames in the client's role are masked with.
     pub(crate) keys: MaskKeys,
     pub(crate) deflate: deflate::Shared,
@@ -38,6 +39,7 @@ impl Common {
         Self {
             output: OutputBuffer::default(),
             pool: BufferPool::default(),
+            lent: Lent::default(),
             keys,
             deflate: deflate::Shared::default(),
             inflated: 0,

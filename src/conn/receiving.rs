@@ -5,7 +5,7 @@ use super::{
     deflate::Inflate,
     inbox::{InboxError, Limits},
     life::Life,
-    output::Broken,
+    output::{Broken, broken},
     state::{Failure, Input, State},
 };
 use crate::{
@@ -128,7 +128,7 @@ impl Conn {
         cx: &mut Context<'_>,
     ) -> Option<Item<'b>> {
         match &item {
-            Item::Message(_, payload) => self.deliver(payload.len(), cx.config).then_some(item),
+            Item::Message(message) => self.deliver(message.len(), cx.config).then_some(item),
             Item::JoinedMessage(_) => self.deliver(cursor.scratch().len(), cx.config).then_some(item),
             Item::Control(opcode, payload) => self.control(*opcode, payload, cx).then_some(item),
             Item::JoinedControl(opcode, at) => match cursor.joined(*at) {
@@ -218,6 +218,12 @@ impl Conn {
             Input::Violation { failure }
         };
         self.apply(input, cx);
+    }
+
+    /// Text that was checked as it arrived is none.
+    #[cold]
+    pub(crate) fn fail_checked_text(&mut self, cx: &mut Context<'_>) {
+        self.fail_internally(broken(), cx);
     }
 
     fn handle_inbox_error(&mut self, error: InboxError, cx: &mut Context<'_>) {

@@ -6,7 +6,7 @@ use crate::{
     close::{Cause, CloseFrame, CloseTiming},
     config::Abort,
     error::HandshakeError,
-    event::Message,
+    message::Payload,
 };
 
 /// Declares the inputs once: as an enum with arguments, and as a plain list of their names.
@@ -123,7 +123,7 @@ inputs! {
     /// `kick`.
     Kick {
         /// The last message.
-        message: Message<'m>,
+        message: Payload<'m>,
         /// Whether what is queued and has not begun is dropped first.
         drop_queued: bool,
         /// What to say.
