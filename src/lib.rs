@@ -55,7 +55,7 @@ pub mod clients {
     #[doc(inline)]
     pub use crate::{
         event::Stats,
-        hub::{Broadcast, ReadyState},
+        hub::{Broadcast, ReadyState, SentTo},
         id::MAX_SLOTS,
         state::State,
     };
