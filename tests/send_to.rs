@@ -247,7 +247,9 @@ proptest! {
                     assert_eq!(clients.send_to(list.iter().copied(), messages.iter().map(Vec::as_slice)).sent, list.len());
                 } else {
                     for id in &list {
-                        messages.iter().for_each(|message| clients.send(*id, message.as_slice()).expect("there is room"));
+                        for message in &messages {
+                            clients.send(*id, message.as_slice()).expect("there is room");
+                        }
                     }
                 });
                 for (slot, written) in written[which].iter_mut().enumerate() {
