@@ -46,7 +46,7 @@ pub(crate) use self::{
     inbox::Item,
     note::{Ended, Note},
     pending::{Listed, Pending},
-    timers::Probe,
+    timers::{Extent, Found, Probe},
     transport::Transmitted,
 };
 pub use self::{

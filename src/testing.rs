@@ -158,8 +158,8 @@ pub struct Socket {
     pub target: Option<String>,
     /// How often it was asked to connect.
     pub targets: usize,
-    /// Every connect fails at once.
-    pub fails_at_once: Option<io::ErrorKind>,
+    /// The next connects fail at once like that, one by one.
+    pub fails_at_once: VecDeque<io::ErrorKind>,
     /// Whether that has succeeded; `None`: nobody knows yet.
     pub connected: Option<bool>,
 }
@@ -178,7 +178,7 @@ impl Default for Socket {
             detached: false,
             target: None,
             targets: 0,
-            fails_at_once: None,
+            fails_at_once: VecDeque::new(),
             connected: None,
         }
     }
@@ -266,10 +266,12 @@ impl Transport for Memory {
                 Target::Address(address) => address.to_string(),
             }),
         );
-        match socket.fails_at_once {
-            Some(kind) if matches!(target, Target::Address(_)) => Err(kind.into()),
-            _ => Ok(()),
+        if let Target::Address(_) = target
+            && let Some(kind) = socket.fails_at_once.pop_front()
+        {
+            return Err(kind.into());
         }
+        Ok(())
     }
 
     fn connected(&mut self, slot: usize) -> io::Result<bool> {

@@ -122,16 +122,6 @@ impl Life {
         }
     }
 
-    /// Bytes were read or written: they count if the closing handshake is overdue.
-    #[inline]
-    pub(super) fn note_probed(&mut self, bytes: usize, now: Time) {
-        if let Some(closing) = self.closing_mut()
-            && closing.deadline <= now
-        {
-            closing.probed += bytes as u64;
-        }
-    }
-
     /// Takes the facts of the ending, to report them.
     pub(super) fn take_unreported(&mut self) -> Option<Box<Closing>> {
         match self {

@@ -38,6 +38,16 @@ pub enum Target<'c> {
     Address(SocketAddr),
 }
 
+impl Target<'_> {
+    /// The address; `None` of a name.
+    pub(crate) const fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Name(..) => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
 impl Conn {
     /// A connection of ours, to be made.
     pub(crate) fn dial(

@@ -405,8 +405,12 @@ impl<D> Hub<D> {
     }
 
     pub(super) fn drop_data(&mut self) {
-        if let Some(entry) = self.drop_data_of.take().and_then(|slot| self.slots.get_mut(slot)) {
+        if let Some(slot) = self.drop_data_of.take()
+            && let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
+        {
             entry.data = None;
+            // It may be released now.
+            list(&mut entry.conn, key, &mut self.run);
         }
     }
 
