@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod close;
-mod config;
+pub mod config;
 pub mod conn;
-mod error;
+pub mod error;
 mod event;
 pub mod guide;
 pub mod hub;
@@ -19,8 +19,7 @@ pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator
 #[cfg(feature = "deflate")]
 pub use config::Deflate;
 pub use config::{
-    Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, OriginError,
-    Origins, Overrides,
+    Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, OriginError, Origins,
 };
 pub use conn::ConnectRequest;
 pub use error::{

@@ -148,7 +148,7 @@ fn all_connections_together_have_a_budget() {
 #[test]
 fn no_edge_is_dropped() {
     let mut config = Config::default();
-    config.turn_callbacks = 10;
+    config.event_loop.turn_callbacks = 10;
     let mut app = App::new(|_: &mut Clients<'_, ()>, _: &Event<'_>| {});
     let mut driver = open(config, 100, &mut app);
     let ready: Vec<_> = (0..100).map(|slot| (slot, READABLE)).collect();
@@ -193,7 +193,7 @@ fn what_inflates_beyond_the_budget_is_held() {
 
     let mut config = Config::default();
     config.deflate = Some(adjourn::Deflate::default());
-    config.turn_bytes = 1 << 20;
+    config.event_loop.turn_bytes = 1 << 20;
     let mut app = App::new(|_: &mut Clients<'_, ()>, _: &Event<'_>| {});
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("room");
@@ -230,7 +230,7 @@ fn nothing() -> App<impl FnMut(&mut Clients<'_, ()>, &Event<'_>)> {
 /// The loop stalls for longer than the heartbeat's timeout; each Pong lies in the kernel by then, and its edge comes late.
 #[test]
 fn a_pong_that_lies_in_the_kernel_is_no_silence() {
-    let config = quiet(|config| config.heartbeat.interval = Some(SECOND));
+    let config = quiet(|config| config.connection.heartbeat.interval = Some(SECOND));
     let mut app = nothing();
     let mut driver = open(config, 600, &mut app);
     let clock = driver.transport().clock.clone();
@@ -295,8 +295,8 @@ fn an_answer_is_looked_for_over_several_turns_but_not_for_ever() {
 #[test]
 fn room_that_the_kernel_has_is_no_stall() {
     let config = quiet(|config| {
-        config.stall_timeout = Some(SECOND);
-        config.heartbeat.interval = None;
+        config.connection.stall_timeout = Some(SECOND);
+        config.connection.heartbeat.interval = None;
     });
     for (room, ends) in [(usize::MAX, 0), (0, 1)] {
         let mut session = Session::open(config.clone(), nothing());

@@ -128,7 +128,7 @@ fn unread(driver: &mut Driver<(), Memory>) -> usize {
 #[test]
 fn a_command_delivers_no_more_than_a_turn_may() {
     let mut app = nothing();
-    let mut driver = open(config(|config| config.turn_callbacks = 10), 200, &mut app);
+    let mut driver = open(config(|config| config.event_loop.turn_callbacks = 10), 200, &mut app);
     let ids: Vec<_> = driver.clients().iter().map(|client| client.id()).collect();
     for id in ids {
         driver.clients().close(id, CloseFrame::NORMAL);
@@ -185,7 +185,7 @@ fn connects_have_a_budget() {
 #[test]
 fn many_sweeps_share_the_slice_of_a_turn() {
     let mut app = nothing();
-    let mut driver = open(config(|config| config.sweep_slice = 10), 100, &mut app);
+    let mut driver = open(config(|config| config.event_loop.sweep_slice = 10), 100, &mut app);
     let asked = Rc::new(Cell::new(0));
     for _ in 0..50 {
         let asked = Rc::clone(&asked);
@@ -223,7 +223,8 @@ fn what_is_read_after_a_failed_write_is_bounded() {
 #[test]
 fn events_that_wait_do_not_stop_the_writes() {
     let mut app = nothing();
-    let config = config(|config| (config.max_connections, config.turn_callbacks) = (2, 100));
+    let config =
+        config(|config| (config.event_loop.max_connections, config.event_loop.turn_callbacks) = (2, 100));
     let mut driver = open(config, 2, &mut app);
     let id = id_of(&mut driver, 0);
     let before = driver.transport().socket(0).written.len();
@@ -249,7 +250,7 @@ fn events_that_wait_do_not_stop_the_writes() {
 fn a_close_that_is_held_by_the_budget_counts_although_a_write_fails() {
     use adjourn::wire::deflate::codec::Deflater;
 
-    let mut config = config(|config| config.turn_bytes = 1 << 20);
+    let mut config = config(|config| config.event_loop.turn_bytes = 1 << 20);
     config.deflate = Some(adjourn::Deflate::default());
     let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
@@ -278,8 +279,8 @@ fn a_close_that_is_held_by_the_budget_counts_although_a_write_fails() {
 /// `Message` marked `closing` preceded its `Closing` (1.3, 1.4).
 #[test]
 fn a_large_message_does_not_overtake_its_closing() {
-    let mut config = config(|config| config.turn_callbacks = 1);
-    config.read_buffer = 64 << 10;
+    let mut config = config(|config| config.event_loop.turn_callbacks = 1);
+    config.event_loop.read_buffer = 64 << 10;
     let shared = Rc::new(RefCell::new(Vec::new()));
     let events = Rc::clone(&shared);
     let mut app = App::new(move |_: &mut Clients<'_, ()>, event: &Event<'_>| match event {
@@ -365,7 +366,8 @@ fn a_backlog_that_the_kernel_takes_is_no_close_timeout() {
 /// would have taken them and the Close (3.4).
 #[test]
 fn a_close_of_ours_that_the_kernel_takes_by_shares_is_flushed() {
-    let mut session = Session::open(config(|config| config.flush_budget = Some(10 * SECOND)), nothing());
+    let mut session =
+        Session::open(config(|config| config.connection.flush_budget = Some(10 * SECOND)), nothing());
     session.socket().room = 0;
     session.act(|clients, _| {
         let id = clients.iter().next().map(|client| client.id()).expect("open");
@@ -474,7 +476,7 @@ fn after_a_panic_the_request_of_another_connection_is_answered() {
     let mut app = App::new(|_: &mut Clients<'_, ()>, event: &Event<'_>| {
         assert!(!matches!(event, Event::HandshakeFailed { .. }), "as it was asked to");
     });
-    let config = config(|config| config.max_connections_per_address = Some(1));
+    let config = config(|config| config.event_loop.max_connections_per_address = Some(1));
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(address()).expect("room");
     driver.transport().socket(slot).input = REQUEST.to_vec();
@@ -617,7 +619,7 @@ fn a_stall_begins_when_the_kernel_takes_nothing() {
             slow.pass(600 * MS);
         }
     });
-    let config = config(|config| config.stall_timeout = Some(500 * MS));
+    let config = config(|config| config.connection.stall_timeout = Some(500 * MS));
     let mut driver = open_at(config, 1, &mut app, &clock);
     let socket = driver.transport().socket(0);
     (socket.input, socket.room) = (frame(0x81, b"go"), 0);
@@ -637,7 +639,7 @@ fn a_connect_timeout_begins_when_the_callback_returns() {
             slow.pass(600 * MS);
         }
     });
-    let config = config(|config| config.connect_timeout = 500 * MS);
+    let config = config(|config| config.client.connect_timeout = 500 * MS);
     let mut driver = open_at(config, 1, &mut app, &clock);
     driver.transport().socket(0).input = frame(0x81, b"go");
     turn(&mut driver, &mut app, &[(0, READABLE)]);
@@ -707,7 +709,7 @@ fn a_slow_callback_after_a_command_is_reported_for_its_own_connection() {
 #[test]
 fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
     let mut app = nothing();
-    let config = config(|config| config.turn_bytes = 1 << 20);
+    let config = config(|config| config.event_loop.turn_bytes = 1 << 20);
     let mut driver = open(config, 200, &mut app);
     driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| true);
     rest(&mut driver, &mut app);
@@ -752,7 +754,7 @@ fn a_stale_event_does_not_say_that_a_newcomer_has_left() {
             clients.pause(*id);
         }
     });
-    let mut driver = open(config(|config| config.reads_per_turn = 1), 2, &mut app);
+    let mut driver = open(config(|config| config.event_loop.reads_per_turn = 1), 2, &mut app);
     let clock = driver.transport().clock.clone();
     let ended = Readiness { ended: true, ..READABLE };
     // The FIN is read in the next turn, because one read is the share of a turn.
@@ -799,7 +801,7 @@ fn an_address_is_not_skipped_for_a_failure_of_another() {
             slow.pass(4 * SECOND);
         }
     });
-    let config = config(|config| config.connect_timeout = 9 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 9 * SECOND);
     let mut driver = open_at(config, 1, &mut app, &clock);
     let request = ConnectRequest::new("ws://example.org:9/").expect("a URL");
     let id = driver.connect(request, ()).expect("room");
@@ -840,8 +842,8 @@ fn memory_forgets_a_connection_that_is_closed() {
 fn a_share_of_more_than_255_reads_has_an_end() {
     let mut app = nothing();
     let config = config(|config| {
-        (config.reads_per_turn, config.read_buffer) = (300, 512);
-        config.turn_callbacks = u32::MAX;
+        (config.event_loop.reads_per_turn, config.event_loop.read_buffer) = (300, 512);
+        config.event_loop.turn_callbacks = u32::MAX;
     });
     let mut driver = open(config, 1, &mut app);
     driver.transport().socket(0).input = frame(0x82, b"").repeat(100_000);
@@ -857,9 +859,9 @@ fn a_share_of_more_than_255_reads_has_an_end() {
 fn a_share_of_more_than_64_mib_has_an_end() {
     let mut app = nothing();
     let config = config(|config| {
-        (config.write_bytes_per_turn, config.turn_bytes) = (65 << 20, 1 << 30);
-        config.max_backlog = 1 << 30;
-        config.reads_per_turn = 20;
+        (config.event_loop.write_bytes_per_turn, config.event_loop.turn_bytes) = (65 << 20, 1 << 30);
+        config.connection.max_backlog = 1 << 30;
+        config.event_loop.reads_per_turn = 20;
     });
     let mut driver = open(config, 1, &mut app);
     let id = id_of(&mut driver, 0);
@@ -876,8 +878,10 @@ fn a_share_of_more_than_64_mib_has_an_end() {
 /// counts as one).
 #[test]
 fn budgets_of_zero_do_not_stop_a_loop() {
-    for set in [|config: &mut Config| config.turn_bytes = 0, |config: &mut Config| config.turn_callbacks = 0]
-    {
+    for set in [
+        |config: &mut Config| config.event_loop.turn_bytes = 0,
+        |config: &mut Config| config.event_loop.turn_callbacks = 0,
+    ] {
         let mut app = nothing();
         let mut driver = Driver::new(config(set), 0, 1, Memory::default());
         let slot = driver.accept(address()).expect("room");
@@ -894,7 +898,7 @@ fn budgets_of_zero_do_not_stop_a_loop() {
 #[test]
 fn the_oldest_handshake_is_evicted_also_when_generations_wrap() {
     let mut app = nothing();
-    let config = config(|config| config.max_handshakes = Some(2));
+    let config = config(|config| config.event_loop.max_handshakes = Some(2));
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     driver.continue_generations(u32::MAX - 2);
     let slots: Vec<_> = (0..3).map(|_| driver.accept(address()).expect("room")).collect();
@@ -984,7 +988,7 @@ fn what_is_asked_for_between_turns_begins_then() {
 fn a_connect_between_turns_begins_then() {
     let clock = Clock::default();
     let mut app = nothing();
-    let config = config(|config| config.connect_timeout = 10 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 10 * SECOND);
     let mut driver = open_at(config, 1, &mut app, &clock);
     let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
     driver.connect(request, ()).expect("room");
@@ -1009,7 +1013,7 @@ fn timers_of_a_newcomer_are_not_shifted_for_the_one_before() {
             clients.terminate(other);
         }
     });
-    let config = config(|config| config.connect_timeout = 10 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 10 * SECOND);
     let mut driver = open_at(config, 3, &mut app, &clock);
     let id = id_of(&mut driver, 0);
     driver.clients().terminate(id);
@@ -1039,8 +1043,8 @@ fn what_is_inflated_to_be_discarded_has_a_budget() {
     let mut app = nothing();
     let config = config(|config| {
         config.deflate = Some(adjourn::Deflate::default());
-        config.turn_bytes = 64 << 10;
-        config.closing_data = adjourn::ClosingData::Discard;
+        config.event_loop.turn_bytes = 64 << 10;
+        config.connection.closing_data = adjourn::ClosingData::Discard;
     });
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(address()).expect("room");
@@ -1065,7 +1069,7 @@ fn what_is_inflated_to_be_discarded_has_a_budget() {
 fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
     let clock = Clock::default();
     let mut app = nothing();
-    let config = config(|config| config.turn_callbacks = 100);
+    let config = config(|config| config.event_loop.turn_callbacks = 100);
     let mut driver = open_at(config, 50, &mut app, &clock);
     let id = id_of(&mut driver, 49);
     let timing = Timing { close_timeout: Some(SECOND), flush_budget: None };
@@ -1086,7 +1090,7 @@ fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
 #[test]
 fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
     let mut app = nothing();
-    let mut driver = open(config(|config| config.turn_callbacks = 10), 100, &mut app);
+    let mut driver = open(config(|config| config.event_loop.turn_callbacks = 10), 100, &mut app);
     let id = id_of(&mut driver, 0);
     driver.clients().close(id, CloseFrame::NORMAL);
     turn(&mut driver, &mut app, &[]);
@@ -1182,7 +1186,8 @@ fn after_two_panics_the_socket_is_read_on() {
 #[test]
 fn slots_are_freed_although_events_wait() {
     let mut app = nothing();
-    let config = config(|config| (config.turn_callbacks, config.max_connections) = (10, 1));
+    let config =
+        config(|config| (config.event_loop.turn_callbacks, config.event_loop.max_connections) = (10, 1));
     let mut driver = open(config, 1, &mut app);
     for n in 0..200 {
         driver.begin_turn(&mut app);
@@ -1207,8 +1212,8 @@ fn a_pong_behind_held_messages_is_an_answer() {
     let clock = Clock::default();
     let mut app = nothing();
     let config = config(|config| {
-        config.turn_callbacks = 10;
-        config.reads_per_turn = 1;
+        config.event_loop.turn_callbacks = 10;
+        config.event_loop.reads_per_turn = 1;
     });
     let mut driver = open_at(config, 1, &mut app, &clock);
     driver.transport().socket(0).input = frame(0x82, b"").repeat(35);
@@ -1229,7 +1234,7 @@ fn a_pong_behind_held_messages_is_an_answer() {
 #[test]
 fn no_event_of_many_is_dropped() {
     let mut app = nothing();
-    let mut driver = open(config(|config| config.turn_callbacks = 1000), 5000, &mut app);
+    let mut driver = open(config(|config| config.event_loop.turn_callbacks = 1000), 5000, &mut app);
     let ids: Vec<_> = driver.clients().iter().map(|client| client.id()).collect();
     for id in &ids {
         driver.clients().terminate(*id);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
-    config::{Abort, Config, OnOverflow},
+    config::{Abort, OnOverflow},
     error::{HandshakeCause, SendError},
     event::{Data, Message},
     shutdown::SweepId,
@@ -46,7 +46,7 @@ impl Conn {
             return false;
         }
         let (head, output) = (opcode(message.kind).into(), &mut cx.common.output);
-        let queued = self.outbox.push_plain(head, payload, cx.config.max_backlog, output);
+        let queued = self.outbox.push_plain(head, payload, cx.config.connection.max_backlog, output);
         self.note_plain(queued)
     }
 
@@ -57,7 +57,8 @@ impl Conn {
         if !self.is_plain() {
             return false;
         }
-        let queued = self.outbox.share_plain(start, end, cx.config.max_backlog, &mut cx.common.output);
+        let queued =
+            self.outbox.share_plain(start, end, cx.config.connection.max_backlog, &mut cx.common.output);
         self.note_plain(queued)
     }
 
@@ -82,11 +83,12 @@ impl Conn {
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
         let (queued, message) = (self.queued(), frame_length(len, self.client));
-        let limit = self.max_backlog(cx.config);
+        let config = self.config(cx.config);
+        let (limit, on_overflow) = (config.max_backlog, config.on_overflow);
         if queued.saturating_add(message) <= limit {
             return Ok(());
         }
-        if cx.config.on_overflow == OnOverflow::Fail {
+        if on_overflow == OnOverflow::Fail {
             let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
             let cause = Cause::Overflow { queued: queued as u64 };
             self.apply(Input::Overflow { failure: Failure { cause, frame, timing: Timing::DEFAULT } }, cx);
@@ -95,10 +97,6 @@ impl Conn {
             self.drain_owed.set(true);
         }
         Err(SendError::Overflow { queued, message, limit })
-    }
-
-    fn max_backlog(&self, config: &Config) -> usize {
-        self.details.overrides().and_then(|o| o.max_backlog).unwrap_or(config.max_backlog)
     }
 
     #[inline]
@@ -255,14 +253,15 @@ impl Conn {
             return true;
         }
         let before = self.state();
-        self.apply(Input::Terminate { style: style.unwrap_or(cx.config.terminate) }, cx);
+        let style = style.unwrap_or(self.config(cx.config).terminate);
+        self.apply(Input::Terminate { style }, cx);
         before != self.state()
     }
 
     /// The hard sweep of a shutdown.
     pub(crate) fn hard_sweep(&mut self, style: Option<Abort>, cx: &mut Context<'_>) -> bool {
         let before = self.state();
-        let style = style.unwrap_or_else(|| self.abort_style(cx.config));
+        let style = style.unwrap_or(self.config(cx.config).abort);
         self.apply(Input::HardSweep { style }, cx);
         before != self.state()
     }

@@ -7,7 +7,12 @@ use super::{
     note::Note,
     output::{BufferPool, OutputBuffer},
 };
-use crate::{config::Config, id::ConnectionId, time::Time, wire::keys::MaskKeys};
+use crate::{
+    config::{Config, LoopConfig},
+    id::ConnectionId,
+    time::Time,
+    wire::keys::MaskKeys,
+};
 
 /// What a connection needs from its hub while something happens to it.
 pub(crate) struct Context<'h> {
@@ -34,10 +39,10 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(keys: MaskKeys) -> Self {
+    pub(crate) fn new(config: &LoopConfig, keys: MaskKeys) -> Self {
         Self {
             output: OutputBuffer::default(),
-            pool: BufferPool::default(),
+            pool: BufferPool::new(config.buffer_pool),
             keys,
             deflate: deflate::Shared::default(),
             inflated: 0,

@@ -71,9 +71,9 @@ impl Conn {
 
     #[inline]
     fn limits(&self, config: &Config) -> Limits {
-        let max_payload = self.details.overrides().and_then(|o| o.max_payload).unwrap_or(config.max_payload);
+        let config = self.config(config);
         Limits {
-            max_payload: max_payload as u64,
+            max_payload: config.max_payload as u64,
             max_fragments: config.max_fragments,
             expect_mask: !self.client,
             deflate: self.compression().is_some(),
@@ -99,7 +99,7 @@ impl Conn {
         match &mut self.life {
             Life::Refusing { discarded, .. } | Life::Lingering { discarded, .. } => {
                 *discarded = discarded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-                if u64::from(*discarded) > cx.config.linger_bytes {
+                if u64::from(*discarded) > self.details.config(&cx.config.connection).linger_bytes {
                     self.apply(Input::LingerEnd { exceeded: true }, cx);
                 }
             }
@@ -143,6 +143,7 @@ impl Conn {
 
     /// Whether a message is delivered. Otherwise it is counted.
     fn deliver(&mut self, len: usize, config: &Config) -> bool {
+        let config = self.details.config(&config.connection);
         match &mut self.life {
             Life::Paused(paused) => {
                 paused.messages += 1;
@@ -191,7 +192,7 @@ impl Conn {
 
     /// Whether the peer may send one more Ping or Pong now. A connection that is closing has a deadline instead.
     fn is_within_rate(&mut self, cx: &Context<'_>) -> bool {
-        match (cx.config.control_rate, self.life.watch_mut()) {
+        match (self.config(cx.config).control_rate, self.life.watch_mut()) {
             (Some(rate), Some(watch)) => watch.control(rate, cx.now),
             _ => true,
         }

@@ -13,11 +13,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use crate::{
-    config::Config,
-    conn::State,
-    id::{ConnectionId, MAX_SLOTS},
-};
+use crate::{config::LoopConfig, conn::State, id::ConnectionId};
 
 /// What the limits are counted by. What no limit needs stays empty.
 #[derive(Debug)]
@@ -54,10 +50,10 @@ impl Age {
 }
 
 impl Admission {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &LoopConfig) -> Self {
         Self {
             limits: Limits {
-                connections: config.max_connections.min(MAX_SLOTS),
+                connections: config.max_connections,
                 per_address: config.max_connections_per_address,
                 handshakes: handshake_limit(config),
             },
@@ -176,13 +172,14 @@ fn neighbourhood(address: SocketAddr) -> IpAddr {
     }
 }
 
-fn handshake_limit(config: &Config) -> usize {
-    config.max_handshakes.unwrap_or((config.max_connections / 2).clamp(64, 16 << 10)).max(1)
+fn handshake_limit(config: &LoopConfig) -> usize {
+    config.max_handshakes.unwrap_or((config.max_connections / 2).clamp(64, 16 << 10))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::MAX_SLOTS;
 
     /// Connections as a hub has them: the state of each slot, in the order in which they came.
     struct Hub {
@@ -191,8 +188,8 @@ mod tests {
     }
 
     impl Hub {
-        fn new(change: impl FnOnce(&mut Config)) -> Self {
-            let mut config = Config::default();
+        fn new(change: impl FnOnce(&mut LoopConfig)) -> Self {
+            let mut config = LoopConfig::default();
             change(&mut config);
             Self { admission: Admission::new(&config), states: Vec::new() }
         }
@@ -350,11 +347,11 @@ mod tests {
     #[test]
     fn handshakes_leave_places_for_connections() {
         let limit = |max_connections, max_handshakes| {
-            handshake_limit(&Config { max_connections, max_handshakes, ..Config::default() })
+            handshake_limit(&LoopConfig { max_connections, max_handshakes, ..LoopConfig::default() })
         };
         assert_eq!(limit(MAX_SLOTS, None), 16 << 10);
         assert_eq!(limit(1000, None), 500);
         assert_eq!(limit(10, None), 64, "here the limit on all of them is met first");
-        assert_eq!(limit(10, Some(0)), 1);
+        assert_eq!(limit(10, Some(1)), 1);
     }
 }

@@ -90,9 +90,15 @@ impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
 impl<D, T: Transport> Driver<D, T> {
     /// A loop without a connection. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the
     /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
+    ///
+    /// # Panics
+    /// If a setting cannot work: see [`Config::validate`].
     pub fn new(config: Config, worker: u8, seed: u64, transport: T) -> Self {
+        if let Err(error) = config.validate() {
+            panic!("{error}");
+        }
         Self {
-            buffer: vec![0; config.read_buffer.max(1)],
+            buffer: vec![0; config.event_loop.read_buffer],
             hub: Hub::new(config, worker, seed),
             transport,
             held: Vec::new(),

@@ -7,6 +7,7 @@ use super::{
     table::Hub,
 };
 use crate::{
+    config::SharedConfig,
     conn::{Compression, Cursor},
     error::HandshakeCause,
     wire::upgrade::{HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols},
@@ -66,10 +67,12 @@ impl<D> Hub<D> {
         }
         if accepted.is_ok() && self.sweeps.refuses_handshakes() {
             let mut response = Vec::new();
-            Response::unavailable(self.config.retry_after).write(&mut response);
+            Response::unavailable(self.config.handshake.retry_after).write(&mut response);
             return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
         }
-        if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
+        if accepted.is_ok()
+            && self.config.handshake.origins.as_ref().is_some_and(|origins| !origins.allows(&request))
+        {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
@@ -90,7 +93,7 @@ impl<D> Hub<D> {
                     response,
                     path: request.path().into(),
                     subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
-                    overrides: accept.overrides,
+                    config: accept.config,
                     compression,
                     data: accept.data,
                 }
@@ -105,12 +108,12 @@ impl<D> Hub<D> {
 
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
-            Answered::Open { response, path, subprotocol, overrides, compression, data } => {
+            Answered::Open { response, path, subprotocol, config, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
                 }
                 self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, compression, cx);
+                    conn.establish(response, &path, subprotocol.as_deref(), config, compression, cx);
                 });
             }
             Answered::Refuse { response, cause } => {
@@ -129,7 +132,7 @@ enum Answered<D> {
         response: Vec<u8>,
         path: Box<str>,
         subprotocol: Option<Box<str>>,
-        overrides: Option<crate::config::Overrides>,
+        config: Option<SharedConfig>,
         compression: Option<Compression>,
         data: D,
     },

@@ -59,7 +59,7 @@ impl Refusal {
     pub(super) const EXTENSIONS: Self = Self::bad("Sec-WebSocket-Extensions is malformed\n");
 
     // From the settings.
-    /// The request's `Origin` is none of [`Config::origins`](crate::Config::origins).
+    /// The request's `Origin` is none of [`HandshakeConfig::origins`](crate::config::HandshakeConfig::origins).
     pub const FOREIGN_ORIGIN: Self =
         Self { status: 403, cause: HandshakeCause::Rejected, text: "this origin may not connect here\n" };
 
