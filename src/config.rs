@@ -49,7 +49,7 @@ pub use self::deflate::Deflate;
 pub(crate) use self::origins::Origin;
 pub use self::{
     connection::{
-        Abort, Answer, ClosingData, ConnectionConfig, ControlRate, Heartbeat, OnOverflow, OnPeerClose,
+        Abort, CloseAnswer, ClosingData, ConnectionConfig, ControlRate, Heartbeat, OnOverflow, OnPeerClose,
         SharedConfig,
     },
     event_loop::LoopConfig,

@@ -49,7 +49,7 @@ pub struct ConnectionConfig {
     /// What happens to queued messages when the peer closes. Flush: the peer may still be reading.
     pub on_peer_close: OnPeerClose,
     /// Who answers the peer's Close. Auto: this crate.
-    pub answer: Answer,
+    pub answer: CloseAnswer,
     /// What happens to messages that arrive after `close`. Deliver: the peer sent them before it knew.
     pub closing_data: ClosingData,
     /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
@@ -77,7 +77,7 @@ impl Default for ConnectionConfig {
             abort: Abort::Auto,
             terminate: Abort::Reset,
             on_peer_close: OnPeerClose::FlushQueued,
-            answer: Answer::Auto,
+            answer: CloseAnswer::Auto,
             closing_data: ClosingData::Deliver,
             closing_bytes: 16 << 20,
         }
@@ -86,11 +86,11 @@ impl Default for ConnectionConfig {
 
 impl ConnectionConfig {
     /// Checks the settings and makes them the settings of any number of connections, by
-    /// [`Accept::config`](crate::Accept::config) and [`ConnectRequest::config`](crate::ConnectRequest::config). Allocates once;
+    /// [`Accept::config`](crate::http::Accept::config) and [`ConnectRequest::config`](crate::http::ConnectRequest::config). Allocates once;
     /// clones are counted. Make it once for each kind of connection, not for each connection.
     ///
     /// ```
-    /// use adjourn::{Accept, Upgrade, config::{ConnectionConfig, SharedConfig}};
+    /// use adjourn::{config::{ConnectionConfig, SharedConfig}, http::{Accept, Upgrade}};
     ///
     /// let mut sensors = ConnectionConfig::default();
     /// sensors.max_payload = 1024;
@@ -195,7 +195,7 @@ pub enum OnPeerClose {
 
 /// Who answers the peer's Close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum CloseAnswer {
     /// This crate, at once, with the peer's code and reason.
     Auto,
     /// The application, by `answer_close`; it may still send until then. When `flush_budget` is used up, the

@@ -15,7 +15,7 @@ use crate::error::ConfigError;
 /// [`ConnectionConfig::max_payload`](super::ConnectionConfig::max_payload) at most.
 ///
 /// ```
-/// let mut deflate = adjourn::Deflate::default();
+/// let mut deflate = adjourn::config::Deflate::default();
 /// deflate.threshold = 256;
 /// let mut config = adjourn::Config::default();
 /// config.deflate = Some(deflate);

@@ -22,7 +22,7 @@ pub struct LoopConfig {
     /// and with round trips of 200 ms even 80,000 new ones a second push nobody out.
     pub max_handshakes: Option<usize>,
     /// Bytes of commands that may wait for the loop: what other threads ask of it by a [`Handle`](crate::Handle), payloads
-    /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::HandleError::Full). 64 MiB: as
+    /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::error::HandleError::Full). 64 MiB: as
     /// much as may be queued for one connection.
     pub max_handle_queue: usize,
     /// Bytes of the loop's one receive buffer, and so of one read, 1 to 1 GiB. 64 KiB: beyond that a read saves no time.

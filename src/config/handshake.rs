@@ -59,7 +59,7 @@ impl HandshakeConfig {
 pub struct ClientConfig {
     /// From `connect` until there is a TCP connection, the resolution of the name included; `handshake_timeout` follows it.
     /// All addresses of a name share it. 10 s: as long as for a handshake.
-    /// [`ConnectRequest::connect_timeout`](crate::ConnectRequest::connect_timeout) is for one connection.
+    /// [`ConnectRequest::connect_timeout`](crate::http::ConnectRequest::connect_timeout) is for one connection.
     pub connect_timeout: Duration,
     /// Names that are resolved at the same time, each on a thread of its own, 1 to 1,024; further names wait, within
     /// their `connect_timeout`. There is no thread before there is a name. 4: most clients know few names, and a resolver that

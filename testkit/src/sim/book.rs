@@ -12,8 +12,12 @@ use std::{
 };
 
 use adjourn::{
-    Cause, CloseFrame, Config, Initiator, OnOverflow, Phase, State, Timing, config::ConnectionConfig,
+    CloseFrame, Config,
+    clients::State,
+    close::{Cause, CloseTiming, Initiator},
+    config::{ConnectionConfig, OnOverflow},
     conn::InputKind,
+    shutdown::ShutdownPhase,
 };
 
 use super::{
@@ -77,7 +81,7 @@ pub struct Book {
     /// By the reason of their Close frames.
     pub sweep_frames: HashMap<String, u32>,
     pub shutdown: Option<ShutdownBook>,
-    pub phase: Phase,
+    pub phase: ShutdownPhase,
     /// By how much turns began late, added up.
     pub late: u64,
     pub turn: TurnBook,
@@ -117,7 +121,7 @@ impl Book {
             sweeps: HashMap::new(),
             sweep_frames: HashMap::new(),
             shutdown: None,
-            phase: Phase::Serving,
+            phase: ShutdownPhase::Serving,
             late: 0,
             turn: TurnBook::default(),
             settled_at: 0,
@@ -182,11 +186,11 @@ impl Book {
         ClientLimits { max_payload: settings.max_payload as u64, max_fragments: settings.max_fragments }
     }
 
-    pub fn close_timeout(&self, conn: u32, timing: Timing) -> Duration {
+    pub fn close_timeout(&self, conn: u32, timing: CloseTiming) -> Duration {
         timing.close_timeout.unwrap_or(self.settings(conn).close_timeout)
     }
 
-    pub fn flush_budget(&self, conn: u32, timing: Timing) -> Duration {
+    pub fn flush_budget(&self, conn: u32, timing: CloseTiming) -> Duration {
         let close_timeout = self.close_timeout(conn, timing);
         let budget = timing.flush_budget.or(self.settings(conn).flush_budget);
         budget.unwrap_or(close_timeout / 2).min(close_timeout)
@@ -254,7 +258,7 @@ impl Book {
         state: State,
         initiator: Initiator,
         cause: Cause,
-        timing: Timing,
+        timing: CloseTiming,
     ) {
         let now = self.now;
         if self.state(conn) == Some(State::Open) && state.is_closing() {
@@ -294,7 +298,7 @@ impl Book {
     }
 
     /// We close it, or a sweep does.
-    pub fn begin_local(&mut self, conn: u32, cause: Cause, frame: CloseFrame, timing: Timing) {
+    pub fn begin_local(&mut self, conn: u32, cause: Cause, frame: CloseFrame, timing: CloseTiming) {
         self.begin_ending(conn, State::LocalClosing, Initiator::Local, cause, timing);
         if let Some(ending) = self.ending(conn) {
             ending.sent = Some(Expected::Frame(frame));
@@ -302,7 +306,7 @@ impl Book {
     }
 
     /// We fail it (§7.1.7).
-    pub fn begin_failing(&mut self, conn: u32, cause: Cause, code: u16, timing: Timing) {
+    pub fn begin_failing(&mut self, conn: u32, cause: Cause, code: u16, timing: CloseTiming) {
         self.begin_ending(conn, State::Failing, Initiator::Local, cause, timing);
         if let Some(ending) = self.ending(conn) {
             ending.sent = Some(Expected::Code(code));
@@ -338,11 +342,17 @@ impl Book {
     }
 
     /// It ends without ceremony: `Close` is due. The first failure stays the cause.
-    pub fn abort(&mut self, conn: u32, cause: Cause, initiator: Initiator, style: Option<adjourn::Abort>) {
+    pub fn abort(
+        &mut self,
+        conn: u32,
+        cause: Cause,
+        initiator: Initiator,
+        style: Option<adjourn::config::Abort>,
+    ) {
         trace!(self, "#{conn} is to be aborted: {cause:?}");
         let failing = self.state(conn) == Some(State::Failing);
         if self.state(conn) == Some(State::Open) {
-            self.begin_ending(conn, State::Closed, initiator, cause, Timing::default());
+            self.begin_ending(conn, State::Closed, initiator, cause, CloseTiming::default());
         }
         self.keep_undo(conn);
         self.drop_inbound(conn, None);
@@ -404,13 +414,13 @@ impl Book {
     pub fn overflowed(&mut self, conn: u32, queued: u64) {
         self.cover(conn, InputKind::Overflow);
         if self.state(conn) == Some(State::Open) && self.settings(conn).on_overflow == OnOverflow::Fail {
-            self.begin_failing(conn, Cause::Overflow { queued }, 1013, Timing::default());
+            self.begin_failing(conn, Cause::Overflow { queued }, 1013, CloseTiming::default());
             self.drop_inbound(conn, None);
         }
     }
 
     /// A later `close` may shorten the deadline.
-    pub fn shorten(&mut self, conn: u32, timing: Timing) {
+    pub fn shorten(&mut self, conn: u32, timing: CloseTiming) {
         let Some(timeout) = timing.close_timeout else { return };
         let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
         let known = self.unarmed.iter().any(|unarmed| unarmed.0 == conn);

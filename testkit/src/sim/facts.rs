@@ -2,7 +2,12 @@
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
-use adjourn::{Cause, CloseFrame, ConnectionId, Initiator, Lost, State, config::SharedConfig};
+use adjourn::{
+    CloseFrame, ConnectionId,
+    clients::State,
+    close::{Cause, Initiator, Lost},
+    config::SharedConfig,
+};
 
 use super::frames::{ClientStream, ServerStream};
 
@@ -176,7 +181,7 @@ pub struct Ending {
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
     /// The abort style that was asked for; `None` is the book's ignorance.
-    pub style: Option<adjourn::Abort>,
+    pub style: Option<adjourn::config::Abort>,
     /// What the kernel held at the abort.
     pub unsent: Option<u32>,
 }

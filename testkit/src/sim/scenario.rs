@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, CloseFrame, ClosingData, Config, ControlRate, LameDuckPolicy, OnOverflow, OnPeerClose,
-    Pace, ShutdownPlan,
+    CloseFrame, Config, ShutdownPlan,
+    config::{Abort, CloseAnswer, ClosingData, ControlRate, OnOverflow, OnPeerClose},
+    shutdown::{LameDuckPolicy, Pace},
 };
 
 use super::{chance::Rng, peer::Kind};
@@ -103,7 +104,7 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     config.connection.abort = abort(rng);
     config.connection.terminate = abort(rng);
     config.connection.on_peer_close = [OnPeerClose::FlushQueued, OnPeerClose::DropQueued][rng.usize(..2)];
-    config.connection.answer = if rng.u8(..3) == 0 { Answer::Manual } else { Answer::Auto };
+    config.connection.answer = if rng.u8(..3) == 0 { CloseAnswer::Manual } else { CloseAnswer::Auto };
     config.connection.closing_data = [ClosingData::Deliver, ClosingData::Discard][rng.usize(..2)];
     config.connection.closing_bytes = if rng.bool() { rng.u64(..3000) } else { 16 << 20 };
     config.event_loop.reads_per_turn = rng.u32(1..5);

@@ -5,15 +5,16 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, Clients, CloseFrame, Closed, ClosingData, Config, ConnectionId, ControlRate, Event,
-    Handler, Heartbeat, Initiator, LameDuckPolicy, Message, OnOverflow, OnPeerClose, Pace, ShutdownPlan,
-    State, Timing, Upgrade, UpgradeRequest,
-    config::SharedConfig,
-    testing::{self, Session},
-    wire::{
-        header::{self, Opcode},
-        upgrade::Response,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    clients::State,
+    close::{CloseTiming, Initiator},
+    config::{
+        Abort, CloseAnswer, ClosingData, ControlRate, Heartbeat, OnOverflow, OnPeerClose, SharedConfig,
     },
+    http::{Response, Upgrade, UpgradeRequest},
+    shutdown::{LameDuckPolicy, Pace},
+    testing::{self, Session},
+    wire::header::{self, Opcode},
 };
 
 use super::{input::Input, peer, seen};
@@ -67,7 +68,7 @@ fn config(input: &mut Input<'_>) -> Config {
     config.connection.on_overflow = if flags & 2 == 0 { OnOverflow::Refuse } else { OnOverflow::Fail };
     config.connection.on_peer_close =
         if flags & 4 == 0 { OnPeerClose::FlushQueued } else { OnPeerClose::DropQueued };
-    config.connection.answer = if flags & 8 == 0 { Answer::Auto } else { Answer::Manual };
+    config.connection.answer = if flags & 8 == 0 { CloseAnswer::Auto } else { CloseAnswer::Manual };
     config.connection.closing_data =
         if flags & 16 == 0 { ClosingData::Deliver } else { ClosingData::Discard };
     config.connection.closing_bytes = if flags & 32 == 0 { 16 << 20 } else { 100 };
@@ -104,7 +105,7 @@ fn own(input: &mut Input<'_>, config: &Config) -> Option<SharedConfig> {
         own.max_backlog = 1000;
     }
     if flags & 64 != 0 {
-        own.answer = Answer::Manual;
+        own.answer = CloseAnswer::Manual;
     }
     if flags & 128 != 0 {
         own.abort = Abort::Fin;
@@ -122,7 +123,7 @@ struct Actor {
     is_open: bool,
     failed: bool,
     closing: bool,
-    closed: Option<Closed>,
+    closed: Option<CloseReport>,
     /// Messages that were accepted.
     accepted: u64,
 }
@@ -137,7 +138,7 @@ impl Handler for Actor {
                 Upgrade::Answer(Response::new(200).expect("a status").body("hello"))
             }
             _ => {
-                let accept = adjourn::Accept::new(()).subprotocol(request.subprotocols().next());
+                let accept = adjourn::http::Accept::new(()).subprotocol(request.subprotocols().next());
                 Upgrade::Accept(match self.own.take() {
                     Some(own) => accept.config(own),
                     None => accept,
@@ -167,7 +168,7 @@ impl Handler for Actor {
                 assert!(!self.closing && matches!(initiator, Initiator::Local | Initiator::Remote));
                 self.closing = true;
             }
-            Event::Close { closed, .. } => {
+            Event::Close { report: closed, .. } => {
                 assert_eq!(self.closing, closed.sent.is_some() || closed.received.is_some());
                 self.closed = Some(*closed);
             }
@@ -197,7 +198,7 @@ impl Actor {
             }
             6 => drop(clients.close(id, frame(input))),
             7 => {
-                let timing = Timing {
+                let timing = CloseTiming {
                     close_timeout: input.flag().then(|| millis(input.u16())),
                     flush_budget: input.flag().then(|| millis(input.u16())),
                 };
