@@ -42,11 +42,11 @@ mod deflate;
 mod event_loop;
 mod handshake;
 mod listener;
-mod origins;
+pub(crate) mod origins;
 
 #[cfg(feature = "deflate")]
 pub use self::deflate::Deflate;
-pub(crate) use self::origins::Origin;
+pub(crate) use self::origins::{Origin, OriginError, Origins};
 pub use self::{
     connection::{
         Abort, CloseAnswer, ClosingData, ConnectionConfig, ControlRate, Heartbeat, OnOverflow, OnPeerClose,
@@ -55,7 +55,6 @@ pub use self::{
     event_loop::LoopConfig,
     handshake::{ClientConfig, HandshakeConfig},
     listener::ListenerConfig,
-    origins::{OriginError, Origins},
 };
 use crate::error::ConfigError;
 

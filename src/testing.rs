@@ -88,10 +88,12 @@ use crate::{
     config::Config,
     conn::{ConnectRequest, Target},
     event::{Event, Stats},
-    hub::{Clients, Driver, Handler, Readiness, Transport},
+    hub::{Clients, Driver, Handler, Transport},
     id::ConnectionId,
     time::Time,
 };
+
+pub use crate::hub::Readiness;
 
 /// An upgrade request that any server accepts.
 pub const REQUEST: &[u8] =
@@ -426,6 +428,7 @@ impl<H: Handler> Session<H> {
     }
 
     /// The loop of this connection, to play it by hand.
+    #[cfg(feature = "unstable-core")]
     pub const fn driver(&mut self) -> &mut Driver<H::Data, Memory> {
         &mut self.driver
     }
@@ -493,11 +496,11 @@ pub fn describe(event: &Event<'_>) -> String {
         Event::Message { id, message, closing } => {
             format!("Message {id} {:?} {:?} {closing}", message.kind(), message.as_bytes())
         }
-        Event::Close { id, report: closed } => {
-            let mut closed = closed.clone();
-            (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
-            (closed.lost.trailing_bytes, closed.lost.inbound_partial_bytes) = (0, 0);
-            format!("Close {id} {closed:?}")
+        Event::Close { id, report } => {
+            let mut report = report.clone();
+            (report.duration, report.close_phase) = (Duration::ZERO, Duration::ZERO);
+            (report.lost.trailing_bytes, report.lost.inbound_partial_bytes) = (0, 0);
+            format!("Close {id} {report:?}")
         }
         other => format!("{other:?}"),
     }

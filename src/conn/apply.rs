@@ -95,7 +95,7 @@ impl Conn {
             Effect::ReportClosing => self.report_closing(cx),
             Effect::StartTimers(timing) => {
                 if let Some(closing) = self.life.closing_mut() {
-                    closing.start_timers(*timing, self.details.config(&cx.config.connection), cx.now);
+                    closing.start_timers(*timing, self.details.settings(&cx.config.connection), cx.now);
                 }
             }
             Effect::QueueClose(frame) => self.push_close(frame.clone(), cx),
@@ -124,7 +124,7 @@ impl Conn {
                 }
             },
             Effect::StartPauseDeadline => {
-                let close_timeout = self.config(cx.config).close_timeout;
+                let close_timeout = self.settings(cx.config).close_timeout;
                 if let Life::Paused(paused) = &mut self.life {
                     paused.left.get_or_insert(cx.now.after(close_timeout));
                 }
@@ -208,8 +208,8 @@ impl Conn {
     }
 
     fn queue_answer(&mut self, frame: &CloseFrame, cx: &mut Context<'_>) {
-        let config = self.config(cx.config);
-        let (on_peer_close, answer) = (config.on_peer_close, config.answer);
+        let settings = self.settings(cx.config);
+        let (on_peer_close, answer) = (settings.on_peer_close, settings.answer);
         if on_peer_close == OnPeerClose::DropQueued {
             self.drop_unbegun(cx);
         }

@@ -75,9 +75,9 @@ impl Closing {
     }
 
     /// One closing timeout bounds flush and answer. What the call says precedes the settings.
-    pub(super) fn start_timers(&mut self, timing: CloseTiming, config: &ConnectionConfig, now: Time) {
-        let close_timeout = timing.close_timeout.unwrap_or(config.close_timeout);
-        let flush_budget = timing.flush_budget.or(config.flush_budget).unwrap_or(close_timeout / 2);
+    pub(super) fn start_timers(&mut self, timing: CloseTiming, settings: &ConnectionConfig, now: Time) {
+        let close_timeout = timing.close_timeout.unwrap_or(settings.close_timeout);
+        let flush_budget = timing.flush_budget.or(settings.flush_budget).unwrap_or(close_timeout / 2);
         // A call may ask for less time than the settings give to the data.
         let flush_budget = flush_budget.min(close_timeout);
         self.began = now;

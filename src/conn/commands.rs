@@ -83,8 +83,8 @@ impl Conn {
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
         let (queued, message) = (self.queued(), frame_length(len, self.client));
-        let config = self.config(cx.config);
-        let (limit, on_overflow) = (config.max_backlog, config.on_overflow);
+        let settings = self.settings(cx.config);
+        let (limit, on_overflow) = (settings.max_backlog, settings.on_overflow);
         if queued.saturating_add(message) <= limit {
             return Ok(());
         }
@@ -256,7 +256,7 @@ impl Conn {
             return true;
         }
         let before = self.state();
-        let style = style.unwrap_or(self.config(cx.config).terminate);
+        let style = style.unwrap_or(self.settings(cx.config).terminate);
         self.apply(Input::Terminate { style }, cx);
         before != self.state()
     }
@@ -264,7 +264,7 @@ impl Conn {
     /// The hard sweep of a shutdown.
     pub(crate) fn hard_sweep(&mut self, style: Option<Abort>, cx: &mut Context<'_>) -> bool {
         let before = self.state();
-        let style = style.unwrap_or(self.config(cx.config).abort);
+        let style = style.unwrap_or(self.settings(cx.config).abort);
         self.apply(Input::HardSweep { style }, cx);
         before != self.state()
     }

@@ -39,10 +39,10 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(config: &LoopConfig, keys: MaskKeys) -> Self {
+    pub(crate) fn new(settings: &LoopConfig, keys: MaskKeys) -> Self {
         Self {
             output: OutputBuffer::default(),
-            pool: BufferPool::new(config.buffer_pool),
+            pool: BufferPool::new(settings.buffer_pool),
             keys,
             deflate: deflate::Shared::default(),
             inflated: 0,

@@ -18,7 +18,7 @@ pub(super) struct More {
     path: Option<Box<str>>,
     subprotocol: Option<Box<str>>,
     /// Settings of its own.
-    config: Option<SharedConfig>,
+    own: Option<SharedConfig>,
     compression: Option<Compression>,
 }
 
@@ -36,11 +36,11 @@ impl Details {
         path: &str,
         max_path: usize,
         subprotocol: Option<&str>,
-        config: Option<SharedConfig>,
+        own: Option<SharedConfig>,
         compression: Option<Compression>,
     ) -> Self {
         let path = Some(path).filter(|path| path.len() <= max_path);
-        if subprotocol.is_none() && config.is_none() && compression.is_none() {
+        if subprotocol.is_none() && own.is_none() && compression.is_none() {
             let Some(path) = path else { return Self::TooLong };
             let mut inline = [0; INLINE];
             if let (Some(space), Ok(len)) = (inline.get_mut(..path.len()), u8::try_from(path.len())) {
@@ -51,7 +51,7 @@ impl Details {
         Self::More(Box::new(More {
             path: path.map(Box::from),
             subprotocol: subprotocol.map(Box::from),
-            config,
+            own,
             compression,
         }))
     }
@@ -82,10 +82,10 @@ impl Details {
 
     /// Its own settings, or those of all.
     #[inline]
-    pub(super) fn config<'c>(&'c self, common: &'c ConnectionConfig) -> &'c ConnectionConfig {
+    pub(super) fn settings<'c>(&'c self, common: &'c ConnectionConfig) -> &'c ConnectionConfig {
         match self {
             Self::Path(..) | Self::TooLong => common,
-            Self::More(more) => more.config.as_deref().unwrap_or(common),
+            Self::More(more) => more.own.as_deref().unwrap_or(common),
         }
     }
 
@@ -106,7 +106,7 @@ impl Details {
     pub(super) fn is_plain(&self) -> bool {
         match self {
             Self::Path(..) | Self::TooLong => true,
-            Self::More(more) => more.config.is_none() && more.compression.is_none(),
+            Self::More(more) => more.own.is_none() && more.compression.is_none(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Details {
     pub(super) fn strip(&mut self) {
         if let Self::More(more) = self {
             (more.subprotocol, more.compression) = (None, None);
-            if more.config.is_some() {
+            if more.own.is_some() {
                 return;
             }
             *self = match more.path.take() {

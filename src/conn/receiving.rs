@@ -71,10 +71,10 @@ impl Conn {
 
     #[inline]
     fn limits(&self, config: &Config) -> Limits {
-        let config = self.config(config);
+        let settings = self.settings(config);
         Limits {
-            max_payload: config.max_payload as u64,
-            max_fragments: config.max_fragments,
+            max_payload: settings.max_payload as u64,
+            max_fragments: settings.max_fragments,
             expect_mask: !self.client,
             deflate: self.compression().is_some(),
         }
@@ -99,7 +99,7 @@ impl Conn {
         match &mut self.life {
             Life::Refusing { discarded, .. } | Life::Lingering { discarded, .. } => {
                 *discarded = discarded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-                if u64::from(*discarded) > self.details.config(&cx.config.connection).linger_bytes {
+                if u64::from(*discarded) > self.details.settings(&cx.config.connection).linger_bytes {
                     self.apply(Input::LingerEnd { exceeded: true }, cx);
                 }
             }
@@ -143,7 +143,7 @@ impl Conn {
 
     /// Whether a message is delivered. Otherwise it is counted.
     fn deliver(&mut self, len: usize, config: &Config) -> bool {
-        let config = self.details.config(&config.connection);
+        let settings = self.details.settings(&config.connection);
         match &mut self.life {
             Life::Paused(paused) => {
                 paused.messages += 1;
@@ -152,8 +152,8 @@ impl Conn {
             }
             Life::LocalClosing { closing, paused } => {
                 closing.delivered += len as u64;
-                let over_budget = closing.delivered > config.closing_bytes;
-                let discarded = *paused || over_budget || config.closing_data == ClosingData::Discard;
+                let over_budget = closing.delivered > settings.closing_bytes;
+                let discarded = *paused || over_budget || settings.closing_data == ClosingData::Discard;
                 if discarded {
                     closing.lost.inbound_messages += 1;
                     closing.lost.inbound_bytes += len as u64;
@@ -192,7 +192,7 @@ impl Conn {
 
     /// Whether the peer may send one more Ping or Pong now. A connection that is closing has a deadline instead.
     fn is_within_rate(&mut self, cx: &Context<'_>) -> bool {
-        match (self.config(cx.config).control_rate, self.life.watch_mut()) {
+        match (self.settings(cx.config).control_rate, self.life.watch_mut()) {
             (Some(rate), Some(watch)) => watch.control(rate, cx.now),
             _ => true,
         }

@@ -36,7 +36,7 @@ impl Conn {
             Life::Connecting { since, .. } => Some(since.after(config.handshake.handshake_timeout)),
             Life::Dialling(dialling) => Some(dialling.deadline),
             Life::Refusing { since, .. } | Life::Lingering { since, .. } => {
-                Some(since.after(self.config(config).linger_timeout))
+                Some(since.after(self.settings(config).linger_timeout))
             }
             Life::Open { watch, times } => {
                 earlier(self.heartbeat_due(*watch, *times, config), self.stall_due(config))
@@ -57,7 +57,7 @@ impl Conn {
     }
 
     fn heartbeat_due(&self, watch: Watch, times: Times, config: &Config) -> Option<Time> {
-        let heartbeat = self.config(config).heartbeat;
+        let heartbeat = self.settings(config).heartbeat;
         let interval = heartbeat.interval?;
         let silent_since = times.last_inbound;
         Some(match watch.unanswered() {
@@ -68,21 +68,22 @@ impl Conn {
 
     fn stall_due(&self, config: &Config) -> Option<Time> {
         let since = self.outbox.waiting_since()?;
-        Some(since.after(self.config(config).stall_timeout?))
+        Some(since.after(self.settings(config).stall_timeout?))
     }
 
     /// When reading goes on although nobody has resumed. Heartbeats rest until then.
     fn pause_end(&self, paused: &Paused, config: &Config) -> Option<Time> {
-        let config = self.config(config);
+        let settings = self.settings(config);
+        let pause_timeout = settings.pause_timeout;
         let by_setting =
-            config.pause_timeout.map(|timeout| paused.since.after(timeout).after(config.close_timeout));
+            pause_timeout.map(|timeout| paused.since.after(timeout).after(settings.close_timeout));
         earlier(by_setting, paused.left)
     }
 
     /// The settings that it obeys: its own, or those of all connections.
     #[inline]
-    pub(super) fn config<'c>(&'c self, config: &'c Config) -> &'c ConnectionConfig {
-        self.details.config(&config.connection)
+    pub(super) fn settings<'c>(&'c self, config: &'c Config) -> &'c ConnectionConfig {
+        self.details.settings(&config.connection)
     }
 
     /// What to look at before [`Conn::handle_timeout`] may end it (specification, section 3): an answer may lie unread in
@@ -180,7 +181,7 @@ impl Conn {
             | Life::Failing(closing) => {
                 if closing.deadline <= cx.now {
                     let flushed = self.outbox.has_flushed_close();
-                    let style = self.config(cx.config).abort;
+                    let style = self.settings(cx.config).abort;
                     self.apply(Input::CloseTimeout { flushed, style }, cx);
                 } else {
                     self.handle_flush_budget(cx);
@@ -191,7 +192,7 @@ impl Conn {
     }
 
     fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
-        let style = self.config(cx.config).abort;
+        let style = self.settings(cx.config).abort;
         if self.is_stalled(cx.now, cx.config) {
             return self.apply(Input::WriteStall { style }, cx);
         }

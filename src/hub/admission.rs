@@ -50,12 +50,12 @@ impl Age {
 }
 
 impl Admission {
-    pub(super) fn new(config: &LoopConfig) -> Self {
+    pub(super) fn new(settings: &LoopConfig) -> Self {
         Self {
             limits: Limits {
-                connections: config.max_connections,
-                per_address: config.max_connections_per_address,
-                handshakes: handshake_limit(config),
+                connections: settings.max_connections,
+                per_address: settings.max_connections_per_address,
+                handshakes: handshake_limit(settings),
             },
             by_address: HashMap::new(),
             handshakes: BTreeSet::new(),
@@ -172,8 +172,8 @@ fn neighbourhood(address: SocketAddr) -> IpAddr {
     }
 }
 
-fn handshake_limit(config: &LoopConfig) -> usize {
-    config.max_handshakes.unwrap_or((config.max_connections / 2).clamp(64, 16 << 10))
+fn handshake_limit(settings: &LoopConfig) -> usize {
+    settings.max_handshakes.unwrap_or((settings.max_connections / 2).clamp(64, 16 << 10))
 }
 
 #[cfg(test)]
@@ -189,9 +189,9 @@ mod tests {
 
     impl Hub {
         fn new(change: impl FnOnce(&mut LoopConfig)) -> Self {
-            let mut config = LoopConfig::default();
-            change(&mut config);
-            Self { admission: Admission::new(&config), states: Vec::new() }
+            let mut settings = LoopConfig::default();
+            change(&mut settings);
+            Self { admission: Admission::new(&settings), states: Vec::new() }
         }
 
         fn live(&self) -> usize {
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_no_more() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(2));
         assert_eq!(hub.accept(A), Some(vec![]));
         assert_eq!(hub.accept(A), Some(vec![]));
         assert_eq!(hub.accept(A), None);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_takes_no_share_of_its_address() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(1));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(1));
         assert_eq!(hub.accept(A), Some(vec![]));
         hub.set(0, State::Refusing);
         assert_eq!(hub.accept(A), Some(vec![]));
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn an_abort_by_fin_keeps_its_share_until_it_has_lingered() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(2));
         for slot in 0..2 {
             hub.accept(A).expect("room");
             hub.set(slot, State::Open);
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_those_that_went() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(2));
         for slot in 0..1000 {
             hub.accept(A).expect("room");
             if slot % 2 == 0 {
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_oldest_handshake_makes_room() {
-        let mut hub = Hub::new(|config| config.max_handshakes = Some(3));
+        let mut hub = Hub::new(|settings| settings.max_handshakes = Some(3));
         for slot in 0..3 {
             assert_eq!(hub.accept(A), Some(vec![]), "{slot}");
         }
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_the_place_of_a_refused_one_then_of_a_handshake_and_none_of_another() {
-        let mut hub = Hub::new(|config| config.max_connections = 4);
+        let mut hub = Hub::new(|settings| settings.max_connections = 4);
         for _ in 0..4 {
             assert_eq!(hub.accept(A), Some(vec![]));
         }

@@ -17,9 +17,9 @@ use super::{
     sweep::Sweeps,
 };
 use crate::{
-    close::{Cause, CloseFrame},
+    close::{Cause, CloseFrame, CloseTiming},
     config::Config,
-    conn::{CloseTiming, Common, Conn, Context, Listed, Note, Pending, State},
+    conn::{Common, Conn, Context, Listed, Note, Pending, State},
     error::HandshakeError,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},

@@ -37,18 +37,18 @@ impl Listener {
     /// costs no call for each. With `shared` several loops may bind the same port.
     pub(super) fn bind(
         address: impl ToSocketAddrs,
-        config: &ListenerConfig,
+        settings: &ListenerConfig,
         shared: bool,
         registry: &Registry,
         token: Token,
     ) -> Result<Self, BindError> {
         let mut last = BindError::NoAddress;
         for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
-            match open(address, config, shared) {
+            match open(address, settings, shared) {
                 Ok(socket) => {
                     let mut socket = TcpListener::from_std(socket);
                     registry.register(&mut socket, token, Interest::READABLE).map_err(BindError::Poll)?;
-                    return Ok(Self { socket, state: State::Drained, batch: config.accept_batch });
+                    return Ok(Self { socket, state: State::Drained, batch: settings.accept_batch });
                 }
                 Err(source) => last = BindError::Listen { address, source },
             }
@@ -134,7 +134,7 @@ impl Failure {
     }
 }
 
-fn open(address: SocketAddr, config: &ListenerConfig, shared: bool) -> io::Result<std::net::TcpListener> {
+fn open(address: SocketAddr, settings: &ListenerConfig, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if shared {
@@ -143,7 +143,7 @@ fn open(address: SocketAddr, config: &ListenerConfig, shared: bool) -> io::Resul
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 
