@@ -58,6 +58,7 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
         options.config.handshake.origins =
             Some(Origins::new(origins).map_err(|error| format!("--origin: {error}"))?);
     }
+    options.config.validate().map_err(|error| error.to_string())?;
     options.plan.pace = paced.unwrap_or(Pace::AtOnce);
     Ok(options)
 }

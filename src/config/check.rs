@@ -8,7 +8,7 @@ use std::{
 use crate::error::ConfigError;
 
 /// `value` has to be in `limits`, both included.
-pub(super) fn within<T: PartialOrd + Display>(
+pub(super) fn within<T: PartialOrd + Copy + Display>(
     setting: &'static str,
     value: T,
     limits: RangeInclusive<T>,
@@ -21,7 +21,7 @@ pub(super) fn within<T: PartialOrd + Display>(
 }
 
 /// `value` has to be 1 at least.
-pub(super) fn positive<T: PartialOrd + Display + From<u8>>(
+pub(super) fn positive<T: PartialOrd + Copy + Display + From<u8>>(
     setting: &'static str,
     value: T,
 ) -> Result<(), ConfigError> {

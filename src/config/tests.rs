@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::{Config, ConnectionConfig, ControlRate};
 use crate::id::MAX_SLOTS;
 
+/// A change and the error that it has to give.
+type Row<T> = (fn(&mut T), &'static str);
+
 fn with(change: fn(&mut Config)) -> Config {
     let mut config = Config::default();
     change(&mut config);
@@ -13,7 +16,7 @@ fn with(change: fn(&mut Config)) -> Config {
 
 #[test]
 fn what_cannot_work_is_refused_by_name() {
-    let rows: &[(fn(&mut Config), &str)] = &[
+    let rows: &[Row<Config>] = &[
         (
             |c| c.listener.listen_backlog = 0,
             "listener.listen_backlog is 0, but has to be from 1 to 2147483647",
@@ -108,7 +111,7 @@ fn what_cannot_work_is_refused_by_name() {
 fn compression_that_does_not_exist_is_refused_by_name() {
     use super::Deflate;
 
-    let rows: &[(fn(&mut Deflate), &str)] = &[
+    let rows: &[Row<Deflate>] = &[
         (|d| d.level = 10, "deflate.level is 10, but has to be from 0 to 9"),
         (|d| d.server_max_window_bits = 7, "deflate.server_max_window_bits is 7, but has to be from 8 to 15"),
         (
@@ -153,8 +156,7 @@ fn what_can_work_is_taken() {
 
 #[test]
 fn settings_of_a_connection_are_checked_before_they_are_shared() {
-    let mut own = ConnectionConfig::default();
-    own.max_payload = 1024;
+    let mut own = ConnectionConfig { max_payload: 1024, ..ConnectionConfig::default() };
     let shared = own.clone().share().expect("valid");
     assert_eq!(*shared, own);
     own.stall_timeout = Some(Duration::ZERO);

@@ -198,6 +198,26 @@ impl App {
                 [adjourn::config::OnPeerClose::FlushQueued, adjourn::config::OnPeerClose::DropQueued];
             own.on_peer_close = policies[rng.usize(..2)];
         }
+        let mut beside = rng.beside();
+        if beside.bool() {
+            own.linger_timeout = Duration::from_millis(beside.u64(..2000));
+        }
+        if beside.bool() {
+            own.linger_bytes = beside.u64(..60_000);
+        }
+        if beside.bool() {
+            own.closing_bytes = beside.u64(..3000);
+        }
+        if beside.bool() {
+            own.max_fragments = beside.u32(1..12);
+        }
+        if beside.bool() {
+            own.pause_timeout = beside.bool().then(|| Duration::from_millis(beside.u64(..3000)));
+        }
+        if beside.bool() {
+            let styles = [Abort::Auto, Abort::Reset, Abort::Fin];
+            (own.abort, own.terminate) = (styles[beside.usize(..3)], styles[beside.usize(..3)]);
+        }
         // A budget of more than there is time is all of it.
         own.flush_budget = own.flush_budget.map(|budget| budget.min(own.close_timeout));
         own.share().expect("valid settings")
