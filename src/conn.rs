@@ -42,10 +42,11 @@ pub(crate) use self::{
     connection::Conn,
     context::{Common, Context},
     deflate::Compression,
+    head::WholeHead,
     inbox::Item,
     note::{Ended, Note},
     pending::{Listed, Pending},
-    timers::Probe,
+    timers::{Extent, Found, Probe},
     transport::Transmitted,
 };
 pub use self::{
@@ -55,6 +56,7 @@ pub use self::{
     state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
 };
 pub(crate) use crate::close::CloseTiming;
+pub use crate::detach::Handover;
 
 #[cfg(test)]
 mod tests;

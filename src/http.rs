@@ -10,9 +10,10 @@ pub use crate::wire::deflate::DeflateParameters;
 pub use crate::{
     config::origins::{OriginError, Origins},
     conn::ConnectRequest,
+    detach::{Detached, DetachedStream},
     hub::{Accept, Upgrade, UpgradeRequest},
     wire::upgrade::{
-        Body, Extension, Extensions, ExtraHeader, HeaderValue, Parameters, Request, RequestError, Response,
-        ResponseError, Subprotocol, Subprotocols, Url, UrlError,
+        Body, BodyLength, Extension, Extensions, ExtraHeader, HeaderValue, Parameters, Request, RequestError,
+        Response, ResponseError, Subprotocol, Subprotocols, Url, UrlError,
     },
 };

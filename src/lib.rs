@@ -17,6 +17,7 @@ pub mod config;
 pub mod conn;
 #[cfg(not(feature = "unstable-core"))]
 mod conn;
+mod detach;
 pub mod error;
 mod event;
 pub mod guide;
@@ -54,7 +55,7 @@ pub mod clients {
     #[doc(inline)]
     pub use crate::{
         event::Stats,
-        hub::{Broadcast, ReadyState},
+        hub::{Broadcast, ReadyState, SentTo},
         id::MAX_SLOTS,
         state::State,
     };

@@ -424,6 +424,53 @@ fn a_broadcast_is_compressed_once_for_all_who_can_get_the_same() {
     }
 }
 
+/// Some get both messages by one frame each, some compressed, some with a window of their own, and nobody gets one alone.
+#[test]
+fn several_messages_to_a_list_are_compressed_once_for_all_who_can_get_the_same() {
+    let mut bench = Bench::new(Some(settings(true, true)));
+    let offers = [
+        "",
+        "permessage-deflate; server_no_context_takeover",
+        "permessage-deflate; server_no_context_takeover",
+        "permessage-deflate; server_no_context_takeover; server_max_window_bits=9",
+        "permessage-deflate",
+        "",
+    ];
+    let mut clients: Vec<_> = offers
+        .iter()
+        .map(|offer| {
+            let (slot, head) = bench.open(offer);
+            (slot, Peer::of(&head))
+        })
+        .collect();
+    let ids: Vec<_> = bench.act(|clients| clients.iter().map(|client| client.id()).collect());
+    for (round, lengths) in [[5, 300], [300, 5], [300, 30_000], [90_000, 300]].into_iter().enumerate() {
+        let texts = lengths.map(|length| prices(round, length));
+        let sent = bench.act(|clients| {
+            clients.send_to(ids.iter().copied(), texts.each_ref().map(|text| Message::text(text)))
+        });
+        assert_eq!((sent.sent, sent.refused), (6, vec![]));
+        let frames: Vec<_> = clients
+            .iter_mut()
+            .map(|(slot, peer)| {
+                let frames = bench.frames(*slot);
+                assert_eq!(frames.len(), 2);
+                for (frame, text) in frames.iter().zip(&texts) {
+                    assert_eq!(peer.inflate(frame), text.as_bytes());
+                }
+                frames
+            })
+            .collect();
+        let compressed: Vec<_> = frames
+            .iter()
+            .map(|frames| frames.iter().filter(|frame| frame.first & 0x40 != 0).count())
+            .collect();
+        let some = lengths.iter().filter(|length| **length >= 20).count();
+        assert_eq!(compressed, [0, some, some, some, some, 0]);
+        assert_eq!((&frames[1], &frames[0]), (&frames[2], &frames[5]), "the same frames");
+    }
+}
+
 /// Text that can be compressed, and better with what came before.
 fn prices(round: usize, length: usize) -> String {
     let words = (0..=length / 3).map(|n| format!("{}, ", n * 7919 % 1000));

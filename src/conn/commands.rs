@@ -31,7 +31,7 @@ impl Conn {
     #[inline]
     pub(crate) fn send(&mut self, message: Message<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.send_plainly(&message, cx) {
-            self.check_send(message.len(), cx)?;
+            self.check_send(frame_length(message.len(), self.client), cx)?;
             self.push_message(message, cx);
         }
         Ok(())
@@ -50,10 +50,28 @@ impl Conn {
         self.note_plain(queued)
     }
 
-    /// The same for a broadcast whose frame is in the output buffer.
+    /// Queues messages that others get too: all of them, or none.
     #[inline]
-    pub(crate) fn share_plainly(&mut self, frames: &Frames<'_>, cx: &mut Context<'_>) -> bool {
-        let Some((start, end)) = frames.plain_range() else { return false };
+    pub(crate) fn send_shared(
+        &mut self,
+        frames: &mut [Frames<'_>],
+        cx: &mut Context<'_>,
+    ) -> Result<(), SendError> {
+        if self.share_plainly(frames, cx) {
+            return Ok(());
+        }
+        let lengths = frames.iter().map(|frames| frame_length(frames.message().len(), self.client));
+        self.check_send(lengths.fold(0, usize::saturating_add), cx)?;
+        for frames in frames {
+            self.push_shared(frames, cx);
+        }
+        Ok(())
+    }
+
+    /// [`Conn::send_plainly`] for messages whose frames are in the output buffer, one after the other.
+    #[inline]
+    fn share_plainly(&mut self, frames: &[Frames<'_>], cx: &mut Context<'_>) -> bool {
+        let Some((start, end)) = Frames::plain_range(frames) else { return false };
         if !self.is_plain() {
             return false;
         }
@@ -76,13 +94,13 @@ impl Conn {
         queued.is_some()
     }
 
-    /// Whether a message of `len` bytes may be queued now.
-    pub(crate) fn check_send(&mut self, len: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
+    /// Whether frames of `message` bytes, headers included, may be queued now.
+    fn check_send(&mut self, message: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.takes_sends() {
             let connecting = self.state() == State::Connecting;
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
-        let (queued, message) = (self.queued(), frame_length(len, self.client));
+        let queued = self.queued();
         let settings = self.settings(cx.config);
         let (limit, on_overflow) = (settings.max_backlog, settings.on_overflow);
         if queued.saturating_add(message) <= limit {
@@ -157,7 +175,7 @@ impl Conn {
     }
 
     /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
-    pub(crate) fn push_broadcast(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
+    fn push_shared(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
         let sharing = match self.compression() {
             // A masked frame is nobody else's.
             _ if self.client => Sharing::Nothing,
@@ -177,7 +195,7 @@ impl Conn {
         if payload.len() > MAX_CONTROL_PAYLOAD {
             return Err(SendError::ControlTooLong(payload.len()));
         }
-        self.check_send(payload.len(), cx)?;
+        self.check_send(frame_length(payload.len(), self.client), cx)?;
         self.push_ping(payload, cx);
         Ok(())
     }
@@ -264,6 +282,11 @@ impl Conn {
     /// The hard sweep of a shutdown.
     pub(crate) fn hard_sweep(&mut self, style: Option<Abort>, cx: &mut Context<'_>) -> bool {
         let before = self.state();
+        self.parse_held(cx);
+        if before != State::Lingering && self.state() == State::Lingering {
+            // It has its answer. The next pass ends what is left of it, when our FIN is sent.
+            return true;
+        }
         let style = style.unwrap_or(self.settings(cx.config).abort);
         self.apply(Input::HardSweep { style }, cx);
         before != self.state()

@@ -1,5 +1,7 @@
 //! The application's view: what it may ask of its connections, and what it may know of one.
 
+use std::slice;
+
 use super::{client::Client, sweep::ShutdownRequest, table::Hub};
 use crate::{
     close::{CloseFrame, CloseTiming},
@@ -33,6 +35,16 @@ pub struct Broadcast {
     pub sent: usize,
     /// Those whose backlog had no room for it.
     pub refused: usize,
+}
+
+/// Whom [`Clients::send_to`] reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SentTo {
+    /// Connections for which all messages were queued.
+    pub sent: usize,
+    /// The others in the order of the list, and why. Nothing was queued for them.
+    pub refused: Vec<(ConnectionId, SendError)>,
 }
 
 impl<D> Clients<'_, D> {
@@ -74,9 +86,7 @@ impl<D> Clients<'_, D> {
         message: impl Into<Message<'m>>,
         mut to: impl FnMut(&Client<'_, D>) -> bool,
     ) -> Broadcast {
-        let message = message.into();
-        let len = message.len();
-        let mut frames = Frames::new(message);
+        let mut frames = Frames::new(message.into());
         let mut result = Broadcast::default();
         let Held(hub) = &mut Held::new(self.hub);
         let mut from = 0;
@@ -86,15 +96,42 @@ impl<D> Clients<'_, D> {
             if client.state() != State::Open || !to(&client) {
                 continue;
             }
-            let queued = hub.with(slot, |conn, cx| {
-                if conn.share_plainly(&frames, cx) {
-                    return Ok(());
-                }
-                conn.check_send(len, cx).map(|()| conn.push_broadcast(&mut frames, cx))
-            });
-            match queued {
+            match hub.with(slot, |conn, cx| conn.send_shared(slice::from_mut(&mut frames), cx)) {
                 Some(Ok(())) => result.sent += 1,
                 _ => result.refused += 1,
+            }
+        }
+        result
+    }
+
+    /// Queues one or several messages for each connection of a list: all of them, or none for a connection that has no
+    /// room for their sum. So it is also the way to queue several messages for one connection all or none.
+    ///
+    /// Frames are made once and shared as in [`Clients::broadcast`]. Costs what the list is long, not how many connections
+    /// there are; allocates for the messages and for those refused. An id that stands in the list twice gets the messages twice.
+    ///
+    /// ```
+    /// # use adjourn::{Clients, ConnectionId};
+    /// # fn say(clients: &mut Clients<'_, ()>, room: &[ConnectionId]) {
+    /// let told = clients.send_to(room.iter().copied(), ["first", "second"]);
+    /// for (id, why) in told.refused {
+    ///     println!("{id} got neither: {why}");
+    /// }
+    /// # }
+    /// ```
+    pub fn send_to<'m, M: Into<Message<'m>>>(
+        &mut self,
+        ids: impl IntoIterator<Item = ConnectionId>,
+        messages: impl IntoIterator<Item = M>,
+    ) -> SentTo {
+        let mut frames: Vec<_> = messages.into_iter().map(|message| Frames::new(message.into())).collect();
+        let mut result = SentTo::default();
+        let Held(hub) = &mut Held::new(self.hub);
+        for id in ids {
+            let queued = hub.with_id(id, |conn, cx| conn.send_shared(&mut frames, cx));
+            match queued.unwrap_or(Err(SendError::NotFound)) {
+                Ok(()) => result.sent += 1,
+                Err(why) => result.refused.push((id, why)),
             }
         }
         result

@@ -20,6 +20,7 @@ use crate::{
     close::{Cause, CloseFrame, CloseTiming},
     config::Config,
     conn::{Common, Conn, Context, Listed, Note, Pending, State},
+    detach::Handover,
     error::HandshakeError,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
@@ -396,9 +397,20 @@ impl<D> Hub<D> {
         reset
     }
 
+    /// Frees the slot of a connection that leaves the loop. Returns what goes with its stream.
+    pub(super) fn free_detached(&mut self, slot: usize) -> Option<Box<Handover>> {
+        let handover = self.slots.get_mut(slot)?.conn.take_handover();
+        self.free(slot);
+        handover
+    }
+
     pub(super) fn drop_data(&mut self) {
-        if let Some(entry) = self.drop_data_of.take().and_then(|slot| self.slots.get_mut(slot)) {
+        if let Some(slot) = self.drop_data_of.take()
+            && let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
+        {
             entry.data = None;
+            // It may be released now.
+            list(&mut entry.conn, key, &mut self.run);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The application: asks for anything at any time, in every callback and between turns, and checks each answer.
 
-use std::{cell::RefCell, panic::resume_unwind, rc::Rc, time::Duration};
+use std::{cell::RefCell, panic::resume_unwind, rc::Rc, sync::Arc, time::Duration};
 
 use adjourn::{
     Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
@@ -8,6 +8,7 @@ use adjourn::{
     close::{Cause, CloseTiming, Lost},
     config::{Abort, ConnectionConfig, SharedConfig},
     conn::InputKind,
+    http::BodyLength,
     http::{Accept, Response, Upgrade, UpgradeRequest},
     shutdown::Pace,
 };
@@ -69,7 +70,7 @@ impl Handler for App {
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, u32> {
         let outside = Rc::clone(&self.outside);
-        let book = &mut outside.borrow_mut().book;
+        let Outside { book, handed, .. } = &mut *outside.borrow_mut();
         let conn = Book::at_address(request.peer_addr());
         book.deciding(conn);
         let path = request.path().as_bytes();
@@ -78,7 +79,17 @@ impl Handler for App {
             book.panics();
             resume_unwind(Box::new(Injected));
         }
-        if !request.is_upgrade() && path.get(1) == Some(&b'p') {
+        // What comes without an upgrade is answered, or every second one served elsewhere; a body keeps it from being answered.
+        let plain = !request.is_upgrade() && path.get(1) == Some(&b'p');
+        if plain && conn % 2 == 1 {
+            book.detached(conn);
+            let handed = Arc::clone(handed);
+            return Upgrade::detach(move |detached| {
+                let received = detached.into_parts().1;
+                handed.lock().expect("not poisoned").push((conn, received));
+            });
+        }
+        if plain && request.body_length() == BodyLength::Zero {
             book.answered(conn);
         }
         match (path.get(1), text(if path.get(1) == Some(&b'r') { 403 } else { 200 })) {
@@ -263,7 +274,8 @@ impl App {
         let conn = conn.filter(|_| self.rng.u8(..10) < 7).unwrap_or(anybody);
         let what = self.rng.u8(..100);
         match what {
-            0..3 => return self.broadcast(book, clients),
+            0..2 => return self.broadcast(book, clients),
+            2 => return self.send_to(book, clients),
             3..5 => return self.sweep(book, clients),
             5 => return self.shut_down(book, clients),
             _ => {}
@@ -280,7 +292,7 @@ impl App {
                 let payload = vec![b'q'; self.rng.usize(..=125)];
                 let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
                 let result = clients.ping(id, &payload);
-                if Self::judge_send(book, conn, payload.len(), queued, &result) {
+                if Self::judge_send(book, conn, framed(payload.len()), queued, &result) {
                     let busy = book.busy(conn);
                     busy.pings_due += 1;
                 }
@@ -386,28 +398,20 @@ impl App {
         queued: usize,
         result: Result<(), SendError>,
     ) {
-        if Self::judge_send(book, conn, length, queued, &result) {
+        if Self::judge_send(book, conn, framed(length), queued, &result) {
             book.called_send(conn, number, length);
         }
     }
 
-    /// Whether `send` or `ping` gave the right answer; returns whether it queued something.
+    /// Whether `send` or `ping` gave the right answer for `frame` bytes; returns whether it queued something.
     fn judge_send(
         book: &mut Book,
         conn: u32,
-        length: usize,
+        frame: usize,
         queued: usize,
         result: &Result<(), SendError>,
     ) -> bool {
         let limit = book.settings(conn).max_backlog;
-        let frame = length
-            + if length < 126 {
-                2
-            } else if length < 0x1_0000 {
-                4
-            } else {
-                10
-            };
         if *result == Err(SendError::Closing) {
             book.answered_in_time(conn);
         }
@@ -479,15 +483,7 @@ impl App {
     fn broadcast(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
         let big = self.rng.u8(..3) == 0;
         let (number, payload) = self.payload(book, big);
-        let length = payload.len();
-        let frame = length
-            + if length < 126 {
-                2
-            } else if length < 0x1_0000 {
-                4
-            } else {
-                10
-            };
+        let (length, frame) = (payload.len(), framed(payload.len()));
         let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
         let mut chosen = Vec::new();
         let seen = &*book;
@@ -511,6 +507,49 @@ impl App {
                 book.overflowed(conn, queued as u64);
             }
         }
+    }
+
+    /// Several messages for some connections: all of them for each, or none. Some of the ids are stale.
+    fn send_to(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
+        let messages: Vec<_> = (0..self.rng.u8(1..4))
+            .map(|_| {
+                let big = self.rng.u8(..4) == 0;
+                self.payload(book, big)
+            })
+            .collect();
+        let frames = messages.iter().map(|(_, payload)| framed(payload.len())).sum();
+        let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
+        let all = u32::try_from(book.facts.len()).unwrap_or(u32::MAX);
+        let (mut ids, mut chosen) = (Vec::new(), Vec::new());
+        for conn in (0..all).filter(|conn| conn % of == rest % of) {
+            let Some(id) = book.of(conn).id else { continue };
+            let known = self.expected(book, clients, conn).is_some();
+            if known || clients.get(id).is_none() {
+                let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                ids.push(id);
+                chosen.push((conn, queued, known));
+            }
+        }
+        let told =
+            clients.send_to(ids.iter().copied(), messages.iter().map(|(_, payload)| payload.as_slice()));
+        let mut refused = told.refused.iter().peekable();
+        let mut sent = 0;
+        for (id, (conn, queued, known)) in ids.into_iter().zip(chosen) {
+            let result = refused.next_if(|refused| refused.0 == id).map_or(Ok(()), |refused| Err(refused.1));
+            if !known {
+                ensure!(book, conn, "send_to_answers", result == Err(SendError::NotFound), "{result:?}");
+                continue;
+            }
+            book.touch(conn);
+            if Self::judge_send(book, conn, frames, queued, &result) {
+                sent += 1;
+                for (number, payload) in &messages {
+                    book.called_send(conn, *number, payload.len());
+                }
+            }
+        }
+        let right = told.sent == sent && refused.next().is_none();
+        ensure!(book, None, "send_to_answers", right, "{told:?}, {sent} were reached");
     }
 
     fn sweep(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
@@ -612,4 +651,14 @@ impl App {
             }
         }
     }
+}
+
+/// Bytes of a server's frame with so many of payload.
+fn framed(length: usize) -> usize {
+    let header = match length {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    header + length
 }
