@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = u8::try_from(number("BENCH_WORKERS", 1)?)?;
 
     let mut config = Config::default();
-    config.close_timeout = grace;
+    config.connection.close_timeout = grace;
     config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
     let workers =
         Workers::bind(("127.0.0.1", port), count, &config)?.shutdown_on_signals(ShutdownPlan::soft(grace));

@@ -312,7 +312,7 @@ impl<H: Handler> Session<H> {
     /// A connection that was accepted and has not said anything.
     ///
     /// # Panics
-    /// If the settings allow no connection at all.
+    /// If a setting cannot work: see [`Config::validate`].
     pub fn new(config: Config, handler: H) -> Self {
         let mut driver = Driver::new(config, 0, 1, Memory::default());
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
@@ -331,7 +331,7 @@ impl<H: Handler> Session<H> {
     /// A connection of our own, which is yet to be connected: see [`Session::socket`] and [`Session::ready`].
     ///
     /// # Panics
-    /// If the settings allow no connection at all.
+    /// If a setting cannot work: see [`Config::validate`].
     pub fn connect(
         config: Config,
         request: ConnectRequest,

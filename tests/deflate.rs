@@ -72,7 +72,7 @@ struct Bench {
 impl Bench {
     fn new(deflate: Option<Deflate>) -> Self {
         let mut config = Config::default();
-        config.max_payload = LIMIT;
+        config.connection.max_payload = LIMIT;
         config.deflate = deflate;
         Self { driver: Driver::new(config, 0, 1, Memory::default()), echo: Echo::default() }
     }

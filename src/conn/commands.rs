@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
-    config::{Abort, Config, OnOverflow},
+    config::{Abort, OnOverflow},
     error::{HandshakeError, SendError},
     message::{Data, Payload},
     shutdown::SweepId,
@@ -43,7 +43,7 @@ impl Conn {
             return false;
         }
         let (head, output) = (opcode(message.kind).into(), &mut cx.common.output);
-        let queued = self.outbox.push_plain(head, payload, cx.config.max_backlog, output);
+        let queued = self.outbox.push_plain(head, payload, cx.config.connection.max_backlog, output);
         self.note_plain(queued)
     }
 
@@ -72,7 +72,8 @@ impl Conn {
         if !self.is_plain() {
             return false;
         }
-        let queued = self.outbox.share_plain(start, end, cx.config.max_backlog, &mut cx.common.output);
+        let queued =
+            self.outbox.share_plain(start, end, cx.config.connection.max_backlog, &mut cx.common.output);
         self.note_plain(queued)
     }
 
@@ -97,11 +98,12 @@ impl Conn {
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
         let queued = self.queued();
-        let limit = self.max_backlog(cx.config);
+        let settings = self.settings(cx.config);
+        let (limit, on_overflow) = (settings.max_backlog, settings.on_overflow);
         if queued.saturating_add(message) <= limit {
             return Ok(());
         }
-        if cx.config.on_overflow == OnOverflow::Fail {
+        if on_overflow == OnOverflow::Fail {
             let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
             let cause = Cause::Overflow { queued: queued as u64 };
             self.apply(
@@ -113,10 +115,6 @@ impl Conn {
             self.drain_owed.set(true);
         }
         Err(SendError::Overflow { queued, message, limit })
-    }
-
-    fn max_backlog(&self, config: &Config) -> usize {
-        self.details.overrides().and_then(|o| o.max_backlog).unwrap_or(config.max_backlog)
     }
 
     #[inline]
@@ -282,7 +280,8 @@ impl Conn {
             return true;
         }
         let before = self.state();
-        self.apply(Input::Terminate { style: style.unwrap_or(cx.config.terminate) }, cx);
+        let style = style.unwrap_or(self.settings(cx.config).terminate);
+        self.apply(Input::Terminate { style }, cx);
         before != self.state()
     }
 
@@ -294,7 +293,7 @@ impl Conn {
             // It has its answer. The next pass ends what is left of it, when our FIN is sent.
             return true;
         }
-        let style = style.unwrap_or_else(|| self.abort_style(cx.config));
+        let style = style.unwrap_or(self.settings(cx.config).abort);
         self.apply(Input::HardSweep { style }, cx);
         before != self.state()
     }

@@ -7,7 +7,12 @@ use super::{
     note::Note,
     output::{BufferPool, Lent, OutputBuffer},
 };
-use crate::{config::Config, id::ConnectionId, time::Time, wire::keys::MaskKeys};
+use crate::{
+    config::{Config, LoopConfig},
+    id::ConnectionId,
+    time::Time,
+    wire::keys::MaskKeys,
+};
 
 /// What a connection needs from its hub while something happens to it.
 pub(crate) struct Context<'h> {
@@ -35,10 +40,10 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(keys: MaskKeys) -> Self {
+    pub(crate) fn new(settings: &LoopConfig, keys: MaskKeys) -> Self {
         Self {
             output: OutputBuffer::default(),
-            pool: BufferPool::default(),
+            pool: BufferPool::new(settings.buffer_pool),
             lent: Lent::default(),
             keys,
             deflate: deflate::Shared::default(),

@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn contexts_are_made_when_needed_and_given_back_when_closing() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let mut common = Common::new(MaskKeys::new(1));
+        let mut common = Common::new(&config.event_loop, MaskKeys::new(1));
         let mut notes = VecDeque::new();
         let mut cx = Context {
             config: &config,
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_message_that_is_not_finished_is_held_as_it_came() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let mut common = Common::new(MaskKeys::new(1));
+        let mut common = Common::new(&config.event_loop, MaskKeys::new(1));
         let mut notes = VecDeque::new();
         let mut compressed = Vec::new();
         assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut compressed));

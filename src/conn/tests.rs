@@ -30,7 +30,8 @@ struct Bench {
 
 impl Bench {
     fn new(config: Config) -> Self {
-        let (common, now) = (Common::new(MaskKeys::new(1)), Time::from_start(Duration::from_secs(1)));
+        let (common, now) =
+            (Common::new(&config.event_loop, MaskKeys::new(1)), Time::from_start(Duration::from_secs(1)));
         let conn = Conn::new(([127, 0, 0, 1], 1).into(), 1, now);
         Self { config, common, now, notes: VecDeque::new(), conn }
     }
@@ -170,7 +171,7 @@ fn a_paused_connection_is_read_from_before_it_is_given_up() {
     assert_eq!(bench.conn.deadline(&bench.config), None, "heartbeats rest");
     bench.with(Conn::handle_read_closed);
     let due = bench.conn.deadline(&bench.config).expect("the application has so long");
-    assert_eq!(due, bench.now.after(bench.config.close_timeout));
+    assert_eq!(due, bench.now.after(bench.config.connection.close_timeout));
     bench.with(Conn::handle_failed);
     assert!(bench.conn.wants_read());
     bench.read([frame(0x81, b"unheard"), frame(CLOSE, b"")].concat());
@@ -206,7 +207,7 @@ fn everywhere() -> Vec<Bench> {
             1 | 2 => bench.close(),
             3 => bench.read(frame(CLOSE, b"")),
             4 => {
-                bench.config.answer = crate::config::CloseAnswer::Manual;
+                bench.config.connection.answer = crate::config::CloseAnswer::Manual;
                 bench.read(frame(CLOSE, b""));
             }
             5 => bench.read(vec![0xff; 10]),

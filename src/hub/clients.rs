@@ -170,7 +170,7 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.answer_close(frame, cx)).unwrap_or(false)
     }
 
-    /// Ends the connection at once, in the style of [`Config::terminate`](crate::Config::terminate): no Close frame, no
+    /// Ends the connection at once, in the style of [`ConnectionConfig::terminate`](crate::config::ConnectionConfig::terminate): no Close frame, no
     /// further byte. `Close` is reported in the same turn. Returns whether there was something to end.
     pub fn terminate(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, cx| conn.terminate(None, cx)).unwrap_or(false)
@@ -184,7 +184,7 @@ impl<D> Clients<'_, D> {
     /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
     /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not. Allocates.
     ///
-    /// When the peer leaves, or after [`Config::pause_timeout`](crate::Config::pause_timeout), there is `close_timeout` left
+    /// When the peer leaves, or after [`ConnectionConfig::pause_timeout`](crate::config::ConnectionConfig::pause_timeout), there is `close_timeout` left
     /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
@@ -197,7 +197,7 @@ impl<D> Clients<'_, D> {
     }
 
     /// Closes every open connection that `predicate` chooses, in slices of
-    /// [`Config::sweep_slice`](crate::Config::sweep_slice) a turn, at the given pace. Connections that open later are
+    /// [`LoopConfig::sweep_slice`](crate::config::LoopConfig::sweep_slice) a turn, at the given pace. Connections that open later are
     /// not asked. One [`Event::SweepDone`](crate::Event::SweepDone) follows when the last of them has ended.
     pub fn close_where(
         &mut self,

@@ -18,7 +18,7 @@ use crate::{
 ///
 /// `Ok` says that the loop will execute the command, unless the server is dropped before it gets to it. Once
 /// [`Server::run`](super::Server::run) has returned, every call fails with [`HandleError::Stopped`]. Commands that wait
-/// have at most [`Config::max_handle_queue`](crate::Config::max_handle_queue) bytes; beyond that a call fails with
+/// have at most [`LoopConfig::max_handle_queue`](crate::config::LoopConfig::max_handle_queue) bytes; beyond that a call fails with
 /// [`HandleError::Full`], except for those about a shutdown, which always have room.
 pub struct Handle<D = ()> {
     mailbox: Arc<Mailbox<Command<D>>>,

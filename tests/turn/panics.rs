@@ -161,7 +161,7 @@ fn after_a_panic_the_request_of_another_connection_is_answered() {
     let mut app = App::new(|_: &mut Clients<'_, ()>, event: &Event<'_>| {
         assert!(!matches!(event, Event::HandshakeFailed { .. }), "as it was asked to");
     });
-    let config = config(|config| config.max_connections_per_address = Some(1));
+    let config = config(|config| config.event_loop.max_connections_per_address = Some(1));
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(address()).expect("room");
     driver.transport().socket(slot).input = REQUEST.to_vec();
