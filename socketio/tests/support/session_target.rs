@@ -229,7 +229,7 @@ impl World {
             // What the layer above may do about a message.
             match argument {
                 200..220 => self.send(argument),
-                220..224 => self.end(argument),
+                220..240 => self.end(argument),
                 _ => (),
             }
         }

@@ -72,7 +72,9 @@ pub(crate) fn payload_split(bytes: &[u8]) {
         })
         .collect();
     let mut joined = String::new();
-    frames.iter().for_each(|frame| packet::push_packet(&mut joined, frame));
+    for frame in &frames {
+        packet::push_packet(&mut joined, frame);
+    }
     let length: usize = frames.iter().map(packet::encoded_len).sum();
     assert_eq!(length, joined.len() + usize::from(!frames.is_empty()));
     let parts = if frames.is_empty() { vec![] } else { split(&joined) };
@@ -214,5 +216,5 @@ pub(crate) fn query(bytes: &[u8]) {
 }
 
 fn encode(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+    text.bytes().fold(String::new(), |text, byte| text + &format!("%{byte:02x}"))
 }
