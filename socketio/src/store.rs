@@ -10,12 +10,12 @@ use std::time::Duration;
 pub use memory::MemoryStore;
 pub use records::{
     AckValue, Attach, AttachError, Attached, Batch, Committed, Entry, EntryKind, LogLimits, Membership,
-    NewEntry, OnceFinish, OnceKey, OnceState, Page, ResumeRefusal, Run, RunError, SessionChange,
-    SessionRecord, SessionSummary, TransactContext, TransactError, Transacted, Trimmed,
+    NewEntry, OnceFinish, OnceKey, OnceState, Page, ResumeRefusal, SessionChange, SessionRecord,
+    SessionSummary, Trimmed,
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, Synchronous};
-pub use tx::{NoSql, Tx, TxEffect};
+pub use tx::{NoSql, Run, RunError, TransactContext, TransactError, Transacted, Tx, TxEffect};
 
 use crate::offset::Position;
 

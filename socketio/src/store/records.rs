@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Millis, StoreError, Tx, TxEffect};
+use super::{Millis, StoreError};
 use crate::offset::{Offset, Position};
 
 /// What an entry of the log does.
@@ -245,58 +245,6 @@ pub struct OnceFinish {
     pub ack: Option<AckValue>,
 }
 
-/// Whose transaction it is.
-#[derive(Clone, Debug)]
-pub struct TransactContext {
-    /// The log that [`Tx`] appends to.
-    pub namespace: Arc<str>,
-    /// The socket's own room.
-    pub sid: Arc<str>,
-    /// Its session, if it has one: joins are saved in the same transaction, by generation.
-    pub session: Option<(Arc<str>, u64)>,
-}
-
-/// The application's part of a transaction.
-pub type Run<'a> = Box<dyn FnOnce(&mut Tx<'_>) -> Result<AckValue, RunError> + Send + 'a>;
-
-/// The application's code refused; everything is rolled back.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(pub Box<dyn std::error::Error + Send + Sync>);
-
-/// What a transaction did.
-#[derive(Debug)]
-pub struct Transacted {
-    /// The ack; kept under the key if there was one.
-    pub ack: AckValue,
-    /// Was the key done already? Then nothing else happened.
-    pub repeat: bool,
-    /// The effects, each with its place: an emit's own, a join's that of the newest entry before it.
-    pub effects: Vec<(TxEffect, Position)>,
-    /// Was the session's generation current, so that its joins were saved?
-    pub session_current: bool,
-}
-
-/// Why a transaction did not happen. Nothing of it did.
-#[derive(Debug, thiserror::Error)]
-pub enum TransactError {
-    /// The application's code refused.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// The application's code panicked.
-    #[error("the application's code panicked")]
-    Panicked,
-    /// The key is being run (a store whose keys have leases).
-    #[error("the key is being run")]
-    Running {
-        /// The end of the lease.
-        until: Millis,
-    },
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 /// How much of a log is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct LogLimits {
@@ -394,11 +342,5 @@ impl Membership {
         if !memberships.iter().any(|member| member.room == *room && member.to.is_none()) {
             memberships.push(Self { room: Arc::clone(room), from: tail, to: None });
         }
-    }
-}
-
-impl Transacted {
-    pub(super) fn repeat(ack: AckValue) -> Self {
-        Self { ack, repeat: true, effects: Vec::new(), session_current: false }
     }
 }

@@ -14,6 +14,7 @@ use self::reader::SqliteReader;
 use self::writer::SqliteWriter;
 use super::{Millis, NodeId, Parts, Store, StoreError, StoreSettings};
 
+mod known;
 mod once;
 mod reader;
 mod rows;

@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{AckValue, NewEntry, Run, RunError, TransactContext, TransactError};
+use super::{AckValue, Millis, NewEntry, StoreError};
+use crate::offset::Position;
 
 /// What the application does within a transaction: rows, entries and joins that are committed together or not at all.
 pub struct Tx<'t> {
@@ -20,6 +21,58 @@ pub enum TxEffect {
     Emit(NewEntry),
     /// The socket joins a room at this place.
     Join(Arc<str>),
+}
+
+/// Whose transaction it is.
+#[derive(Clone, Debug)]
+pub struct TransactContext {
+    /// The log that [`Tx`] appends to.
+    pub namespace: Arc<str>,
+    /// The socket's own room.
+    pub sid: Arc<str>,
+    /// Its session, if it has one: joins are saved in the same transaction, by generation.
+    pub session: Option<(Arc<str>, u64)>,
+}
+
+/// The application's part of a transaction.
+pub type Run<'a> = Box<dyn FnOnce(&mut Tx<'_>) -> Result<AckValue, RunError> + Send + 'a>;
+
+/// The application's code refused; everything is rolled back.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(pub Box<dyn std::error::Error + Send + Sync>);
+
+/// What a transaction did.
+#[derive(Debug)]
+pub struct Transacted {
+    /// The ack; kept under the key if there was one.
+    pub ack: AckValue,
+    /// Was the key done already? Then nothing else happened.
+    pub repeat: bool,
+    /// The effects, each with its place: an emit's own, a join's that of the newest entry before it.
+    pub effects: Vec<(TxEffect, Position)>,
+    /// Was the session's generation current, so that its joins were saved?
+    pub session_current: bool,
+}
+
+/// Why a transaction did not happen. Nothing of it did.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactError {
+    /// The application's code refused.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The application's code panicked.
+    #[error("the application's code panicked")]
+    Panicked,
+    /// The key is being run (a store whose keys have leases).
+    #[error("the key is being run")]
+    Running {
+        /// The end of the lease.
+        until: Millis,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The store has no SQL.
@@ -86,5 +139,11 @@ impl RunError {
     /// The error of the application's code.
     pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self(error.into())
+    }
+}
+
+impl Transacted {
+    pub(super) fn repeat(ack: AckValue) -> Self {
+        Self { ack, repeat: true, effects: Vec::new(), session_current: false }
     }
 }

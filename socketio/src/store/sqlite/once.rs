@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, params};
 
+use super::known::{Change, Known};
 use super::rows::{self, DONE, RUNNING, integer, unsigned};
-use super::writer::{Change, Known};
 use crate::store::{AckValue, Millis, OnceKey, OnceState, StoreError, StoreSettings};
 
 /// The state of a once key; nothing is marked.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::known::{Change, Known};
 use super::rows::{self, SESSION_COLUMNS, integer, unsigned};
-use super::writer::{Change, Known};
 use crate::offset::Position;
 use crate::store::{
     Membership, Millis, SessionChange, SessionRecord, SessionSummary, StoreError, StoreSettings,

@@ -3,15 +3,15 @@
 //! Tails, floors and counts are kept here, too, and follow a transaction only when it has committed.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
+use super::known::{Change, Known, Log, write_log};
 use super::rows::{self, DONE, ENTRY_BYTES, EntryColumns, integer, unsigned};
-use super::{Shared, lock, meta, once, sessions};
+use super::{Shared, lock, once, sessions};
 use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
@@ -27,32 +27,6 @@ pub(super) struct SqliteWriter {
     settings: StoreSettings,
     epoch: u64,
     known: Known,
-}
-
-/// What is known of the file without reading it.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Where a log begins: at or above the tail of every log that was dropped.
-    base: u64,
-    logs: HashMap<Arc<str>, Log>,
-    pub(super) sessions: usize,
-    pub(super) once: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Log {
-    tail: u64,
-    floor: u64,
-    entries: u64,
-    bytes: u64,
-}
-
-/// What a transaction changes of [`Known`] if it commits.
-#[derive(Default)]
-pub(super) struct Change {
-    logs: HashMap<Arc<str>, Log>,
-    pub(super) sessions: isize,
-    pub(super) once: isize,
 }
 
 impl SqliteWriter {
@@ -279,55 +253,6 @@ impl Writer for SqliteWriter {
     }
 }
 
-impl Known {
-    fn read(connection: &Connection) -> Result<Self, StoreError> {
-        let count = |table: &str| -> Result<usize, StoreError> {
-            let count =
-                connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-            Ok(usize::try_from(unsigned(count)).unwrap_or(usize::MAX))
-        };
-        let mut logs = HashMap::new();
-        let mut statement = connection.prepare(
-            "SELECT nsp, floor, entries, bytes, max(floor, ifnull((SELECT max(pos) FROM sio_log WHERE sio_log.nsp = \
-             sio_floor.nsp), 0)) FROM sio_floor",
-        )?;
-        let mut found = statement.query([])?;
-        while let Some(row) = found.next()? {
-            let number = |index| row.get(index).map(unsigned);
-            let log = Log { floor: number(1)?, entries: number(2)?, bytes: number(3)?, tail: number(4)? };
-            logs.insert(row.get(0)?, log);
-        }
-        let base = unsigned(meta(connection, "base")?.unwrap_or(0));
-        Ok(Self { base, logs, sessions: count("sio_session")?, once: count("sio_once")? })
-    }
-
-    fn log(&self, namespace: &str) -> Log {
-        let new = Log { tail: self.base, floor: self.base, ..Log::default() };
-        self.logs.get(namespace).copied().unwrap_or(new)
-    }
-
-    /// Writes the changed logs and commits; what is known follows only then.
-    fn commit(&mut self, tx: Transaction<'_>, change: Change) -> Result<(), StoreError> {
-        for (namespace, log) in &change.logs {
-            write_log(&tx, namespace, *log)?;
-        }
-        tx.commit()?;
-        self.logs.extend(change.logs);
-        self.sessions = self.sessions.saturating_add_signed(change.sessions);
-        self.once = self.once.saturating_add_signed(change.once);
-        Ok(())
-    }
-}
-
-impl Change {
-    fn log(&mut self, known: &Known, namespace: &Arc<str>) -> &mut Log {
-        match self.logs.entry(Arc::clone(namespace)) {
-            MapEntry::Occupied(log) => log.into_mut(),
-            MapEntry::Vacant(place) => place.insert(known.log(namespace)),
-        }
-    }
-}
-
 fn append(
     tx: &Connection,
     known: &Known,
@@ -356,16 +281,6 @@ fn append(
         ],
     )?;
     Ok(Position::counter(position))
-}
-
-fn write_log(tx: &Connection, namespace: &str, log: Log) -> Result<(), StoreError> {
-    tx.prepare_cached("INSERT OR REPLACE INTO sio_floor VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-        namespace,
-        integer(log.floor),
-        integer(log.entries),
-        integer(log.bytes)
-    ])?;
-    Ok(())
 }
 
 /// The last position of an earlier epoch.
