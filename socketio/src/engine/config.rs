@@ -1,23 +1,23 @@
-//! The settings of the engine.
+//! The settings of the engine: plain data, validated in `config`.
 
 use std::time::Duration;
 
 /// The settings that an Engine.IO session needs (SESSIONS.md 18).
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// From the open, and from each pong, to the next ping.
+    /// Time from the open, and from each pong, to the next ping.
     pub ping_interval: Duration,
-    /// From a ping to the end of the session without a pong.
+    /// Time from a ping to the expiry of a session that has not answered it.
     pub ping_timeout: Duration,
-    /// For how long a WebSocket may probe a polling session.
+    /// Time that a WebSocket has to upgrade a polling session.
     pub upgrade_timeout: Duration,
-    /// How long a polling session that is closing waits for the client to fetch what is queued.
+    /// Time that the client of a closing polling session has to fetch the queued packets.
     pub close_timeout: Duration,
     /// Most bytes of a message, and of the body of a POST.
     pub max_payload: usize,
-    /// Most bytes of the answer to a GET, but at least one packet.
+    /// Most bytes of the response to a GET; a response has at least one packet, whatever its size.
     pub max_poll_response: usize,
-    /// Most bytes queued on a polling session.
+    /// Most bytes queued on a polling session, as encoded.
     pub send_queue: usize,
     /// Is long-polling served?
     pub polling: bool,

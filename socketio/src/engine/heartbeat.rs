@@ -1,26 +1,26 @@
-//! Pings, and the pongs that are due (SESSIONS.md 5).
+//! When a ping is sent and when its pong is due (SESSIONS.md 5).
 
 use std::time::Duration;
 
 use super::config::EngineConfig;
 
-/// A ping that goes out later than this after it was due gives the client its whole timeout.
+/// If a ping is sent later than this after it was due, the timeout counts from the sending.
 const LATE: Duration = Duration::from_millis(50);
 
-/// Which one of the two is waited for.
+/// The next deadline: that of a ping, or that of a pong.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Heartbeat {
-    /// The next ping.
+    /// A ping is sent at `due`.
     Ping { due: Duration },
-    /// The pong.
+    /// The session expires at `due`.
     Pong {
         due: Duration,
-        /// Has a packet restarted the timeout?
+        /// Has a packet restarted the timeout? It can do so once.
         restarted: bool,
     },
 }
 
-/// What is to be done now.
+/// What the session has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     Nothing,
@@ -29,7 +29,7 @@ pub(super) enum Beat {
 }
 
 impl Heartbeat {
-    /// From the open on.
+    /// The state after the open, and after a pong.
     pub(super) fn new(now: Duration, config: &EngineConfig) -> Self {
         Self::Ping { due: now + config.ping_interval }
     }
@@ -40,7 +40,7 @@ impl Heartbeat {
         }
     }
 
-    /// To be called until it says `Nothing`.
+    /// Returns the next action due at `now`. Call it again until it returns `Nothing`.
     pub(super) fn handle_timeout(&mut self, now: Duration, config: &EngineConfig) -> Beat {
         match *self {
             Self::Ping { due } if due <= now => {
@@ -53,7 +53,7 @@ impl Heartbeat {
         }
     }
 
-    /// A pong; without a ping it means nothing.
+    /// Handles a pong; one without a ping is ignored.
     pub(super) fn pong(&mut self, now: Duration, config: &EngineConfig) {
         match self {
             Self::Ping { .. } => (),
@@ -61,7 +61,7 @@ impl Heartbeat {
         }
     }
 
-    /// A packet other than a pong: the first one while a pong is due restarts the timeout.
+    /// Handles a packet other than a pong: the first one while a pong is due restarts the timeout.
     pub(super) fn packet(&mut self, now: Duration, config: &EngineConfig) {
         match self {
             Self::Ping { .. } | Self::Pong { restarted: true, .. } => (),

@@ -1,4 +1,4 @@
-//! A session on polling: what waits for its GETs, and the WebSocket that probes it (SESSIONS.md 4).
+//! The state of a session on polling: queue, held GET, probe (SESSIONS.md 4).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,45 +8,45 @@ use bytes::Bytes;
 use crate::links::{Frame, LinkId, RequestId, Response};
 use crate::packet::{encoded_len, push_packet};
 
-/// Between two noops that answer GETs during a probe.
+/// Shortest time between two noops that answer GETs during a probe.
 const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A session on polling.
+/// The state of a session on polling.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     pub(super) queue: Queue,
-    /// The GET that waits. Nothing is queued while there is one.
+    /// The GET that is held. While there is one, the queue is empty.
     pub(super) held: Option<RequestId>,
     pub(super) probe: Option<Probe>,
 }
 
-/// What the next GETs fetch.
+/// Packets for the next GETs.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Frame>,
-    /// As they will be encoded.
+    /// Their length as encoded, separators included.
     bytes: usize,
 }
 
-/// A WebSocket that wants to take the session over.
+/// A WebSocket connection that probes the session before it takes over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     pub(super) link: LinkId,
-    /// Until when it has time.
+    /// Its deadline.
     pub(super) until: Duration,
-    /// From when on a held GET is answered by a noop; `None`: `2probe` has not come yet.
+    /// Earliest time at which a held GET is answered by a noop. `None` before `2probe`.
     pub(super) noop: Option<Duration>,
 }
 
 impl Polling {
-    /// When something is to be done.
+    /// The next deadline of the probe.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         let probe = self.probe?;
         let noop = probe.noop.filter(|_| self.held.is_some());
         Some(noop.map_or(probe.until, |noop| noop.min(probe.until)))
     }
 
-    /// The GET that is to be answered by a noop now.
+    /// Takes the held GET if it has to be answered by a noop now.
     pub(super) fn take_noop(&mut self, now: Duration) -> Option<RequestId> {
         let probe = self.probe.as_mut()?;
         if probe.noop? > now {
@@ -74,12 +74,12 @@ impl Queue {
         self.frames.is_empty()
     }
 
-    /// Encoded bytes.
+    /// Length in bytes, as encoded.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes the answer to a GET: packets up to `max` bytes, at least one.
+    /// Removes the packets of one response: up to `max` bytes, at least one packet. Allocates the body.
     pub(super) fn take(&mut self, max: usize) -> Response {
         let mut payload = String::with_capacity(self.bytes.min(max));
         while let Some(frame) = self.frames.front() {
@@ -94,7 +94,7 @@ impl Queue {
         polled(payload)
     }
 
-    /// All of it.
+    /// All packets.
     pub(super) fn into_frames(self) -> Vec<Frame> {
         self.frames.into()
     }
@@ -110,7 +110,7 @@ pub(super) fn posted() -> Response {
     answer(200, Some("text/html"), Bytes::from_static(b"ok"))
 }
 
-/// 413. The connection is closed, since the body may not have been read.
+/// 413. The connection closes, because the body may not have been read.
 pub(super) fn too_large() -> Response {
     Response { close: true, ..answer(413, None, Bytes::new()) }
 }

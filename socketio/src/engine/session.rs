@@ -1,4 +1,4 @@
-//! One session: its state and its inputs.
+//! One session: state, inputs, output, ends.
 
 use std::mem;
 use std::time::Duration;
@@ -13,41 +13,43 @@ use crate::links::{Frame, FrameRef, LinkClose, LinkId, RequestId, SendRefused};
 use crate::packet::{EnginePacket, EnginePacketError, split_payload};
 use crate::reason::Reason;
 
-/// One Engine.IO session. Each input first handles what has expired at `cx.now`.
+/// One Engine.IO session. Every input first handles the deadlines that have passed at `cx.now` (SESSIONS.md 4).
+///
+/// Idle on WebSocket it owns no heap memory; on polling it has one allocation and its queue.
 #[derive(Debug)]
 pub struct Engine {
     sid: Sid,
     heartbeat: Heartbeat,
-    /// The POST whose body has not come yet.
+    /// The POST whose body has not arrived yet.
     post: Option<RequestId>,
     state: State,
 }
 
-/// Where its packets come from and go to.
+/// The transport, or the stage of closing.
 #[derive(Debug)]
 enum State {
     WebSocket(LinkId),
     Polling(Box<Polling>),
-    /// An orderly close on polling: GETs fetch what is queued until then, and `1` after it.
+    /// An orderly close on polling: until the deadline, GETs fetch the queued packets, then `1`.
     Closing(Box<(Queue, Duration)>),
     Gone,
-    /// Gone, without an answer to anything.
+    /// Ended by [`Engine::cut`]: a POST that is being handled is not answered.
     Cut,
 }
 
-/// The send queue has no room: the session has been closed for it.
+/// The send queue had no room, so the session was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowConsumer;
 
 impl Engine {
-    /// A session on a link that is open: sends the handshake.
+    /// Opens a session on a link; sends the handshake.
     pub fn open_websocket(sid: Sid, link: LinkId, cx: &mut Context<'_>) -> Self {
-        // A link that is ending already says so by its next event.
+        // If the link refuses it, its end is the next event.
         let _ = cx.links.send(link, &[Frame::text(handshake(sid, "", cx.config))]);
         Self::new(sid, State::WebSocket(link), cx)
     }
 
-    /// A session on polling: answers `request` by the handshake.
+    /// Opens a session on polling; answers `request` with the handshake.
     pub fn open_polling(sid: Sid, request: RequestId, cx: &mut Context<'_>) -> Self {
         let upgrades = if cx.config.websocket { "\"websocket\"" } else { "" };
         cx.links.respond(request, polled(handshake(sid, upgrades, cx.config)));
@@ -58,12 +60,12 @@ impl Engine {
         Self { sid, heartbeat: Heartbeat::new(cx.now, cx.config), post: None, state }
     }
 
-    /// Its name: a credential.
+    /// Its `sid`, a credential.
     pub const fn sid(&self) -> Sid {
         self.sid
     }
 
-    /// The link, on WebSocket.
+    /// Its link, if it is on WebSocket.
     pub const fn link(&self) -> Option<LinkId> {
         match &self.state {
             State::WebSocket(link) => Some(*link),
@@ -71,7 +73,7 @@ impl Engine {
         }
     }
 
-    /// The link that probes it.
+    /// The link of its probe.
     pub fn probe_link(&self) -> Option<LinkId> {
         match &self.state {
             State::Polling(polling) => Some(polling.probe?.link),
@@ -79,7 +81,7 @@ impl Engine {
         }
     }
 
-    /// For [`super::admit`]; `None`: it is gone, and can be dropped after the input.
+    /// The state that [`super::admit`] asks for. `None`: the session is gone and can be dropped after the input.
     pub fn state(&self) -> Option<SessionState> {
         match &self.state {
             State::WebSocket(_) => Some(SessionState::WebSocket),
@@ -90,14 +92,14 @@ impl Engine {
         }
     }
 
-    /// Has nothing ended it yet?
+    /// Is it open: neither ended nor closing?
     pub const fn is_open(&self) -> bool {
         matches!(self.state, State::WebSocket(_) | State::Polling(_))
     }
 
     // ---- links
 
-    /// A message of its link, or of its probe's.
+    /// Handles a message of its link, or of the link of its probe. Messages of other links are ignored.
     pub fn message<'a>(&mut self, link: LinkId, frame: FrameRef<'a>, cx: &mut Context<'_>) -> Outcome<'a> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -111,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// Its link, or its probe's, ends or has ended. `reason` is what that means if it was the session's.
+    /// Handles the end of its link, or of the link of its probe. `reason` applies if it was the link of the session.
     pub fn link_ended(&mut self, link: LinkId, reason: Reason, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -130,7 +132,7 @@ impl Engine {
         }
     }
 
-    /// A link that is open probes it (after [`super::Admission::Probe`]). Where there is nothing to probe any more, it gets a Close.
+    /// Attaches a probe: a link that opened after [`super::Admission::Probe`]. If the session cannot be probed (any more), the link is closed.
     pub fn probe(&mut self, link: LinkId, cx: &mut Context<'_>) -> Outcome<'static> {
         let ended = self.expire(cx);
         match &mut self.state {
@@ -147,7 +149,7 @@ impl Engine {
         let Some(probe) = &mut polling.probe else { return Outcome::Nothing };
         match EnginePacket::decode(frame) {
             Ok(EnginePacket::Ping("probe")) => {
-                // A link that does not take it is ending, and says so.
+                // If the link refuses it, its end is the next event.
                 let _ = cx.links.send(link, &[Frame::from_static("3probe")]);
                 probe.noop = probe.noop.or(Some(cx.now));
                 self.answer_noop(cx);
@@ -162,7 +164,7 @@ impl Engine {
         }
     }
 
-    /// From polling to the probe's link, with all that is queued.
+    /// Moves the session and its queue to the link of the probe.
     fn switch(&mut self, link: LinkId, cx: &mut Context<'_>) -> Outcome<'static> {
         let State::Polling(polling) = mem::replace(&mut self.state, State::WebSocket(link)) else {
             return Outcome::Nothing;
@@ -179,7 +181,7 @@ impl Engine {
 
     // ---- requests
 
-    /// A GET.
+    /// Handles a GET.
     pub fn poll(&mut self, request: RequestId, cx: &mut Context<'_>) -> Outcome<'static> {
         let ended = self.expire(cx);
         match &mut self.state {
@@ -208,7 +210,7 @@ impl Engine {
         ended.unwrap_or(Outcome::Nothing)
     }
 
-    /// The head of a POST; its body follows by [`Engine::post`].
+    /// Handles the head of a POST. The body follows in [`Engine::post`].
     pub fn begin_post(
         &mut self,
         request: RequestId,
@@ -240,7 +242,11 @@ impl Engine {
         Outcome::Nothing
     }
 
-    /// The body of a POST. Its packets come one by one from [`Engine::next_packet`].
+    /// Handles the body of a POST: its packets are returned one by one by [`Engine::next_packet`], so that the layer above can send between
+    /// them.
+    ///
+    /// # Errors
+    /// The outcome, if the body has no packets to handle.
     pub fn post<'a>(
         &mut self,
         request: RequestId,
@@ -250,7 +256,7 @@ impl Engine {
         if let Some(ended) = self.expire(cx) {
             return Err(ended);
         }
-        // One that was answered meanwhile.
+        // Otherwise it was answered already.
         self.post.take_if(|post| *post == request).ok_or(Outcome::Nothing)?;
         let body = match body {
             PostBody::Complete(body) if body.len() <= cx.config.max_payload => body,
@@ -266,7 +272,7 @@ impl Engine {
         Err(self.fail(Reason::TransportError, cx))
     }
 
-    /// The next packet's outcome; `None`: that was all, and the POST has been answered.
+    /// The outcome of the next packet. `None`: no packet is left, and the POST was answered.
     pub fn next_packet<'a>(
         &mut self,
         packets: &mut PostPackets<'a>,
@@ -291,7 +297,7 @@ impl Engine {
         Some(outcome)
     }
 
-    /// The connection of a request died before its answer.
+    /// Handles the end of a connection whose request was not answered yet.
     pub fn request_gone(&mut self, request: RequestId, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -308,7 +314,7 @@ impl Engine {
 
     // ---- time
 
-    /// When [`Engine::handle_timeout`] is to be called.
+    /// When to call [`Engine::handle_timeout`] next. It can change with every call.
     pub fn next_timeout(&self) -> Option<Duration> {
         let heartbeat = self.heartbeat.due();
         match &self.state {
@@ -321,7 +327,7 @@ impl Engine {
         }
     }
 
-    /// Pings, expires, ends the probe. A call before its time does nothing.
+    /// Sends the ping, expires the session, ends the probe, whichever is due. An early call does nothing.
     pub fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -339,10 +345,13 @@ impl Engine {
 
     // ---- output
 
-    /// Sends all frames, or none: then it is too slow, and has been closed. On a session that is not open it does nothing.
+    /// Sends all frames or none. On a session that is not open it does nothing.
+    ///
+    /// # Errors
+    /// The queue has no room for all of them: the session was closed as a slow consumer.
     pub fn send(&mut self, frames: &[Frame], cx: &mut Context<'_>) -> Result<(), SlowConsumer> {
         let taken = match &mut self.state {
-            // A link that is gone: its event follows.
+            // If the link is gone, its end is the next event.
             State::WebSocket(link) => cx.links.send(*link, frames) != Err(SendRefused::Full),
             State::Polling(polling) => {
                 let queued = polling.queue.push(frames, cx.config.send_queue);
@@ -360,7 +369,7 @@ impl Engine {
         Err(SlowConsumer)
     }
 
-    /// Bytes queued that the client has not taken.
+    /// Bytes that are queued: on WebSocket those that the kernel has not taken, on polling those that no GET has fetched.
     pub fn unsent(&self, cx: &mut Context<'_>) -> usize {
         match &self.state {
             State::WebSocket(link) => cx.links.unsent(*link),
@@ -370,7 +379,7 @@ impl Engine {
         }
     }
 
-    /// Would a volatile event be sent now (SESSIONS.md 9)? At most `limit` bytes may be unsent; on polling a GET has to wait.
+    /// Can a volatile event be sent now (SESSIONS.md 9)? On WebSocket, if at most `limit` bytes are unsent; on polling, if a GET is held.
     pub fn takes_volatile(&self, limit: usize, cx: &mut Context<'_>) -> bool {
         match &self.state {
             State::WebSocket(link) => cx.links.unsent(*link) <= limit,
@@ -381,7 +390,7 @@ impl Engine {
 
     // ---- ends
 
-    /// Ends it for a reason of the layer above: an orderly close. `false`: it had ended before.
+    /// Closes it in order, for a reason of the layer above. `false`: it had ended before.
     pub fn close(&mut self, reason: Reason, cx: &mut Context<'_>) -> bool {
         if !self.is_open() {
             return false;
@@ -423,20 +432,20 @@ impl Engine {
         true
     }
 
-    /// A failure: it is gone at once.
+    /// Ends it at once because of a failure (SESSIONS.md 4).
     fn fail(&mut self, reason: Reason, cx: &mut Context<'_>) -> Outcome<'static> {
         self.end(reason, "1", cx)
     }
 
-    /// Gone; a GET that is held is answered by `farewell`.
-    fn end(&mut self, reason: Reason, farewell: &'static str, cx: &mut Context<'_>) -> Outcome<'static> {
+    /// Ends it at once; a held GET is answered with `last`.
+    fn end(&mut self, reason: Reason, last: &'static str, cx: &mut Context<'_>) -> Outcome<'static> {
         self.refuse_post(cx);
         match mem::replace(&mut self.state, State::Gone) {
             State::WebSocket(link) => cx.links.close(link, close_of(reason)),
             State::Polling(polling) => {
                 close_probe(&polling, cx);
                 if let Some(held) = polling.held {
-                    cx.links.respond(held, polled(farewell));
+                    cx.links.respond(held, polled(last));
                 }
             }
             State::Closing(_) | State::Gone | State::Cut => return Outcome::Nothing,
@@ -446,7 +455,7 @@ impl Engine {
 
     // ---- parts of inputs
 
-    /// What has expired, and the ping that is due.
+    /// Handles the deadlines that end a session, and sends the ping that is due.
     fn expire(&mut self, cx: &mut Context<'_>) -> Option<Outcome<'static>> {
         if matches!(&self.state, State::Closing(closing) if closing.1 <= cx.now) {
             self.state = State::Gone;
@@ -465,7 +474,7 @@ impl Engine {
         None
     }
 
-    /// A packet of the session, on either transport.
+    /// Handles a packet of the session, from either transport.
     fn packet<'a>(
         &mut self,
         packet: Result<EnginePacket<'a>, EnginePacketError>,
@@ -488,7 +497,7 @@ impl Engine {
         outcome
     }
 
-    /// Answers the GET that is held by a noop, if the probe wants that now.
+    /// Answers the held GET with a noop, if one is due.
     fn answer_noop(&mut self, cx: &mut Context<'_>) {
         if let State::Polling(polling) = &mut self.state
             && let Some(held) = polling.take_noop(cx.now)
@@ -497,7 +506,7 @@ impl Engine {
         }
     }
 
-    /// The POST whose body is under way comes too late.
+    /// Refuses the POST whose body has not arrived.
     fn refuse_post(&mut self, cx: &mut Context<'_>) {
         if let Some(post) = self.post.take() {
             cx.links.respond(post, Refusal::unknown_session().response());

@@ -1,4 +1,4 @@
-//! `<type>[<n>-][<namespace>,][<ack id>]`: what stands before the JSON of a packet (SESSIONS.md 6).
+//! `<type>[<n>-][<namespace>,][<ack id>]`: the header of a packet, before its JSON (SESSIONS.md 6).
 
 use std::ops::Range;
 
@@ -20,16 +20,16 @@ pub enum PacketKind {
     Ack,
 }
 
-/// What stands before the JSON.
+/// The header of a packet.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) kind: PacketKind,
-    /// How many attachments follow; only of the binary types.
+    /// The number of attachments that follow; present in the binary types.
     pub(super) attachments: Option<usize>,
-    /// Where the namespace is; empty: none is named.
+    /// The range of the namespace; empty if none is named.
     pub(super) namespace: Range<usize>,
     pub(super) ack: Option<u64>,
-    /// Where the JSON begins.
+    /// The start of the JSON.
     pub(super) payload: usize,
 }
 
@@ -75,7 +75,7 @@ impl Header {
     }
 }
 
-/// Names that neither side may give to an event.
+/// Is `name` reserved, so that neither side may use it for an event?
 pub fn is_reserved(name: &str) -> bool {
     matches!(
         name,
