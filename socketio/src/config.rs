@@ -309,7 +309,7 @@ impl Default for CountLimits {
 impl Default for Recovery {
     fn default() -> Self {
         Self {
-            window: Duration::from_secs(120),
+            window: Duration::from_mins(2),
             skip_middleware: false,
             max_sessions: 1_000_000,
             log_entries: 1_000_000,
@@ -330,7 +330,7 @@ impl Default for OnceLimits {
             max_keys: 1_000_000,
             max_ack: 64 << 10,
             lease: Duration::from_secs(30),
-            window: Duration::from_secs(24 * 60 * 60),
+            window: Duration::from_hours(24),
             max_key: 256,
         }
     }

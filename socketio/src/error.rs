@@ -1,6 +1,6 @@
-//! Errors of the layer's calls. Depends on `store`'s errors and on nothing else.
+//! Errors of the layer's calls. Depends on nothing.
 
-use crate::store::StoreError;
+use std::sync::Arc;
 
 /// An emit that did not happen: nobody gets the event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -126,4 +126,27 @@ pub enum OnceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("the store is in use by another process")]
+    InUse,
+    /// It was made by a newer version.
+    #[error("the store has schema version {found}; this crate knows {known}")]
+    Schema {
+        /// What the file says.
+        found: i64,
+        /// What this crate writes.
+        known: i64,
+    },
+    /// The call failed; nothing of it happened.
+    #[error("the store failed: {0}")]
+    Failed(Arc<str>),
+    /// A limit of the store is reached.
+    #[error("the store is full: {0}")]
+    Full(&'static str),
 }

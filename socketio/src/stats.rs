@@ -164,6 +164,20 @@ counters! {
 }
 
 impl SocketIoStats {
+    /// A request was refused with this code.
+    pub(crate) const fn refused(&mut self, code: u16) {
+        let counter = match code {
+            0 => &mut self.refused_transport,
+            1 => &mut self.refused_session,
+            2 => &mut self.refused_method,
+            3 => &mut self.refused_request,
+            4 => &mut self.refused_forbidden,
+            5 => &mut self.refused_version,
+            _ => &mut self.refused_unavailable,
+        };
+        *counter += 1;
+    }
+
     pub(crate) fn disconnected(&mut self, reason: Reason) {
         match self.disconnects.iter_mut().find(|entry| entry.0 == reason) {
             Some(entry) => entry.1 += 1,

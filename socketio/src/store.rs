@@ -17,6 +17,7 @@ pub use records::{
 pub use sqlite::{SqliteStore, Synchronous};
 pub use tx::{NoSql, Run, RunError, TransactContext, TransactError, Transacted, Tx, TxEffect};
 
+pub use crate::error::StoreError;
 use crate::offset::Position;
 
 mod memory;
@@ -45,6 +46,21 @@ pub trait Store: Send {
     ) -> Result<Parts, StoreError>;
     /// Do its calls return at once, so that they may run on the loop?
     fn inline(&self) -> bool;
+}
+
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn open(
+        self: Box<Self>,
+        node: NodeId,
+        settings: &StoreSettings,
+        now: Millis,
+    ) -> Result<Parts, StoreError> {
+        (*self).open(node, settings, now)
+    }
+
+    fn inline(&self) -> bool {
+        (**self).inline()
+    }
 }
 
 /// What a store needs to know of the configuration.
@@ -127,29 +143,6 @@ pub trait Reader: Send {
 pub trait Feed: Send {
     /// What was appended since the last call, in order; waits at most `wait`.
     fn next(&mut self, wait: Duration) -> Result<Vec<(Arc<str>, Entry)>, StoreError>;
-}
-
-/// The store failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Another process has it open.
-    #[error("the store is in use by another process")]
-    InUse,
-    /// It was made by a newer version.
-    #[error("the store has schema version {found}; this crate knows {known}")]
-    Schema {
-        /// What the file says.
-        found: i64,
-        /// What this crate writes.
-        known: i64,
-    },
-    /// The call failed; nothing of it happened.
-    #[error("the store failed: {0}")]
-    Failed(Arc<str>),
-    /// A limit of the store is reached.
-    #[error("the store is full: {0}")]
-    Full(&'static str),
 }
 
 /// Most entries that one call of `trim` removes.

@@ -5,8 +5,13 @@ mod script;
 
 use std::time::Duration;
 
-use adjourn_socketio::engine::{EngineConfig, EngineRequest, Refusal, SessionState, Sid, admit};
+use adjourn_socketio::engine::{
+    Context, Engine, EngineConfig, EngineRequest, Message, Outcome, PostBody, Refusal, SessionState, Sid,
+    admit,
+};
+use adjourn_socketio::links::RequestId;
 use adjourn_socketio::packet::Query;
+use adjourn_socketio::reason::Reason;
 use script::Script;
 
 // ---- section 2: requests
@@ -334,6 +339,7 @@ fn s4_bodies_over_max_payload_are_413_and_the_session_is_kept() {
         ("1 begin 3 100", ""),
         ("2 large 3", "3=413"),
         (&format!("3 post 4 {long}"), "4=413"),
+        (&format!("3 post 7 {}", &long[1..]), &format!("\"{}\", 7=200 ok", "4".repeat(99))),
         ("3 begin 5 18446744073709551615", "5=413"),
         ("4 post 6 4a", "\"a\", 6=200 ok"),
     ]);
@@ -465,6 +471,34 @@ fn s11_a_cut_ends_the_requests_without_an_answer() {
 }
 
 #[test]
+fn s11_a_cut_or_a_close_by_the_handler_of_a_message_stops_the_payload() {
+    for (close, expected) in [
+        (Engine::cut as fn(&mut Engine, &mut Context<'_>) -> bool, "2 aborted"),
+        (|engine, cx| engine.close(Reason::ForcedClose, cx), "2=200 ok"),
+    ] {
+        let mut script = Script::polling();
+        script.input("1 begin 2");
+        let body = PostBody::Complete(b"4a\x1e4b");
+        let mut packets = script.with(|engine, cx| engine.post(RequestId(2), body, cx)).expect("open");
+        let first = script.with(|engine, cx| engine.next_packet(&mut packets, cx));
+        assert_eq!(first, Some(Outcome::Message(Message::Text("a"))));
+        assert!(script.with(close));
+        script.links.lines.clear();
+        assert_eq!(script.with(|engine, cx| engine.next_packet(&mut packets, cx)), None);
+        assert_eq!(script.with(|engine, cx| engine.next_packet(&mut packets, cx)), None);
+        assert_eq!(script.links.lines, [expected]);
+    }
+}
+
+#[test]
+fn sending_nothing_answers_no_get() {
+    let mut script = Script::polling();
+    script.input("1 get 2");
+    assert_eq!(script.with(|engine, cx| engine.send(&[], cx)), Ok(()));
+    assert_eq!(script.input("2 send 4a"), "2=200 4a");
+}
+
+#[test]
 fn s3_a_full_queue_on_polling_is_a_slow_consumer_too() {
     let long = "4".repeat(60);
     Script::polling().run(&[
@@ -587,7 +621,12 @@ fn s4_one_probe_at_a_time() {
         ("2 probe 10", "L10 closed"),
         ("3 ws 9 2probe", "L9<3probe"),
         ("3 ws 10 2probe", ""),
-        ("4 ws 9 5", "upgraded"),
+        ("3 get 2", "2=200 6"),
+        // Asked twice, it answers twice; the GETs keep their pace.
+        ("4 ws 9 2probe", "L9<3probe"),
+        ("4 get 3", ""),
+        ("4 post 4 4a", "\"a\", 4=200 ok"),
+        ("5 ws 9 5", "3=200 6, upgraded"),
     ]);
 }
 

@@ -346,7 +346,7 @@ impl Engine {
             State::WebSocket(link) => cx.links.send(*link, frames) != Err(SendRefused::Full),
             State::Polling(polling) => {
                 let queued = polling.queue.push(frames, cx.config.send_queue);
-                if let Some(held) = polling.held.take_if(|_| queued && !frames.is_empty()) {
+                if let Some(held) = polling.held.take_if(|_| !polling.queue.is_empty()) {
                     cx.links.respond(held, polling.queue.take(cx.config.max_poll_response));
                 }
                 queued
