@@ -4,13 +4,12 @@
 //!     cargo run --example chat -- [--port 3000] [--db chat.db] [--client-bundle FILE] [--recovery MS]
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use adjourn::shutdown::ShutdownPlan;
+use adjourn_socketio::SocketIo;
 use adjourn_socketio::config::SocketIoConfig;
 use adjourn_socketio::core::{KeyFrom, ResumeOutcome, Socket};
-use adjourn_socketio::driver::SocketIo;
 use adjourn_socketio::store::{AckValue, RunError, SqliteStore, Tx};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -38,7 +37,9 @@ impl Options {
             let value = args.next().ok_or(format!("{name} needs a value"))?;
             let number = || value.parse::<u64>().map_err(|error| format!("{name} {value}: {error}"));
             match name.as_str() {
-                "--port" => options.port = u16::try_from(number()?).map_err(|error| format!("{name}: {error}"))?,
+                "--port" => {
+                    options.port = u16::try_from(number()?).map_err(|error| format!("{name}: {error}"))?
+                }
                 "--db" => options.db = value,
                 "--client-bundle" => options.bundle = Some(value),
                 "--recovery" => options.recovery = number()?,
@@ -77,7 +78,8 @@ fn connected(socket: &mut Socket<'_>) {
     if matches!(socket.resume(), ResumeOutcome::Resumed { .. }) {
         return;
     }
-    let auth: serde_json::Value = serde_json::from_str(socket.handshake().auth()).unwrap_or_default();
+    let auth: serde_json::Value =
+        serde_json::from_str(socket.handshake().auth().unwrap_or("{}")).unwrap_or_default();
     let seen = auth["serverOffset"].as_i64().unwrap_or(0);
     if let Err(error) = socket.transact(move |tx| catch_up(tx, seen), |_, done| drop(done)) {
         eprintln!("{}: {error}", socket.id());
@@ -124,7 +126,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let answer = page(&request, bundle.as_ref());
         async move { Ok::<_, Infallible>(answer) }
     }));
-    let mut server = adjourn::Server::bind((std::net::Ipv4Addr::LOCALHOST, options.port), adjourn::Config::default())?;
+    let mut server =
+        adjourn::Server::bind((std::net::Ipv4Addr::LOCALHOST, options.port), adjourn::Config::default())?;
     io.shutdown_on_signals(&mut server, ShutdownPlan::default())?;
     println!("open http://localhost:{} in two windows; Ctrl-C stops the server", options.port);
     let report = io.run(&mut server)?;
