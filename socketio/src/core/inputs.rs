@@ -125,7 +125,9 @@ impl Core {
         let (content_type, length) = content;
         match self.state.by_sid.get(sid).copied() {
             Some(key) => {
-                self.input(key, now, links, |engine, cx| engine.begin_post(request, content_type, length, cx))
+                self.input(key, now, links, |engine, cx| {
+                    engine.begin_post(request, content_type, length, cx)
+                });
             }
             None => links.respond(request, Refusal::unknown_session().response()),
         }
