@@ -22,6 +22,7 @@ use crate::stats::SocketIoStats;
 use crate::store::{NodeId, Store, StoreError};
 
 mod bridge;
+mod conn;
 mod cors;
 mod handle;
 mod links;
@@ -33,7 +34,7 @@ mod shutdown;
 mod storage;
 mod wake;
 
-pub use self::bridge::Conn;
+pub use self::conn::Conn;
 pub use self::handle::SocketIoHandle;
 #[cfg(feature = "polling")]
 pub use self::polling::{HttpError, PeerAddr};

@@ -1,4 +1,4 @@
-//! The lab's events, as SESSIONS_LAB.md lists them.
+//! The lab's events, as `SESSIONS_LAB.md` lists them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -152,7 +152,7 @@ impl Lab {
             reply(socket, ack, (answer,));
         });
         namespace.on("resume-info", |socket, _, ack| {
-            let outcome = socket.resume().clone();
+            let outcome = *socket.resume();
             let away = match outcome {
                 ResumeOutcome::Resumed { away, .. } => u64::try_from(away.as_millis()).unwrap_or(u64::MAX),
                 _ => 0,
@@ -453,7 +453,7 @@ fn transport_name(transport: Transport) -> &'static str {
 /// The rooms that are listed, its own id among them.
 fn rooms(socket: &Socket<'_>) -> Vec<String> {
     let all = socket.rooms();
-    all.iter().filter(|room| !room.starts_with('~')).map(|room| room.to_string()).collect()
+    all.iter().filter(|room| !room.starts_with('~')).map(ToString::to_string).collect()
 }
 
 fn missed(outcome: &ResumeOutcome) -> u64 {

@@ -68,7 +68,7 @@ impl Options {
             redis: None,
             adapter: None,
         };
-        rest.recovery.window = Duration::from_secs(120);
+        rest.recovery.window = Duration::from_mins(2);
         // A suite has defaults of its own, which other options may change.
         if let Some((_, suite)) = pairs.iter().find(|(name, _)| name == "protocol-suite") {
             options.use_suite(suite)?;
@@ -138,7 +138,6 @@ impl Options {
             "db" => self.store = StoreOption::Sqlite(value.to_owned()),
             "redis" => rest.redis = Some(value.to_owned()),
             "adapter" => rest.adapter = Some(value.to_owned()),
-            "stream" => {}
             "durability" => {
                 rest.recovery.durability = choose(
                     name,
@@ -169,7 +168,7 @@ impl Options {
             "cors" => config.cors = cors(value),
             "transports" => transports(config, value)?,
             "log" => self.log = flag(name, value)?,
-            "protocol-suite" => {}
+            "stream" | "protocol-suite" => {}
             _ => return Err(format!("--{name} is no option")),
         }
         Ok(())

@@ -66,13 +66,14 @@ impl Core {
         links: &mut dyn Links,
     ) {
         let sid: Arc<str> = Arc::from(engine.sid().as_str());
+        let engine_only = self.on_engine_message.is_some();
         let conn = Conn {
             engine,
             decoder: Decoder::new(),
             peer: Arc::new(peer),
             bound: Vec::new(),
-            connected: false,
-            connect_deadline: Some(now + self.state.config.times.connect_timeout),
+            connected: engine_only,
+            connect_deadline: (!engine_only).then(|| now + self.state.config.times.connect_timeout),
             attachments_deadline: None,
             armed: None,
             link,
@@ -85,7 +86,7 @@ impl Core {
         if let Some(link) = link {
             self.state.by_link.insert(link, key);
         }
-        self.state.unconnected += 1;
+        self.state.unconnected += usize::from(!engine_only);
         self.io(now, links).settle_conn(key);
         self.settle(now, links);
     }
@@ -125,7 +126,9 @@ impl Core {
         let (content_type, length) = content;
         match self.state.by_sid.get(sid).copied() {
             Some(key) => {
-                self.input(key, now, links, |engine, cx| engine.begin_post(request, content_type, length, cx))
+                self.input(key, now, links, |engine, cx| {
+                    engine.begin_post(request, content_type, length, cx)
+                });
             }
             None => links.respond(request, Refusal::unknown_session().response()),
         }

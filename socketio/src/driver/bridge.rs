@@ -10,6 +10,7 @@ use adjourn::shutdown::{ShutdownPhase, ShutdownPlan, ShutdownReport};
 use adjourn::{Clients, ConnectionId, Event, Handler, Message, Server};
 
 use super::StartError;
+use super::conn::{Conn, Purpose};
 use super::handle::{PlanCell, SocketIoHandle};
 use super::links::{DriverLinks, LinkTable, link_of, reason_of_closing, reason_of_end};
 use super::request::RequestHead;
@@ -18,7 +19,7 @@ use super::shutdown::{DrainReport, Sweep};
 use super::storage::Storage;
 use super::wake::{Clock, Waker};
 use crate::config::SocketIoConfig;
-use crate::core::{Core, CoreSetup, Peer, StoreReply, Ticket};
+use crate::core::{Core, CoreSetup, StoreReply, Ticket};
 use crate::engine::{Admission, EngineRequest, Refusal};
 use crate::links::{FrameRef, LinkClose, Links};
 use crate::packet::Query;
@@ -26,22 +27,6 @@ use crate::store::{NodeId, Store, StoreSettings};
 
 #[cfg(feature = "polling")]
 mod http;
-
-/// What adjourn keeps for each connection of the layer.
-#[derive(Debug)]
-pub struct Conn {
-    /// Until `Open`.
-    purpose: Option<Box<Purpose>>,
-}
-
-/// What a WebSocket was accepted for.
-#[derive(Debug)]
-enum Purpose {
-    Session(Peer),
-    Probe(Box<str>),
-    /// 101, then an empty Close.
-    Refused,
-}
 
 /// What `Retry-After` says.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -216,14 +201,14 @@ impl Bridge {
             Ok(_) => Purpose::Refused,
             Err(refusal) => return Upgrade::Reject(raw_response(&refusal)),
         };
-        let conn = Conn { purpose: Some(Box::new(purpose)) };
+        let conn = Conn::new(purpose);
         Upgrade::Accept(Accept::new(conn).config(self.connection.clone()))
     }
 
     fn opened(&mut self, clients: &mut Clients<'_, Conn>, id: ConnectionId) {
         let link = self.links.open(id);
-        let purpose = clients.get_mut(id).and_then(|conn| conn.purpose.take());
-        self.input(clients, |core, now, links| match purpose.map(|purpose| *purpose) {
+        let purpose = clients.get_mut(id).and_then(Conn::take_purpose);
+        self.input(clients, |core, now, links| match purpose {
             Some(Purpose::Session(peer)) => core.open_websocket(link, peer, now, links),
             Some(Purpose::Probe(sid)) => core.probe(link, &sid, now, links),
             Some(Purpose::Refused) | None => links.close(link, LinkClose::Empty { quick: true }),
@@ -322,7 +307,7 @@ impl Handler for Bridge {
                     Message::Binary(bytes) => FrameRef::Binary(bytes),
                 };
                 self.input(clients, |core, now, links| {
-                    core.websocket_message(link_of(id), frame, now, links)
+                    core.websocket_message(link_of(id), frame, now, links);
                 });
             }
             Event::Drain { id } => {

@@ -33,13 +33,13 @@ pub(super) fn headers(cors: &Cors, request: CorsRequest<'_>) -> Vec<(&'static st
     }
     if request.preflight {
         headers.push(("access-control-allow-methods", cors.methods.join(",")));
-        if !cors.allowed_headers.is_empty() {
-            headers.push(("access-control-allow-headers", cors.allowed_headers.join(",")));
-        } else {
+        if cors.allowed_headers.is_empty() {
             headers.push(("vary", "Access-Control-Request-Headers".to_owned()));
             if let Some(asked) = request.request_headers {
                 headers.push(("access-control-allow-headers", asked.to_owned()));
             }
+        } else {
+            headers.push(("access-control-allow-headers", cors.allowed_headers.join(",")));
         }
         if let Some(seconds) = cors.max_age {
             headers.push(("access-control-max-age", seconds.to_string()));

@@ -8,7 +8,7 @@ use adjourn::Handle;
 use adjourn::error::HandleError;
 use adjourn::shutdown::ShutdownPlan;
 
-use super::Conn;
+use super::conn::Conn;
 use crate::core::{Inbox, InboxFull, Io};
 use crate::stats::SocketIoStats;
 

@@ -9,7 +9,7 @@ use adjourn::close::{CloseTiming, Initiator};
 use adjourn::shutdown::ShutdownPhase;
 use adjourn::{Clients, CloseCode, CloseFrame, ConnectionId, Payload, SendError};
 
-use super::Conn;
+use super::conn::Conn;
 #[cfg(feature = "polling")]
 use super::polling::Http;
 use crate::links::{Frame, LinkClose, LinkId, Links, RequestId, Response, SendRefused};

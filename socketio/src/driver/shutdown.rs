@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn each_session_is_swept_once() {
-        let plan = ShutdownPlan { pace: Pace::Spread(ms(100)), ..ShutdownPlan::soft(ms(500)) };
+        let mut plan = ShutdownPlan::soft(ms(500));
+        plan.pace = Pace::Spread(ms(100));
         let mut sweep = Sweep::new(&plan);
         assert_eq!((sweep.due(ms(5)), sweep.end()), (0, None));
         sweep.begin(10, ms(1000));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::Conn;
+use super::conn::Conn;
 use crate::store::Millis;
 
 /// Since when the layer runs. The store's time follows the monotonic clock: a wall clock that is set does not move windows.

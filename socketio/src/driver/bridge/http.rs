@@ -9,8 +9,9 @@ use adjourn::http::{Response as RawResponse, Upgrade};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, UPGRADE};
 use hyper::http::request::Parts;
 
-use super::{Bridge, Conn, RETRY_AFTER};
+use super::{Bridge, RETRY_AFTER};
 use crate::config::SocketIoConfig;
+use crate::driver::conn::Conn;
 use crate::driver::polling::{Http, HttpInput, HttpService, HttpSettings};
 use crate::driver::request::RequestHead;
 use crate::driver::wake::Waker;

@@ -85,7 +85,7 @@ impl Requests {
                 // The connection died: `waiting` says so.
                 Ok(Read::Failed) => return Ok(Answer::Abort),
                 Ok(Read::Complete(body)) => {
-                    self.shared.push_more(HttpInput::Body { request: id, body: Some(body) })
+                    self.shared.push_more(HttpInput::Body { request: id, body: Some(body) });
                 }
                 Ok(Read::TooLarge) => self.shared.push_more(HttpInput::Body { request: id, body: None }),
                 Err(answer) => {

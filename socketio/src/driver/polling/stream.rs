@@ -46,16 +46,16 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.received.is_empty() {
-            let part = self.received.len().min(buffer.remaining());
-            buffer.put_slice(self.received.get(..part).unwrap_or_default());
-            self.received.advance(part);
-        } else {
+        if self.received.is_empty() {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
             if buffer.filled().len() == before {
                 return Poll::Ready(Ok(()));
             }
+        } else {
+            let part = self.received.len().min(buffer.remaining());
+            buffer.put_slice(self.received.get(..part).unwrap_or_default());
+            self.received.advance(part);
         }
         self.activity.borrow_mut().received(Instant::now());
         Poll::Ready(Ok(()))
