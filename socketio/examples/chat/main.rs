@@ -113,7 +113,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let chat = io.namespace("/");
     chat.on_connection(connected);
     chat.on_once("chat message", KeyFrom::argument(1), |call, tx| {
-        let text: String = call.args.get(0)?;
+        let text: String = call.args.as_args().get(0)?;
         if text.is_empty() || text.len() > 2000 {
             return Err("a message has 1 to 2,000 bytes".into());
         }

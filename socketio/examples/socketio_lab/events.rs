@@ -11,7 +11,7 @@ use adjourn_socketio::core::{
 use adjourn_socketio::error::ConnectError;
 use adjourn_socketio::packet::{Args, Raw, ToArgs};
 use adjourn_socketio::reason::Reason;
-use adjourn_socketio::store::{AckValue, RunError};
+use adjourn_socketio::store::AckValue;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -42,15 +42,13 @@ impl Rows {
                 rows.push(Row { id, client_offset, content });
                 Ok(id)
             }
-            Self::Sqlite => tx
-                .sql()
-                ?
-                .prepare_cached(
+            Self::Sqlite => {
+                let mut insert = tx.sql()?.prepare_cached(
                     "INSERT INTO lab_rows SELECT ?1, ifnull(max(id), 0) + 1, ?2, ?3 FROM lab_rows WHERE nsp = ?1 \
                      RETURNING id",
-                )
-                .and_then(|mut insert| insert.query_row((&**namespace, client_offset, content), |row| row.get(0)))
-                ,
+                )?;
+                Ok(insert.query_row((&**namespace, client_offset, content), |row| row.get(0))?)
+            }
         }
     }
 

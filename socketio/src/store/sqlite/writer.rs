@@ -16,8 +16,8 @@ use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
     Attach, AttachError, Attached, Batch, Committed, LogLimits, LogState, Millis, NewEntry, OnceFinish,
-    OnceKey, OnceState, Run, SessionSummary, StoreError, StoreSettings, TRIM_SLICE,
-    TransactContext, TransactError, Transacted, Trimmed, Tx, TxEffect, Writer, millis,
+    OnceKey, OnceState, Run, SessionSummary, StoreError, StoreSettings, TRIM_SLICE, TransactContext,
+    TransactError, Transacted, Trimmed, Tx, TxEffect, Writer, millis,
 };
 
 #[derive(Debug)]
