@@ -45,15 +45,22 @@ struct Rest {
     adapter: Option<String>,
 }
 
+/// Options that need no value: alone, each means 1.
+const SWITCHES: [&str; 2] = ["log", "skip-middlewares"];
+
 impl Options {
     /// Reads `--name=value` and `--name value`; `Err` says what is wrong.
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut pairs = Vec::new();
-        let mut args = args;
+        let mut args = args.peekable();
         while let Some(arg) = args.next() {
             let name = arg.strip_prefix("--").ok_or_else(|| format!("{arg:?} is no option"))?;
             let (name, value) = match name.split_once('=') {
                 Some((name, value)) => (name.to_owned(), value.to_owned()),
+                // A switch may stand alone.
+                None if SWITCHES.contains(&name) && args.peek().is_none_or(|next| next.starts_with("--")) => {
+                    (name.to_owned(), "1".to_owned())
+                }
                 None => (name.to_owned(), args.next().ok_or_else(|| format!("--{name} needs a value"))?),
             };
             pairs.push((name, value));
