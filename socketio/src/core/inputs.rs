@@ -74,6 +74,7 @@ impl Core {
             decoder: Decoder::new(),
             peer: Arc::new(peer),
             bound: Vec::new(),
+            left: Vec::new(),
             connected: false,
             connect_deadline: Some(now + self.state.config.times.connect_timeout),
             attachments_deadline: None,
