@@ -26,6 +26,7 @@ mod commits;
 mod connect;
 mod disconnect;
 mod dispatch;
+mod engine_only;
 mod events;
 mod inputs;
 mod io;
@@ -48,6 +49,7 @@ use slab::Slab;
 
 pub use self::broadcast::{Broadcast, IntoRooms};
 pub use self::command::{StoreCall, StoreCommand, StoreReply, Ticket};
+pub use self::engine_only::EngineSession;
 pub use self::namespace::Namespace;
 pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
@@ -88,6 +90,8 @@ pub struct Core {
     handlers: Vec<Namespace>,
     predicates: Vec<(Predicate, usize)>,
     on_store_state: Option<Box<dyn FnMut(bool) + Send>>,
+    /// Instead of all that: Engine.IO alone.
+    on_engine_message: Option<engine_only::EngineHandler>,
 }
 
 type Predicate = Box<dyn Fn(&str, Option<&str>) -> bool + Send>;
@@ -129,7 +133,13 @@ impl Core {
             checkpoint_turn: 0,
             scratch: Scratch::default(),
         };
-        let mut core = Self { state, handlers: Vec::new(), predicates: Vec::new(), on_store_state: None };
+        let mut core = Self {
+            state,
+            handlers: Vec::new(),
+            predicates: Vec::new(),
+            on_store_state: None,
+            on_engine_message: None,
+        };
         core.io(Duration::ZERO, &mut NoLinks).arm_upkeep();
         Ok(core)
     }

@@ -24,6 +24,9 @@ impl Core {
         now: Duration,
         links: &mut dyn Links,
     ) {
+        if let Some(handler) = &mut self.on_engine_message {
+            return Io { state: &mut self.state, links, now }.engine_message(key, frame, handler);
+        }
         let Some(conn) = self.state.conns.get_mut(key) else { return };
         match conn.decoder.decode(frame, &self.state.packets) {
             Ok(Some(packet)) => {

@@ -16,15 +16,12 @@ impl Core {
     // ---- requests
 
     /// Decides what a request is for (SESSIONS.md 2). `allow` is asked last, for new sessions only: `Origin` and the
-    /// application's `allow_request`.
+    /// application's `allow_request`. It ends nothing, so that it needs no links: call [`Core::handle_timeout`] before.
     pub fn admit(
         &mut self,
         request: &EngineRequest<'_>,
         allow: impl FnOnce() -> Result<(), Refusal>,
-        now: Duration,
-        links: &mut dyn Links,
     ) -> Result<Admission, Refusal> {
-        self.expire(now, links);
         let state = &self.state;
         let find = |sid: &str| state.conns.get(*state.by_sid.get(sid)?)?.engine.state();
         let new_session = || {
@@ -69,14 +66,15 @@ impl Core {
         links: &mut dyn Links,
     ) {
         let sid: Arc<str> = Arc::from(engine.sid().as_str());
+        let engine_only = self.on_engine_message.is_some();
         let conn = Conn {
             engine,
             decoder: Decoder::new(),
             peer: Arc::new(peer),
             bound: Vec::new(),
             left: Vec::new(),
-            connected: false,
-            connect_deadline: Some(now + self.state.config.times.connect_timeout),
+            connected: engine_only,
+            connect_deadline: (!engine_only).then(|| now + self.state.config.times.connect_timeout),
             attachments_deadline: None,
             armed: None,
             link,
@@ -89,7 +87,7 @@ impl Core {
         if let Some(link) = link {
             self.state.by_link.insert(link, key);
         }
-        self.state.unconnected += 1;
+        self.state.unconnected += usize::from(!engine_only);
         self.io(now, links).settle_conn(key);
         self.settle(now, links);
     }
@@ -129,7 +127,10 @@ impl Core {
         let (content_type, length) = content;
         match self.state.by_sid.get(sid).copied() {
             Some(key) => {
-                self.input(key, now, links, |engine, cx| engine.begin_post(request, content_type, length, cx))
+                let head = |engine: &mut Engine, cx: &mut Context<'_>| {
+                    engine.begin_post(request, content_type, length, cx)
+                };
+                self.input(key, now, links, head);
             }
             None => links.respond(request, Refusal::unknown_session().response()),
         }

@@ -200,7 +200,7 @@ fn every_reason_of_section_11() {
         // The later end of the connection changes nothing.
         world.cut(link);
         assert!(world.noted().is_empty(), "{input}");
-        world.advance(Duration::from_secs(60));
+        world.advance(Duration::from_mins(1));
         assert_eq!(world.core.stats().connections_websocket, 0, "{input}");
     }
 }

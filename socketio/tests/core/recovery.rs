@@ -127,7 +127,7 @@ fn cut_inside_a_replay() {
         world.stick(link, 1 << 20);
         client.send_connect(&mut world);
         client.cut(&mut world);
-        let got = client.events.len() as u32;
+        let got = u32::try_from(client.events.len()).expect("few");
         assert_eq!(client.events, numbers(0..got));
     }
     client.connect(&mut world);
@@ -520,7 +520,7 @@ fn resumed_over_polling_upgraded_during_the_replay() {
     for _ in 0..5 {
         let get = world.get(&sid);
         got.push(world.body(get).expect("a page"));
-        say(&mut world, "", 600 + got.len() as u32 - 1);
+        say(&mut world, "", 599 + u32::try_from(got.len()).expect("few"));
     }
     let link = world.upgrade(&sid);
     got.extend(world.received(link));
@@ -683,11 +683,11 @@ fn a_dynamic_namespace_waits_for_its_sessions() {
     });
     let mut client = Client::of(&mut world, "/dyn-1");
     client.cut(&mut world);
-    world.advance(Duration::from_secs(60));
+    world.advance(Duration::from_mins(1));
     world.call(|io| io.of("/dyn-1").emit("n", (0,)).expect("is logged"));
     client.connect(&mut world);
     assert_eq!(client.take(&mut world), numbers(0..1));
     client.cut(&mut world);
-    world.advance(Duration::from_secs(300));
+    world.advance(Duration::from_mins(5));
     assert_eq!(world.core.stats().namespaces, 0);
 }

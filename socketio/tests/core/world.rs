@@ -102,7 +102,7 @@ pub(crate) fn quick() -> SocketIoConfig {
 }
 
 /// Randomness that is none: names differ, that is all.
-fn counting_random(seed: u8) -> Box<dyn FnMut(&mut [u8]) + Send> {
+fn counting_random(seed: u8) -> adjourn_socketio::core::Random {
     let mut count: u64 = 0;
     Box::new(move |buffer| {
         count += 1;
@@ -255,7 +255,7 @@ impl World {
     /// The TCP connection ends.
     pub(crate) fn cut(&mut self, link: LinkId) {
         self.input(|core, now, wire| {
-            core.websocket_ended(link, Reason::TransportClose, Some(1006), now, wire)
+            core.websocket_ended(link, Reason::TransportClose, Some(1006), now, wire);
         });
     }
 
@@ -432,7 +432,7 @@ impl Client {
         let prefix = self.prefix();
         if let Some(json) = text.strip_prefix(&format!("40{prefix}")) {
             let connect: Value = serde_json::from_str(json).expect("JSON");
-            self.sid = connect["sid"].as_str().expect("text").to_owned();
+            connect["sid"].as_str().expect("text").clone_into(&mut self.sid);
             self.pid = connect["pid"].as_str().map(str::to_owned);
             self.connects += 1;
         } else if let Some(rest) = text.strip_prefix(&format!("42{prefix}")) {
@@ -450,12 +450,13 @@ impl Client {
 
     fn event(&mut self, world: &mut World, id: &str, json: &str) {
         let Value::Array(mut array) = serde_json::from_str(json).expect("JSON") else { panic!("{json}") };
-        if id.is_empty() && self.pid.is_some() {
-            if let Some(Value::String(last)) = array.last() {
-                self.offset = Some(last.clone());
-                if last.contains('-') && last.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
-                    array.pop();
-                }
+        if id.is_empty()
+            && self.pid.is_some()
+            && let Some(Value::String(last)) = array.last()
+        {
+            self.offset = Some(last.clone());
+            if last.contains('-') && last.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+                array.pop();
             }
         }
         self.events.push(Value::Array(array).to_string());
