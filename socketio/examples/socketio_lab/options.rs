@@ -45,9 +45,6 @@ struct Rest {
     adapter: Option<String>,
 }
 
-/// Options that need no value: alone, each means 1.
-const SWITCHES: [&str; 2] = ["log", "skip-middlewares"];
-
 impl Options {
     /// Reads `--name=value` and `--name value`; `Err` says what is wrong.
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -57,8 +54,8 @@ impl Options {
             let name = arg.strip_prefix("--").ok_or_else(|| format!("{arg:?} is no option"))?;
             let (name, value) = match name.split_once('=') {
                 Some((name, value)) => (name.to_owned(), value.to_owned()),
-                // A switch may stand alone.
-                None if SWITCHES.contains(&name) && args.peek().is_none_or(|next| next.starts_with("--")) => {
+                // Alone it says yes.
+                None if name == "log" && args.peek().is_none_or(|next| next.starts_with("--")) => {
                     (name.to_owned(), "1".to_owned())
                 }
                 None => (name.to_owned(), args.next().ok_or_else(|| format!("--{name} needs a value"))?),
@@ -210,7 +207,11 @@ fn number<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, String> {
-    choose(name, value, &[("0", false), ("1", true), ("false", false), ("true", true)])
+    choose(
+        name,
+        value,
+        &[("0", false), ("1", true), ("off", false), ("on", true), ("false", false), ("true", true)],
+    )
 }
 
 fn choose<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, String> {
