@@ -1,6 +1,9 @@
 //! What is known of one connection, of its ending, and of one sweep.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use adjourn::{
     CloseFrame, ConnectionId,
@@ -191,7 +194,7 @@ pub struct Ending {
 pub struct SweepBook {
     pub terminates: bool,
     /// Whom the predicate chose, in order.
-    pub chosen: Rc<RefCell<Vec<u32>>>,
+    pub chosen: Arc<Mutex<Vec<u32>>>,
     /// How many of `chosen` were looked at.
     pub seen: usize,
     /// When it began.

@@ -106,7 +106,7 @@ impl Book {
     pub fn check_sweeps(&mut self) {
         let mut ended = Vec::new();
         for (id, sweep) in &mut self.sweeps {
-            let chosen = sweep.chosen.borrow();
+            let chosen = sweep.chosen.lock().expect("not poisoned");
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
             ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
