@@ -519,6 +519,8 @@ impl<D> Hub<D> {
         let Some(entry) = self.slots.get(slot) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let Some(at) = entry.conn.deadline(&self.config) else { return };
+        // What falls due while this turn judges is the next one's: nobody is judged, and probed, twice in a turn.
+        let at = at.max(self.turn.judged_until.after(Duration::from_micros(1)));
         if self.deadlines.due(key).is_none_or(|due| at < due) {
             self.deadlines.set(key, at);
         }
