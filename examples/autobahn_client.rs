@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example autobahn_client [URL]`
 
-use adjourn::{Config, ConnectRequest, Deflate, Event, Server, ShutdownPlan};
+use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate, http::ConnectRequest};
 
 /// What the present connection is for.
 enum Step {
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.max_backlog = 256 << 20;
     config.deflate = Some(Deflate::default());
     let (mut step, mut count, mut failed) = (Step::Count, 0, None);
-    let mut client = Server::new(config)?;
+    let mut client = Server::outgoing(config)?;
     client.connect(request(&step)?, ())?;
 
     client.run(|clients, event| match event {
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let _ = clients.connect(request, ());
             }
         }
-        Event::HandshakeFailed { peer, cause, .. } => {
+        Event::HandshakeFailed { peer, error: cause, .. } => {
             failed = Some(format!("{peer}{}: {cause:?}", path(&step)));
             clients.shutdown(ShutdownPlan::hard());
         }

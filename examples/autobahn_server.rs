@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example autobahn_server [ADDRESS]`
 
-use adjourn::{Config, Deflate, Event, Server, ShutdownPlan};
+use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9002".into());

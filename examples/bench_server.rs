@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use adjourn::{
-    Clients, Config, Deflate, Event, Handler, Message, ShutdownPlan, Upgrade, UpgradeRequest, Workers,
-    WorkersHandle,
+    Clients, Config, Event, Handler, Message, ShutdownPlan, Workers, WorkersHandle,
+    config::Deflate,
+    http::{Upgrade, UpgradeRequest},
 };
 
 struct Bench {

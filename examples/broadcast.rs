@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example broadcast`, then connect several clients to <ws://127.0.0.1:9001>.
 
-use adjourn::{Config, Event, OnOverflow, Server};
+use adjourn::{Config, Event, Server, config::OnOverflow};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let heard = clients.broadcast(message, |client| client.id() != id);
             println!("{id} reached {} clients; {} have no room", heard.sent, heard.refused);
         }
-        Event::Close { id, closed } if closed.lost.messages > 0 => {
+        Event::Close { id, report: closed } if closed.lost.messages > 0 => {
             println!("{id}: {:?}, {} messages never left", closed.cause, closed.lost.messages);
         }
         _ => {}

@@ -5,7 +5,7 @@
 
 use std::io::{IsTerminal as _, stdin};
 
-use adjourn::{CloseFrame, Config, ConnectRequest, Event, Server, ShutdownPlan};
+use adjourn::{CloseFrame, Config, Event, Server, ShutdownPlan, http::ConnectRequest};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         messages.push("hello".into());
     }
     let (mut missing, mut failed) = (messages.len(), None);
-    let mut client = Server::new(Config::default())?;
+    let mut client = Server::outgoing(Config::default())?;
     client.connect(ConnectRequest::new(&url)?, ())?;
 
     client.run(|clients, event| match event {
@@ -40,11 +40,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 clients.close(id, CloseFrame::NORMAL);
             }
         }
-        Event::Close { closed, .. } => {
+        Event::Close { report: closed, .. } => {
             eprintln!("closed: {} {:?}", closed.effective_code(), closed.cause);
             clients.shutdown(ShutdownPlan::default());
         }
-        Event::HandshakeFailed { peer, cause, .. } => {
+        Event::HandshakeFailed { peer, error: cause, .. } => {
             failed = Some(format!("{peer}: {cause:?}"));
             clients.shutdown(ShutdownPlan::hard());
         }

@@ -4,7 +4,9 @@
 //!
 //! `cargo run --example echo [ADDRESS [--deflate]]`, then open a WebSocket to <ws://127.0.0.1:9001>.
 
-use adjourn::{Clients, CloseFrame, Config, ConnectionId, Deflate, Event, Message, SendError, Server};
+use adjourn::{
+    Clients, CloseFrame, Config, ConnectionId, Event, Message, SendError, Server, config::Deflate,
+};
 
 /// Unsent bytes from which on a client is not read from.
 const ENOUGH: usize = 1 << 20;
@@ -32,7 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Event::Drain { id } => {
             clients.resume(id);
         }
-        Event::Close { id, closed } => eprintln!("{id}: {} {:?}", closed.effective_code(), closed.cause),
+        Event::Close { id, report: closed } => {
+            eprintln!("{id}: {} {:?}", closed.effective_code(), closed.cause)
+        }
         _ => {}
     })?;
     Ok(())

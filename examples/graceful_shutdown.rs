@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use adjourn::{Config, Event, Pace, Server, ShutdownPlan};
+use adjourn::{Config, Event, Server, ShutdownPlan, shutdown::Pace};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 eprintln!("{id}: {error}");
             }
         }
-        Event::Close { id, closed } => {
+        Event::Close { id, report: closed } => {
             println!("{id}: {} {:?}, clean: {}", closed.effective_code(), closed.cause, closed.was_clean());
         }
         Event::Phase { phase, stats } => {

@@ -3,7 +3,7 @@
 //! `cargo run --example kick`, then connect to <ws://127.0.0.1:9001/alice> and <ws://127.0.0.1:9001/bob>; send
 //! `/kick alice` as bob.
 
-use adjourn::{CloseFrame, Config, Event, Pace, Server};
+use adjourn::{CloseFrame, Config, Event, Server, shutdown::Pace};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
@@ -28,7 +28,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Event::SweepDone { report, .. } => {
             println!("{} kicked, {} said good-bye", report.matched, report.clean);
         }
-        Event::Close { id, closed } => println!("{id}: {} {:?}", closed.effective_code(), closed.cause),
+        Event::Close { id, report: closed } => {
+            println!("{id}: {} {:?}", closed.effective_code(), closed.cause)
+        }
         _ => {}
     })?;
     Ok(())

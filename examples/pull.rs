@@ -4,7 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use adjourn::{Clients, Config, Event, Handler, Server, Upgrade, UpgradeRequest};
+use adjourn::{
+    Clients, Config, Event, Handler, Server,
+    http::{Upgrade, UpgradeRequest},
+};
 
 /// A handler that only writes down what happened; the loop below acts on it.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! The vocabulary of endings: what a Close frame may say, and what is reported when a connection has ended.
 //!
-//! Facts are stored, judgements are derived: [`Closed`] holds the frames that passed and what was lost; `code`,
+//! Facts are stored, judgements are derived: [`CloseReport`] holds the frames that passed and what was lost; `code`,
 //! `effective_code` and `was_clean` are functions of them.
 
 use std::{borrow::Cow, fmt, io, str, time::Duration};
@@ -82,7 +82,7 @@ pub enum CloseFrameError {
 /// let frame = CloseFrame::new(1001, "see you soon")?;
 /// assert_eq!(frame.code(), Some(1001));
 /// assert!(CloseFrame::new(1006, "").is_err());
-/// # Ok::<(), adjourn::CloseFrameError>(())
+/// # Ok::<(), adjourn::close::CloseFrameError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CloseFrame {
@@ -309,7 +309,7 @@ pub struct Lost {
 /// The report of an ending: who, why, with which frames, and what was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Closed {
+pub struct CloseReport {
     /// Who ended it.
     pub initiator: Initiator,
     /// Why.
@@ -342,7 +342,7 @@ impl Lost {
     };
 }
 
-impl Closed {
+impl CloseReport {
     /// §7.1.5: the code received; 1005 if the frame had none, 1006 if there was no frame.
     pub fn code(&self) -> u16 {
         self.received.as_ref().map_or(ABNORMAL, CloseFrame::code_or_1005)
@@ -370,14 +370,14 @@ impl Closed {
 
 /// How long a closing handshake may take, where the caller says otherwise than the settings.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Timing {
+pub struct CloseTiming {
     /// See [`Config::close_timeout`](crate::Config::close_timeout).
     pub close_timeout: Option<Duration>,
     /// See [`Config::flush_budget`](crate::Config::flush_budget).
     pub flush_budget: Option<Duration>,
 }
 
-impl Timing {
+impl CloseTiming {
     /// As the settings have it.
     pub(crate) const DEFAULT: Self = Self { close_timeout: None, flush_budget: None };
 }

@@ -27,7 +27,7 @@ pub struct Config {
     /// Bytes that may be queued for one connection. 64 MiB: four of the largest messages.
     pub max_backlog: usize,
     /// Bytes of commands that may wait for a loop: what other threads ask of it by a [`Handle`](crate::Handle), payloads
-    /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::HandleError::Full). 64 MiB: as
+    /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::error::HandleError::Full). 64 MiB: as
     /// much as may be queued for one connection.
     pub max_handle_queue: usize,
     /// What becomes of a connection whose next message would exceed `max_backlog`. Refuse: the caller learns it
@@ -66,7 +66,7 @@ pub struct Config {
     /// What becomes of queued messages when the peer closes. Flush: the peer may still be reading.
     pub on_peer_close: OnPeerClose,
     /// Who answers the peer's Close. Auto: this crate.
-    pub answer: Answer,
+    pub answer: CloseAnswer,
     /// What becomes of messages that arrive after `close`. Deliver: the peer sent them before it knew.
     pub closing_data: ClosingData,
     /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
@@ -152,7 +152,7 @@ impl Default for Config {
             abort: Abort::Auto,
             terminate: Abort::Reset,
             on_peer_close: OnPeerClose::FlushQueued,
-            answer: Answer::Auto,
+            answer: CloseAnswer::Auto,
             closing_data: ClosingData::Deliver,
             closing_bytes: 16 << 20,
             max_head: 16 << 10,
@@ -189,7 +189,7 @@ impl Default for Config {
 /// [`Config::max_payload`] at most.
 ///
 /// ```
-/// let mut deflate = adjourn::Deflate::default();
+/// let mut deflate = adjourn::config::Deflate::default();
 /// deflate.threshold = 256;
 /// let mut config = adjourn::Config::default();
 /// config.deflate = Some(deflate);
@@ -289,7 +289,7 @@ pub enum OnPeerClose {
 
 /// Who answers the peer's Close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum CloseAnswer {
     /// This crate, at once, with the peer's code and reason.
     Auto,
     /// The application, by `answer_close`; it may still send until then. When `flush_budget` is used up, the
@@ -338,7 +338,7 @@ pub struct Overrides {
     /// See [`Config::abort`].
     pub abort: Option<Abort>,
     /// See [`Config::answer`].
-    pub answer: Option<Answer>,
+    pub answer: Option<CloseAnswer>,
     /// See [`Config::on_peer_close`].
     pub on_peer_close: Option<OnPeerClose>,
 }

@@ -54,7 +54,7 @@ pub use self::{
     opening::Target,
     state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
 };
-pub use crate::close::Timing;
+pub use crate::close::CloseTiming;
 
 #[cfg(test)]
 mod tests;

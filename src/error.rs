@@ -55,7 +55,7 @@ pub enum ProtocolError {
 /// Why an opening handshake ended without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum HandshakeCause {
+pub enum HandshakeError {
     /// `handshake_timeout` ran out.
     Timeout,
     /// Client: `connect_timeout` ran out before there was a TCP connection.

@@ -3,15 +3,15 @@
 use std::{net::SocketAddr, str};
 
 use crate::{
-    close::{CloseFrame, Closed, Initiator, Lost},
-    error::HandshakeCause,
+    close::{CloseFrame, CloseReport, Initiator, Lost},
+    error::HandshakeError,
     id::ConnectionId,
-    shutdown::{Phase, SweepId},
+    shutdown::{ShutdownPhase, SweepId},
 };
 
 /// The two kinds of data messages (§5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum MessageKind {
     /// UTF-8.
     Text,
     /// Bytes.
@@ -30,7 +30,7 @@ pub enum Kind {
 /// ```
 #[derive(Debug)]
 pub struct Message<'a> {
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     pub(crate) data: Data<'a>,
 }
 
@@ -56,22 +56,22 @@ impl Data<'_> {
 impl<'a> Message<'a> {
     /// A text message. Copies nothing until it is queued.
     pub const fn text(text: &'a str) -> Self {
-        Self { kind: Kind::Text, data: Data::Borrowed(text.as_bytes()) }
+        Self { kind: MessageKind::Text, data: Data::Borrowed(text.as_bytes()) }
     }
 
     /// A binary message. Copies nothing until it is queued.
     pub const fn binary(bytes: &'a [u8]) -> Self {
-        Self { kind: Kind::Binary, data: Data::Borrowed(bytes) }
+        Self { kind: MessageKind::Binary, data: Data::Borrowed(bytes) }
     }
 
     /// Text or binary.
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> MessageKind {
         self.kind
     }
 
     /// Whether it is text. What came in as text is valid UTF-8.
     pub const fn is_text(&self) -> bool {
-        matches!(self.kind, Kind::Text)
+        matches!(self.kind, MessageKind::Text)
     }
 
     /// The payload.
@@ -123,7 +123,7 @@ impl<'a> From<&'a String> for Message<'a> {
 
 impl From<String> for Message<'_> {
     fn from(text: String) -> Self {
-        Self { kind: Kind::Text, data: Data::Owned(text.into_bytes()) }
+        Self { kind: MessageKind::Text, data: Data::Owned(text.into_bytes()) }
     }
 }
 
@@ -147,7 +147,7 @@ impl<'a> From<&'a Vec<u8>> for Message<'a> {
 
 impl From<Vec<u8>> for Message<'_> {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { kind: Kind::Binary, data: Data::Owned(bytes) }
+        Self { kind: MessageKind::Binary, data: Data::Owned(bytes) }
     }
 }
 
@@ -207,7 +207,7 @@ pub enum Event<'a> {
         /// The connection.
         id: ConnectionId,
         /// The report; boxed, so that it does not make every event large.
-        closed: Box<Closed>,
+        closed: Box<CloseReport>,
     },
     /// An opening handshake ended without a connection.
     HandshakeFailed {
@@ -217,7 +217,7 @@ pub enum Event<'a> {
         /// The peer's address: of several, the one tried last; `0.0.0.0` if the name was not resolved.
         peer: SocketAddr,
         /// Why.
-        cause: HandshakeCause,
+        cause: HandshakeError,
     },
     /// The last connection that a sweep matched has ended.
     SweepDone {
@@ -229,7 +229,7 @@ pub enum Event<'a> {
     /// The shutdown entered a phase.
     Phase {
         /// The phase.
-        phase: Phase,
+        phase: ShutdownPhase,
         /// Who is there at that moment.
         stats: Stats,
     },

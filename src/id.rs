@@ -44,7 +44,7 @@ impl ConnectionId {
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.worker(), self.slot(), self.generation())
+        write!(f, "{}-{}-{}", self.loop_number(), self.slot(), self.generation())
     }
 }
 
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn packs_and_unpacks() {
         let id = ConnectionId::new(3, 0x00ab_cdef, 0xdead_beef);
-        assert_eq!((id.worker(), id.slot(), id.generation()), (3, 0x00ab_cdef, 0xdead_beef));
+        assert_eq!((id.loop_number(), id.slot(), id.generation()), (3, 0x00ab_cdef, 0xdead_beef));
         assert_eq!(id.to_string(), "3-11259375-3735928559");
     }
 }

@@ -15,7 +15,9 @@ pub mod testing;
 mod time;
 pub mod wire;
 
-pub use close::{Cause, CloseCode, CloseFrame, CloseFrameError, Closed, Initiator, Lost, MAX_REASON, Timing};
+pub use close::{
+    Cause, CloseCode, CloseFrame, CloseFrameError, CloseTiming, Closed, Initiator, Lost, MAX_REASON,
+};
 #[cfg(feature = "deflate")]
 pub use config::Deflate;
 pub use config::{
@@ -24,15 +26,15 @@ pub use config::{
 };
 pub use conn::ConnectRequest;
 pub use error::{
-    BindError, ConnectError, HandleError, HandshakeCause, ProtocolError, ResponseFault, SendError, Violation,
+    BindError, ConnectError, HandleError, HandshakeError, ProtocolError, ResponseFault, SendError, Violation,
 };
-pub use event::{Event, Kind, Message, Stats, SweepReport};
+pub use event::{Event, Message, MessageKind, Stats, SweepReport};
 pub use hub::{Accept, Broadcast, Client, Clients, Handler, ReadyState, Upgrade, UpgradeRequest};
 pub use id::{ConnectionId, MAX_SLOTS};
 pub use server::{Handle, Server, Workers, WorkersHandle};
 pub use shutdown::{
-    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, ListenerInShutdown, Pace, Phase, PhaseTiming,
-    ShutdownPlan, ShutdownReport, Slowest, SweepId,
+    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, ListenerInShutdown, Pace, PhaseTiming, ShutdownPhase,
+    ShutdownPlan, ShutdownReport, SlowestConnection, SweepId,
 };
 pub use state::State;
 pub use time::Time;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    close::{Cause, CloseFrame, Closed, Lost},
+    close::{Cause, CloseFrame, CloseReport, Lost},
     config::Abort,
     id::ConnectionId,
     state::State,
@@ -109,7 +109,7 @@ impl ShutdownPlan {
 
 /// Where a shutdown is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
+pub enum ShutdownPhase {
     /// None has been asked for.
     Serving,
     /// Not ready any more; connections are served as before.
@@ -124,7 +124,7 @@ pub enum Phase {
     Done,
 }
 
-impl Phase {
+impl ShutdownPhase {
     /// The phase's name.
     pub const fn name(self) -> &'static str {
         match self {
@@ -153,7 +153,7 @@ pub enum Escalation {
 
 /// One of the connections that took longest to close.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slowest {
+pub struct SlowestConnection {
     /// The connection.
     pub id: ConnectionId,
     /// Its peer.
@@ -212,7 +212,7 @@ pub struct ShutdownReport {
     /// What all of them lost.
     pub lost: Lost,
     /// The ten that took longest, slowest first.
-    pub slowest: Vec<Slowest>,
+    pub slowest: Vec<SlowestConnection>,
     /// What cut it short first, if anything did.
     pub escalated_by: Option<Escalation>,
     /// The longest callback of the server's life, if one took 10 ms or more, and the connection whose event it was.
@@ -225,7 +225,7 @@ pub struct ShutdownReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PhaseTiming {
     /// The phase.
-    pub phase: Phase,
+    pub phase: ShutdownPhase,
     /// When it began, from the call of `shutdown`.
     pub start: Duration,
     /// How long it took.
@@ -272,7 +272,7 @@ impl ShutdownReport {
     }
 
     /// Counts the ending of a connection.
-    pub(crate) fn count(&mut self, closed: &Closed, about: Slowest) {
+    pub(crate) fn count(&mut self, closed: &CloseReport, about: SlowestConnection) {
         *match closed.cause {
             Cause::LocalClose | Cause::Kicked | Cause::ShutdownSoft | Cause::Crossed => &mut self.clean,
             Cause::PeerClose

@@ -4,7 +4,7 @@
 //! collects what the connection writes. Nothing in it is random, and nothing waits.
 //!
 //! ```
-//! use adjourn::{Clients, Config, Event, Handler, Upgrade, UpgradeRequest, testing::{Session, frame}};
+//! use adjourn::{http::{Upgrade, UpgradeRequest}, testing::{frame, Session}, Clients, Config, Event, Handler};
 //!
 //! struct Shout;
 //!
@@ -35,7 +35,7 @@
 //! anything is left of the connection.
 //!
 //! ```
-//! # use adjourn::{Clients, Config, Event, Handler, Upgrade, UpgradeRequest};
+//! # use adjourn::{http::{Upgrade, UpgradeRequest}, Clients, Config, Event, Handler};
 //! use std::time::Duration;
 //!
 //! use adjourn::testing::{Session, frame};
@@ -493,7 +493,7 @@ pub fn describe(event: &Event<'_>) -> String {
         Event::Message { id, message, closing } => {
             format!("Message {id} {:?} {:?} {closing}", message.kind(), message.as_bytes())
         }
-        Event::Close { id, closed } => {
+        Event::Close { id, report: closed } => {
             let mut closed = closed.clone();
             (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
             (closed.lost.trailing_bytes, closed.lost.inbound_partial_bytes) = (0, 0);

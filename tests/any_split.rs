@@ -2,7 +2,8 @@
 //! whatsoever make it panic, spin or keep anything.
 
 use adjourn::{
-    Clients, Config, Event, Handler, Upgrade, UpgradeRequest,
+    Clients, Config, Event, Handler,
+    http::{Upgrade, UpgradeRequest},
     testing::{REQUEST, Session, describe},
 };
 use proptest::prelude::*;

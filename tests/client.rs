@@ -9,9 +9,11 @@ use std::{
 };
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, ConnectError, ConnectRequest, ConnectionId, Event, Handler,
-    HandshakeCause, Initiator, ProtocolError, ReadyState, RequestError, ResponseFault, SendError, Server,
-    ShutdownPlan, Upgrade, UpgradeRequest, UrlError,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, SendError, Server, ShutdownPlan,
+    clients::ReadyState,
+    close::{Cause, Initiator},
+    error::{ConnectError, HandshakeError, ProtocolError, ResponseFault},
+    http::{ConnectRequest, RequestError, Upgrade, UpgradeRequest, UrlError},
 };
 use tungstenite::handshake::derive_accept_key;
 
@@ -24,8 +26,8 @@ const SHORT: Duration = Duration::from_millis(200);
 struct Recorder {
     opened: Vec<ConnectionId>,
     messages: Vec<(ConnectionId, Vec<u8>)>,
-    closed: Vec<(ConnectionId, Closed)>,
-    failed: Vec<(Option<ConnectionId>, SocketAddr, HandshakeCause)>,
+    closed: Vec<(ConnectionId, CloseReport)>,
+    failed: Vec<(Option<ConnectionId>, SocketAddr, HandshakeError)>,
     /// Sent on `Open`.
     greeting: Option<Vec<u8>>,
     /// Messages are sent back.
@@ -45,7 +47,7 @@ impl Recorder {
         self.closed.len() + self.failed.len()
     }
 
-    fn one_failure(&self) -> HandshakeCause {
+    fn one_failure(&self) -> HandshakeError {
         assert!(
             self.opened.is_empty() && self.closed.is_empty() && self.failed.len() == 1,
             "{:?}",
@@ -59,7 +61,7 @@ impl Handler for Recorder {
     type Data = u32;
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, u32> {
-        let mut accept = adjourn::Accept::new(0);
+        let mut accept = adjourn::http::Accept::new(0);
         if self.last_subprotocol {
             accept = accept.subprotocol(request.subprotocols().last());
         }
@@ -88,8 +90,8 @@ impl Handler for Recorder {
                     assert!(clients.close(id, CloseFrame::NORMAL));
                 }
             }
-            Event::Close { id, closed } => self.closed.push((id, *closed)),
-            Event::HandshakeFailed { id, peer, cause } => {
+            Event::Close { id, report: closed } => self.closed.push((id, *closed)),
+            Event::HandshakeFailed { id, peer, error: cause } => {
                 if let Some(id) = id {
                     assert_eq!(
                         clients.get(id).map(|client| *client.data()),
@@ -159,7 +161,7 @@ fn against(
         let key = read_request(&mut stream);
         serve(stream, derive_accept_key(key.as_bytes()));
     });
-    let mut client = Server::new(config).expect("a poll");
+    let mut client = Server::outgoing(config).expect("a poll");
     let start = Instant::now();
     let id = client.connect(to(address), 7).expect("room");
     run(&mut client, recorder, |recorder| recorder.ended() == 1);
@@ -248,7 +250,7 @@ fn echo_server(recorder: Recorder) -> (SocketAddr, adjourn::Handle<u32>, thread:
 fn a_conversation_with_our_own_server() {
     let (address, handle, server) = echo_server(Recorder { last_subprotocol: true, ..Recorder::default() });
     let mut recorder = Recorder::client("hello", 1);
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let asked = to(address).subprotocol("a").and_then(|asked| asked.subprotocol("b")).expect("tokens");
     let id = client.connect(asked, 7).expect("room");
     {
@@ -294,7 +296,7 @@ fn client_and_server_on_one_loop() {
 #[test]
 fn messages_of_all_sizes_come_back_as_they_went() {
     let (address, handle, server) = echo_server(Recorder::default());
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::default();
     let id = client.connect(to(address), 7).expect("room");
     run(&mut client, &mut recorder, |recorder| !recorder.opened.is_empty());
@@ -309,7 +311,7 @@ fn messages_of_all_sizes_come_back_as_they_went() {
     }
     client.clients().close(id, CloseFrame::NORMAL);
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
-    assert!(recorder.closed[0].1.was_clean() && recorder.closed[0].1.lost == adjourn::Lost::default());
+    assert!(recorder.closed[0].1.was_clean() && recorder.closed[0].1.lost == adjourn::close::Lost::default());
     handle.shutdown(ShutdownPlan::default()).expect("it runs");
     server.join().expect("the server's thread");
     // What the server echoed after our Close was queued came too, until its own Close.
@@ -339,7 +341,7 @@ fn a_conversation_with_tungstenite() {
             }
         }
     });
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::client("hello", 2);
     client.connect(to(address), 7).expect("room");
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
@@ -360,7 +362,7 @@ fn a_conversation_with_tungstenite() {
 fn a_thousand_connects_at_once() {
     const COUNT: usize = 1000;
     let (address, handle, server) = echo_server(Recorder::default());
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::client("one of many", 1);
     // By name: one question is enough for all of them.
     let url = format!("ws://localhost:{}/test", address.port());
@@ -382,11 +384,11 @@ fn a_port_that_refuses() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         listener.local_addr().expect("bound")
     };
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::default();
     let id = client.connect(to(address), 7).expect("room");
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
-    let refused = HandshakeCause::Io(std::io::ErrorKind::ConnectionRefused);
+    let refused = HandshakeError::Io(std::io::ErrorKind::ConnectionRefused);
     assert_eq!(recorder.failed, [(Some(id), address, refused)]);
     run_dry(&mut client, &mut recorder);
     assert_eq!(client.clients().send(id, "x"), Err(SendError::NotFound));
@@ -394,12 +396,12 @@ fn a_port_that_refuses() {
 
 #[test]
 fn a_name_that_is_none() {
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::default();
     client.connect(request("ws://no-such-host.invalid/"), 7).expect("room");
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
     // A resolver that cannot be reached is as slow as it likes.
-    assert!(matches!(recorder.one_failure(), HandshakeCause::NotResolved | HandshakeCause::ConnectTimeout));
+    assert!(matches!(recorder.one_failure(), HandshakeError::NotResolved | HandshakeError::ConnectTimeout));
 }
 
 #[test]
@@ -419,7 +421,7 @@ fn a_server_that_accepts_and_says_nothing() {
     let took = against(config, &mut recorder, |mut stream, _| {
         assert_eq!(read_to_end(&mut stream).0, 0, "nothing follows the request");
     });
-    assert_eq!(recorder.one_failure(), HandshakeCause::Timeout);
+    assert_eq!(recorder.one_failure(), HandshakeError::Timeout);
     assert!(took >= SHORT && took < SHORT * 10, "{took:?}");
 }
 
@@ -436,7 +438,7 @@ fn a_server_that_trickles_its_response() {
             }
         }
     });
-    assert_eq!(recorder.one_failure(), HandshakeCause::Timeout, "bytes do not extend it");
+    assert_eq!(recorder.one_failure(), HandshakeError::Timeout, "bytes do not extend it");
     assert!(took < SHORT * 10, "{took:?}");
 }
 
@@ -449,21 +451,21 @@ fn a_network_that_says_nothing() {
     let address = socket.local_addr().expect("bound").as_socket().expect("an address");
     let _filler: Vec<_> =
         (0..4).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(50))).collect();
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::default();
     let start = Instant::now();
     client.connect(to(address).connect_timeout(SHORT), 7).expect("room");
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 1);
-    assert_eq!(recorder.one_failure(), HandshakeCause::ConnectTimeout);
+    assert_eq!(recorder.one_failure(), HandshakeError::ConnectTimeout);
     let took = start.elapsed();
     assert!(took >= SHORT && took < SHORT * 10, "{took:?}");
 }
 
 #[test]
 fn responses_that_are_not_what_was_asked_for() {
-    use HandshakeCause::{BadResponse, HeadTooLarge, PeerFin, Status};
+    use HandshakeError::{BadResponse, HeadTooLarge, PeerFin, Status};
     type Answer = fn(String) -> Vec<u8>;
-    let rows: &[(&str, Answer, HandshakeCause)] = &[
+    let rows: &[(&str, Answer, HandshakeError)] = &[
         ("nothing but FIN", |_| vec![], PeerFin),
         ("half a response", |key| switching(&key).into_bytes()[..50].to_vec(), PeerFin),
         (
@@ -652,7 +654,7 @@ fn a_shutdown_closes_open_ones_and_cuts_those_under_way() {
     let (address, handle, server) = echo_server(Recorder::default());
     // Accepts by way of the kernel and answers nothing.
     let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::default();
     let open = client.connect(to(address), 7).expect("room");
     let stuck = client.connect(to(silent.local_addr().expect("bound")), 7).expect("room");
@@ -665,7 +667,7 @@ fn a_shutdown_closes_open_ones_and_cuts_those_under_way() {
     assert_eq!(recorder.closed.len(), 1);
     assert_eq!((recorder.closed[0].0, recorder.closed[0].1.cause), (open, Cause::ShutdownSoft));
     let silent = silent.local_addr().expect("bound");
-    assert_eq!(recorder.failed, [(Some(stuck), silent, HandshakeCause::ShuttingDown)]);
+    assert_eq!(recorder.failed, [(Some(stuck), silent, HandshakeError::ShuttingDown)]);
     assert_eq!(client.connect(to(address), 7), Err(ConnectError::ShuttingDown));
     handle.shutdown(ShutdownPlan::default()).expect("it runs");
     server.join().expect("the server's thread");
@@ -675,7 +677,7 @@ fn a_shutdown_closes_open_ones_and_cuts_those_under_way() {
 fn giving_up_before_open() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("bind");
     let address = silent.local_addr().expect("bound");
-    let mut client = Server::new(config()).expect("a poll");
+    let mut client = Server::outgoing(config()).expect("a poll");
     let mut recorder = Recorder::default();
     let ids: Vec<_> = (0..3).map(|_| client.connect(to(address), 7).expect("room")).collect();
     let named = client.connect(request("ws://localhost/"), 7).expect("room");
@@ -686,7 +688,7 @@ fn giving_up_before_open() {
     assert!(client.clients().kick(ids[2], "x", CloseFrame::NORMAL, false));
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 4);
     run_dry(&mut client, &mut recorder);
-    assert!(recorder.failed.iter().all(|failed| failed.2 == HandshakeCause::Cancelled));
+    assert!(recorder.failed.iter().all(|failed| failed.2 == HandshakeError::Cancelled));
     assert!(!client.clients().close(ids[0], CloseFrame::NORMAL), "too late");
 }
 
@@ -694,7 +696,7 @@ fn giving_up_before_open() {
 fn as_many_as_there_may_be() {
     let mut config = config();
     config.max_connections = 1;
-    let mut client = Server::new(config).expect("a poll");
+    let mut client = Server::outgoing(config).expect("a poll");
     client.connect(request("ws://127.0.0.1:1/"), 7).expect("room");
     assert_eq!(client.connect(request("ws://127.0.0.1:1/"), 7), Err(ConnectError::TooManyConnections(1)));
     let mut recorder = Recorder::default();
@@ -705,7 +707,7 @@ fn as_many_as_there_may_be() {
 #[test]
 fn a_callback_on_another_thread_connects() {
     let (address, server_handle, server) = echo_server(Recorder::default());
-    let mut client = Server::<u32>::new(config()).expect("a poll");
+    let mut client = Server::<u32>::outgoing(config()).expect("a poll");
     let handle = client.handle();
     let mut recorder = Recorder::client("hello", 1);
     let request = to(address);

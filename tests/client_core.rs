@@ -4,8 +4,10 @@
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handler, HandshakeCause,
-    Message, ProtocolError, ShutdownPlan, Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    close::Cause,
+    error::{HandshakeError, ProtocolError},
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     testing::{Memory, Session},
     wire::{
@@ -21,8 +23,8 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Log {
     opened: usize,
-    closed: Vec<Closed>,
-    failed: Vec<(Option<ConnectionId>, SocketAddr, HandshakeCause)>,
+    closed: Vec<CloseReport>,
+    failed: Vec<(Option<ConnectionId>, SocketAddr, HandshakeError)>,
     pings: usize,
 }
 
@@ -36,8 +38,8 @@ impl Handler for Log {
     fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
         match event {
             Event::Open { .. } => self.opened += 1,
-            Event::Close { closed, .. } => self.closed.push(*closed),
-            Event::HandshakeFailed { id, peer, cause } => self.failed.push((id, peer, cause)),
+            Event::Close { report: closed, .. } => self.closed.push(*closed),
+            Event::HandshakeFailed { id, peer, error: cause } => self.failed.push((id, peer, cause)),
             Event::Ping { .. } => self.pings += 1,
             _ => {}
         }
@@ -169,7 +171,7 @@ fn addresses_are_tried_in_order_and_share_the_time() {
     world.wait(Duration::from_millis(5998));
     assert!(world.log().failed.is_empty());
     world.wait(Duration::from_millis(2));
-    let expected = (Some(world.id), addresses(3)[2], HandshakeCause::ConnectTimeout);
+    let expected = (Some(world.id), addresses(3)[2], HandshakeError::ConnectTimeout);
     assert_eq!(world.log().failed, [expected]);
     assert_eq!(world.session.socket().closed, Some(false));
     assert!(world.session.is_gone());
@@ -181,9 +183,9 @@ fn addresses_are_tried_in_order_and_share_the_time() {
 #[test]
 fn ways_not_to_find_a_server() {
     type Act = fn(&mut World);
-    let rows: &[(&str, Act, HandshakeCause)] = &[
-        ("no address", |w| w.resolved(0), HandshakeCause::NotResolved),
-        ("a resolver that is too slow", |w| w.wait(11 * SECOND), HandshakeCause::ConnectTimeout),
+    let rows: &[(&str, Act, HandshakeError)] = &[
+        ("no address", |w| w.resolved(0), HandshakeError::NotResolved),
+        ("a resolver that is too slow", |w| w.wait(11 * SECOND), HandshakeError::ConnectTimeout),
         (
             "two that refuse",
             |w| {
@@ -192,7 +194,7 @@ fn ways_not_to_find_a_server() {
                 assert!(w.log().failed.is_empty(), "there is another one");
                 w.connected(false);
             },
-            HandshakeCause::Io(ErrorKind::ConnectionRefused),
+            HandshakeError::Io(ErrorKind::ConnectionRefused),
         ),
         (
             "two that fail at once",
@@ -200,7 +202,7 @@ fn ways_not_to_find_a_server() {
                 w.session.socket().fails_at_once = Some(ErrorKind::NetworkUnreachable);
                 w.resolved(2);
             },
-            HandshakeCause::Io(ErrorKind::NetworkUnreachable),
+            HandshakeError::Io(ErrorKind::NetworkUnreachable),
         ),
         (
             "TCP, and no response",
@@ -212,7 +214,7 @@ fn ways_not_to_find_a_server() {
                 assert!(w.log().failed.is_empty(), "the handshake has a time of its own");
                 w.wait(2 * SECOND);
             },
-            HandshakeCause::Timeout,
+            HandshakeError::Timeout,
         ),
         (
             "a reset behind the request",
@@ -221,7 +223,7 @@ fn ways_not_to_find_a_server() {
                 w.connected(true);
                 w.session.reset();
             },
-            HandshakeCause::PeerReset,
+            HandshakeError::PeerReset,
         ),
     ];
     for (name, act, expected) in rows {
@@ -369,11 +371,11 @@ fn the_latch_of_a_shutdown() {
     driver.clients().shutdown(ShutdownPlan::default());
     turn(&mut driver, &mut log, Readiness::default());
     assert!(log.failed.is_empty(), "the latch is set, the sweep has not begun");
-    assert_eq!(driver.connect(request(3), ()), Err(adjourn::ConnectError::ShuttingDown));
+    assert_eq!(driver.connect(request(3), ()), Err(adjourn::error::ConnectError::ShuttingDown));
     driver.transport().socket(second.slot()).input = b"ing Protocols\r\n".to_vec();
     turn(&mut driver, &mut log, readable);
     let failed = |log: &Log| log.failed.iter().map(|f| (f.0, f.2)).collect::<Vec<_>>();
-    let cause = HandshakeCause::ShuttingDown;
+    let cause = HandshakeError::ShuttingDown;
     assert_eq!(failed(&log)[0], (Some(second), cause));
     for _ in 0..5 {
         turn(&mut driver, &mut log, Readiness::default());

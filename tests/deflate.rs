@@ -3,8 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Deflate, Event, Handler,
-    Message, ProtocolError, Server, ShutdownPlan, Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, Server, ShutdownPlan,
+    close::Cause,
+    config::Deflate,
+    error::ProtocolError,
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     testing::{Memory, Socket},
     wire::deflate::codec::{Deflater, Inflater},
@@ -18,7 +21,7 @@ const LIMIT: usize = 100_000;
 #[derive(Default)]
 struct Echo {
     events: Vec<String>,
-    closed: Vec<Closed>,
+    closed: Vec<CloseReport>,
     ids: Vec<ConnectionId>,
     /// Pauses a connection at each of its messages.
     pauses: bool,
@@ -41,7 +44,7 @@ impl Handler for Echo {
                     clients.pause(id);
                 }
             }
-            Event::Close { mut closed, .. } => {
+            Event::Close { report: mut closed, .. } => {
                 (closed.duration, closed.close_phase) = (Duration::ZERO, Duration::ZERO);
                 let mut told = closed.clone();
                 // How much of what is in vain had been read by then is a matter of the cuts.
@@ -557,11 +560,11 @@ fn the_client_role_compresses_too() {
                 }
             }
             Event::Message { id, message, .. } => clients.send(id, message).expect("open"),
-            Event::Close { id, closed } if id == client => {
+            Event::Close { id, report: closed } if id == client => {
                 assert!(closed.was_clean(), "{closed:?}");
                 clients.shutdown(ShutdownPlan::hard());
             }
-            Event::HandshakeFailed { cause, .. } => panic!("{cause:?}"),
+            Event::HandshakeFailed { error: cause, .. } => panic!("{cause:?}"),
             _ => {}
         });
         run.expect("the poll works");

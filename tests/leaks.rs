@@ -4,7 +4,7 @@
 
 use std::{io::Write as _, net::Shutdown, time::Duration};
 
-use adjourn::{Config, HandshakeCause, ShutdownPlan};
+use adjourn::{Config, ShutdownPlan, error::HandshakeError};
 use socket2::SockRef;
 use testkit::net::{Echo, REQUEST, descriptors, frame, wait_until};
 
@@ -66,10 +66,10 @@ fn whatever_a_client_does_it_leaves_nothing_behind() {
     let failed = server.failed.lock().expect("not poisoned").clone();
     assert_eq!(closed + failed.len(), clients);
     for cause in [
-        HandshakeCause::Timeout,
-        HandshakeCause::BadRequest,
-        HandshakeCause::BadVersion,
-        HandshakeCause::PeerFin,
+        HandshakeError::Timeout,
+        HandshakeError::BadRequest,
+        HandshakeError::BadVersion,
+        HandshakeError::PeerFin,
     ] {
         assert!(failed.contains(&cause), "{cause:?} is among them");
     }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use adjourn::{
-    Accept, Cause, Clients, CloseFrame, Closed, Config, ConnectionId, ControlRate, Event, Handler,
-    HandshakeCause, Initiator, Origins, ProtocolError, ReadyState, Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler,
+    clients::ReadyState,
+    close::{Cause, Initiator},
+    config::ControlRate,
+    error::{HandshakeError, ProtocolError},
+    http::{Accept, ExtraHeader, Origins, Response, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     testing::{Memory, REQUEST, Session, Socket, frame},
-    wire::upgrade::{ExtraHeader, Response},
 };
 use proptest::prelude::*;
 
@@ -22,8 +25,8 @@ struct Keeper {
     /// Of the last request.
     path: String,
     heard: usize,
-    closed: Option<Closed>,
-    failed: Option<HandshakeCause>,
+    closed: Option<CloseReport>,
+    failed: Option<HandshakeError>,
 }
 
 impl Handler for Keeper {
@@ -38,8 +41,8 @@ impl Handler for Keeper {
         match event {
             Event::Open { id } => self.id = Some(id),
             Event::Ping { .. } | Event::Pong { .. } | Event::Message { .. } => self.heard += 1,
-            Event::Close { closed, .. } => self.closed = Some(*closed),
-            Event::HandshakeFailed { cause, .. } => self.failed = Some(cause),
+            Event::Close { report: closed, .. } => self.closed = Some(*closed),
+            Event::HandshakeFailed { error: cause, .. } => self.failed = Some(cause),
             _ => {}
         }
     }
@@ -265,13 +268,13 @@ fn asked_from(origin: &str) -> (Session<Keeper>, String) {
 fn pages_of_the_list_get_a_101_and_others_a_403() {
     let rows = [
         ("Origin: https://example.com\r\n", "101", None),
-        ("Origin: https://example.com.evil.net\r\n", "403", Some(HandshakeCause::Rejected)),
-        ("Origin: null\r\n", "403", Some(HandshakeCause::Rejected)),
-        ("", "403", Some(HandshakeCause::Rejected)),
+        ("Origin: https://example.com.evil.net\r\n", "403", Some(HandshakeError::Rejected)),
+        ("Origin: null\r\n", "403", Some(HandshakeError::Rejected)),
+        ("", "403", Some(HandshakeError::Rejected)),
         (
             "Origin: https://example.com\r\nOrigin: https://example.com\r\n",
             "400",
-            Some(HandshakeCause::BadRequest),
+            Some(HandshakeError::BadRequest),
         ),
     ];
     for (origin, status, failed) in rows {
@@ -342,7 +345,7 @@ fn half_open_connections_lock_nobody_out_of_a_small_house() {
             assert!(house.accept().is_some(), "{max_connections}");
             assert!(house.driver.stats().total() <= max_connections);
         }
-        assert_eq!(house.keeper.failed, Some(HandshakeCause::TooManyConnections));
+        assert_eq!(house.keeper.failed, Some(HandshakeError::TooManyConnections));
         for _ in 0..max_connections {
             assert_eq!(house.connect(REQUEST), Some(ReadyState::Open), "{max_connections}");
         }

@@ -6,9 +6,13 @@ use std::{
 };
 
 use adjourn::{
-    Answer, Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, ConnectionId, Event, Handle,
-    HandleError, Handler, Initiator, OnPeerClose, Pace, Phase, SendError, Server, ShutdownPlan, Timing,
-    Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handle, Handler, SendError, Server,
+    ShutdownPlan,
+    close::{Cause, CloseTiming, Initiator},
+    config::{CloseAnswer, OnPeerClose},
+    error::HandleError,
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
+    shutdown::{Pace, ShutdownPhase},
     testing::{Session, frame},
 };
 use testkit::net::{Echo, wait_until};
@@ -22,7 +26,7 @@ const CODE_1000: &[u8] = &[0x03, 0xe8];
 #[derive(Default)]
 struct Actor {
     id: Option<ConnectionId>,
-    closed: Option<Closed>,
+    closed: Option<CloseReport>,
     sweeps_done: u32,
     drains: u32,
 }
@@ -43,7 +47,7 @@ impl Handler for Actor {
             Event::Message { id, message, .. } if message.as_text() == Some("kick") => {
                 clients.kick(id, "bye", CloseFrame::NORMAL, true);
             }
-            Event::Close { closed, .. } => self.closed = Some(*closed),
+            Event::Close { report: closed, .. } => self.closed = Some(*closed),
             Event::Drain { .. } => self.drains += 1,
             Event::SweepDone { .. } => self.sweeps_done += 1,
             _ => {}
@@ -125,7 +129,7 @@ fn a_ping_behind_a_kick_that_drops_what_is_queued_mixed_up_the_frames() {
 #[test]
 fn what_is_sent_before_a_manual_answer_waited_although_there_was_room() {
     let mut config = Config::default();
-    (config.answer, config.on_peer_close) = (Answer::Manual, OnPeerClose::DropQueued);
+    (config.answer, config.on_peer_close) = (CloseAnswer::Manual, OnPeerClose::DropQueued);
     let (mut session, id) = session(config, 12);
     send(&mut session, id, &["0123456789", "never begun"]);
     session.read(&frame(CLOSE, CODE_1000));
@@ -143,7 +147,7 @@ fn a_shortened_deadline_left_the_close_no_time() {
     send(&mut session, id, &["0123456789", "a", "b", "c"]);
     close(&mut session, id);
     session.act(|clients, _| {
-        let timing = Timing { close_timeout: Some(Duration::from_secs(2)), ..Timing::default() };
+        let timing = CloseTiming { close_timeout: Some(Duration::from_secs(2)), ..CloseTiming::default() };
         assert!(!clients.close_with(id, CloseFrame::NORMAL, timing));
     });
     session.advance(Duration::from_millis(1500));
@@ -191,7 +195,7 @@ fn a_second_shutdown_did_not_shorten_the_pace() {
     session.advance(Duration::from_millis(10));
     session.act(|clients, _| clients.shutdown(ShutdownPlan::hard()));
     session.advance(Duration::from_millis(500));
-    session.act(|clients, _| assert_eq!(clients.phase(), Phase::Done));
+    session.act(|clients, _| assert_eq!(clients.phase(), ShutdownPhase::Done));
 }
 
 #[test]
@@ -276,7 +280,7 @@ impl Handler for Resumer {
 
 /// A loop that is polled by hand, with a connection that takes no messages since it is not made yet.
 fn idle_loop(config: Config) -> (Server, Handle, ConnectionId) {
-    let mut server = Server::new(config).expect("a poll");
+    let mut server = Server::outgoing(config).expect("a poll");
     let request = ConnectRequest::new("ws://127.0.0.1:1/").expect("a URL");
     let id = server.connect(request, ()).expect("room");
     let handle = server.handle();
@@ -348,7 +352,7 @@ fn a_listener_was_opened_after_a_shutdown() {
     server.clients().shutdown(ShutdownPlan::hard());
     server.run(|_, _| {}).expect("the poll works");
     let listening = server.listen("127.0.0.1:0");
-    assert!(matches!(listening, Err(adjourn::BindError::ShuttingDown)), "{listening:?}");
+    assert!(matches!(listening, Err(adjourn::error::BindError::ShuttingDown)), "{listening:?}");
 }
 
 #[test]
@@ -386,7 +390,7 @@ fn whoever_saw_bytes_queued_below_16_kib_waited_for_a_drain_for_ever() {
 #[test]
 fn no_drain_came_while_the_peers_close_waited_for_the_applications_answer() {
     let mut config = Config::default();
-    config.answer = Answer::Manual;
+    config.answer = CloseAnswer::Manual;
     let (mut session, id) = session(config, 3);
     send(&mut session, id, &["0123456789"]);
     session.read(&frame(CLOSE, CODE_1000));

@@ -57,8 +57,8 @@ struct Flood {
 impl adjourn::Handler for Flood {
     type Data = ();
 
-    fn on_upgrade<'r>(&mut self, _: &adjourn::UpgradeRequest<'r>) -> adjourn::Upgrade<'r, ()> {
-        adjourn::Upgrade::accept(())
+    fn on_upgrade<'r>(&mut self, _: &adjourn::http::UpgradeRequest<'r>) -> adjourn::http::Upgrade<'r, ()> {
+        adjourn::http::Upgrade::accept(())
     }
 
     fn on_event(&mut self, clients: &mut adjourn::Clients<'_, ()>, event: Event<'_>) {

@@ -6,12 +6,13 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectionId, Escalation, Event, Handler, LameDuckPolicy,
-    ListenerInShutdown, Pace, Phase, ShutdownPlan, ShutdownReport, SweepReport, Time, Upgrade,
-    UpgradeRequest,
+    Clients, CloseFrame, Config, ConnectionId, Event, Handler, ShutdownPlan, Time,
+    http::{Response, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
+    shutdown::{
+        Escalation, LameDuckPolicy, ListenerInShutdown, Pace, ShutdownPhase, ShutdownReport, SweepReport,
+    },
     testing::{Clock, Memory, REQUEST, Socket},
-    wire::upgrade::Response,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ struct App {
     clock: Clock,
     /// Who was closed by us, and when.
     closings: Vec<(Duration, ConnectionId)>,
-    phases: Vec<Phase>,
+    phases: Vec<ShutdownPhase>,
     sweeps: Vec<SweepReport>,
 }
 
@@ -125,7 +126,7 @@ impl World {
             let step = due.unwrap_or(until).saturating_sub(self.clock.now()).max(Duration::from_micros(1));
             self.clock.pass(step);
             self.turn();
-            if due.is_none() || self.driver.phase() == Phase::Done {
+            if due.is_none() || self.driver.phase() == ShutdownPhase::Done {
                 return;
             }
         }
@@ -173,7 +174,7 @@ fn a_second_shutdown_with_a_shorter_pace_was_ignored() {
             world.shut_down(|plan| (plan.pace, plan.lame_duck) = (first, lame_duck));
             if lame_duck.is_zero() {
                 world.pass(Duration::from_millis(10));
-                assert_eq!(world.driver.phase(), Phase::SoftSweep);
+                assert_eq!(world.driver.phase(), ShutdownPhase::SoftSweep);
             }
             let asked = world.clock.now() + lame_duck;
             world.shut_down(|plan| (plan.pace, plan.lame_duck) = (second, lame_duck));
@@ -296,7 +297,7 @@ fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
     // Accepted while the soft sweep looks for silent connections, and afterwards.
     let (early, late) = (world.accept(), world.accept());
     world.turn();
-    assert_eq!((world.driver.phase(), world.driver.is_listening()), (Phase::Grace, true));
+    assert_eq!((world.driver.phase(), world.driver.is_listening()), (ShutdownPhase::Grace, true));
     for (slot, request, status) in [(early, HEALTH, 200), (late, REQUEST, 503)] {
         world.read(slot, request);
         world.turn();
@@ -309,14 +310,14 @@ fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
     world.read(slow, &HEALTH[..10]);
     world.turn();
     assert_ne!(silent, slow);
-    assert_eq!((world.driver.phase(), world.driver.stats().total()), (Phase::Grace, 7));
+    assert_eq!((world.driver.phase(), world.driver.stats().total()), (ShutdownPhase::Grace, 7));
     world.leave(0..3);
     for _ in 0..6 {
         world.turn();
     }
     assert_eq!(
         (world.driver.phase(), world.driver.stats().total(), world.driver.is_listening()),
-        (Phase::Done, 0, false)
+        (ShutdownPhase::Done, 0, false)
     );
     let report = world.report();
     assert_eq!(

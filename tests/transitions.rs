@@ -8,8 +8,12 @@ use std::{
 };
 
 use adjourn::{
-    Abort, Cause, CloseFrame, HandshakeCause, Message, State, Timing,
+    CloseFrame, Message,
+    clients::State,
+    close::{Cause, CloseTiming},
+    config::Abort,
     conn::{Effect, Failure, Input, InputKind, Step, TakesSends, step},
+    error::HandshakeError,
 };
 
 const TABLES: &str = include_str!("../docs/transitions.md");
@@ -21,9 +25,9 @@ const OWN: Cause = Cause::TooBig { limit: 12_345 };
 fn samples(kind: InputKind) -> Vec<(String, Input<'static>)> {
     let response = || b"HTTP/1.1".to_vec();
     let frame = CloseFrame::NORMAL;
-    let failure = || Failure { cause: OWN, frame: CloseFrame::NORMAL, timing: Timing::default() };
+    let failure = || Failure { cause: OWN, frame: CloseFrame::NORMAL, timing: CloseTiming::default() };
     let style = Abort::Auto;
-    let timing = Timing::default();
+    let timing = CloseTiming::default();
     let kick = |drop_queued| Input::Kick {
         message: Message::from("bye"),
         drop_queued,
@@ -32,12 +36,12 @@ fn samples(kind: InputKind) -> Vec<(String, Input<'static>)> {
     };
     let input = match kind {
         InputKind::Upgrade => Input::Upgrade { response: response() },
-        InputKind::Refusal => Input::Refusal { response: response(), cause: HandshakeCause::Rejected },
+        InputKind::Refusal => Input::Refusal { response: response(), cause: HandshakeError::Rejected },
         InputKind::PlainAnswer => Input::PlainAnswer { response: response() },
         InputKind::HandshakeTimeout => Input::HandshakeTimeout { response: response() },
         InputKind::SweptSilent => Input::SweptSilent,
         InputKind::Evicted => Input::Evicted,
-        InputKind::ConnectFailed => Input::ConnectFailed { cause: HandshakeCause::Timeout },
+        InputKind::ConnectFailed => Input::ConnectFailed { cause: HandshakeError::Timeout },
         InputKind::PeerClose => Input::PeerClose { frame },
         InputKind::PeerCloseAfterFlush => Input::PeerCloseAfterFlush { frame },
         InputKind::Violation => Input::Violation { failure: failure() },

@@ -2,7 +2,10 @@
 
 use std::{net::TcpStream, time::Duration};
 
-use adjourn::{Cause, CloseFrame, Config, Initiator, ShutdownPlan};
+use adjourn::{
+    CloseFrame, Config, ShutdownPlan,
+    close::{Cause, Initiator},
+};
 use testkit::net::{Echo, wait_until};
 use tungstenite::{
     Message, WebSocket,

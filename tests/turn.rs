@@ -7,8 +7,11 @@ use std::{
 };
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, Event, Handler, Pace, ShutdownPlan, Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, Event, Handler, ShutdownPlan,
+    close::Cause,
+    http::{Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
+    shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
 
@@ -20,7 +23,7 @@ const SHARE: usize = (1 << 20) + (64 << 10);
 /// Does what it is told to at each event, and writes down the ends.
 struct App<F> {
     act: F,
-    closed: Vec<Closed>,
+    closed: Vec<CloseReport>,
     events: Vec<String>,
 }
 
@@ -41,7 +44,7 @@ impl<F: FnMut(&mut Clients<'_, ()>, &Event<'_>)> Handler for App<F> {
         let text = format!("{event:?}");
         self.events.push(text.split([' ', '{']).next().unwrap_or_default().to_owned());
         (self.act)(clients, &event);
-        if let Event::Close { closed, .. } = event {
+        if let Event::Close { report: closed, .. } = event {
             self.closed.push(*closed);
         }
     }
@@ -192,7 +195,7 @@ fn what_inflates_beyond_the_budget_is_held() {
     use adjourn::wire::deflate::codec::Deflater;
 
     let mut config = Config::default();
-    config.deflate = Some(adjourn::Deflate::default());
+    config.deflate = Some(adjourn::config::Deflate::default());
     config.turn_bytes = 1 << 20;
     let mut app = App::new(|_: &mut Clients<'_, ()>, _: &Event<'_>| {});
     let mut driver = Driver::new(config, 0, 1, Memory::default());
@@ -265,7 +268,7 @@ fn an_answer_that_lies_in_the_kernel_is_no_close_timeout() {
     let clean = app.closed.iter().filter(|closed| closed.was_clean()).count();
     assert_eq!(clean, 600);
     let others: Vec<_> = app.closed.iter().filter(|closed| !closed.was_clean()).collect();
-    assert!(matches!(others[..], [Closed { cause: Cause::CloseTimeout { flushed: true }, .. }]));
+    assert!(matches!(others[..], [CloseReport { cause: Cause::CloseTimeout { flushed: true }, .. }]));
 }
 
 /// The answer may lie behind more messages than one turn reads, 8 MiB at most.
@@ -332,7 +335,7 @@ fn close_timeout_begins_when_the_callback_returns() {
     let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
             slow.pass(300 * MS);
-            let timing = adjourn::Timing { close_timeout: Some(400 * MS), flush_budget: None };
+            let timing = adjourn::close::CloseTiming { close_timeout: Some(400 * MS), flush_budget: None };
             clients.close_with(*id, CloseFrame::NORMAL, timing);
             slow.pass(300 * MS);
         }

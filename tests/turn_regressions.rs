@@ -12,9 +12,11 @@ use std::{
 };
 
 use adjourn::{
-    Cause, Clients, CloseFrame, Closed, Config, ConnectRequest, Event, Handler, Pace, ShutdownPlan, Timing,
-    Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, Event, Handler, ShutdownPlan,
+    close::{Cause, CloseTiming},
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
+    shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
 
@@ -25,7 +27,7 @@ const READABLE: Readiness = Readiness { readable: true, writable: false, ended: 
 /// Calls `act` at each event, and records the names of the events and the reports of the ends.
 struct App<F> {
     act: F,
-    closed: Vec<Closed>,
+    closed: Vec<CloseReport>,
     events: Vec<String>,
 }
 
@@ -50,7 +52,7 @@ impl<F: FnMut(&mut Clients<'_, ()>, &Event<'_>)> Handler for App<F> {
         let text = format!("{event:?}");
         self.events.push(text.split([' ', '{']).next().unwrap_or_default().to_owned());
         (self.act)(clients, &event);
-        if let Event::Close { closed, .. } = event {
+        if let Event::Close { report: closed, .. } = event {
             self.closed.push(*closed);
         }
     }
@@ -250,7 +252,7 @@ fn a_close_that_is_held_by_the_budget_counts_although_a_write_fails() {
     use adjourn::wire::deflate::codec::Deflater;
 
     let mut config = config(|config| config.turn_bytes = 1 << 20);
-    config.deflate = Some(adjourn::Deflate::default());
+    config.deflate = Some(adjourn::config::Deflate::default());
     let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
             let _ = clients.send(*id, "reply");
@@ -294,7 +296,7 @@ fn a_large_message_does_not_overtake_its_closing() {
     rest(&mut driver, &mut app);
     let (other, id) = (id_of(&mut driver, 0), id_of(&mut driver, 1));
     driver.clients().close(other, CloseFrame::NORMAL);
-    let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+    let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
     driver.clients().close_with(id, CloseFrame::NORMAL, timing);
     driver.transport().socket(1).input = message[60_000..].to_vec();
     for _ in 0..5 {
@@ -544,7 +546,7 @@ fn close_timeout_begins_when_the_callback_ends_by_a_panic() {
     let slow = clock.clone();
     let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
-            let timing = Timing { close_timeout: Some(400 * MS), flush_budget: None };
+            let timing = CloseTiming { close_timeout: Some(400 * MS), flush_budget: None };
             clients.close_with(*id, CloseFrame::NORMAL, timing);
             slow.pass(600 * MS);
             panic!("as it was asked to");
@@ -589,7 +591,7 @@ fn a_shorter_close_timeout_begins_when_the_callback_returns() {
     let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, .. } = event {
             slow.pass(300 * MS);
-            let timing = Timing { close_timeout: Some(400 * MS), flush_budget: None };
+            let timing = CloseTiming { close_timeout: Some(400 * MS), flush_budget: None };
             clients.close_with(*id, CloseFrame::NORMAL, timing);
             slow.pass(300 * MS);
         }
@@ -656,7 +658,7 @@ fn a_refused_connection_lingers_after_a_slow_on_upgrade() {
 
         fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
             self.0.iter().for_each(|clock| clock.pass(3 * SECOND));
-            Upgrade::Reject(adjourn::wire::upgrade::Response::new(403).expect("a status"))
+            Upgrade::Reject(adjourn::http::Response::new(403).expect("a status"))
         }
 
         fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
@@ -728,13 +730,13 @@ fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
 /// that the loop's own thread asks for is seen by handles at the end of its turn.
 #[test]
 fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
-    let mut server = adjourn::Server::<()>::new(Config::default()).expect("a poll");
+    let mut server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
     server.clients().shutdown(ShutdownPlan::soft(10 * SECOND));
     assert!(!server.clients().is_ready());
     server.poll(Some(Duration::ZERO), &mut nothing()).expect("the poll works");
     assert!(!handle.ready(), "asked between two polls");
-    let server = adjourn::Server::<()>::new(Config::default()).expect("a poll");
+    let server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
     handle.shutdown(ShutdownPlan::hard()).expect("a loop");
     assert!(!handle.ready(), "asked by a handle");
@@ -1038,9 +1040,9 @@ fn what_is_inflated_to_be_discarded_has_a_budget() {
     use adjourn::wire::deflate::codec::Deflater;
     let mut app = nothing();
     let config = config(|config| {
-        config.deflate = Some(adjourn::Deflate::default());
+        config.deflate = Some(adjourn::config::Deflate::default());
         config.turn_bytes = 64 << 10;
-        config.closing_data = adjourn::ClosingData::Discard;
+        config.closing_data = adjourn::config::ClosingData::Discard;
     });
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(address()).expect("room");
@@ -1068,7 +1070,7 @@ fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
     let config = config(|config| config.turn_callbacks = 100);
     let mut driver = open_at(config, 50, &mut app, &clock);
     let id = id_of(&mut driver, 49);
-    let timing = Timing { close_timeout: Some(SECOND), flush_budget: None };
+    let timing = CloseTiming { close_timeout: Some(SECOND), flush_budget: None };
     driver.clients().close_with(id, CloseFrame::NORMAL, timing);
     driver.clients().shutdown(ShutdownPlan::soft(SECOND));
     (0..10).for_each(|_| turn(&mut driver, &mut app, &[]));
@@ -1101,7 +1103,7 @@ fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
         turn(&mut driver, &mut app, &[]);
     }
     let first = app.closed.iter().find(|closed| closed.received.is_some());
-    assert!(first.is_some_and(Closed::was_clean), "its answer was there");
+    assert!(first.is_some_and(CloseReport::was_clean), "its answer was there");
 }
 
 /// 4.11: an event of the connection that had the slot before said of a connection of ours that its server had left.

@@ -10,8 +10,9 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectionId, Event, Handler, ListenerInShutdown, Pace, Phase, Server,
-    ShutdownPlan, ShutdownReport, Upgrade, UpgradeRequest, Workers, WorkersHandle,
+    Clients, CloseFrame, Config, ConnectionId, Event, Handler, Server, ShutdownPlan, Workers, WorkersHandle,
+    http::{Upgrade, UpgradeRequest},
+    shutdown::{ListenerInShutdown, Pace, ShutdownPhase, ShutdownReport},
 };
 use testkit::net::{Echo, REQUEST, wait_until};
 
@@ -97,7 +98,8 @@ fn a_rate_was_shared_by_the_loops_whatever_each_of_them_held() {
     running.loops.shutdown(plan).expect("the loops run");
     let report = running.thread.join().expect("no callback panics");
     assert_eq!(report.live_at_start, 10);
-    let sweep = report.phases.iter().find(|timing| timing.phase == Phase::SoftSweep).expect("it was swept");
+    let sweep =
+        report.phases.iter().find(|timing| timing.phase == ShutdownPhase::SoftSweep).expect("it was swept");
     // By live / rate half a second. Divided by four, whatever each has, the rate would take 1.8 s.
     assert!(sweep.length < Duration::from_millis(1500), "{:?}", sweep.length);
     drop(streams);
@@ -186,7 +188,7 @@ fn a_thread_that_was_denied_left_the_other_loops_running() {
 fn a_server_that_was_never_run_gives_its_number_back() {
     // As many as there may be in a process, several times over.
     for _ in 0..1000 {
-        drop(Server::<()>::new(Config::default()).expect("a number is free"));
+        drop(Server::<()>::outgoing(Config::default()).expect("a number is free"));
     }
 }
 
@@ -234,7 +236,7 @@ fn a_listener_that_stays_in_a_shutdown_refuses_upgrades_until_the_end() {
     let mut plan = ShutdownPlan::soft(Duration::from_mins(1));
     plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
     server.handle.shutdown(plan).expect("the server runs");
-    wait_until("everyone was closed", || server.ask(|clients| clients.phase()) == Phase::Grace);
+    wait_until("everyone was closed", || server.ask(|clients| clients.phase()) == ShutdownPhase::Grace);
     let mut late = server.connect();
     late.write_all(REQUEST).expect("the server reads");
     let mut answer = [0; 13];

@@ -8,8 +8,9 @@ use std::{
 };
 
 use adjourn::{
-    Clients, Config, ConnectionId, Event, Handler, Time, Upgrade, UpgradeRequest,
+    Clients, Config, ConnectionId, Event, Handler, Time,
     conn::Target,
+    http::{Upgrade, UpgradeRequest},
     hub::{Driver, Readiness, Transport},
 };
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use adjourn::{
-    CloseFrame, Config, Pace, ShutdownPlan,
+    CloseFrame, Config, ShutdownPlan,
+    shutdown::Pace,
     testing::{REQUEST, frame},
 };
 
@@ -140,7 +141,7 @@ fn compressed() -> Round {
     bytes[at..].copy_from_slice(&packed);
 
     let mut config = Config::default();
-    config.deflate = Some(adjourn::Deflate::default());
+    config.deflate = Some(adjourn::config::Deflate::default());
     let head = REQUEST.strip_suffix(b"\r\n").expect("an empty line ends it");
     let request = [head, b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"].concat();
     let mut crowd = Crowd::open(config, 1, &request);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use adjourn::{Abort, CloseFrame, Timing};
+use adjourn::{CloseFrame, close::CloseTiming, config::Abort};
 
 /// What a text message asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
-    Close(CloseFrame, Timing),
+    Close(CloseFrame, CloseTiming),
     Kick(CloseFrame, String),
     Terminate(Option<Abort>),
     Flood(Flood, Then),
@@ -42,10 +42,10 @@ impl Command {
     pub(crate) fn parse(text: &str) -> Option<Result<Self, String>> {
         let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
         Some(match name {
-            "close" if rest.is_empty() => Ok(Self::Close(CloseFrame::EMPTY, Timing::default())),
-            "close" => frame(rest).map(|frame| Self::Close(frame, Timing::default())),
+            "close" if rest.is_empty() => Ok(Self::Close(CloseFrame::EMPTY, CloseTiming::default())),
+            "close" => frame(rest).map(|frame| Self::Close(frame, CloseTiming::default())),
             "close-in" => split(rest).and_then(|(ms, rest)| {
-                let timing = Timing { close_timeout: Some(duration(ms)?), ..Timing::default() };
+                let timing = CloseTiming { close_timeout: Some(duration(ms)?), ..CloseTiming::default() };
                 Ok(Self::Close(frame(rest)?, timing))
             }),
             "kick" => kick(rest).map(|(frame, message)| Self::Kick(frame, message)),

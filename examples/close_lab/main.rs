@@ -19,9 +19,11 @@ use std::{
 };
 
 use adjourn::{
-    Client, Clients, Config, ConnectionId, Event, Handler, HandshakeCause, Message, Pace, SendError,
-    ShutdownPlan, SweepId, SweepReport, Upgrade, UpgradeRequest, Workers, WorkersHandle,
-    wire::upgrade::{Response, ResponseError},
+    Client, Clients, Config, ConnectionId, Event, Handler, Message, SendError, ShutdownPlan, Workers,
+    WorkersHandle,
+    error::HandshakeError,
+    http::{Response, ResponseError, Upgrade, UpgradeRequest},
+    shutdown::{Pace, SweepId, SweepReport},
 };
 use serde_json::json;
 
@@ -84,7 +86,7 @@ impl Handler for Lab {
                 "event": "closing", "id": id.to_string(), "initiator": format!("{initiator:?}"),
                 "code": frame.code(), "reason": frame.reason(),
             })),
-            Event::Close { id, closed } => {
+            Event::Close { id, report: closed } => {
                 let line = report::closed(id, &closed);
                 print(&line);
                 let path = clients.get(id).and_then(|client| client.path().map(str::to_owned));
@@ -96,9 +98,9 @@ impl Handler for Lab {
                     }
                 }
             }
-            Event::HandshakeFailed { peer, cause, .. } => {
+            Event::HandshakeFailed { peer, error: cause, .. } => {
                 let cause = match cause {
-                    HandshakeCause::Io(_) => "Io".to_owned(),
+                    HandshakeError::Io(_) => "Io".to_owned(),
                     other => format!("{other:?}"),
                 };
                 print(&json!({"event": "handshake_failed", "peer": peer.to_string(), "cause": cause}));
@@ -259,7 +261,7 @@ impl Lab {
 
     /// Asks every loop, and answers when the last has spoken.
     fn stats(&self, id: ConnectionId) {
-        let waiting = Arc::new(Mutex::new((self.loops.iter().count(), adjourn::Stats::default())));
+        let waiting = Arc::new(Mutex::new((self.loops.iter().count(), adjourn::clients::Stats::default())));
         let loops = self.loops.clone();
         self.everywhere(move |_, clients| {
             let mut waiting = waiting.lock().expect("no callback panics while it writes");
@@ -285,7 +287,7 @@ fn begins(client: &Client<'_, ()>, prefix: &str) -> bool {
     client.path().is_some_and(|path| path.starts_with(prefix))
 }
 
-fn terminate(clients: &mut Clients<'_, ()>, id: ConnectionId, style: Option<adjourn::Abort>) {
+fn terminate(clients: &mut Clients<'_, ()>, id: ConnectionId, style: Option<adjourn::config::Abort>) {
     match style {
         Some(style) => clients.terminate_with(id, style),
         None => clients.terminate(id),

@@ -2,7 +2,12 @@
 
 use std::{net::ToSocketAddrs as _, time::Duration};
 
-use adjourn::{Abort, ClosingData, Config, ControlRate, Deflate, OnPeerClose, Origins, Pace, ShutdownPlan};
+use adjourn::{
+    Config, ShutdownPlan,
+    config::{Abort, ClosingData, ControlRate, Deflate, OnPeerClose},
+    http::Origins,
+    shutdown::Pace,
+};
 
 pub(crate) struct Options {
     pub(crate) listen: String,

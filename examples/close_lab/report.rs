@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 
-use adjourn::{Cause, CloseFrame, Closed, ConnectionId, ShutdownReport, Stats};
+use adjourn::{
+    CloseFrame, CloseReport, ConnectionId, clients::Stats, close::Cause, shutdown::ShutdownReport,
+};
 use serde_json::{Value, json};
 
 /// One line on stdout, flushed at once. That nobody reads stdout any more is no error.
@@ -23,7 +25,7 @@ pub(crate) fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
 }
 
-pub(crate) fn closed(id: ConnectionId, closed: &Closed) -> Value {
+pub(crate) fn closed(id: ConnectionId, closed: &CloseReport) -> Value {
     let lost = &closed.lost;
     json!({
         "event": "close",

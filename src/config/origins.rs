@@ -20,11 +20,11 @@ use thiserror::Error;
 /// is consulted.
 ///
 /// ```
-/// use adjourn::{Config, Origins};
+/// use adjourn::{http::Origins, Config};
 ///
 /// let mut config = Config::default();
 /// config.origins = Some(Origins::new(["https://example.com", "http://localhost:3000"])?);
-/// # Ok::<(), adjourn::OriginError>(())
+/// # Ok::<(), adjourn::http::OriginError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origins {

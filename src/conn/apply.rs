@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Initiator},
-    config::{Abort, Answer, OnPeerClose},
+    config::{Abort, CloseAnswer, OnPeerClose},
     event::Message,
     wire::header::Opcode,
 };
@@ -215,7 +215,7 @@ impl Conn {
             self.drop_unbegun(cx);
         }
         match (answer, &mut self.life) {
-            (Answer::Manual, Life::RemoteClosing { unanswered, .. }) => *unanswered = true,
+            (CloseAnswer::Manual, Life::RemoteClosing { unanswered, .. }) => *unanswered = true,
             _ => self.push_close(frame.clone(), cx),
         }
     }
@@ -302,7 +302,8 @@ impl Conn {
         cx.common.internal_errors += 1;
         self.outbox.clear(&mut cx.common.output);
         let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "internal error");
-        let failure = super::state::Failure { cause: Cause::Internal, frame, timing: super::Timing::DEFAULT };
+        let failure =
+            super::state::Failure { cause: Cause::Internal, frame, timing: super::CloseTiming::DEFAULT };
         self.apply(Input::Internal { failure }, cx);
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, io::IoSlice, rc::Rc};
 
 use super::output::{Broken, BufferPool, broken, part};
 use crate::{
-    event::Kind,
+    event::MessageKind,
     wire::header::{self, Header, Opcode},
 };
 
@@ -38,10 +38,10 @@ impl From<Opcode> for FrameHead {
 }
 
 /// The opcode of a message of this kind.
-pub(super) const fn opcode(kind: Kind) -> Opcode {
+pub(super) const fn opcode(kind: MessageKind) -> Opcode {
     match kind {
-        Kind::Text => Opcode::Text,
-        Kind::Binary => Opcode::Binary,
+        MessageKind::Text => Opcode::Text,
+        MessageKind::Binary => Opcode::Binary,
     }
 }
 

@@ -1,11 +1,11 @@
 //! The facts of an ending, from the first Close or failure until they are reported. Judgements are derived from them by
-//! [`Closed`]; no effect is carried out here.
+//! [`CloseReport`]; no effect is carried out here.
 
 use std::time::Duration;
 
 use super::{backlog::Dropped, watch::Times};
 use crate::{
-    close::{Cause, CloseFrame, Closed, Initiator, Lost, Timing},
+    close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost},
     config::{Abort, Config, Overrides},
     shutdown::SweepId,
     state::State,
@@ -77,7 +77,7 @@ impl Closing {
     /// One closing timeout bounds flush and answer. Precedence: the call, the connection's settings, the server's.
     pub(super) fn start_timers(
         &mut self,
-        timing: Timing,
+        timing: CloseTiming,
         overrides: Option<&Overrides>,
         config: &Config,
         now: Time,
@@ -116,9 +116,9 @@ impl Closing {
     }
 
     /// The report, and the sweeps that it belongs to.
-    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (Closed, Vec<SweepId>) {
+    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (CloseReport, Vec<SweepId>) {
         let had_close = self.sent.is_some() || self.received.is_some();
-        let closed = Closed {
+        let closed = CloseReport {
             initiator: self.initiator,
             cause: self.cause,
             sent_flushed: self.end.flushed,

@@ -2,7 +2,7 @@
 //! say.
 
 use super::{
-    Conn, Context, Frames, Pending, Timing,
+    CloseTiming, Conn, Context, Frames, Pending,
     backlog::{FrameHead, opcode},
     broadcast::Shared,
     deflate::Sharing,
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
     config::{Abort, Config, OnOverflow},
-    error::{HandshakeCause, SendError},
+    error::{HandshakeError, SendError},
     event::{Data, Message},
     shutdown::SweepId,
     time::Time,
@@ -89,7 +89,10 @@ impl Conn {
         if cx.config.on_overflow == OnOverflow::Fail {
             let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
             let cause = Cause::Overflow { queued: queued as u64 };
-            self.apply(Input::Overflow { failure: Failure { cause, frame, timing: Timing::DEFAULT } }, cx);
+            self.apply(
+                Input::Overflow { failure: Failure { cause, frame, timing: CloseTiming::DEFAULT } },
+                cx,
+            );
         } else if queued > 0 {
             // The caller waits until there is room. For a message that never fits there is nothing to wait for.
             self.drain_owed.set(true);
@@ -205,7 +208,7 @@ impl Conn {
         &mut self,
         frame: CloseFrame,
         cause: Cause,
-        timing: Timing,
+        timing: CloseTiming,
         cx: &mut Context<'_>,
     ) -> bool {
         self.begin_closing(Input::Close { frame, cause, timing }, cx)
@@ -216,7 +219,7 @@ impl Conn {
         message: Message<'_>,
         frame: CloseFrame,
         drop_queued: bool,
-        timing: Timing,
+        timing: CloseTiming,
         cx: &mut Context<'_>,
     ) -> bool {
         self.begin_closing(Input::Kick { message, drop_queued, frame, timing }, cx)
@@ -235,7 +238,7 @@ impl Conn {
     fn cancel(&mut self, cx: &mut Context<'_>) -> bool {
         let dialling = matches!(self.life, Life::Dialling(_));
         if dialling {
-            self.give_up(HandshakeCause::Cancelled, cx);
+            self.give_up(HandshakeError::Cancelled, cx);
         }
         dialling
     }

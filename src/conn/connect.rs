@@ -11,13 +11,13 @@ use crate::{
 /// A connection to be made as a client. Each part is checked when it is added.
 ///
 /// ```
-/// use adjourn::ConnectRequest;
+/// use adjourn::http::ConnectRequest;
 ///
 /// let request = ConnectRequest::new("ws://example.com/chat")?
 ///     .subprotocol("chat.v2")?
 ///     .subprotocol("chat.v1")?
 ///     .header("Authorization", "Bearer 12345")?;
-/// # Ok::<(), adjourn::RequestError>(())
+/// # Ok::<(), adjourn::http::RequestError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {

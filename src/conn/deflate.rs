@@ -14,8 +14,8 @@ use std::fmt;
 
 use crate::{
     config::Config,
-    error::{HandshakeCause, ProtocolError, ResponseFault, Violation},
-    event::Kind,
+    error::{HandshakeError, ProtocolError, ResponseFault, Violation},
+    event::MessageKind,
     wire::{
         deflate::{
             DeflateParameters, accept, check_answer,
@@ -115,10 +115,10 @@ impl Compression {
     pub(crate) fn answered(
         config: &Config,
         extensions: Extensions<'_>,
-    ) -> Result<Option<Self>, HandshakeCause> {
+    ) -> Result<Option<Self>, HandshakeError> {
         let Some(settings) = &config.deflate else { return Ok(None) };
         let agreed = check_answer(settings, extensions);
-        let agreed = agreed.map_err(|_| HandshakeCause::BadResponse(ResponseFault::Extensions))?;
+        let agreed = agreed.map_err(|_| HandshakeError::BadResponse(ResponseFault::Extensions))?;
         Ok(agreed.map(Self::client))
     }
 
@@ -198,7 +198,7 @@ impl Compression {
 /// Where a message inflates to, and the rules that it is held against on the way.
 pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
-    pub(crate) kind: Option<Kind>,
+    pub(crate) kind: Option<MessageKind>,
     pub(crate) utf8: &'t mut Utf8,
     pub(crate) max_payload: u64,
 }
@@ -215,7 +215,7 @@ impl Target<'_> {
     ) -> Result<(), Violation> {
         let (from, limit) = (self.message.len(), self.limit());
         let result = inflate(self.message, limit);
-        if self.kind == Some(Kind::Text) {
+        if self.kind == Some(MessageKind::Text) {
             let fresh = self.message.get(from..self.message.len().min(limit)).unwrap_or_default();
             self.utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
         }
@@ -267,7 +267,7 @@ mod tests {
     use crate::{
         close::{Cause, CloseFrame},
         config::Deflate,
-        conn::{Common, Conn, Context, Cursor, Timing, state::State},
+        conn::{CloseTiming, Common, Conn, Context, Cursor, state::State},
         event::Message,
         id::ConnectionId,
         testing::frame,
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(contexts(&conn), (true, false));
         receive(&mut conn, &hello, &mut cx);
         assert_eq!(contexts(&conn), (true, true));
-        conn.close(CloseFrame::NORMAL, Cause::LocalClose, Timing::default(), &mut cx);
+        conn.close(CloseFrame::NORMAL, Cause::LocalClose, CloseTiming::default(), &mut cx);
         assert_eq!(contexts(&conn), (false, true), "the peer may still send");
         let mut close = [0x88, 0x80, 0, 0, 0, 0];
         conn.next(&mut Cursor::new(&mut close, &mut Vec::new()), &mut cx);

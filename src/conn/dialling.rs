@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::head::HeadBuffer;
 use crate::{
     config::Overrides,
-    error::HandshakeCause,
+    error::HandshakeError,
     time::Time,
     wire::upgrade::{ClientKey, Offer},
 };
@@ -22,7 +22,7 @@ pub(super) struct Dialling {
     /// Those that were not tried yet, the next one last.
     pub(super) addresses: Vec<SocketAddr>,
     /// Why the address before could not be connected to.
-    pub(super) failure: HandshakeCause,
+    pub(super) failure: HandshakeError,
     /// When the present stage or attempt must be over.
     pub(super) deadline: Time,
     /// When TCP must be there.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{ProtocolError, Violation},
-    event::Kind,
+    event::MessageKind,
     wire::{
         header::{self, Header, MAX_HEADER, Opcode, Prefix},
         mask,
@@ -92,8 +92,8 @@ pub(crate) struct Limits {
 /// A frame or message that is complete. `Joined` ones lie in the cursor's scratch buffer.
 #[derive(Debug)]
 pub(crate) enum Item<'b> {
-    Message(Kind, &'b mut [u8]),
-    JoinedMessage(Kind),
+    Message(MessageKind, &'b mut [u8]),
+    JoinedMessage(MessageKind),
     Control(Opcode, &'b mut [u8]),
     /// The payload begins at this offset of the scratch buffer.
     JoinedControl(Opcode, usize),
@@ -136,7 +136,7 @@ struct Kept {
     /// The data frame under way.
     frame: Option<Frame>,
     /// The message under way: its kind, set by its first frame.
-    kind: Option<Kind>,
+    kind: Option<MessageKind>,
     /// Its payload so far, unmasked, of all fragments; as it came if it is compressed.
     message: Vec<u8>,
     utf8: Utf8,
@@ -212,13 +212,13 @@ impl Inbox {
         &mut self,
         from: usize,
         scratch: &mut Vec<u8>,
-    ) -> Result<Option<Kind>, InboxError> {
+    ) -> Result<Option<MessageKind>, InboxError> {
         let Some(Kept { frame: Some(frame), message, utf8, kind, .. }) = self.kept.as_deref_mut() else {
             return Ok(None);
         };
         let fresh = part_mut(message, from..)?;
         frame.absorb(fresh);
-        if *kind == Some(Kind::Text) {
+        if *kind == Some(MessageKind::Text) {
             utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
         }
         let Some(kept) = self.kept.as_deref_mut() else { return Ok(None) };
@@ -274,8 +274,8 @@ impl Kept {
             return Whole::Cut;
         }
         let kind = match header.opcode {
-            Opcode::Text => Some(Kind::Text),
-            Opcode::Binary => Some(Kind::Binary),
+            Opcode::Text => Some(MessageKind::Text),
+            Opcode::Binary => Some(MessageKind::Binary),
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
         };
         let here = (cursor.rest.len() - header.header_length) as u64;
@@ -303,7 +303,7 @@ impl Kept {
                     Err(violation) => Whole::Bad(payload, violation),
                 }
             }
-            Some(Kind::Text) if str::from_utf8(payload).is_err() => {
+            Some(MessageKind::Text) if str::from_utf8(payload).is_err() => {
                 Whole::Bad(payload, Violation::InvalidUtf8)
             }
             Some(kind) => Whole::Item(Item::Message(kind, payload)),
@@ -420,7 +420,8 @@ impl Kept {
     /// §5.4: a data frame begins, whose header was checked.
     fn begin_frame(&mut self, header: &Header) {
         if self.kind.is_none() {
-            self.kind = Some(if header.opcode == Opcode::Text { Kind::Text } else { Kind::Binary });
+            self.kind =
+                Some(if header.opcode == Opcode::Text { MessageKind::Text } else { MessageKind::Binary });
             self.fragments = 0;
             self.utf8 = Utf8::default();
             self.compressed = header.rsv1;
@@ -439,13 +440,13 @@ impl Kept {
         cursor: &mut Cursor<'_>,
         limits: Limits,
         inflate: &mut Inflate<'_>,
-    ) -> Result<Option<Kind>, Violation> {
+    ) -> Result<Option<MessageKind>, Violation> {
         let Some(frame) = &mut self.frame else { return Ok(None) };
         let piece = cursor.take(usize::try_from(frame.left).unwrap_or(usize::MAX));
         frame.absorb(piece);
         // Before its UTF-8 is checked: it is counted as lost then.
         self.message.extend_from_slice(piece);
-        if self.kind == Some(Kind::Text) && !self.compressed {
+        if self.kind == Some(MessageKind::Text) && !self.compressed {
             self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
         }
         if !self.end_frame() {
@@ -482,8 +483,8 @@ impl Kept {
         fin
     }
 
-    fn end_message(&mut self) -> Result<Option<Kind>, Violation> {
-        if self.kind == Some(Kind::Text) {
+    fn end_message(&mut self) -> Result<Option<MessageKind>, Violation> {
+        if self.kind == Some(MessageKind::Text) {
             self.utf8.finish().map_err(|_| Violation::InvalidUtf8)?;
         }
         self.compressed = false;

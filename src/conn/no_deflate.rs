@@ -4,8 +4,8 @@
 
 use crate::{
     config::Config,
-    error::{HandshakeCause, ProtocolError, Violation},
-    event::Kind,
+    error::{HandshakeError, ProtocolError, Violation},
+    event::MessageKind,
     wire::{
         upgrade::{Extensions, Request},
         utf8::Utf8,
@@ -35,7 +35,7 @@ impl Compression {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "the signatures are those of the other")]
-    pub(crate) fn answered(_: &Config, _: Extensions<'_>) -> Result<Option<Self>, HandshakeCause> {
+    pub(crate) fn answered(_: &Config, _: Extensions<'_>) -> Result<Option<Self>, HandshakeError> {
         Ok(None)
     }
 
@@ -73,7 +73,7 @@ pub(crate) enum Sharing {
 #[expect(dead_code, reason = "nobody reads what is never inflated")]
 pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
-    pub(crate) kind: Option<Kind>,
+    pub(crate) kind: Option<MessageKind>,
     pub(crate) utf8: &'t mut Utf8,
     pub(crate) max_payload: u64,
 }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use crate::{
-    close::{CloseFrame, Closed, Initiator},
-    error::HandshakeCause,
-    event::{Stats, SweepReport},
+    close::{CloseFrame, CloseReport, Initiator},
+    error::HandshakeError,
+    event::Stats,
     id::ConnectionId,
-    shutdown::{Phase, SweepId},
+    shutdown::{ShutdownPhase, SweepId, SweepReport},
     state::State,
 };
 
@@ -19,15 +19,15 @@ pub(crate) enum Note {
     Closing(ConnectionId, Initiator, CloseFrame),
     Close(ConnectionId, Ended),
     /// With its id if it was a connection of ours.
-    Failed(Option<ConnectionId>, SocketAddr, HandshakeCause),
+    Failed(Option<ConnectionId>, SocketAddr, HandshakeError),
     SweepDone(SweepId, SweepReport),
-    Phase(Phase, Stats),
+    Phase(ShutdownPhase, Stats),
 }
 
 /// The report of an ending, and what the hub's accounts need besides.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    pub(crate) closed: Box<Closed>,
+    pub(crate) closed: Box<CloseReport>,
     pub(crate) sweeps: Vec<SweepId>,
     /// Just before the end: where it was, and how much was queued.
     pub(crate) state: State,

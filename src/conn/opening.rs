@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::{Config, Overrides},
-    error::HandshakeCause,
+    error::HandshakeError,
     time::Time,
     wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
 };
@@ -63,7 +63,7 @@ impl Conn {
             overrides,
             key,
             addresses: Vec::new(),
-            failure: HandshakeCause::NotResolved,
+            failure: HandshakeError::NotResolved,
             deadline: give_up,
             give_up,
             interim: 0,
@@ -161,8 +161,8 @@ impl Conn {
     pub(crate) fn handle_connect_failed(&mut self, kind: std::io::ErrorKind, cx: &mut Context<'_>) {
         let Life::Dialling(dialling) = &mut self.life else { return };
         dialling.failure = match dialling.stage {
-            Stage::Resolving => HandshakeCause::NotResolved,
-            Stage::Dialling => HandshakeCause::Io(kind),
+            Stage::Resolving => HandshakeError::NotResolved,
+            Stage::Dialling => HandshakeError::Io(kind),
             Stage::Waiting => return,
         };
         dialling.stage = Stage::Dialling;
@@ -185,19 +185,19 @@ impl Conn {
     pub(super) fn handle_dialling_timeout(&mut self, cx: &mut Context<'_>) {
         let Some(dialling) = self.dialling() else { return };
         match dialling.stage {
-            Stage::Waiting => self.give_up(HandshakeCause::Timeout, cx),
+            Stage::Waiting => self.give_up(HandshakeError::Timeout, cx),
             Stage::Dialling if dialling.give_up > cx.now => {
                 if let Some(dialling) = self.dialling_at(Stage::Dialling) {
-                    dialling.failure = HandshakeCause::ConnectTimeout;
+                    dialling.failure = HandshakeError::ConnectTimeout;
                 }
                 self.dial_next(cx);
             }
-            Stage::Resolving | Stage::Dialling => self.give_up(HandshakeCause::ConnectTimeout, cx),
+            Stage::Resolving | Stage::Dialling => self.give_up(HandshakeError::ConnectTimeout, cx),
         }
     }
 
     /// There will be no connection. Nothing is owed to the server, not even an answer.
-    pub(crate) fn give_up(&mut self, cause: HandshakeCause, cx: &mut Context<'_>) {
+    pub(crate) fn give_up(&mut self, cause: HandshakeError, cx: &mut Context<'_>) {
         self.apply(Input::ConnectFailed { cause }, cx);
     }
 
@@ -254,7 +254,7 @@ impl Conn {
     }
 
     /// The request is refused, or answered with plain HTTP if there is no `cause`.
-    pub(crate) fn refuse(&mut self, response: Vec<u8>, cause: Option<HandshakeCause>, cx: &mut Context<'_>) {
+    pub(crate) fn refuse(&mut self, response: Vec<u8>, cause: Option<HandshakeError>, cx: &mut Context<'_>) {
         let input = match cause {
             Some(cause) => Input::Refusal { response, cause },
             None => Input::PlainAnswer { response },

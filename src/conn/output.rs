@@ -11,7 +11,7 @@ use thiserror::Error;
 pub(crate) struct Broken;
 
 /// A part of our own bytes that cannot be out of bounds. Should it be, debug builds panic; in release builds the caller
-/// fails the connection with 1011 and [`Cause::Internal`](crate::Cause::Internal).
+/// fails the connection with 1011 and [`Cause::Internal`](crate::close::Cause::Internal).
 #[inline]
 pub(super) fn part<I: SliceIndex<[u8]>>(bytes: &[u8], range: I) -> Result<&I::Output, Broken> {
     bytes.get(range).ok_or_else(broken)

@@ -1,7 +1,7 @@
 //! From bytes to what the application is handed, and what becomes of the rest.
 
 use super::{
-    Conn, Context, Cursor, Item, Timing,
+    CloseTiming, Conn, Context, Cursor, Item,
     deflate::Inflate,
     inbox::{InboxError, Limits},
     life::Life,
@@ -220,7 +220,7 @@ impl Conn {
             Violation::TooBig { .. } => CloseFrame::with_constant(CloseCode::TOO_BIG, "message too big"),
             Violation::InvalidUtf8 => CloseFrame::with_constant(CloseCode::INVALID_DATA, "invalid UTF-8"),
         };
-        let failure = Failure { cause: violation.into(), frame, timing: Timing::DEFAULT };
+        let failure = Failure { cause: violation.into(), frame, timing: CloseTiming::DEFAULT };
         let input = if self.outbox.has_flushed_close() {
             Input::ViolationAfterFlush { failure }
         } else {

@@ -35,9 +35,9 @@ mod input;
 pub use self::input::{Failure, Input, InputKind};
 pub use crate::state::State;
 use crate::{
-    close::{Cause, CloseFrame, Initiator, Timing},
+    close::{Cause, CloseFrame, CloseTiming, Initiator},
     config::Abort,
-    error::HandshakeCause,
+    error::HandshakeError,
     event::Message,
 };
 
@@ -124,7 +124,7 @@ effects! {
     /// Queue the HTTP answer; its time to live starts.
     Answer(&'i mut Vec<u8>),
     /// Report `HandshakeFailed`.
-    ReportFailure(HandshakeCause),
+    ReportFailure(HandshakeError),
     /// Queue the message, past the limit on what may be queued.
     QueueMessage(&'i mut Message<'m>),
     /// Queue a Ping.
@@ -138,7 +138,7 @@ effects! {
     /// Report `Closing`.
     ReportClosing,
     /// Start `close_timeout` and `flush_budget`.
-    StartTimers(&'i Timing),
+    StartTimers(&'i CloseTiming),
     /// Queue our Close.
     QueueClose(&'i CloseFrame),
     /// Queue the answer to the peer's Close, or let the application do it.
@@ -146,7 +146,7 @@ effects! {
     /// Keep the peer's Close: it fixes the code.
     KeepPeerClose(&'i CloseFrame),
     /// Cut the deadline if the caller's is earlier.
-    ShortenDeadline(&'i Timing),
+    ShortenDeadline(&'i CloseTiming),
     /// Read again even if paused.
     ResumeReading,
     /// Remember that there is nothing more to read.
@@ -232,11 +232,11 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
             to(Refusing, [E::Answer(response), E::ReportFailure(*cause)])
         }
         (Connecting, Input::HandshakeTimeout { response }) => {
-            to(Refusing, [E::Answer(response), E::ReportFailure(HandshakeCause::Timeout)])
+            to(Refusing, [E::Answer(response), E::ReportFailure(HandshakeError::Timeout)])
         }
         (Connecting, Input::PlainAnswer { response }) => to(Refusing, [E::Answer(response)]),
-        (Connecting, Input::SweptSilent) => no_handshake(HandshakeCause::ShuttingDown),
-        (Connecting, Input::Evicted) => no_handshake(HandshakeCause::TooManyConnections),
+        (Connecting, Input::SweptSilent) => no_handshake(HandshakeError::ShuttingDown),
+        (Connecting, Input::Evicted) => no_handshake(HandshakeError::TooManyConnections),
         (Connecting, Input::ConnectFailed { cause }) => no_handshake(*cause),
         (
             Refusing | Open | LocalClosing | RemoteClosing | Failing | Lingering | Closed,
@@ -255,7 +255,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
             [
                 E::KeepPeerClose(frame),
                 E::DropInbound,
-                E::StartTimers(&Timing::DEFAULT),
+                E::StartTimers(&CloseTiming::DEFAULT),
                 E::ReportClosing,
                 E::QueueAnswer(frame),
             ],
@@ -286,7 +286,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         ) => to(state, []),
 
         // What becomes of the socket.
-        (Connecting, Input::Eof) => no_handshake(HandshakeCause::PeerFin),
+        (Connecting, Input::Eof) => no_handshake(HandshakeError::PeerFin),
         // §8: a half-close behind the request is legal; the answer is still due. And so is the answer to a Close.
         (Refusing | RemoteClosing, Input::Eof) => to(state, [E::KeepEof]),
         (Open, Input::Eof) => {
@@ -298,7 +298,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         (Failing, Input::Eof) => to(Closed, [E::KeepEof, E::Abort(Abort::Auto)]),
         (Lingering, Input::Eof) => to(Closed, [E::Release(false)]),
         (Connecting, Input::Reset { kind }) => {
-            no_handshake(if is_reset(*kind) { HandshakeCause::PeerReset } else { HandshakeCause::Io(*kind) })
+            no_handshake(if is_reset(*kind) { HandshakeError::PeerReset } else { HandshakeError::Io(*kind) })
         }
         (Refusing | Lingering, Input::Reset { .. }) => to(Closed, [E::Release(false)]),
         (Open, Input::Reset { kind }) => to(Closed, [E::DropInbound, E::Abort(Abort::Reset)])
@@ -375,7 +375,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         }
         (Failing, Input::Terminate { style } | Input::HardSweep { style }) => to(Closed, [E::Abort(*style)]),
         (Connecting | Lingering | Closed, Input::Terminate { .. }) => to(state, []),
-        (Connecting, Input::HardSweep { .. }) => no_handshake(HandshakeCause::ShuttingDown),
+        (Connecting, Input::HardSweep { .. }) => no_handshake(HandshakeError::ShuttingDown),
         (Open, Input::HardSweep { style }) => {
             to(Closed, [E::DropInbound, E::Abort(*style)]).by(Local, Cause::ShutdownHard)
         }
@@ -453,7 +453,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
 }
 
 /// A handshake that ends without an answer.
-fn no_handshake<'i, 'm>(cause: HandshakeCause) -> Step<'i, 'm> {
+fn no_handshake<'i, 'm>(cause: HandshakeError) -> Step<'i, 'm> {
     to(State::Closed, [Effect::ReportFailure(cause), Effect::Release(false)])
 }
 

@@ -3,12 +3,12 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::{
-    Common, Conn, Context, Cursor, Note, Pending, State, Timing,
+    CloseTiming, Common, Conn, Context, Cursor, Note, Pending, State,
     life::Life,
     output::{Broken, OutputBuffer},
 };
 use crate::{
-    close::{Cause, CloseFrame, Closed},
+    close::{Cause, CloseFrame, CloseReport},
     config::{Abort, Config},
     event::Message,
     id::ConnectionId,
@@ -77,14 +77,12 @@ impl Bench {
     }
 
     fn close(&mut self) {
-        assert!(
-            self.with(|conn, cx| {
-                conn.close(CloseFrame::NORMAL, Cause::LocalClose, Timing::default(), cx)
-            })
-        );
+        assert!(self.with(|conn, cx| {
+            conn.close(CloseFrame::NORMAL, Cause::LocalClose, CloseTiming::default(), cx)
+        }));
     }
 
-    fn closed(&self) -> Option<&Closed> {
+    fn closed(&self) -> Option<&CloseReport> {
         self.notes.iter().find_map(|note| match note {
             Note::Close(_, ended) => Some(&*ended.closed),
             _ => None,
@@ -208,7 +206,7 @@ fn everywhere() -> Vec<Bench> {
             1 | 2 => bench.close(),
             3 => bench.read(frame(CLOSE, b"")),
             4 => {
-                bench.config.answer = crate::config::Answer::Manual;
+                bench.config.answer = crate::config::CloseAnswer::Manual;
                 bench.read(frame(CLOSE, b""));
             }
             5 => bench.read(vec![0xff; 10]),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Timing,
+    CloseTiming, Conn, Context,
     life::{Life, Paused},
     state::{Failure, Input},
     watch::{Times, Watch},
@@ -210,7 +210,7 @@ impl Conn {
         }
         let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "heartbeat timeout");
         // The Close has this turn to be written; then comes the abort.
-        let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
         let failure = Failure { cause: Cause::HeartbeatTimeout, frame, timing };
         self.apply(Input::HeartbeatTimeout { failure }, cx);
     }

@@ -4,11 +4,11 @@ use super::{client::Client, sweep::ShutdownRequest, table::Hub};
 use crate::{
     close::CloseFrame,
     config::Abort,
-    conn::{ConnectRequest, Frames, State, Timing},
+    conn::{CloseTiming, ConnectRequest, Frames, State},
     error::{ConnectError, SendError},
     event::{Message, Stats},
     id::ConnectionId,
-    shutdown::{Escalation, Pace, Phase, ShutdownPlan, SweepId},
+    shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
 };
 
 /// The connections of one loop, as callbacks see them.
@@ -103,12 +103,12 @@ impl<D> Clients<'_, D> {
     /// Begins the closing handshake: the Close is queued after what is queued already, and the peer has `close_timeout` to take both
     /// and to answer. Returns whether this call began it; a later call can only be a no-op.
     pub fn close(&mut self, id: ConnectionId, frame: CloseFrame) -> bool {
-        self.close_with(id, frame, Timing::default())
+        self.close_with(id, frame, CloseTiming::default())
     }
 
     /// Like [`Clients::close`], with timeouts of its own. On a connection that is closing already, it can only shorten
     /// the deadline; the first frame stands. Returns whether this call began the closing.
-    pub fn close_with(&mut self, id: ConnectionId, frame: CloseFrame, timing: Timing) -> bool {
+    pub fn close_with(&mut self, id: ConnectionId, frame: CloseFrame, timing: CloseTiming) -> bool {
         self.hub.close(id, frame, timing)
     }
 
@@ -121,13 +121,13 @@ impl<D> Clients<'_, D> {
         frame: CloseFrame,
         drop_queued: bool,
     ) -> bool {
-        let timing = Timing::default();
+        let timing = CloseTiming::default();
         self.hub
             .with_id(id, |conn, cx| conn.kick(message.into(), frame, drop_queued, timing, cx))
             .unwrap_or(false)
     }
 
-    /// Answers the peer's Close, where [`Answer::Manual`](crate::Answer::Manual) leaves that to the application.
+    /// Answers the peer's Close, where [`CloseAnswer::Manual`](crate::config::CloseAnswer::Manual) leaves that to the application.
     /// Returns whether it did.
     pub fn answer_close(&mut self, id: ConnectionId, frame: CloseFrame) -> bool {
         self.hub.with_id(id, |conn, cx| conn.answer_close(frame, cx)).unwrap_or(false)
@@ -198,7 +198,7 @@ impl<D> Clients<'_, D> {
     }
 
     /// Where the shutdown is.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ShutdownPhase {
         self.hub.phase()
     }
 

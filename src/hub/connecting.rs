@@ -5,9 +5,9 @@ use std::{io, net::SocketAddr};
 use super::table::Hub;
 use crate::{
     conn::{Conn, ConnectRequest, Cursor, Pending, Target},
-    error::{ConnectError, HandshakeCause},
+    error::{ConnectError, HandshakeError},
     id::ConnectionId,
-    shutdown::Phase,
+    shutdown::ShutdownPhase,
     wire::upgrade::ClientKey,
 };
 
@@ -75,7 +75,7 @@ impl<D> Hub<D> {
         let late = self.cuts_handshakes();
         self.with(slot, |conn, cx| {
             if late {
-                conn.give_up(HandshakeCause::ShuttingDown, cx);
+                conn.give_up(HandshakeError::ShuttingDown, cx);
             } else {
                 conn.handle_response(cursor, cx);
             }
@@ -84,6 +84,6 @@ impl<D> Hub<D> {
 
     /// The latch of a shutdown is set.
     fn cuts_handshakes(&self) -> bool {
-        self.phase() >= Phase::SoftSweep
+        self.phase() >= ShutdownPhase::SoftSweep
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     error::ConnectError,
     event::{Event, Stats},
     id::ConnectionId,
-    shutdown::{Phase, ShutdownReport},
+    shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
 };
 
@@ -138,7 +138,7 @@ impl<D, T: Transport> Driver<D, T> {
     // Shutting down.
 
     /// The phase of the shutdown.
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ShutdownPhase {
         self.hub.phase()
     }
 
@@ -152,7 +152,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.is_listening()
     }
 
-    /// The report, once the phase is [`Phase::Done`].
+    /// The report, once the phase is [`ShutdownPhase::Done`].
     pub fn shutdown_report(&self) -> Option<&ShutdownReport> {
         self.hub.shutdown_report()
     }
@@ -204,7 +204,7 @@ impl<D, T: Transport> Driver<D, T> {
     /// Whether there is something to do at once: then nobody waits.
     pub fn has_more(&self) -> bool {
         let unfinished = self.in_turn || !self.failed_connects.is_empty();
-        unfinished || self.hub.has_more() || self.hub.phase() == Phase::Done
+        unfinished || self.hub.has_more() || self.hub.phase() == ShutdownPhase::Done
     }
 
     /// Whether events wait for the next turn, because this one has called as many callbacks as one may.

@@ -75,6 +75,6 @@ impl<D> Slot<D> {
     /// Whether it is this connection's, and the application may still name it.
     #[inline]
     pub(super) fn is(&self, id: ConnectionId, worker: u8) -> bool {
-        self.conn.generation == id.generation() && worker == id.worker() && self.data.is_some()
+        self.conn.generation == id.generation() && worker == id.loop_number() && self.data.is_some()
     }
 }

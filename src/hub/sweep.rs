@@ -14,10 +14,12 @@ pub(super) use self::{
     shutdown::Shutdown,
 };
 use crate::{
-    close::Closed,
-    event::SweepReport,
+    close::CloseReport,
     id::ConnectionId,
-    shutdown::{Escalation, LongestCallback, Pace, Phase, ShutdownPlan, ShutdownReport, Slowest, SweepId},
+    shutdown::{
+        Escalation, LongestCallback, Pace, ShutdownPhase, ShutdownPlan, ShutdownReport, SlowestConnection,
+        SweepId, SweepReport,
+    },
     time::Time,
 };
 
@@ -76,8 +78,8 @@ impl<P> Sweeps<P> {
 
     // The shutdown.
 
-    pub(super) fn phase(&self) -> Phase {
-        self.shutdown.as_ref().map_or(Phase::Serving, |shutdown| shutdown.phase())
+    pub(super) fn phase(&self) -> ShutdownPhase {
+        self.shutdown.as_ref().map_or(ShutdownPhase::Serving, |shutdown| shutdown.phase())
     }
 
     /// Whether no shutdown was asked for.
@@ -123,7 +125,7 @@ impl<P> Sweeps<P> {
         request: ShutdownRequest,
         present: Present,
         now: Time,
-    ) -> Option<Phase> {
+    ) -> Option<ShutdownPhase> {
         match (&mut self.shutdown, request) {
             (None, ShutdownRequest::Shutdown(plan)) => {
                 self.shutdown = Some(Box::new(Shutdown::new(plan, present.live, now)));
@@ -134,7 +136,7 @@ impl<P> Sweeps<P> {
             }
             (Some(shutdown), ShutdownRequest::Escalate(by)) => shutdown.handle_escalation(by, now),
             (Some(shutdown), ShutdownRequest::Abort(by)) => {
-                return shutdown.handle_abort(by, now).then_some(Phase::HardSweep);
+                return shutdown.handle_abort(by, now).then_some(ShutdownPhase::HardSweep);
             }
         }
         None
@@ -169,10 +171,10 @@ impl<P> Sweeps<P> {
     }
 
     /// See [`Shutdown::poll_phase`].
-    pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<Phase> {
+    pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<ShutdownPhase> {
         let shutdown = self.shutdown.as_mut()?;
         let phase = shutdown.poll_phase(slots, now)?;
-        if phase == Phase::Done {
+        if phase == ShutdownPhase::Done {
             shutdown.handle_callback(self.longest_callback);
             self.running.iter_mut().for_each(|(sweep, _)| sweep.handle_nobody_left());
         }
@@ -238,7 +240,12 @@ impl<P> Sweeps<P> {
     }
 
     /// The `Close` of a connection was delivered. `members` are the sweeps that it belongs to.
-    pub(super) fn handle_closed(&mut self, members: &[SweepId], closed: &Closed, about: Slowest) {
+    pub(super) fn handle_closed(
+        &mut self,
+        members: &[SweepId],
+        closed: &CloseReport,
+        about: SlowestConnection,
+    ) {
         for (sweep, _) in self.running.iter_mut().filter(|(sweep, _)| members.contains(&sweep.id())) {
             sweep.handle_closed(closed);
         }

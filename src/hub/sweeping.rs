@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseFrame},
-    conn::{Conn, Ended, Note, Probe, State, Timing},
+    conn::{CloseTiming, Conn, Ended, Note, Probe, State},
     id::ConnectionId,
-    shutdown::{Pace, Phase, Slowest, SweepId},
+    shutdown::{Pace, ShutdownPhase, SlowestConnection, SweepId},
     time::Time,
 };
 
@@ -137,7 +137,7 @@ impl<D> Hub<D> {
         let (sweep, doing) = (sweep.id(), sweep.doing().clone());
         let joined = self.with_id(id, |conn, cx| {
             let begun = match doing {
-                Doing::Close(frame) => conn.close(frame, Cause::LocalClose, Timing::default(), cx),
+                Doing::Close(frame) => conn.close(frame, Cause::LocalClose, CloseTiming::default(), cx),
                 Doing::Terminate => conn.terminate(None, cx),
             };
             if begun {
@@ -163,7 +163,7 @@ impl<D> Hub<D> {
         self.sweeps.undelivered -= 1;
         if let Some(peer) = self.slots.get(id.slot()).map(|entry| entry.conn.peer()) {
             let (state, queued, close_phase) = (ended.state, ended.queued, ended.closed.close_phase);
-            let about = Slowest { id, peer, state, queued, close_phase };
+            let about = SlowestConnection { id, peer, state, queued, close_phase };
             self.sweeps.handle_closed(&ended.sweeps, &ended.closed, about);
         }
         if !ended.sweeps.is_empty() {
@@ -179,13 +179,15 @@ impl<D> Hub<D> {
             return;
         }
         match self.phase() {
-            Phase::SoftSweep => {
+            ShutdownPhase::SoftSweep => {
                 self.soft_sweep_slice();
                 self.enter_next_phase();
             }
-            Phase::HardSweep if self.slots.is_empty() => self.enter_next_phase(),
-            Phase::HardSweep => self.sweeps.begin_hard_slice(self.slice()),
-            Phase::Serving | Phase::LameDuck | Phase::Grace | Phase::Done => self.enter_next_phase(),
+            ShutdownPhase::HardSweep if self.slots.is_empty() => self.enter_next_phase(),
+            ShutdownPhase::HardSweep => self.sweeps.begin_hard_slice(self.slice()),
+            ShutdownPhase::Serving | ShutdownPhase::LameDuck | ShutdownPhase::Grace | ShutdownPhase::Done => {
+                self.enter_next_phase()
+            }
         }
     }
 
@@ -237,7 +239,7 @@ impl<D> Hub<D> {
 
     fn close_softly(&mut self, id: ConnectionId) {
         let Some(frame) = self.sweeps.shutdown().map(|shutdown| shutdown.frame().clone()) else { return };
-        self.with_id(id, |conn, cx| conn.close(frame, Cause::ShutdownSoft, Timing::default(), cx));
+        self.with_id(id, |conn, cx| conn.close(frame, Cause::ShutdownSoft, CloseTiming::default(), cx));
     }
 
     /// The next slot that the hard sweep ends in this turn, and what to look at before: then call [`Hub::end_hard`] for it.

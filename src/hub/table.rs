@@ -19,11 +19,11 @@ use super::{
 use crate::{
     close::{Cause, CloseFrame},
     config::Config,
-    conn::{Common, Conn, Context, Listed, Note, Pending, State, Timing},
-    error::HandshakeCause,
+    conn::{CloseTiming, Common, Conn, Context, Listed, Note, Pending, State},
+    error::HandshakeError,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
-    shutdown::{Phase, ShutdownReport},
+    shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
     wire::keys::MaskKeys,
 };
@@ -150,7 +150,7 @@ impl<D> Hub<D> {
     }
 
     /// The phase of the shutdown.
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> ShutdownPhase {
         self.sweeps.phase()
     }
 
@@ -164,7 +164,7 @@ impl<D> Hub<D> {
         self.sweeps.is_listening()
     }
 
-    /// The report, once the phase is [`Phase::Done`].
+    /// The report, once the phase is [`ShutdownPhase::Done`].
     pub(super) fn shutdown_report(&self) -> Option<&ShutdownReport> {
         self.sweeps.report()
     }
@@ -200,7 +200,7 @@ impl<D> Hub<D> {
     /// One that was refused, or the oldest handshake, may have to go for it.
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
         if !self.admission.admits(peer) || !self.make_room() {
-            self.notes.push_back(Note::Failed(None, peer, HandshakeCause::TooManyConnections));
+            self.notes.push_back(Note::Failed(None, peer, HandshakeError::TooManyConnections));
             return None;
         }
         let generation = self.next_generation();
@@ -360,14 +360,14 @@ impl<D> Hub<D> {
             Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
             Note::Failed(id, peer, cause) => {
                 self.drop_data_of = id.map(ConnectionId::slot);
-                Event::HandshakeFailed { id, peer, cause }
+                Event::HandshakeFailed { id, peer, error: cause }
             }
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Close(id, ended) => {
                 self.drop_data_of = Some(id.slot());
                 self.record_close(id, &ended);
-                Event::Close { id, closed: ended.closed }
+                Event::Close { id, report: ended.closed }
             }
         })
     }
@@ -479,7 +479,7 @@ impl<D> Hub<D> {
     }
 
     /// Begins the closing handshake, or makes its deadline shorter. Returns whether it began.
-    pub(super) fn close(&mut self, id: ConnectionId, frame: CloseFrame, timing: Timing) -> bool {
+    pub(super) fn close(&mut self, id: ConnectionId, frame: CloseFrame, timing: CloseTiming) -> bool {
         let deadline = |hub: &Self| hub.find(id).and_then(|entry| entry.conn.closing_deadline());
         let before = deadline(self);
         let begun = self.with_id(id, |conn, cx| conn.close(frame, Cause::LocalClose, timing, cx));

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     conn::{Compression, Cursor},
-    error::HandshakeCause,
+    error::HandshakeError,
     wire::upgrade::{HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols},
 };
 
@@ -67,7 +67,7 @@ impl<D> Hub<D> {
         if accepted.is_ok() && self.sweeps.refuses_handshakes() {
             let mut response = Vec::new();
             Response::unavailable(self.config.retry_after).write(&mut response);
-            return Answered::Refuse { response, cause: Some(HandshakeCause::ShuttingDown) };
+            return Answered::Refuse { response, cause: Some(HandshakeError::ShuttingDown) };
         }
         if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
@@ -97,7 +97,7 @@ impl<D> Hub<D> {
             }
             (Upgrade::Accept(_), Err(refusal)) => Answered::refusal(refusal, request.is_head()),
             (Upgrade::Reject(response), _) => {
-                Answered::response(&response, request.is_head(), Some(HandshakeCause::Rejected))
+                Answered::response(&response, request.is_head(), Some(HandshakeError::Rejected))
             }
             (Upgrade::Answer(response), _) => Answered::response(&response, request.is_head(), None),
         }
@@ -114,7 +114,7 @@ impl<D> Hub<D> {
                 });
             }
             Answered::Refuse { response, cause } => {
-                if cause == Some(HandshakeCause::ShuttingDown) {
+                if cause == Some(HandshakeError::ShuttingDown) {
                     self.sweeps.handle_refused();
                 }
                 self.with(slot, |conn, cx| conn.refuse(response, cause, cx));
@@ -135,7 +135,7 @@ enum Answered<D> {
     },
     Refuse {
         response: Vec<u8>,
-        cause: Option<HandshakeCause>,
+        cause: Option<HandshakeError>,
     },
 }
 
@@ -150,7 +150,7 @@ impl<D> Answered<D> {
         Self::Refuse { response, cause: Some(refusal.cause()) }
     }
 
-    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeCause>) -> Self {
+    fn response(answer: &Response, head_only: bool, cause: Option<HandshakeError>) -> Self {
         let mut response = Vec::new();
         if head_only {
             answer.write_head(&mut response);

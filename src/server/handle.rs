@@ -6,9 +6,9 @@ use super::mailbox::{Mailbox, Room};
 use crate::{
     close::CloseFrame,
     config::Abort,
-    conn::Timing,
+    conn::CloseTiming,
     error::HandleError,
-    event::{Kind, Message},
+    event::{Message, MessageKind},
     hub::{Clients, Driver, Handler, ShutdownRequest, Transport},
     id::ConnectionId,
     shutdown::{Escalation, ShutdownPlan},
@@ -39,8 +39,8 @@ impl<D> fmt::Debug for Handle<D> {
 
 /// What a thread wants a loop to do.
 pub(super) enum Command<D> {
-    Send(ConnectionId, Kind, Vec<u8>),
-    Close(ConnectionId, CloseFrame, Timing),
+    Send(ConnectionId, MessageKind, Vec<u8>),
+    Close(ConnectionId, CloseFrame, CloseTiming),
     Terminate(ConnectionId, Option<Abort>),
     Defer(Deferred<D>),
     Ask(ShutdownRequest),
@@ -52,7 +52,7 @@ type Deferred<D> = Box<dyn FnOnce(&mut Clients<'_, D>) + Send>;
 
 impl<D> Command<D> {
     /// A command for a connection that is gone does nothing, as the same call in a callback would. A message that cannot
-    /// be queued is counted in [`Stats::unsent`](crate::Stats::unsent).
+    /// be queued is counted in [`Stats::unsent`](crate::clients::Stats::unsent).
     pub(super) fn execute<T: Transport, H: Handler<Data = D>>(
         self,
         driver: &mut Driver<D, T>,
@@ -73,10 +73,10 @@ impl<D> Command<D> {
     fn act(self, clients: &mut Clients<'_, D>) -> bool {
         match self {
             // It was text when it was queued.
-            Self::Send(id, Kind::Text, payload) => {
+            Self::Send(id, MessageKind::Text, payload) => {
                 return String::from_utf8(payload).is_ok_and(|text| clients.send(id, text).is_ok());
             }
-            Self::Send(id, Kind::Binary, payload) => return clients.send(id, payload).is_ok(),
+            Self::Send(id, MessageKind::Binary, payload) => return clients.send(id, payload).is_ok(),
             Self::Close(id, frame, timing) => {
                 clients.close_with(id, frame, timing);
             }
@@ -103,7 +103,7 @@ impl<D> Handle<D> {
     }
 
     /// Queues a message. Copies it once, unless it is owned already. If it cannot be sent when the loop gets to it, it is
-    /// dropped and counted in [`Stats::unsent`](crate::Stats::unsent); use [`Handle::defer`] to see what
+    /// dropped and counted in [`Stats::unsent`](crate::clients::Stats::unsent); use [`Handle::defer`] to see what
     /// [`Clients::send`] returns.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped, or too much waits for it.
     pub fn close(&self, id: ConnectionId, frame: CloseFrame) -> Result<(), HandleError> {
-        self.push(Command::Close(id, frame, Timing::default()), 0)
+        self.push(Command::Close(id, frame, CloseTiming::default()), 0)
     }
 
     /// See [`Clients::terminate`].

@@ -191,7 +191,7 @@ impl<D> Clone for WorkersHandle<D> {
 impl<D> WorkersHandle<D> {
     /// The handle of the loop that owns a connection. `None` if it belongs to another server.
     pub fn of(&self, id: ConnectionId) -> Option<&Handle<D>> {
-        self.loops.iter().find(|(number, _)| *number == id.worker()).map(|(_, handle)| handle)
+        self.loops.iter().find(|(number, _)| *number == id.loop_number()).map(|(_, handle)| handle)
     }
 
     /// The handles of all loops.

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         connections,
         shutdown: std::env::args().any(|arg| arg == "--shutdown").then_some(true),
         crowd: connections > 10_000,
-        pace: number("--spread").map(|seconds| adjourn::Pace::Spread(Duration::from_secs(seconds))),
+        pace: number("--spread").map(|seconds| adjourn::shutdown::Pace::Spread(Duration::from_secs(seconds))),
     };
     let tracing = std::env::var_os("ADJOURN_SIM_TRACE").is_some();
     let start = Instant::now();

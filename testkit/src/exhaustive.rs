@@ -22,7 +22,7 @@ use std::{
     fmt,
 };
 
-use adjourn::State;
+use adjourn::clients::State;
 
 pub use self::world::Command;
 use self::{

@@ -9,7 +9,8 @@ use std::{
 };
 
 use adjourn::{
-    Clients, Closed, Config, Event, Handle, HandshakeCause, Server, ShutdownPlan, ShutdownReport, Stats,
+    Clients, CloseReport, Config, Event, Handle, Server, ShutdownPlan, clients::Stats, error::HandshakeError,
+    shutdown::ShutdownReport,
 };
 
 pub const REQUEST: &[u8] =
@@ -20,8 +21,8 @@ pub const REQUEST: &[u8] =
 pub struct Echo {
     pub address: SocketAddr,
     pub handle: Handle,
-    pub closed: Arc<Mutex<Vec<Closed>>>,
-    pub failed: Arc<Mutex<Vec<HandshakeCause>>>,
+    pub closed: Arc<Mutex<Vec<CloseReport>>>,
+    pub failed: Arc<Mutex<Vec<HandshakeError>>>,
     thread: Option<JoinHandle<ShutdownReport>>,
 }
 
@@ -39,8 +40,10 @@ impl Echo {
                     Event::Message { id, message, closing: false } => {
                         let _ = clients.send(id, message);
                     }
-                    Event::Close { closed, .. } => closed_there.lock().expect("not poisoned").push(*closed),
-                    Event::HandshakeFailed { cause, .. } => {
+                    Event::Close { report: closed, .. } => {
+                        closed_there.lock().expect("not poisoned").push(*closed)
+                    }
+                    Event::HandshakeFailed { error: cause, .. } => {
                         failed_there.lock().expect("not poisoned").push(cause);
                     }
                     _ => {}

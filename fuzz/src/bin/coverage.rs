@@ -8,7 +8,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use adjourn::conn::{InputKind, State, coverage};
+use adjourn::{
+    clients::State,
+    conn::{InputKind, coverage},
+};
 use testkit::{
     kept,
     sim::rows_with_an_effect,
@@ -31,7 +34,7 @@ const NAMES: [(&str, &str); 6] = [
          UnexpectedContinuation ExpectedContinuation CloseLength CloseCode InvalidDeflate ControlFlood",
     ),
     (
-        "HandshakeCause",
+        "HandshakeError",
         "Timeout ConnectTimeout NotResolved Status Cancelled BadRequest HeadTooLarge BadVersion Rejected PeerFin \
          PeerReset Io ShuttingDown TooManyConnections",
     ),

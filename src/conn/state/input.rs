@@ -3,9 +3,9 @@
 use std::io;
 
 use crate::{
-    close::{Cause, CloseFrame, Timing},
+    close::{Cause, CloseFrame, CloseTiming},
     config::Abort,
-    error::HandshakeCause,
+    error::HandshakeError,
     event::Message,
 };
 
@@ -52,7 +52,7 @@ inputs! {
         /// The HTTP answer.
         response: Vec<u8>,
         /// Why.
-        cause: HandshakeCause,
+        cause: HandshakeError,
     },
     /// A plain HTTP request that the application answered.
     PlainAnswer {
@@ -72,7 +72,7 @@ inputs! {
     /// 101 that was asked for, or it was given up.
     ConnectFailed {
         /// Why.
-        cause: HandshakeCause,
+        cause: HandshakeError,
     },
     /// A valid Close, while a Close of ours is not wholly in the kernel, or there is none.
     PeerClose {
@@ -118,7 +118,7 @@ inputs! {
         /// Who asks.
         cause: Cause,
         /// How long it may take.
-        timing: Timing,
+        timing: CloseTiming,
     },
     /// `kick`.
     Kick {
@@ -129,7 +129,7 @@ inputs! {
         /// What to say.
         frame: CloseFrame,
         /// How long it may take.
-        timing: Timing,
+        timing: CloseTiming,
     },
     /// `answer_close`, or the automatic answer in its place.
     AnswerClose {
@@ -199,5 +199,5 @@ pub struct Failure {
     /// The Close that says so.
     pub frame: CloseFrame,
     /// How long it may take.
-    pub timing: Timing,
+    pub timing: CloseTiming,
 }

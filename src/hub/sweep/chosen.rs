@@ -5,10 +5,9 @@ use std::collections::HashSet;
 
 use super::{pace::Schedule, search::Search};
 use crate::{
-    close::{Cause, CloseFrame, Closed},
-    event::SweepReport,
+    close::{Cause, CloseFrame, CloseReport},
     id::ConnectionId,
-    shutdown::{Pace, SweepId},
+    shutdown::{Pace, SweepId, SweepReport},
     time::Time,
 };
 
@@ -112,7 +111,7 @@ impl Chosen {
     }
 
     /// The `Close` of a connection that belongs to the sweep was delivered.
-    pub(super) fn handle_closed(&mut self, closed: &Closed) {
+    pub(super) fn handle_closed(&mut self, closed: &CloseReport) {
         self.outstanding -= 1;
         self.report.clean += u64::from(closed.was_clean());
         self.report.timed_out += u64::from(matches!(closed.cause, Cause::CloseTimeout { .. }));

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::{pace::Schedule, search::Search};
 use crate::{
-    close::{CloseFrame, Closed},
+    close::{CloseFrame, CloseReport},
     config::Abort,
     id::ConnectionId,
     shutdown::{
-        Escalation, LameDuckPolicy, ListenerInShutdown, LongestCallback, Pace, Phase, PhaseTiming,
-        ShutdownPlan, ShutdownReport, Slowest,
+        Escalation, LameDuckPolicy, ListenerInShutdown, LongestCallback, Pace, PhaseTiming, ShutdownPhase,
+        ShutdownPlan, ShutdownReport, SlowestConnection,
     },
     time::Time,
 };
@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::hub) struct Shutdown {
     plan: ShutdownPlan,
-    phase: Phase,
+    phase: ShutdownPhase,
     asked: Time,
     phase_began: Time,
     /// Lame duck and grace: when they end.
@@ -45,7 +45,7 @@ impl Shutdown {
     /// `live` is how many connections are established.
     pub(super) fn new(plan: ShutdownPlan, live: usize, now: Time) -> Self {
         Self {
-            phase: Phase::Serving,
+            phase: ShutdownPhase::Serving,
             asked: now,
             phase_began: now,
             phase_ends: now,
@@ -59,7 +59,7 @@ impl Shutdown {
         }
     }
 
-    pub(super) const fn phase(&self) -> Phase {
+    pub(super) const fn phase(&self) -> ShutdownPhase {
         self.phase
     }
 
@@ -75,21 +75,24 @@ impl Shutdown {
     /// Whether a valid upgrade gets a 503.
     pub(super) fn refuses_handshakes(&self) -> bool {
         match self.phase {
-            Phase::Serving if self.plan.lame_duck.is_zero() => true,
-            Phase::Serving | Phase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
+            ShutdownPhase::Serving if self.plan.lame_duck.is_zero() => true,
+            ShutdownPhase::Serving | ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
+            ShutdownPhase::SoftSweep
+            | ShutdownPhase::Grace
+            | ShutdownPhase::HardSweep
+            | ShutdownPhase::Done => true,
         }
     }
 
     /// Whether the listeners stay open.
     pub(super) fn is_listening(&self) -> bool {
         match self.phase {
-            Phase::Serving => true,
-            Phase::LameDuck => self.plan.listeners != LameDuckPolicy::Close,
-            Phase::SoftSweep | Phase::Grace => {
+            ShutdownPhase::Serving => true,
+            ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Close,
+            ShutdownPhase::SoftSweep | ShutdownPhase::Grace => {
                 self.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp
             }
-            Phase::HardSweep | Phase::Done => false,
+            ShutdownPhase::HardSweep | ShutdownPhase::Done => false,
         }
     }
 
@@ -99,21 +102,24 @@ impl Shutdown {
     /// connections are open in this loop and in the others.
     pub(super) fn handle_plan(&mut self, plan: &ShutdownPlan, open: usize, elsewhere: usize, now: Time) {
         let mut is_shorter = false;
-        if plan.lame_duck < self.plan.lame_duck && self.phase <= Phase::LameDuck {
+        if plan.lame_duck < self.plan.lame_duck && self.phase <= ShutdownPhase::LameDuck {
             is_shorter = true;
             self.plan.lame_duck = plan.lame_duck;
         }
-        if self.phase <= Phase::SoftSweep {
+        if self.phase <= ShutdownPhase::SoftSweep {
             is_shorter |= self.schedule.shorten(plan.pace, open, elsewhere, now);
         }
-        if plan.grace < self.plan.grace && self.phase <= Phase::Grace {
+        if plan.grace < self.plan.grace && self.phase <= ShutdownPhase::Grace {
             is_shorter = true;
             self.plan.grace = plan.grace;
         }
         match self.phase {
-            Phase::LameDuck => self.end_phase_by(now.after(plan.lame_duck)),
-            Phase::Grace => self.end_phase_by(now.after(plan.grace)),
-            Phase::Serving | Phase::SoftSweep | Phase::HardSweep | Phase::Done => {}
+            ShutdownPhase::LameDuck => self.end_phase_by(now.after(plan.lame_duck)),
+            ShutdownPhase::Grace => self.end_phase_by(now.after(plan.grace)),
+            ShutdownPhase::Serving
+            | ShutdownPhase::SoftSweep
+            | ShutdownPhase::HardSweep
+            | ShutdownPhase::Done => {}
         }
         if is_shorter {
             self.report.escalated_by.get_or_insert(Escalation::Shutdown);
@@ -123,23 +129,23 @@ impl Shutdown {
     /// The next phase, now; in the soft sweep, the rest of the Close frames.
     pub(super) fn handle_escalation(&mut self, by: Escalation, now: Time) {
         match self.phase {
-            Phase::Serving => self.plan.lame_duck = Duration::ZERO,
-            Phase::LameDuck | Phase::Grace => self.end_phase_by(now),
-            Phase::SoftSweep => {
+            ShutdownPhase::Serving => self.plan.lame_duck = Duration::ZERO,
+            ShutdownPhase::LameDuck | ShutdownPhase::Grace => self.end_phase_by(now),
+            ShutdownPhase::SoftSweep => {
                 self.schedule.shorten(Pace::AtOnce, 0, 0, now);
             }
-            Phase::HardSweep | Phase::Done => return,
+            ShutdownPhase::HardSweep | ShutdownPhase::Done => return,
         }
         self.report.escalated_by.get_or_insert(by);
     }
 
     /// The hard sweep, now. Returns whether that is news.
     pub(super) fn handle_abort(&mut self, by: Escalation, now: Time) -> bool {
-        if self.phase >= Phase::HardSweep {
+        if self.phase >= ShutdownPhase::HardSweep {
             return false;
         }
         self.report.escalated_by.get_or_insert(by);
-        self.enter(Phase::HardSweep, now);
+        self.enter(ShutdownPhase::HardSweep, now);
         true
     }
 
@@ -147,7 +153,7 @@ impl Shutdown {
 
     /// A connection was accepted.
     pub(super) fn handle_accepted(&mut self, generation: u32) {
-        if self.phase >= Phase::SoftSweep {
+        if self.phase >= ShutdownPhase::SoftSweep {
             self.first_late.get_or_insert(generation);
             self.late += 1;
         }
@@ -186,7 +192,7 @@ impl Shutdown {
     }
 
     /// The `Close` of a connection was delivered.
-    pub(super) fn handle_closed(&mut self, closed: &Closed, about: Slowest) {
+    pub(super) fn handle_closed(&mut self, closed: &CloseReport, about: SlowestConnection) {
         self.report.count(closed, about);
     }
 
@@ -195,30 +201,34 @@ impl Shutdown {
     /// When there is something to do. `slots` is how many connections are left, in whichever state.
     pub(super) fn poll_timeout(&self, slots: usize, now: Time) -> Option<Time> {
         match self.phase {
-            Phase::Serving | Phase::HardSweep => Some(now),
-            Phase::SoftSweep => Some(self.schedule.first().map_or(now, |first| first.0)),
-            Phase::Grace if slots == self.late => Some(now),
-            Phase::LameDuck | Phase::Grace => Some(self.phase_ends),
-            Phase::Done => None,
+            ShutdownPhase::Serving | ShutdownPhase::HardSweep => Some(now),
+            ShutdownPhase::SoftSweep => Some(self.schedule.first().map_or(now, |first| first.0)),
+            ShutdownPhase::Grace if slots == self.late => Some(now),
+            ShutdownPhase::LameDuck | ShutdownPhase::Grace => Some(self.phase_ends),
+            ShutdownPhase::Done => None,
         }
     }
 
     /// Enters the next phase if it is time for it, and returns it. Called once a turn.
-    pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<Phase> {
+    pub(super) fn poll_phase(&mut self, slots: usize, now: Time) -> Option<ShutdownPhase> {
         let next = match self.phase {
-            Phase::Serving if self.plan.lame_duck.is_zero() => Phase::SoftSweep,
-            Phase::Serving => Phase::LameDuck,
-            Phase::LameDuck if self.phase_ends <= now => Phase::SoftSweep,
-            Phase::SoftSweep if self.schedule.is_done() => Phase::Grace,
-            Phase::Grace | Phase::HardSweep if slots == 0 => Phase::Done,
+            ShutdownPhase::Serving if self.plan.lame_duck.is_zero() => ShutdownPhase::SoftSweep,
+            ShutdownPhase::Serving => ShutdownPhase::LameDuck,
+            ShutdownPhase::LameDuck if self.phase_ends <= now => ShutdownPhase::SoftSweep,
+            ShutdownPhase::SoftSweep if self.schedule.is_done() => ShutdownPhase::Grace,
+            ShutdownPhase::Grace | ShutdownPhase::HardSweep if slots == 0 => ShutdownPhase::Done,
             // It also ends the connections that were accepted late.
-            Phase::Grace if slots == self.late || self.phase_ends <= now => Phase::HardSweep,
-            Phase::LameDuck | Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => {
+            ShutdownPhase::Grace if slots == self.late || self.phase_ends <= now => ShutdownPhase::HardSweep,
+            ShutdownPhase::LameDuck
+            | ShutdownPhase::SoftSweep
+            | ShutdownPhase::Grace
+            | ShutdownPhase::HardSweep
+            | ShutdownPhase::Done => {
                 return None;
             }
         };
         self.enter(next, now);
-        if next == Phase::Done {
+        if next == ShutdownPhase::Done {
             self.report.took = now.since(self.asked);
         }
         Some(next)
@@ -231,7 +241,7 @@ impl Shutdown {
         elsewhere: usize,
         rng: &mut fastrand::Rng,
     ) -> Option<usize> {
-        if self.phase != Phase::SoftSweep || self.search.is_complete() {
+        if self.phase != ShutdownPhase::SoftSweep || self.search.is_complete() {
             return None;
         }
         let slot = self.search.next(end);
@@ -243,7 +253,7 @@ impl Shutdown {
 
     /// The soft sweep: the next connection that waits for its Close, and its moment.
     pub(in crate::hub) fn poll_due(&self) -> Option<(Time, ConnectionId)> {
-        self.schedule.first().filter(|_| self.phase == Phase::SoftSweep)
+        self.schedule.first().filter(|_| self.phase == ShutdownPhase::SoftSweep)
     }
 
     /// The connection that [`Shutdown::poll_due`] gave waits no longer.
@@ -258,7 +268,7 @@ impl Shutdown {
 
     /// The hard sweep: the next slot to end in this turn.
     pub(super) fn poll_hard_sweep(&mut self, end: usize) -> Option<usize> {
-        if self.phase != Phase::HardSweep || self.left_in_turn == 0 {
+        if self.phase != ShutdownPhase::HardSweep || self.left_in_turn == 0 {
             return None;
         }
         let slot = self.search.next(end);
@@ -272,13 +282,13 @@ impl Shutdown {
 
     /// Its report, once it is done.
     pub(super) fn report(&self) -> Option<&ShutdownReport> {
-        (self.phase == Phase::Done).then_some(&self.report)
+        (self.phase == ShutdownPhase::Done).then_some(&self.report)
     }
 
     // Inside.
 
-    fn enter(&mut self, phase: Phase, now: Time) {
-        if self.phase != Phase::Serving {
+    fn enter(&mut self, phase: ShutdownPhase, now: Time) {
+        if self.phase != ShutdownPhase::Serving {
             self.report.phases.push(PhaseTiming {
                 phase: self.phase,
                 start: self.phase_began.since(self.asked),
@@ -287,11 +297,11 @@ impl Shutdown {
         }
         (self.phase, self.phase_began, self.search) = (phase, now, Search::default());
         match phase {
-            Phase::LameDuck => self.phase_ends = now.after(self.plan.lame_duck),
-            Phase::SoftSweep => self.schedule.begin(now),
-            Phase::Grace => self.phase_ends = now.after(self.plan.grace),
-            Phase::HardSweep => self.schedule = Schedule::new(Pace::AtOnce, now),
-            Phase::Serving | Phase::Done => {}
+            ShutdownPhase::LameDuck => self.phase_ends = now.after(self.plan.lame_duck),
+            ShutdownPhase::SoftSweep => self.schedule.begin(now),
+            ShutdownPhase::Grace => self.phase_ends = now.after(self.plan.grace),
+            ShutdownPhase::HardSweep => self.schedule = Schedule::new(Pace::AtOnce, now),
+            ShutdownPhase::Serving | ShutdownPhase::Done => {}
         }
     }
 
@@ -315,7 +325,7 @@ mod tests {
     }
 
     /// Its phases and the seconds at which they begin. One connection is left until second `left`.
-    fn phases(shutdown: &mut Shutdown, left: u64) -> Vec<(Phase, u64)> {
+    fn phases(shutdown: &mut Shutdown, left: u64) -> Vec<(ShutdownPhase, u64)> {
         let mut phases = vec![];
         for second in 0..100 {
             for _ in 0..4 {
@@ -331,7 +341,7 @@ mod tests {
 
     #[test]
     fn phases_begin_in_their_order_and_on_time() {
-        use Phase::{Done, Grace, HardSweep, LameDuck, SoftSweep};
+        use ShutdownPhase::{Done, Grace, HardSweep, LameDuck, SoftSweep};
         let rows = [
             (plan(3, 5), 0, vec![(LameDuck, 0), (SoftSweep, 3), (Grace, 3), (Done, 3)]),
             (plan(3, 5), 4, vec![(LameDuck, 0), (SoftSweep, 3), (Grace, 3), (Done, 4)]),

@@ -3,7 +3,7 @@
 //! ```text
 //!   Offer, ClientKey -> write ...... bytes -> HeadScanner -> Head -> ServerResponse -> check() -> Switched
 //!                                                  |                      |               |
-//!                                                  +----------------------+---------------+-> HandshakeCause
+//!                                                  +----------------------+---------------+-> HandshakeError
 //! ```
 
 use std::borrow::Cow;
@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::response::{ExtraHeader, HeaderValue, ResponseError, write_line};
 use super::token::is_token;
 use super::url::{Url, UrlError};
-use crate::error::{HandshakeCause, ResponseFault};
+use crate::error::{HandshakeError, ResponseFault};
 
 /// What a client asks a server for. Each part is checked when it is added: none can break a line of the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +183,7 @@ impl<'a> ServerResponse<'a> {
     pub fn parse<'head>(
         head: Head<'head>,
         storage: &'a mut HeaderStorage<'head>,
-    ) -> Result<Self, HandshakeCause> {
+    ) -> Result<Self, HandshakeError> {
         let mut parsed = httparse::Response::new(&mut []);
         let result = ParserConfig::default().parse_response_with_uninit_headers(
             &mut parsed,
@@ -195,7 +195,7 @@ impl<'a> ServerResponse<'a> {
                 Ok(httparse::Status::Complete(length)),
                 httparse::Response { version: Some(1), code: Some(status), headers, .. },
             ) if length == head.len() => Ok(Self { status, headers }),
-            _ => Err(HandshakeCause::BadResponse(ResponseFault::Malformed)),
+            _ => Err(HandshakeError::BadResponse(ResponseFault::Malformed)),
         }
     }
 
@@ -226,11 +226,11 @@ impl<'a> ServerResponse<'a> {
     ///
     /// # Errors
     /// The first of these that does not hold.
-    pub fn check(&self, offer: &Offer, key: &ClientKey) -> Result<Switched<'a>, HandshakeCause> {
+    pub fn check(&self, offer: &Offer, key: &ClientKey) -> Result<Switched<'a>, HandshakeError> {
         if self.status != 101 {
-            return Err(HandshakeCause::Status(self.status));
+            return Err(HandshakeError::Status(self.status));
         }
-        let fault = |fault| Err(HandshakeCause::BadResponse(fault));
+        let fault = |fault| Err(HandshakeError::BadResponse(fault));
         if !matches!(single(self.headers, "Upgrade"), Single::One(value) if value.eq_ignore_ascii_case(b"websocket"))
         {
             return fault(ResponseFault::Upgrade);
@@ -280,10 +280,10 @@ pub struct Switched<'a> {
 
 impl Refusal {
     /// What a client reports if the scanner refused its server's response.
-    pub fn cause_in_response(&self) -> HandshakeCause {
+    pub fn cause_in_response(&self) -> HandshakeError {
         match self.cause() {
-            HandshakeCause::HeadTooLarge => HandshakeCause::HeadTooLarge,
-            _ => HandshakeCause::BadResponse(ResponseFault::Malformed),
+            HandshakeError::HeadTooLarge => HandshakeError::HeadTooLarge,
+            _ => HandshakeError::BadResponse(ResponseFault::Malformed),
         }
     }
 }
@@ -311,7 +311,7 @@ mod tests {
         offer
     }
 
-    fn judge(bytes: &[u8], offer: &Offer) -> Result<Option<String>, HandshakeCause> {
+    fn judge(bytes: &[u8], offer: &Offer) -> Result<Option<String>, HandshakeError> {
         let head =
             HeadScanner::default().scan(bytes, &LIMITS).map_err(|refusal| refusal.cause_in_response())?;
         let mut storage = HeaderStorage::new();
@@ -348,9 +348,9 @@ mod tests {
     #[test]
     fn responses_to_an_offer_of_two_subprotocols() {
         use ResponseFault as F;
-        let bad = |fault| Err(HandshakeCause::BadResponse(fault));
-        let status = |status| Err(HandshakeCause::Status(status));
-        let rows: &[(&str, &str, &[&str], Result<Option<&str>, HandshakeCause>)] = &[
+        let bad = |fault| Err(HandshakeError::BadResponse(fault));
+        let status = |status| Err(HandshakeError::Status(status));
+        let rows: &[(&str, &str, &[&str], Result<Option<&str>, HandshakeError>)] = &[
             ("as it should be", "", &[], Ok(None)),
             ("the first subprotocol", "", &["Sec-WebSocket-Protocol: chat"], Ok(Some("chat"))),
             ("the second subprotocol", "", &["Sec-WebSocket-Protocol:\tsuperchat "], Ok(Some("superchat"))),
@@ -433,7 +433,7 @@ mod tests {
     fn without_subprotocols_or_with_extensions_offered() {
         let plain = Offer::new(Url::parse("ws://a/").expect("a URL"));
         let chat = response("", &["Sec-WebSocket-Protocol: chat"]);
-        assert_eq!(judge(&chat, &plain), Err(HandshakeCause::BadResponse(ResponseFault::Subprotocol)));
+        assert_eq!(judge(&chat, &plain), Err(HandshakeError::BadResponse(ResponseFault::Subprotocol)));
         let deflate = Offer { extensions: Some("permessage-deflate".into()), ..plain };
         assert_eq!(
             judge(&response("", &["Sec-WebSocket-Extensions: permessage-deflate"]), &deflate),
@@ -441,22 +441,22 @@ mod tests {
         );
         assert_eq!(
             judge(&response("", &["Sec-WebSocket-Extensions: permessage-deflate;"]), &deflate),
-            Err(HandshakeCause::BadResponse(ResponseFault::Extensions)),
+            Err(HandshakeError::BadResponse(ResponseFault::Extensions)),
             "the grammar holds for what was offered too"
         );
     }
 
     #[test]
     fn heads_that_the_scanner_does_not_take() {
-        let malformed = Err(HandshakeCause::BadResponse(ResponseFault::Malformed));
+        let malformed = Err(HandshakeError::BadResponse(ResponseFault::Malformed));
         let endless = vec![b'H'; 20_000];
-        let rows: &[(&str, &[u8], Result<Option<String>, HandshakeCause>)] = &[
+        let rows: &[(&str, &[u8], Result<Option<String>, HandshakeError>)] = &[
             ("a TLS alert", &[0x15, 3, 3, 0, 2, 2, 10], malformed.clone()),
             ("bare LFs", b"HTTP/1.1 101 X\nUpgrade: websocket\n\n", malformed.clone()),
             ("a folded line", b"HTTP/1.1 101 X\r\nA: b\r\n c\r\n\r\n", malformed.clone()),
             ("an empty line in front", b"\r\nHTTP/1.1 101 X\r\n\r\n", malformed.clone()),
             ("another protocol's greeting", b"SSH-2.0-OpenSSH_9.6\r\n\r\n", malformed),
-            ("a head without an end", &endless, Err(HandshakeCause::HeadTooLarge)),
+            ("a head without an end", &endless, Err(HandshakeError::HeadTooLarge)),
         ];
         for (name, bytes, expected) in rows {
             assert_eq!(judge(bytes, &offer()), *expected, "{name}");

@@ -35,7 +35,7 @@ impl Origins {
     /// As [`Origins::allows`], with an answer for the others: 403.
     ///
     /// ```
-    /// use adjourn::{Origins, Upgrade, UpgradeRequest};
+    /// use adjourn::http::{Origins, Upgrade, UpgradeRequest};
     ///
     /// fn on_upgrade<'r>(chat: &Origins, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
     ///     match chat.check(request) {
@@ -46,7 +46,7 @@ impl Origins {
     /// ```
     ///
     /// # Errors
-    /// The answer for [`Upgrade::Reject`](crate::Upgrade::Reject).
+    /// The answer for [`Upgrade::Reject`](crate::http::Upgrade::Reject).
     pub fn check(&self, request: &Request<'_>) -> Result<(), Response> {
         if self.allows(request) {
             return Ok(());

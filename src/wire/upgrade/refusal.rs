@@ -1,24 +1,24 @@
 //! Everything that a request can be refused for: status, cause and text, one line each.
 
 use super::response::{ExtraHeader, PLAIN_TEXT, write_framing, write_line, write_status_line};
-use crate::error::HandshakeCause;
+use crate::error::HandshakeError;
 
 /// Why a request is refused, and the answer that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: u16,
-    cause: HandshakeCause,
+    cause: HandshakeError,
     text: &'static str,
 }
 
 impl Refusal {
     /// The request was not complete within `handshake_timeout`.
     pub const TIMEOUT: Self =
-        Self { status: 408, cause: HandshakeCause::Timeout, text: "the request took too long\n" };
+        Self { status: 408, cause: HandshakeError::Timeout, text: "the request took too long\n" };
 
     /// The application failed while it looked at the request.
     pub const INTERNAL: Self =
-        Self { status: 500, cause: HandshakeCause::Rejected, text: "the application failed\n" };
+        Self { status: 500, cause: HandshakeError::Rejected, text: "the application failed\n" };
 
     // What the scanner sees.
     pub(super) const MALFORMED: Self = Self::bad("not an HTTP/1.1 request\n");
@@ -32,7 +32,7 @@ impl Refusal {
 
     // For every request.
     pub(super) const HTTP_VERSION: Self =
-        Self { status: 505, cause: HandshakeCause::BadRequest, text: "only HTTP/1.1 is spoken here\n" };
+        Self { status: 505, cause: HandshakeError::BadRequest, text: "only HTTP/1.1 is spoken here\n" };
     pub(super) const TARGET: Self = Self::bad("request target is not a path\n");
     pub(super) const AUTHORITY: Self = Self::bad("request target and Host name different servers\n");
     pub(super) const HOST: Self = Self::bad("Host must be there once and name a server\n");
@@ -41,15 +41,15 @@ impl Refusal {
 
     // From §4.2.1.
     pub(super) const NOT_AN_UPGRADE: Self =
-        Self { status: 426, cause: HandshakeCause::BadRequest, text: "only WebSocket is spoken here\n" };
+        Self { status: 426, cause: HandshakeError::BadRequest, text: "only WebSocket is spoken here\n" };
     pub(super) const OLD_HTTP: Self = Self::bad("WebSocket needs HTTP/1.1\n");
     pub(super) const METHOD: Self =
-        Self { status: 405, cause: HandshakeCause::BadRequest, text: "WebSocket needs GET\n" };
+        Self { status: 405, cause: HandshakeError::BadRequest, text: "WebSocket needs GET\n" };
     pub(super) const CONNECTION: Self = Self::bad("Connection must include Upgrade\n");
     pub(super) const VERSION_LINES: Self = Self::bad("Sec-WebSocket-Version must be there exactly once\n");
     pub(super) const VERSION: Self = Self {
         status: 426,
-        cause: HandshakeCause::BadVersion,
+        cause: HandshakeError::BadVersion,
         text: "only WebSocket version 13 is spoken here\n",
     };
     pub(super) const KEY: Self =
@@ -61,14 +61,14 @@ impl Refusal {
     // From the settings.
     /// The request's `Origin` is none of [`Config::origins`](crate::Config::origins).
     pub const FOREIGN_ORIGIN: Self =
-        Self { status: 403, cause: HandshakeCause::Rejected, text: "this origin may not connect here\n" };
+        Self { status: 403, cause: HandshakeError::Rejected, text: "this origin may not connect here\n" };
 
     const fn bad(text: &'static str) -> Self {
-        Self { status: 400, cause: HandshakeCause::BadRequest, text }
+        Self { status: 400, cause: HandshakeError::BadRequest, text }
     }
 
     const fn too_large(text: &'static str) -> Self {
-        Self { status: 431, cause: HandshakeCause::HeadTooLarge, text }
+        Self { status: 431, cause: HandshakeError::HeadTooLarge, text }
     }
 
     /// Whether the request is valid HTTP that does not ask for a WebSocket.
@@ -82,7 +82,7 @@ impl Refusal {
     }
 
     /// What the report of the failed handshake will say.
-    pub const fn cause(&self) -> HandshakeCause {
+    pub const fn cause(&self) -> HandshakeError {
         self.cause
     }
 
@@ -117,17 +117,17 @@ mod tests {
     #[test]
     fn refusals_have_their_status_and_cause() {
         let rows = [
-            (Refusal::MALFORMED, 400, HandshakeCause::BadRequest),
-            (Refusal::BARE_LF, 400, HandshakeCause::BadRequest),
-            (Refusal::BODY, 400, HandshakeCause::BadRequest),
-            (Refusal::VERSION_LINES, 400, HandshakeCause::BadRequest),
-            (Refusal::METHOD, 405, HandshakeCause::BadRequest),
-            (Refusal::TIMEOUT, 408, HandshakeCause::Timeout),
-            (Refusal::NOT_AN_UPGRADE, 426, HandshakeCause::BadRequest),
-            (Refusal::VERSION, 426, HandshakeCause::BadVersion),
-            (Refusal::HEAD_TOO_LONG, 431, HandshakeCause::HeadTooLarge),
-            (Refusal::TOO_MANY_HEADERS, 431, HandshakeCause::HeadTooLarge),
-            (Refusal::HTTP_VERSION, 505, HandshakeCause::BadRequest),
+            (Refusal::MALFORMED, 400, HandshakeError::BadRequest),
+            (Refusal::BARE_LF, 400, HandshakeError::BadRequest),
+            (Refusal::BODY, 400, HandshakeError::BadRequest),
+            (Refusal::VERSION_LINES, 400, HandshakeError::BadRequest),
+            (Refusal::METHOD, 405, HandshakeError::BadRequest),
+            (Refusal::TIMEOUT, 408, HandshakeError::Timeout),
+            (Refusal::NOT_AN_UPGRADE, 426, HandshakeError::BadRequest),
+            (Refusal::VERSION, 426, HandshakeError::BadVersion),
+            (Refusal::HEAD_TOO_LONG, 431, HandshakeError::HeadTooLarge),
+            (Refusal::TOO_MANY_HEADERS, 431, HandshakeError::HeadTooLarge),
+            (Refusal::HTTP_VERSION, 505, HandshakeError::BadRequest),
         ];
         for (refusal, status, cause) in rows {
             assert_eq!((refusal.status(), refusal.cause()), (status, cause), "{}", refusal.text());

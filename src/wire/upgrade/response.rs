@@ -40,14 +40,14 @@ pub fn write_switching_protocols(
 /// cannot break out of their lines, and the library writes its framing (`Content-Length`, `Connection: close`).
 ///
 /// ```
-/// use adjourn::wire::upgrade::Response;
+/// use adjourn::http::Response;
 ///
 /// let health = Response::new(200)?.header("Content-Type", "text/plain")?.body("alive\n");
 /// let mut out = vec![];
 /// health.write(&mut out);
 /// assert!(out.starts_with(b"HTTP/1.1 200 OK\r\n") && out.ends_with(b"\r\n\r\nalive\n"));
 /// assert!(Response::new(101).is_err());
-/// # Ok::<(), adjourn::wire::upgrade::ResponseError>(())
+/// # Ok::<(), adjourn::http::ResponseError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {

@@ -10,7 +10,7 @@ const DEFAULT_PORT: u16 = 80;
 /// A `ws://` URL, checked: no part of it can end a line of a request.
 ///
 /// ```
-/// use adjourn::wire::upgrade::Url;
+/// use adjourn::http::Url;
 ///
 /// let url = Url::parse("ws://example.com:9001/chat?room=1")?;
 /// assert_eq!((url.host(), url.port(), url.target()), ("example.com", 9001, "/chat?room=1"));

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use adjourn::{Cause, CloseFrame, Closed, Event, Initiator};
+use adjourn::{
+    CloseFrame, CloseReport, Event,
+    close::{Cause, Initiator},
+};
 
 use super::{
     table::{Begun, CAUSES, Code, Ended, Ours, ROWS, Theirs},
@@ -233,7 +236,7 @@ impl Facts {
                 self.closing(*initiator, frame, now)?;
                 require(self.failed.is_none() || !unread, || "silent, and its input unread".into())
             }
-            Event::Close { closed, .. } => self.close(closed, unread, room, now),
+            Event::Close { report: closed, .. } => self.close(closed, unread, room, now),
             other => Err(format!("unexpected: {other:?}")),
         }
     }
@@ -333,7 +336,7 @@ impl Facts {
         Err(format!("ends for no reason, begun by {begun:?}"))
     }
 
-    fn close(&mut self, closed: &Closed, unread: bool, room: bool, now: u64) -> Verdict {
+    fn close(&mut self, closed: &CloseReport, unread: bool, room: bool, now: u64) -> Verdict {
         let paused = self.paused && self.is_open();
         self.reported = Some((now, closed.was_clean()));
         let ended = self.check_row(closed, now)?;
@@ -349,7 +352,7 @@ impl Facts {
     }
 
     /// Who, why and with which codes; and what fixed that.
-    fn check_row(&mut self, closed: &Closed, now: u64) -> Result<Ended, String> {
+    fn check_row(&mut self, closed: &CloseReport, now: u64) -> Result<Ended, String> {
         let begun = self.begun();
         let ended = self.ended(begun, now)?;
         let theirs = match &self.theirs {
@@ -397,7 +400,7 @@ impl Facts {
     }
 
     /// The frames of the report are those of the wire and of the commands.
-    fn check_frames(&self, closed: &Closed) -> Verdict {
+    fn check_frames(&self, closed: &CloseReport) -> Verdict {
         let (sent, received) =
             (closed.sent.as_ref().map(payload_of), closed.received.as_ref().map(payload_of));
         let theirs = self.theirs.as_ref().map(|close| close.payload.clone());
@@ -421,7 +424,7 @@ impl Facts {
         require(announced == self.closing, || format!("Closing was reported: {}", self.closing))
     }
 
-    fn check_times(&self, closed: &Closed, now: u64) -> Verdict {
+    fn check_times(&self, closed: &CloseReport, now: u64) -> Verdict {
         let since = |at: u64| Duration::from_micros(now - at);
         let phase = self.began().map_or(Duration::ZERO, since);
         let most = Duration::from_micros(self.timers.close + SLACK);
@@ -434,7 +437,7 @@ impl Facts {
     }
 
     /// Conservation in both directions.
-    fn check_lost(&self, closed: &Closed) -> Verdict {
+    fn check_lost(&self, closed: &CloseReport) -> Verdict {
         let lost = &closed.lost;
         let handed = self.out.messages;
         require(self.accepted == handed + lost.messages + lost.partial, || {

@@ -1,7 +1,7 @@
 //! What `Close` must carry, as rows: section 5 of `docs/specification.md`, and what sections 2, 4 and 7 say where that
 //! table has no row. Nothing here knows how the crate arrives at it.
 
-use adjourn::Initiator;
+use adjourn::close::Initiator;
 
 /// Who began the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectRequest, ConnectionId, Event, Handler, Heartbeat, State, Stats, Time,
-    Upgrade, UpgradeRequest,
+    Clients, CloseFrame, Config, ConnectionId, Event, Handler, Time,
+    clients::{State, Stats},
+    config::Heartbeat,
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
 };
 

@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use adjourn::{State, Timing, conn::InputKind};
+use adjourn::{clients::State, close::CloseTiming, conn::InputKind};
 
 use super::{
     book::{Book, after, answer_to, ensure, trace},
@@ -69,7 +69,10 @@ impl Book {
                     return None;
                 }
                 let most = self.config.pause_timeout.map(|timeout| {
-                    after(after(facts.paused_since, timeout), self.close_timeout(conn, Timing::default()))
+                    after(
+                        after(facts.paused_since, timeout),
+                        self.close_timeout(conn, CloseTiming::default()),
+                    )
                 });
                 [most, facts.left].into_iter().flatten().min()
             }

@@ -3,8 +3,13 @@
 use std::{cell::RefCell, panic::resume_unwind, rc::Rc, time::Duration};
 
 use adjourn::{
-    Abort, Accept, Broadcast, Cause, Clients, CloseFrame, Event, Handler, Lost, Overrides, Pace, SendError,
-    ShutdownPlan, State, Timing, Upgrade, UpgradeRequest, conn::InputKind, wire::upgrade::Response,
+    Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
+    clients::{Broadcast, State},
+    close::{Cause, CloseTiming, Lost},
+    config::{Abort, Overrides},
+    conn::InputKind,
+    http::{Accept, Response, Upgrade, UpgradeRequest},
+    shutdown::Pace,
 };
 
 use super::{
@@ -170,7 +175,7 @@ impl App {
             own.flush_budget = Some(Duration::from_millis(rng.u64(..2000)));
         }
         if rng.bool() {
-            own.heartbeat = Some(adjourn::Heartbeat {
+            own.heartbeat = Some(adjourn::config::Heartbeat {
                 interval: rng.bool().then(|| Duration::from_millis(rng.u64(1..4000))),
                 timeout: Duration::from_millis(rng.u64(1..3000)),
             });
@@ -185,10 +190,13 @@ impl App {
             own.max_backlog = Some(rng.usize(..100_000));
         }
         if rng.bool() {
-            own.answer = Some([adjourn::Answer::Auto, adjourn::Answer::Manual][rng.usize(..2)]);
+            own.answer = Some(
+                [adjourn::config::CloseAnswer::Auto, adjourn::config::CloseAnswer::Manual][rng.usize(..2)],
+            );
         }
         if rng.bool() {
-            let policies = [adjourn::OnPeerClose::FlushQueued, adjourn::OnPeerClose::DropQueued];
+            let policies =
+                [adjourn::config::OnPeerClose::FlushQueued, adjourn::config::OnPeerClose::DropQueued];
             own.on_peer_close = Some(policies[rng.usize(..2)]);
         }
         let mut overrides = Overrides::default();
@@ -228,8 +236,8 @@ impl App {
         let swift =
             (config.linger_timeout.is_zero() || spent || facts.eof_unsure) && state == Some(State::Lingering);
         if seen != state && !(swift && seen == Some(State::Closed)) {
-            let sweeping =
-                clients.phase() >= adjourn::Phase::SoftSweep || book.sweeps.values().any(|sweep| !sweep.done);
+            let sweeping = clients.phase() >= adjourn::shutdown::ShutdownPhase::SoftSweep
+                || book.sweeps.values().any(|sweep| !sweep.done);
             ensure!(book, conn, "state_by_the_book", sweeping, "{seen:?} instead of {state:?}");
             return None;
         }
@@ -291,7 +299,7 @@ impl App {
                 if state.is_established() {
                     let style = style.unwrap_or(book.config.terminate);
                     let asked = Some(style).filter(|style| *style != Abort::Auto);
-                    book.abort(conn, Cause::Terminated, adjourn::Initiator::Local, asked);
+                    book.abort(conn, Cause::Terminated, adjourn::close::Initiator::Local, asked);
                 }
             }
             66..74 if !self.calm => {
@@ -428,14 +436,14 @@ impl App {
         }
     }
 
-    fn timing(&mut self) -> Timing {
+    fn timing(&mut self) -> CloseTiming {
         let rng = &mut self.rng;
         let mut some = |most: u64| match rng.u8(..6) {
             0 => Some(Duration::ZERO),
             1 | 2 => Some(Duration::from_micros(rng.u64(..most))),
             _ => None,
         };
-        Timing { close_timeout: some(4_000_000), flush_budget: some(2_000_000) }
+        CloseTiming { close_timeout: some(4_000_000), flush_budget: some(2_000_000) }
     }
 
     fn kick(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>, conn: u32, state: State) {
@@ -453,7 +461,7 @@ impl App {
             book.condemn(conn);
         }
         book.called_send(conn, number, length);
-        book.begin_local(conn, Cause::Kicked, frame, Timing::default());
+        book.begin_local(conn, Cause::Kicked, frame, CloseTiming::default());
     }
 
     fn broadcast(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
@@ -494,7 +502,7 @@ impl App {
     }
 
     fn sweep(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
-        if self.sweeps_left == 0 || self.calm || clients.phase() == adjourn::Phase::Done {
+        if self.sweeps_left == 0 || self.calm || clients.phase() == adjourn::shutdown::ShutdownPhase::Done {
             return;
         }
         self.sweeps_left -= 1;

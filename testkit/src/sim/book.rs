@@ -12,7 +12,12 @@ use std::{
 };
 
 use adjourn::{
-    Cause, CloseFrame, Config, Heartbeat, Initiator, OnOverflow, Phase, State, Timing, conn::InputKind,
+    CloseFrame, Config,
+    clients::State,
+    close::{Cause, CloseTiming, Initiator},
+    config::{Heartbeat, OnOverflow},
+    conn::InputKind,
+    shutdown::ShutdownPhase,
 };
 
 use super::{
@@ -76,7 +81,7 @@ pub struct Book {
     /// By the reason of their Close frames.
     pub sweep_frames: HashMap<String, u32>,
     pub shutdown: Option<ShutdownBook>,
-    pub phase: Phase,
+    pub phase: ShutdownPhase,
     /// By how much turns began late, added up.
     pub late: u64,
     pub turn: TurnBook,
@@ -116,7 +121,7 @@ impl Book {
             sweeps: HashMap::new(),
             sweep_frames: HashMap::new(),
             shutdown: None,
-            phase: Phase::Serving,
+            phase: ShutdownPhase::Serving,
             late: 0,
             turn: TurnBook::default(),
             settled_at: 0,
@@ -196,12 +201,12 @@ impl Book {
         self.own(conn).and_then(|own| own.max_backlog).unwrap_or(self.config.max_backlog)
     }
 
-    pub fn close_timeout(&self, conn: u32, timing: Timing) -> Duration {
+    pub fn close_timeout(&self, conn: u32, timing: CloseTiming) -> Duration {
         let own = self.own(conn).and_then(|own| own.close_timeout);
         timing.close_timeout.or(own).unwrap_or(self.config.close_timeout)
     }
 
-    pub fn flush_budget(&self, conn: u32, timing: Timing) -> Duration {
+    pub fn flush_budget(&self, conn: u32, timing: CloseTiming) -> Duration {
         let close_timeout = self.close_timeout(conn, timing);
         let own = self.own(conn).and_then(|own| own.flush_budget);
         let budget = timing.flush_budget.or(own).or(self.config.flush_budget);
@@ -269,7 +274,7 @@ impl Book {
         state: State,
         initiator: Initiator,
         cause: Cause,
-        timing: Timing,
+        timing: CloseTiming,
     ) {
         let now = self.now;
         if self.state(conn) == Some(State::Open) && state.is_closing() {
@@ -310,7 +315,7 @@ impl Book {
     }
 
     /// We close it, or a sweep does.
-    pub fn begin_local(&mut self, conn: u32, cause: Cause, frame: CloseFrame, timing: Timing) {
+    pub fn begin_local(&mut self, conn: u32, cause: Cause, frame: CloseFrame, timing: CloseTiming) {
         self.begin_ending(conn, State::LocalClosing, Initiator::Local, cause, timing);
         if let Some(ending) = self.ending(conn) {
             ending.sent = Some(Expected::Frame(frame));
@@ -318,7 +323,7 @@ impl Book {
     }
 
     /// We fail it (§7.1.7).
-    pub fn begin_failing(&mut self, conn: u32, cause: Cause, code: u16, timing: Timing) {
+    pub fn begin_failing(&mut self, conn: u32, cause: Cause, code: u16, timing: CloseTiming) {
         self.begin_ending(conn, State::Failing, Initiator::Local, cause, timing);
         if let Some(ending) = self.ending(conn) {
             ending.sent = Some(Expected::Code(code));
@@ -354,11 +359,17 @@ impl Book {
     }
 
     /// It ends without ceremony: `Close` is due. The first failure stays the cause.
-    pub fn abort(&mut self, conn: u32, cause: Cause, initiator: Initiator, style: Option<adjourn::Abort>) {
+    pub fn abort(
+        &mut self,
+        conn: u32,
+        cause: Cause,
+        initiator: Initiator,
+        style: Option<adjourn::config::Abort>,
+    ) {
         trace!(self, "#{conn} is to be aborted: {cause:?}");
         let failing = self.state(conn) == Some(State::Failing);
         if self.state(conn) == Some(State::Open) {
-            self.begin_ending(conn, State::Closed, initiator, cause, Timing::default());
+            self.begin_ending(conn, State::Closed, initiator, cause, CloseTiming::default());
         }
         self.keep_undo(conn);
         self.drop_inbound(conn, None);
@@ -422,13 +433,13 @@ impl Book {
     pub fn overflowed(&mut self, conn: u32, queued: u64) {
         self.cover(conn, InputKind::Overflow);
         if self.state(conn) == Some(State::Open) && self.config.on_overflow == OnOverflow::Fail {
-            self.begin_failing(conn, Cause::Overflow { queued }, 1013, Timing::default());
+            self.begin_failing(conn, Cause::Overflow { queued }, 1013, CloseTiming::default());
             self.drop_inbound(conn, None);
         }
     }
 
     /// A later `close` may shorten the deadline.
-    pub fn shorten(&mut self, conn: u32, timing: Timing) {
+    pub fn shorten(&mut self, conn: u32, timing: CloseTiming) {
         let Some(timeout) = timing.close_timeout else { return };
         let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
         let known = self.unarmed.iter().any(|unarmed| unarmed.0 == conn);

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use adjourn::{Cause, Closed, Initiator, State};
+use adjourn::{
+    CloseReport,
+    clients::State,
+    close::{Cause, Initiator},
+};
 
 use super::{
     book::{Book, ensure},
@@ -10,7 +14,7 @@ use super::{
 };
 
 impl Book {
-    pub fn closed(&mut self, conn: u32, closed: &Closed) {
+    pub fn closed(&mut self, conn: u32, closed: &CloseReport) {
         self.closes += 1;
         self.of(conn).closed = true;
         self.tally.closed(closed);
@@ -56,7 +60,7 @@ impl Book {
     }
 
     /// the specification of endings, from what the wire saw.
-    pub fn check_table(&mut self, conn: u32, closed: &Closed) {
+    pub fn check_table(&mut self, conn: u32, closed: &CloseReport) {
         let facts = &self.facts[conn as usize];
         let Some(ending) = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref()) else { return };
         let received = closed.received.as_ref().map(|frame| (frame.code(), frame.reason().to_owned()));
@@ -116,7 +120,7 @@ impl Book {
     }
 
     /// Accepted by `send` = wholly handed to the kernel + `messages` + `partial`, in messages and in bytes.
-    pub fn check_account(&mut self, conn: u32, closed: &Closed) {
+    pub fn check_account(&mut self, conn: u32, closed: &CloseReport) {
         let facts = &self.facts[conn as usize];
         let Some(busy) = &facts.busy else { return };
         let lost = &closed.lost;
@@ -140,7 +144,7 @@ impl Book {
     }
 
     /// What came in and was not delivered is counted.
-    pub fn check_inbound(&mut self, conn: u32, closed: &Closed) {
+    pub fn check_inbound(&mut self, conn: u32, closed: &CloseReport) {
         let Some(ending) = self.ending_of(conn) else { return };
         let lost = &closed.lost;
         let text = format!(
@@ -161,7 +165,7 @@ impl Book {
         ensure!(self, conn, "kernel_unsent", unsent, "{text}");
     }
 
-    pub fn count_ending(&mut self, conn: u32, closed: &Closed) {
+    pub fn count_ending(&mut self, conn: u32, closed: &CloseReport) {
         let sweeps = self.ending_of(conn).map(|ending| ending.sweeps.clone()).unwrap_or_default();
         for sweep in sweeps {
             if let Some(book) = self.sweeps.get_mut(&sweep) {

@@ -2,11 +2,16 @@
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
 
-use adjourn::{Cause, CloseFrame, ConnectionId, Heartbeat, Initiator, Lost, OnPeerClose, State};
+use adjourn::{
+    CloseFrame, ConnectionId,
+    clients::State,
+    close::{Cause, Initiator, Lost},
+    config::{Heartbeat, OnPeerClose},
+};
 
 use super::frames::{ClientStream, ServerStream};
 
-/// What is different for one connection. A copy of what went into [`adjourn::Overrides`].
+/// What is different for one connection. A copy of what went into [`adjourn::config::Overrides`].
 #[derive(Clone, Debug, Default)]
 pub struct Own {
     pub close_timeout: Option<Duration>,
@@ -17,7 +22,7 @@ pub struct Own {
     pub stall_timeout: Option<Option<Duration>>,
     pub max_payload: Option<usize>,
     pub max_backlog: Option<usize>,
-    pub answer: Option<adjourn::Answer>,
+    pub answer: Option<adjourn::config::CloseAnswer>,
     pub on_peer_close: Option<OnPeerClose>,
 }
 
@@ -203,7 +208,7 @@ pub struct Ending {
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
     /// The abort style that was asked for; `None` is the book's ignorance.
-    pub style: Option<adjourn::Abort>,
+    pub style: Option<adjourn::config::Abort>,
     /// What the kernel held at the abort.
     pub unsent: Option<u32>,
 }

@@ -1,6 +1,12 @@
 //! The book's way in: what the hub was handed of a peer's bytes, and what it must make of them.
 
-use adjourn::{Cause, Initiator, OnPeerClose, ProtocolError, State, Timing, conn::InputKind};
+use adjourn::{
+    clients::State,
+    close::{Cause, CloseTiming, Initiator},
+    config::OnPeerClose,
+    conn::InputKind,
+    error::ProtocolError,
+};
 
 use super::{
     alarms::Alarm,
@@ -228,7 +234,7 @@ impl Book {
             return false;
         };
         ending.taken_in += len as u64;
-        let discarded = paused || policy == adjourn::ClosingData::Discard || ending.taken_in > most;
+        let discarded = paused || policy == adjourn::config::ClosingData::Discard || ending.taken_in > most;
         if discarded {
             ending.lost_in += 1;
             ending.lost_in_bytes += len as u64;
@@ -247,11 +253,11 @@ impl Book {
                 State::RemoteClosing,
                 Initiator::Remote,
                 Cause::PeerClose,
-                Timing::default(),
+                CloseTiming::default(),
             );
             let own = self.own(conn);
-            let manual =
-                own.and_then(|own| own.answer).unwrap_or(self.config.answer) == adjourn::Answer::Manual;
+            let manual = own.and_then(|own| own.answer).unwrap_or(self.config.answer)
+                == adjourn::config::CloseAnswer::Manual;
             let drops = own.and_then(|own| own.on_peer_close).unwrap_or(self.config.on_peer_close)
                 == OnPeerClose::DropQueued;
             let answer = answer_to(code, &reason);
@@ -291,7 +297,7 @@ impl Book {
             Breach::Flood => (Cause::Protocol(ProtocolError::ControlFlood), 1008),
         };
         if self.state(conn) == Some(State::Open) {
-            self.begin_failing(conn, cause, code, Timing::default());
+            self.begin_failing(conn, cause, code, CloseTiming::default());
             self.drop_inbound(conn, Some(breach));
             return;
         }
@@ -366,7 +372,7 @@ impl Book {
         self.touch(conn);
         self.cover(conn, InputKind::Eof);
         self.of(conn).eof = true;
-        let auto = Some(adjourn::Abort::Auto);
+        let auto = Some(adjourn::config::Abort::Auto);
         match self.state(conn) {
             Some(State::Connecting) => self.failure_due.push(conn),
             Some(State::Open) => self.abort(conn, Cause::PeerFin, Initiator::Transport, auto),
@@ -389,11 +395,11 @@ impl Book {
             Some(State::Connecting) => self.failure_due.push(conn),
             Some(State::Open) => {
                 let cause = cause(Cause::PeerReset);
-                self.abort(conn, cause, Initiator::Transport, Some(adjourn::Abort::Reset));
+                self.abort(conn, cause, Initiator::Transport, Some(adjourn::config::Abort::Reset));
             }
             Some(State::LocalClosing | State::RemoteClosing | State::Failing) => {
                 let cause = cause(Cause::PeerResetDuringClose);
-                self.abort(conn, cause, Initiator::Local, Some(adjourn::Abort::Reset));
+                self.abort(conn, cause, Initiator::Local, Some(adjourn::config::Abort::Reset));
             }
             Some(State::Refusing | State::Lingering) => self.release(conn),
             Some(State::Closed) | None => {}

@@ -7,7 +7,14 @@
 
 use std::{io, time::Duration};
 
-use adjourn::{Cause, CloseFrame, ClosingData, Initiator, Phase, State, Timing, conn::InputKind};
+use adjourn::{
+    CloseFrame,
+    clients::State,
+    close::{Cause, CloseTiming, Initiator},
+    config::ClosingData,
+    conn::InputKind,
+    shutdown::ShutdownPhase,
+};
 
 use super::{
     alarms::Alarm,
@@ -308,7 +315,7 @@ impl Book {
         self.take_end(None);
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.cover(conn, InputKind::PeerLeftPaused);
-            let at = after(self.now, self.close_timeout(conn, Timing::default()));
+            let at = after(self.now, self.close_timeout(conn, CloseTiming::default()));
             self.of(conn).left.get_or_insert(at);
             self.set_pause_alarm(conn);
         }
@@ -396,7 +403,7 @@ impl Book {
 
     fn or_judged(&mut self, conn: u32, judged: bool) {
         let flushed = self.of(conn).close_done;
-        let hard = self.phase == Phase::HardSweep;
+        let hard = self.phase == ShutdownPhase::HardSweep;
         let Some(ending) = self.ending(conn).filter(|_| judged || hard) else { return };
         ending.style = None;
         if judged {
@@ -428,7 +435,7 @@ impl Book {
             let judged = self.may_be_judged(conn);
             self.eof(conn);
             // Or it was judged before its end was taken note of.
-            self.of(conn).eof_unsure = judged || self.phase == Phase::HardSweep;
+            self.of(conn).eof_unsure = judged || self.phase == ShutdownPhase::HardSweep;
             self.or_judged(conn, judged);
         }
     }
@@ -505,7 +512,7 @@ impl Book {
         self.cover(conn, InputKind::HeartbeatTimeout);
         let queued = self.of(conn).busy.as_ref().map_or(0, |busy| busy.queued.len());
         ensure!(self, conn, "no_close_behind_a_backlog", queued == 0, "{queued} messages are queued");
-        let timing = Timing { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
         self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, timing);
         self.drop_inbound(conn, None);
     }
@@ -513,7 +520,7 @@ impl Book {
     /// An abort is seen that nobody asked for: something was due, or it is the hard sweep. What exactly, the report says.
     pub fn explain_abort(&mut self, conn: u32) {
         let state = self.state(conn);
-        let hard = self.phase == Phase::HardSweep && state.is_some_and(State::is_established);
+        let hard = self.phase == ShutdownPhase::HardSweep && state.is_some_and(State::is_established);
         let over = |alarm| self.is_due(conn, alarm);
         let open = state == Some(State::Open);
         let close = state.is_some_and(State::is_closing) && over(Alarm::Close);

@@ -1,6 +1,6 @@
 //! The book's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
 
-use adjourn::{Abort, Cause, Phase, State, conn::InputKind};
+use adjourn::{clients::State, close::Cause, config::Abort, conn::InputKind, shutdown::ShutdownPhase};
 
 use super::{
     alarms::Alarm,
@@ -215,7 +215,7 @@ impl Book {
     /// The slot is free.
     pub fn released(&mut self, conn: u32) {
         trace!(self, "#{conn} is released in {:?}", self.state(conn));
-        if self.phase == Phase::HardSweep && !self.release_due.contains(&conn) {
+        if self.phase == ShutdownPhase::HardSweep && !self.release_due.contains(&conn) {
             self.cover(conn, InputKind::HardSweep);
         }
         let facts = self.of(conn);

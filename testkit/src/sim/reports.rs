@@ -3,8 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
-    CloseFrame, ConnectionId, Event, HandshakeCause, Initiator, Kind, Message, Phase, State, Stats,
+    CloseFrame, ConnectionId, Event, Message, MessageKind,
+    clients::{State, Stats},
+    close::Initiator,
     conn::InputKind,
+    error::HandshakeError,
+    shutdown::ShutdownPhase,
 };
 
 use super::{
@@ -53,7 +57,7 @@ impl Book {
                 self.of(conn).closing = true;
                 self.closing(conn, *initiator, frame);
             }
-            Event::Close { closed, .. } => self.closed(conn, closed),
+            Event::Close { report: closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
                 // It comes when nothing is being parsed.
                 self.feeding_ends();
@@ -71,7 +75,7 @@ impl Book {
 
     pub fn server_event(&mut self, event: &Event<'_>) {
         match event {
-            Event::HandshakeFailed { peer, cause, .. } => {
+            Event::HandshakeFailed { peer, error: cause, .. } => {
                 self.handshake_failed(Self::at_address(*peer), *cause);
             }
             Event::SweepDone { sweep, report } => {
@@ -100,7 +104,7 @@ impl Book {
         self.set_heartbeat_alarm(conn);
     }
 
-    pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeCause) {
+    pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeError) {
         trace!(self, "#{conn} HandshakeFailed({cause:?})");
         if self.feeding != Some(conn) {
             // No callback brings it about: nothing else is being parsed.
@@ -123,32 +127,32 @@ impl Book {
         let connecting = state == Some(State::Connecting);
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
-            HandshakeCause::Timeout => {
+            HandshakeError::Timeout => {
                 self.cover(conn, InputKind::HandshakeTimeout);
                 self.check_probe(conn, Alarm::Handshake);
                 let due = self.is_due(conn, Alarm::Handshake);
                 ensure!(self, conn, "handshake_timeout", connecting && due, "{text}");
                 self.begin_refusing(conn);
             }
-            HandshakeCause::BadRequest
-            | HandshakeCause::HeadTooLarge
-            | HandshakeCause::BadVersion
-            | HandshakeCause::Rejected => {
+            HandshakeError::BadRequest
+            | HandshakeError::HeadTooLarge
+            | HandshakeError::BadVersion
+            | HandshakeError::Rejected => {
                 self.cover(conn, InputKind::Refusal);
                 ensure!(self, conn, "refused_for_its_request", connecting && spoke, "{text}");
                 self.begin_refusing(conn);
             }
-            HandshakeCause::PeerFin | HandshakeCause::PeerReset | HandshakeCause::Io(_) => {
+            HandshakeError::PeerFin | HandshakeError::PeerReset | HandshakeError::Io(_) => {
                 let due = self.failure_due.contains(&conn);
                 ensure!(self, conn, "handshake_ended_by_the_peer", connecting && due, "{text}");
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
             }
-            HandshakeCause::ShuttingDown if head => {
+            HandshakeError::ShuttingDown if head => {
                 self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
                 let refuses = |shutdown: &ShutdownBook| {
-                    shutdown.refuses(self.phase) || self.phase == Phase::Serving && shutdown.cut
+                    shutdown.refuses(self.phase) || self.phase == ShutdownPhase::Serving && shutdown.cut
                 };
                 let late = self.shutdown.as_ref().is_some_and(refuses);
                 ensure!(self, conn, "503_in_a_shutdown", connecting && late, "{text}, {:?}", self.phase);
@@ -157,17 +161,17 @@ impl Book {
                 }
                 self.begin_refusing(conn);
             }
-            HandshakeCause::ShuttingDown if state.is_none() => {
-                let right = self.phase >= Phase::SoftSweep;
+            HandshakeError::ShuttingDown if state.is_none() => {
+                let right = self.phase >= ShutdownPhase::SoftSweep;
                 ensure!(self, conn, "cut_without_a_byte", right, "{text}, {:?}", self.phase);
                 if let Some(shutdown) = &mut self.shutdown {
                     shutdown.cut_handshakes += 1;
                 }
             }
-            HandshakeCause::ShuttingDown => {
-                let hard = self.phase == Phase::HardSweep;
+            HandshakeError::ShuttingDown => {
+                let hard = self.phase == ShutdownPhase::HardSweep;
                 self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });
-                let silent = self.phase >= Phase::SoftSweep && (hard || !spoke);
+                let silent = self.phase >= ShutdownPhase::SoftSweep && (hard || !spoke);
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
@@ -175,8 +179,8 @@ impl Book {
                     shutdown.cut_handshakes += 1;
                 }
             }
-            HandshakeCause::TooManyConnections if state.is_none() => {}
-            HandshakeCause::TooManyConnections => {
+            HandshakeError::TooManyConnections if state.is_none() => {}
+            HandshakeError::TooManyConnections => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
                 let many = half_open > limit || self.is_overfull() || self.evictions > 0;
@@ -241,7 +245,7 @@ impl Book {
 fn given<'a>(event: &'a Event<'_>) -> Option<Given<'a>> {
     Some(match event {
         Event::Message { message, closing, .. } => Given::Message {
-            text: Message::kind(message) == Kind::Text,
+            text: Message::kind(message) == MessageKind::Text,
             payload: message.as_bytes(),
             closing: *closing,
         },

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, CloseFrame, ClosingData, Config, ControlRate, LameDuckPolicy, OnOverflow, OnPeerClose,
-    Pace, ShutdownPlan,
+    CloseFrame, Config, ShutdownPlan,
+    config::{Abort, CloseAnswer, ClosingData, ControlRate, OnOverflow, OnPeerClose},
+    shutdown::{LameDuckPolicy, Pace},
 };
 
 use super::{chance::Rng, peer::Kind};
@@ -101,7 +102,7 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     config.abort = abort(rng);
     config.terminate = abort(rng);
     config.on_peer_close = [OnPeerClose::FlushQueued, OnPeerClose::DropQueued][rng.usize(..2)];
-    config.answer = if rng.u8(..3) == 0 { Answer::Manual } else { Answer::Auto };
+    config.answer = if rng.u8(..3) == 0 { CloseAnswer::Manual } else { CloseAnswer::Auto };
     config.closing_data = [ClosingData::Deliver, ClosingData::Discard][rng.usize(..2)];
     config.closing_bytes = if rng.bool() { rng.u64(..3000) } else { 16 << 20 };
     config.reads_per_turn = rng.u32(1..5);

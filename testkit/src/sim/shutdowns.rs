@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use adjourn::{
-    Cause, CloseFrame, Initiator, LameDuckPolicy, Lost, Pace, Phase, ShutdownPlan, ShutdownReport, State,
-    Stats, SweepReport, Timing, conn::InputKind,
+    CloseFrame, ShutdownPlan,
+    clients::{State, Stats},
+    close::{Cause, CloseTiming, Initiator, Lost},
+    conn::InputKind,
+    shutdown::{LameDuckPolicy, Pace, ShutdownPhase, ShutdownReport, SweepReport},
 };
 
 use super::{
@@ -30,7 +33,7 @@ pub struct ShutdownBook {
     pub done_after: u64,
     /// A second one, an escalation or an abort came.
     pub cut: bool,
-    pub phases: Vec<(Phase, u64)>,
+    pub phases: Vec<(ShutdownPhase, u64)>,
     /// Established connections when it was asked for, and `Open` events until then.
     pub live: u64,
     pub opens: u64,
@@ -46,11 +49,14 @@ pub struct ShutdownBook {
 
 impl ShutdownBook {
     /// Whether a valid upgrade gets a 503 in this phase.
-    pub fn refuses(&self, phase: Phase) -> bool {
+    pub fn refuses(&self, phase: ShutdownPhase) -> bool {
         match phase {
-            Phase::Serving if self.plan.lame_duck.is_zero() => true,
-            Phase::Serving | Phase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
-            Phase::SoftSweep | Phase::Grace | Phase::HardSweep | Phase::Done => true,
+            ShutdownPhase::Serving if self.plan.lame_duck.is_zero() => true,
+            ShutdownPhase::Serving | ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
+            ShutdownPhase::SoftSweep
+            | ShutdownPhase::Grace
+            | ShutdownPhase::HardSweep
+            | ShutdownPhase::Done => true,
         }
     }
 }
@@ -61,18 +67,18 @@ impl Book {
     pub fn swept(&mut self, conn: u32, frame: &CloseFrame) {
         if let Some(&sweep) = self.sweep_frames.get(frame.reason()) {
             self.cover(conn, InputKind::Close);
-            self.begin_local(conn, Cause::LocalClose, frame.clone(), Timing::default());
+            self.begin_local(conn, Cause::LocalClose, frame.clone(), CloseTiming::default());
             return self.join_sweep(conn, sweep);
         }
         if self.is_soft_sweep(frame) {
             self.cover(conn, InputKind::Close);
-            self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), Timing::default());
+            self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), CloseTiming::default());
         }
     }
 
     /// Whether this is the Close of the soft sweep. That the phase has begun may be told later, when callbacks are used up.
     pub fn is_soft_sweep(&self, frame: &CloseFrame) -> bool {
-        let began = self.phase >= Phase::SoftSweep || self.may_hold();
+        let began = self.phase >= ShutdownPhase::SoftSweep || self.may_hold();
         began && self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame)
     }
 
@@ -137,7 +143,7 @@ impl Book {
         ensure!(self, None, "sweep_done_once", !before, "sweep {id}");
         ensure!(self, None, "sweep_report", right, "{text}");
         // A hard sweep may have come first; the book knows when the abort is asked for.
-        let Some((of, rest)) = rest.filter(|_| self.phase != Phase::HardSweep) else { return };
+        let Some((of, rest)) = rest.filter(|_| self.phase != ShutdownPhase::HardSweep) else { return };
         let missed = self.facts.iter().zip(0_u32..).find(|(facts, conn)| {
             let meant =
                 facts.state.is_some_and(|state| state == State::Open || terminates && state.is_closing());
@@ -189,7 +195,7 @@ impl Book {
         self.set_alarm(bound, SERVER, Alarm::Shutdown);
     }
 
-    pub fn phase_begins(&mut self, phase: Phase, stats: Stats) {
+    pub fn phase_begins(&mut self, phase: ShutdownPhase, stats: Stats) {
         let (now, before) = (self.now, self.phase);
         trace!(self, "{phase:?} begins: {stats:?}");
         ensure!(self, None, "phases_in_order", phase > before, "{phase:?} after {before:?}");
@@ -199,7 +205,7 @@ impl Book {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
-        if phase >= Phase::SoftSweep && shutdown.bound == u64::MAX {
+        if phase >= ShutdownPhase::SoftSweep && shutdown.bound == u64::MAX {
             let Pace::Rate(rate) = shutdown.plan.pace else { return };
             #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
             let paced = Duration::try_from_secs_f64(live as f64 / rate).unwrap_or(Duration::MAX);
@@ -207,10 +213,10 @@ impl Book {
             let bound = shutdown.bound;
             self.set_alarm(bound, SERVER, Alarm::Shutdown);
         }
-        if phase == Phase::Grace {
+        if phase == ShutdownPhase::Grace {
             self.check_soft_sweep();
         }
-        if phase == Phase::Done {
+        if phase == ShutdownPhase::Done {
             ensure!(self, None, "every_close_before_done", live == 0, "{live} are open");
             let open: Vec<_> =
                 self.sweeps.iter().filter(|(_, sweep)| !sweep.done).map(|(id, _)| *id).collect();
@@ -254,8 +260,12 @@ impl Book {
         let no_gaps = gaps.all(|pair| pair[0].start + pair[0].length == pair[1].start);
         let first = report.phases.first().map_or(report.took, |phase| phase.start);
         let names: Vec<_> = report.phases.iter().map(|phase| phase.phase).collect();
-        let seen: Vec<_> =
-            shutdown.phases.iter().map(|phase| phase.0).filter(|phase| *phase != Phase::Done).collect();
+        let seen: Vec<_> = shutdown
+            .phases
+            .iter()
+            .map(|phase| phase.0)
+            .filter(|phase| *phase != ShutdownPhase::Done)
+            .collect();
         let histogram = report.close_phases.iter().sum::<u64>() == report.ended();
         let slowest = report.slowest.len() as u64 == report.ended().min(10)
             && report.slowest.is_sorted_by(|a, b| a.close_phase >= b.close_phase)

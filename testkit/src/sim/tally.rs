@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use adjourn::{Closed, HandshakeCause, ShutdownReport, State, conn::InputKind};
+use adjourn::{
+    CloseReport, clients::State, conn::InputKind, error::HandshakeError, shutdown::ShutdownReport,
+};
 
 /// Counts.
 #[derive(Clone, Debug)]
@@ -45,12 +47,12 @@ impl Tally {
         self.covered[state as usize][input as usize] += 1;
     }
 
-    pub fn closed(&mut self, closed: &Closed) {
+    pub fn closed(&mut self, closed: &CloseReport) {
         *self.endings.entry(closed.cause.name()).or_default() += 1;
         self.clean += u64::from(closed.was_clean());
     }
 
-    pub fn failed_handshake(&mut self, cause: HandshakeCause) {
+    pub fn failed_handshake(&mut self, cause: HandshakeError) {
         *self.failures.entry(format!("{cause:?}")).or_default() += 1;
     }
 

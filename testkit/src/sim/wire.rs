@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{Abort, ConnectionId, Time, conn::Target, hub::Transport};
+use adjourn::{ConnectionId, Time, config::Abort, conn::Target, hub::Transport};
 
 use super::{
     observe::End,

@@ -9,8 +9,10 @@ use std::{
 };
 
 use adjourn::{
-    Client, Clients, Phase, State,
+    Client, Clients,
+    clients::State,
     hub::{Driver, Readiness},
+    shutdown::ShutdownPhase,
 };
 
 use super::{
@@ -105,7 +107,7 @@ impl World {
     fn run(&mut self, progress: &mut dyn FnMut(u64, &Book)) {
         while self.outside.borrow().book.failure.is_none() {
             let told = self.outside.borrow().book.phase;
-            if self.driver.phase() == Phase::Done && told == Phase::Done {
+            if self.driver.phase() == ShutdownPhase::Done && told == ShutdownPhase::Done {
                 return self.end();
             }
             let Some(wake) = self.next_wake() else { return self.end() };

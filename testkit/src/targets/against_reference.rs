@@ -2,7 +2,9 @@
 //! one piece and in many.
 
 use adjourn::{
-    Clients, Closed, Config, Event, Handler, Initiator, Upgrade, UpgradeRequest,
+    Clients, CloseReport, Config, Event, Handler,
+    close::Initiator,
+    http::{Upgrade, UpgradeRequest},
     testing::{REQUEST, Session},
 };
 
@@ -61,7 +63,7 @@ pub fn listen(bytes: &[u8], cuts: &[u16], limits: &Limits) -> Listener {
 #[derive(Default)]
 pub struct Listener {
     pub heard: Vec<Heard>,
-    pub closed: Option<Closed>,
+    pub closed: Option<CloseReport>,
 }
 
 impl Handler for Listener {
@@ -84,7 +86,7 @@ impl Handler for Listener {
                 let close = frame.code().map(|code| (code, frame.reason().to_owned()));
                 self.heard.push(Heard::Close(close));
             }
-            Event::Close { closed, .. } => self.closed = Some(*closed),
+            Event::Close { report: closed, .. } => self.closed = Some(*closed),
             _ => {}
         }
     }

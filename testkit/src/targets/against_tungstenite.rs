@@ -13,7 +13,7 @@
 
 use std::io::{self, Read, Write};
 
-use adjourn::{Cause, ProtocolError};
+use adjourn::{close::Cause, error::ProtocolError};
 use tungstenite::{
     Message, WebSocket,
     protocol::{Role, WebSocketConfig},

@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use adjourn::{
-    Abort, Answer, Clients, CloseFrame, Closed, ClosingData, Config, ConnectionId, ControlRate, Event,
-    Handler, Heartbeat, Initiator, LameDuckPolicy, Message, OnOverflow, OnPeerClose, Overrides, Pace,
-    ShutdownPlan, State, Timing, Upgrade, UpgradeRequest,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    clients::State,
+    close::{CloseTiming, Initiator},
+    config::{Abort, CloseAnswer, ClosingData, ControlRate, Heartbeat, OnOverflow, OnPeerClose, Overrides},
+    http::{Response, Upgrade, UpgradeRequest},
+    shutdown::{LameDuckPolicy, Pace},
     testing::{self, Session},
-    wire::{
-        header::{self, Opcode},
-        upgrade::Response,
-    },
+    wire::header::{self, Opcode},
 };
 
 use super::{input::Input, peer, seen};
@@ -65,7 +65,7 @@ fn config(input: &mut Input<'_>) -> Config {
     config.max_backlog = if flags & 1 == 0 { 8192 } else { 200 };
     config.on_overflow = if flags & 2 == 0 { OnOverflow::Refuse } else { OnOverflow::Fail };
     config.on_peer_close = if flags & 4 == 0 { OnPeerClose::FlushQueued } else { OnPeerClose::DropQueued };
-    config.answer = if flags & 8 == 0 { Answer::Auto } else { Answer::Manual };
+    config.answer = if flags & 8 == 0 { CloseAnswer::Auto } else { CloseAnswer::Manual };
     config.closing_data = if flags & 16 == 0 { ClosingData::Deliver } else { ClosingData::Discard };
     config.closing_bytes = if flags & 32 == 0 { 16 << 20 } else { 100 };
     config.linger_bytes = if flags & 64 == 0 { 16 << 20 } else { 300 };
@@ -93,7 +93,7 @@ fn overrides(input: &mut Input<'_>) -> Option<Overrides> {
         (flags & 8 != 0).then_some(Heartbeat { interval: seconds(2, 3), timeout: Duration::from_secs(2) });
     own.max_payload = (flags & 16 != 0).then_some(50);
     own.max_backlog = (flags & 32 != 0).then_some(1000);
-    own.answer = (flags & 64 != 0).then_some(Answer::Manual);
+    own.answer = (flags & 64 != 0).then_some(CloseAnswer::Manual);
     own.abort = (flags & 128 != 0).then_some(Abort::Fin);
     Some(own)
 }
@@ -108,7 +108,7 @@ struct Actor {
     is_open: bool,
     failed: bool,
     closing: bool,
-    closed: Option<Closed>,
+    closed: Option<CloseReport>,
     /// Messages that were accepted.
     accepted: u64,
 }
@@ -123,7 +123,7 @@ impl Handler for Actor {
                 Upgrade::Answer(Response::new(200).expect("a status").body("hello"))
             }
             _ => {
-                let accept = adjourn::Accept::new(()).subprotocol(request.subprotocols().next());
+                let accept = adjourn::http::Accept::new(()).subprotocol(request.subprotocols().next());
                 Upgrade::Accept(match self.overrides.take() {
                     Some(overrides) => accept.overrides(overrides),
                     None => accept,
@@ -153,7 +153,7 @@ impl Handler for Actor {
                 assert!(!self.closing && matches!(initiator, Initiator::Local | Initiator::Remote));
                 self.closing = true;
             }
-            Event::Close { closed, .. } => {
+            Event::Close { report: closed, .. } => {
                 assert_eq!(self.closing, closed.sent.is_some() || closed.received.is_some());
                 self.closed = Some(*closed);
             }
@@ -183,7 +183,7 @@ impl Actor {
             }
             6 => drop(clients.close(id, frame(input))),
             7 => {
-                let timing = Timing {
+                let timing = CloseTiming {
                     close_timeout: input.flag().then(|| millis(input.u16())),
                     flush_budget: input.flag().then(|| millis(input.u16())),
                 };

@@ -3,7 +3,8 @@
 //! `max_payload`, and the same for every cut.
 
 use adjourn::{
-    Clients, Config, DeflateParameters, Event, Handler, Upgrade, UpgradeRequest,
+    Clients, Config, Event, Handler,
+    http::{DeflateParameters, Upgrade, UpgradeRequest},
     testing::{Session, frame},
     wire::{
         deflate::codec::Inflater,
@@ -101,7 +102,7 @@ fn run(config: &Config, request: &[u8], bytes: &[u8], cuts: &[u16]) -> (Vec<Stri
 }
 
 /// §7.1: neither side's window is larger than it wanted, and who wanted no takeover has none.
-fn check_agreement(settings: &adjourn::Deflate, agreed: DeflateParameters) {
+fn check_agreement(settings: &adjourn::config::Deflate, agreed: DeflateParameters) {
     for (ours, agreed) in [
         (settings.server_max_window_bits, agreed.server_max_window_bits),
         (settings.client_max_window_bits, agreed.client_max_window_bits),

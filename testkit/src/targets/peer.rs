@@ -1,6 +1,6 @@
 //! What a client may say: requests, offers of compression, streams of frames that are nearly right.
 
-use adjourn::{Deflate, testing};
+use adjourn::{config::Deflate, testing};
 use flate2::{Compress, Compression, FlushCompress};
 
 use super::input::Input;

@@ -1,6 +1,10 @@
 //! An application that writes down what it hears.
 
-use adjourn::{Clients, Event, Handler, Upgrade, UpgradeRequest, testing::describe};
+use adjourn::{
+    Clients, Event, Handler,
+    http::{Upgrade, UpgradeRequest},
+    testing::describe,
+};
 
 use super::seen;
 

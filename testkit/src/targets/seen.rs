@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
 };
 
-use adjourn::{Cause, Event, HandshakeCause};
+use adjourn::{Event, close::Cause, error::HandshakeError};
 
 thread_local! {
     static WATCHING: Cell<bool> = const { Cell::new(false) };
@@ -34,16 +34,16 @@ pub fn note(kind: &str, what: impl FnOnce() -> String) {
 /// How a connection or a handshake ended.
 pub fn event(event: &Event<'_>) {
     match event {
-        Event::Close { closed, .. } => {
+        Event::Close { report: closed, .. } => {
             note("Cause", || closed.cause.name().to_owned());
             if let Cause::Protocol(error) = closed.cause {
                 note("ProtocolError", || format!("{error:?}"));
             }
         }
-        Event::HandshakeFailed { cause: HandshakeCause::BadResponse(fault), .. } => {
+        Event::HandshakeFailed { error: HandshakeError::BadResponse(fault), .. } => {
             note("ResponseFault", || format!("{fault:?}"));
         }
-        Event::HandshakeFailed { cause, .. } => note("HandshakeCause", || format!("{cause:?}")),
+        Event::HandshakeFailed { error: cause, .. } => note("HandshakeError", || format!("{cause:?}")),
         _ => {}
     }
 }

@@ -1,8 +1,9 @@
 //! Any bytes as a request head: refused or understood, the same for every cut. What is accepted has what §4.2.1 asks
 //! for, in the eyes of another parser; what is answered is one HTTP head.
 
-use adjourn::wire::upgrade::{
-    HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Refusal, Request, write_switching_protocols,
+use adjourn::{
+    http::{HeaderValue, Request},
+    wire::upgrade::{HeadLimits, HeadScanner, HeaderStorage, Refusal, write_switching_protocols},
 };
 use tungstenite::handshake::derive_accept_key;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use adjourn::{
-    CloseFrame, Config, ConnectRequest, ConnectionId, ShutdownPlan, hub::Readiness, testing::Session,
+    CloseFrame, Config, ConnectionId, ShutdownPlan, http::ConnectRequest, hub::Readiness, testing::Session,
 };
 use tungstenite::handshake::derive_accept_key;
 

@@ -11,7 +11,7 @@ pub fn check(bytes: &[u8]) {
     match sim::live(choices, size, tracing, &mut |_, _| {}) {
         Ok(tally) => {
             tally.endings.keys().for_each(|cause| seen::note("Cause", || (*cause).to_owned()));
-            tally.failures.keys().for_each(|cause| seen::note("HandshakeCause", || cause.clone()));
+            tally.failures.keys().for_each(|cause| seen::note("HandshakeError", || cause.clone()));
         }
         Err(failure) => panic!(
             "check {} failed at {} us, connection {:?}: {}",
