@@ -48,8 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let _ = clients.connect(request, ());
             }
         }
-        Event::HandshakeFailed { peer, error: cause, .. } => {
-            failed = Some(format!("{peer}{}: {cause:?}", path(&step)));
+        Event::HandshakeFailed { peer, error, .. } => {
+            failed = Some(format!("{peer}{}: {error:?}", path(&step)));
             clients.shutdown(ShutdownPlan::hard());
         }
         _ => {}

@@ -16,8 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let heard = clients.broadcast(message, |client| client.id() != id);
             println!("{id} reached {} clients; {} have no room", heard.sent, heard.refused);
         }
-        Event::Close { id, report: closed } if closed.lost.messages > 0 => {
-            println!("{id}: {:?}, {} messages never left", closed.cause, closed.lost.messages);
+        Event::Close { id, report } if report.lost.messages > 0 => {
+            println!("{id}: {:?}, {} messages never left", report.cause, report.lost.messages);
         }
         _ => {}
     })?;

@@ -40,12 +40,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 clients.close(id, CloseFrame::NORMAL);
             }
         }
-        Event::Close { report: closed, .. } => {
-            eprintln!("closed: {} {:?}", closed.effective_code(), closed.cause);
+        Event::Close { report, .. } => {
+            eprintln!("closed: {} {:?}", report.effective_code(), report.cause);
             clients.shutdown(ShutdownPlan::default());
         }
-        Event::HandshakeFailed { peer, error: cause, .. } => {
-            failed = Some(format!("{peer}: {cause:?}"));
+        Event::HandshakeFailed { peer, error, .. } => {
+            failed = Some(format!("{peer}: {error:?}"));
             clients.shutdown(ShutdownPlan::hard());
         }
         _ => {}

@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Event::Drain { id } => {
             clients.resume(id);
         }
-        Event::Close { id, report: closed } => {
-            eprintln!("{id}: {} {:?}", closed.effective_code(), closed.cause)
+        Event::Close { id, report } => {
+            eprintln!("{id}: {} {:?}", report.effective_code(), report.cause);
         }
         _ => {}
     })?;

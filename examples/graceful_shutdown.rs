@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 eprintln!("{id}: {error}");
             }
         }
-        Event::Close { id, report: closed } => {
-            println!("{id}: {} {:?}, clean: {}", closed.effective_code(), closed.cause, closed.was_clean());
+        Event::Close { id, report } => {
+            println!("{id}: {} {:?}, clean: {}", report.effective_code(), report.cause, report.was_clean());
         }
         Event::Phase { phase, stats } => {
             println!("{}: {} open, {} closing", phase.name(), stats.open, stats.closing);

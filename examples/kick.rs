@@ -28,8 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Event::SweepDone { report, .. } => {
             println!("{} kicked, {} said good-bye", report.matched, report.clean);
         }
-        Event::Close { id, report: closed } => {
-            println!("{id}: {} {:?}", closed.effective_code(), closed.cause)
+        Event::Close { id, report } => {
+            println!("{id}: {} {:?}", report.effective_code(), report.cause);
         }
         _ => {}
     })?;

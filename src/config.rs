@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-mod origins;
+pub(crate) mod origins;
 
-pub(crate) use self::origins::Origin;
-pub use self::origins::{OriginError, Origins};
+pub(crate) use self::origins::{Origin, OriginError, Origins};
 
 /// The settings of a server. Change what matters and keep the rest:
 ///

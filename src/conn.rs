@@ -42,10 +42,11 @@ pub(crate) use self::{
     connection::Conn,
     context::{Common, Context},
     deflate::Compression,
+    head::WholeHead,
     inbox::Item,
     note::{Ended, Note},
     pending::{Listed, Pending},
-    timers::Probe,
+    timers::{Extent, Found, Probe},
     transport::Transmitted,
 };
 pub use self::{
@@ -54,7 +55,8 @@ pub use self::{
     opening::Target,
     state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
 };
-pub use crate::close::CloseTiming;
+pub(crate) use crate::close::CloseTiming;
+pub use crate::detach::Handover;
 
 #[cfg(test)]
 mod tests;

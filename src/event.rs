@@ -6,12 +6,12 @@ use crate::{
     close::{CloseFrame, CloseReport, Initiator, Lost},
     error::HandshakeError,
     id::ConnectionId,
-    shutdown::{ShutdownPhase, SweepId},
+    shutdown::{ShutdownPhase, SweepId, SweepReport},
 };
 
 /// The two kinds of data messages (§5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum MessageKind {
+pub(crate) enum MessageKind {
     /// UTF-8.
     Text,
     /// Bytes.
@@ -65,7 +65,7 @@ impl<'a> Message<'a> {
     }
 
     /// Text or binary.
-    pub const fn kind(&self) -> MessageKind {
+    pub(crate) const fn kind(&self) -> MessageKind {
         self.kind
     }
 
@@ -207,7 +207,7 @@ pub enum Event<'a> {
         /// The connection.
         id: ConnectionId,
         /// The report; boxed, so that it does not make every event large.
-        closed: Box<CloseReport>,
+        report: Box<CloseReport>,
     },
     /// An opening handshake ended without a connection.
     HandshakeFailed {
@@ -217,7 +217,7 @@ pub enum Event<'a> {
         /// The peer's address: of several, the one tried last; `0.0.0.0` if the name was not resolved.
         peer: SocketAddr,
         /// Why.
-        cause: HandshakeError,
+        error: HandshakeError,
     },
     /// The last connection that a sweep matched has ended.
     SweepDone {
@@ -250,19 +250,6 @@ impl Event<'_> {
             Self::SweepDone { .. } | Self::Phase { .. } => None,
         }
     }
-}
-
-/// How a sweep went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SweepReport {
-    /// Connections that the predicate chose.
-    pub matched: u64,
-    /// Those whose closing handshake was clean.
-    pub clean: u64,
-    /// Those that ran out of time.
-    pub timed_out: u64,
-    /// What they lost, added up.
-    pub lost: Lost,
 }
 
 /// How many connections there are, by state, and counters of what went wrong beside them since the loop began.

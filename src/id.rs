@@ -22,7 +22,7 @@ impl ConnectionId {
     }
 
     /// The number of the loop that owns the connection: 0 for the first of the process, unless there are several.
-    pub const fn worker(self) -> u8 {
+    pub const fn loop_number(self) -> u8 {
         self.0.to_be_bytes()[0]
     }
 

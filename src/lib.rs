@@ -1,43 +1,62 @@
 #![doc = include_str!("../README.md")]
+// Without the feature, what only a driver of the core uses is not reachable.
+#![cfg_attr(
+    not(feature = "unstable-core"),
+    allow(
+        clippy::struct_field_names,
+        dead_code,
+        unfulfilled_lint_expectations,
+        unreachable_pub,
+        unused_imports
+    )
+)]
 
-mod close;
-mod config;
+pub mod close;
+pub mod config;
+#[cfg(feature = "unstable-core")]
 pub mod conn;
-mod error;
+#[cfg(not(feature = "unstable-core"))]
+mod conn;
+mod detach;
+pub mod error;
 mod event;
 pub mod guide;
+pub mod http;
+#[cfg(feature = "unstable-core")]
 pub mod hub;
+#[cfg(not(feature = "unstable-core"))]
+mod hub;
 mod id;
 mod server;
-mod shutdown;
+pub mod shutdown;
 mod state;
 pub mod testing;
 mod time;
+#[cfg(feature = "unstable-core")]
 pub mod wire;
+#[cfg(not(feature = "unstable-core"))]
+mod wire;
 
-pub use close::{
-    Cause, CloseCode, CloseFrame, CloseFrameError, CloseTiming, Closed, Initiator, Lost, MAX_REASON,
+#[doc(inline)]
+pub use crate::{
+    close::{CloseCode, CloseFrame, CloseReport},
+    config::Config,
+    error::SendError,
+    event::{Event, Message},
+    hub::{Client, Clients, Handler},
+    id::ConnectionId,
+    server::{Handle, Server, Workers, WorkersHandle},
+    shutdown::ShutdownPlan,
+    time::Time,
 };
-#[cfg(feature = "deflate")]
-pub use config::Deflate;
-pub use config::{
-    Abort, Answer, ClosingData, Config, ControlRate, Heartbeat, OnOverflow, OnPeerClose, OriginError,
-    Origins, Overrides,
-};
-pub use conn::ConnectRequest;
-pub use error::{
-    BindError, ConnectError, HandleError, HandshakeError, ProtocolError, ResponseFault, SendError, Violation,
-};
-pub use event::{Event, Message, MessageKind, Stats, SweepReport};
-pub use hub::{Accept, Broadcast, Client, Clients, Handler, ReadyState, Upgrade, UpgradeRequest};
-pub use id::{ConnectionId, MAX_SLOTS};
-pub use server::{Handle, Server, Workers, WorkersHandle};
-pub use shutdown::{
-    CLOSE_PHASE_BUCKETS, Escalation, LameDuckPolicy, ListenerInShutdown, Pace, PhaseTiming, ShutdownPhase,
-    ShutdownPlan, ShutdownReport, SlowestConnection, SweepId,
-};
-pub use state::State;
-pub use time::Time;
-#[cfg(feature = "deflate")]
-pub use wire::deflate::DeflateParameters;
-pub use wire::upgrade::{RequestError, UrlError};
+
+/// What may be known of connections, beside [`Clients`] and [`Client`]: states and counts.
+pub mod clients {
+    #[doc(inline)]
+    pub use crate::{
+        event::Stats,
+        hub::{Broadcast, ReadyState},
+        id::MAX_SLOTS,
+        state::State,
+    };
+}

@@ -20,6 +20,19 @@ impl SweepId {
     }
 }
 
+/// How a sweep went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SweepReport {
+    /// Connections that the predicate chose.
+    pub matched: u64,
+    /// Those whose closing handshake was clean.
+    pub clean: u64,
+    /// Those that ran out of time.
+    pub timed_out: u64,
+    /// What they lost, added up.
+    pub lost: Lost,
+}
+
 /// How the Close frames of a sweep are spread over time. Clients that are all closed in one instant all reconnect in one
 /// instant.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -199,7 +199,7 @@ fn ways_not_to_find_a_server() {
         (
             "two that fail at once",
             |w| {
-                w.session.socket().fails_at_once = Some(ErrorKind::NetworkUnreachable);
+                w.session.socket().fails_at_once = [ErrorKind::NetworkUnreachable; 2].into();
                 w.resolved(2);
             },
             HandshakeError::Io(ErrorKind::NetworkUnreachable),
@@ -261,7 +261,7 @@ fn a_connect_that_fails_at_once_is_reported_in_the_next_turn() {
 
     let mut memory = Memory::default();
     for slot in 0..4 {
-        memory.socket(slot).fails_at_once = Some(ErrorKind::NetworkUnreachable);
+        memory.socket(slot).fails_at_once = [ErrorKind::NetworkUnreachable; 100].into();
     }
     let (mut driver, mut handler) = (Driver::new(Config::default(), 0, 1, memory), Stubborn(0));
     driver.connect(ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL"), ()).expect("room");

@@ -38,7 +38,8 @@ impl Handler for Echo {
         match event {
             Event::Open { id } => self.ids.push(id),
             Event::Message { id, message, closing } => {
-                self.events.push(format!("{:?} {} {closing}", message.kind(), hash(message.as_bytes())));
+                let kind = if message.is_text() { "Text" } else { "Binary" };
+                self.events.push(format!("{kind} {} {closing}", hash(message.as_bytes())));
                 let _ = clients.send(id, message);
                 if self.pauses {
                     clients.pause(id);

@@ -38,6 +38,7 @@ fn samples(kind: InputKind) -> Vec<(String, Input<'static>)> {
         InputKind::Upgrade => Input::Upgrade { response: response() },
         InputKind::Refusal => Input::Refusal { response: response(), cause: HandshakeError::Rejected },
         InputKind::PlainAnswer => Input::PlainAnswer { response: response() },
+        InputKind::Detached => Input::Detached { handover: None },
         InputKind::HandshakeTimeout => Input::HandshakeTimeout { response: response() },
         InputKind::SweptSilent => Input::SweptSilent,
         InputKind::Evicted => Input::Evicted,

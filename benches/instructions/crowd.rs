@@ -10,7 +10,7 @@ use std::{
 use adjourn::{
     Clients, Config, ConnectionId, Event, Handler, Time,
     conn::Target,
-    http::{Upgrade, UpgradeRequest},
+    http::{DetachedStream, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness, Transport},
 };
 
@@ -65,6 +65,10 @@ impl Transport for Kernel {
     fn shutdown_write(&mut self, _: usize) {}
 
     fn close(&mut self, _: usize, _: bool) {}
+
+    fn detach(&mut self, _: usize) -> Option<DetachedStream> {
+        None
+    }
 
     fn connect(&mut self, slot: usize, _: ConnectionId, _: Target<'_>) -> io::Result<()> {
         unreachable!("nobody connects from slot {slot}")

@@ -69,6 +69,13 @@ impl Conn {
                 cx.notes.push_back(Note::Open(cx.id));
             }
             Effect::Answer(response) => self.push_http(std::mem::take(response), cx),
+            Effect::HandOver(handover) => {
+                self.pending = Pending::only(Pending::RELEASE);
+                self.drop_everything(cx);
+                if let Some(handover) = handover.take() {
+                    self.life = Life::Detached(handover);
+                }
+            }
             Effect::ReportFailure(cause) => {
                 let id = self.client.then_some(cx.id);
                 cx.notes.push_back(Note::Failed(id, self.peer(), cause));

@@ -26,7 +26,7 @@ pub(super) struct Closing {
     pub(super) flush_deadline: Time,
     /// Bytes of messages delivered since it began.
     pub(super) delivered: u64,
-    /// Bytes that were read and written since the deadline, to see whether the handshake can be completed after all.
+    /// Bytes that were read and written since a deadline was due, to see what can be completed after all.
     pub(super) probed: u64,
     /// The peer's FIN was read.
     pub(super) eof: bool,
@@ -101,6 +101,22 @@ impl Closing {
     pub(super) fn shift(&mut self, by: Duration) {
         for at in [&mut self.began, &mut self.deadline, &mut self.flush_deadline] {
             *at = at.after(by);
+        }
+    }
+
+    /// Bytes were read or written: they count if a deadline is due.
+    #[inline]
+    pub(super) fn note_probed(&mut self, bytes: usize, now: Time) {
+        if self.deadline.min(self.flush_deadline) <= now {
+            self.probed += bytes as u64;
+        }
+    }
+
+    /// The flush budget is used up.
+    pub(super) fn end_flushing(&mut self, now: Time) {
+        self.flush_deadline = Time::NEVER;
+        if self.deadline > now {
+            self.probed = 0;
         }
     }
 

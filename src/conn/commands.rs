@@ -265,6 +265,11 @@ impl Conn {
     /// The hard sweep of a shutdown.
     pub(crate) fn hard_sweep(&mut self, style: Option<Abort>, cx: &mut Context<'_>) -> bool {
         let before = self.state();
+        self.parse_held(cx);
+        if before != State::Lingering && self.state() == State::Lingering {
+            // It has its answer. The next pass ends what is left of it, when our FIN is sent.
+            return true;
+        }
         let style = style.unwrap_or_else(|| self.abort_style(cx.config));
         self.apply(Input::HardSweep { style }, cx);
         before != self.state()

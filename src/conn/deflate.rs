@@ -265,9 +265,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        close::{Cause, CloseFrame},
+        close::{Cause, CloseFrame, CloseTiming},
         config::Deflate,
-        conn::{CloseTiming, Common, Conn, Context, Cursor, state::State},
+        conn::{Common, Conn, Context, Cursor, state::State},
         event::Message,
         id::ConnectionId,
         testing::frame,

@@ -24,12 +24,26 @@ enum HeadBytes<'b> {
     Joined(Vec<u8>),
 }
 
+impl HeadBytes<'_> {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Joined(bytes) => bytes,
+        }
+    }
+}
+
 impl WholeHead<'_> {
     /// Bytes of it.
-    pub(super) fn len(&self) -> usize {
-        match &self.bytes {
-            HeadBytes::Lent(bytes) => bytes.len(),
-            HeadBytes::Joined(bytes) => bytes.len(),
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.as_slice().len()
+    }
+
+    /// Its bytes. Copies them if they were lent.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self.bytes {
+            HeadBytes::Lent(bytes) => bytes.to_vec(),
+            HeadBytes::Joined(bytes) => bytes,
         }
     }
 
@@ -38,11 +52,7 @@ impl WholeHead<'_> {
     /// # Errors
     /// None, since it was found to be complete.
     pub(crate) fn get(&mut self) -> Result<Head<'_>, Refusal> {
-        let bytes = match &self.bytes {
-            HeadBytes::Lent(bytes) => bytes,
-            HeadBytes::Joined(bytes) => bytes.as_slice(),
-        };
-        let head = self.scanner.scan(bytes, &self.limits)?;
+        let head = self.scanner.scan(self.bytes.as_slice(), &self.limits)?;
         debug_assert!(head.is_some(), "it is complete");
         head.ok_or(Refusal::TIMEOUT)
     }

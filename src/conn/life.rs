@@ -8,7 +8,7 @@ use super::{
     state::State,
     watch::{Times, Watch},
 };
-use crate::time::Time;
+use crate::{detach::Handover, time::Time};
 
 /// A state and what belongs to it.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(super) enum Life {
         since: Time,
         discarded: u32,
     },
+    /// `Closed`, and its stream goes to the application.
+    Detached(Box<Handover>),
     Closed {
         /// What is yet to be reported: when the abort is done, or before it lingers.
         unreported: Option<Box<Closing>>,
@@ -83,7 +85,7 @@ impl Life {
             Self::RemoteClosing { .. } => State::RemoteClosing,
             Self::Failing(_) => State::Failing,
             Self::Lingering { .. } => State::Lingering,
-            Self::Closed { .. } => State::Closed,
+            Self::Detached(_) | Self::Closed { .. } => State::Closed,
         }
     }
 
@@ -99,7 +101,8 @@ impl Life {
             | Self::Dialling(_)
             | Self::Refusing { .. }
             | Self::Open { .. }
-            | Self::Paused(_) => None,
+            | Self::Paused(_)
+            | Self::Detached(_) => None,
         }
     }
 
@@ -114,17 +117,8 @@ impl Life {
             | Self::Dialling(_)
             | Self::Refusing { .. }
             | Self::Open { .. }
-            | Self::Paused(_) => None,
-        }
-    }
-
-    /// Bytes were read or written: they count if the closing handshake is overdue.
-    #[inline]
-    pub(super) fn note_probed(&mut self, bytes: usize, now: Time) {
-        if let Some(closing) = self.closing_mut()
-            && closing.deadline <= now
-        {
-            closing.probed += bytes as u64;
+            | Self::Paused(_)
+            | Self::Detached(_) => None,
         }
     }
 
@@ -166,6 +160,7 @@ impl Life {
             Self::LocalClosing { closing, .. }
             | Self::RemoteClosing { closing, .. }
             | Self::Failing(closing) => closing.times.opened,
+            Self::Detached(_) => Time::ZERO,
             Self::Closed { unreported, .. } => {
                 unreported.as_ref().map_or(Time::ZERO, |closing| closing.times.opened)
             }
@@ -221,9 +216,11 @@ impl Life {
             | Self::RemoteClosing { closing, .. }
             | Self::Failing(closing) => Some(closing),
             Self::Closed { unreported, .. } => unreported,
-            Self::Lingering { .. } | Self::Connecting { .. } | Self::Dialling(_) | Self::Refusing { .. } => {
-                None
-            }
+            Self::Lingering { .. }
+            | Self::Connecting { .. }
+            | Self::Dialling(_)
+            | Self::Refusing { .. }
+            | Self::Detached(_) => None,
         }
     }
 }

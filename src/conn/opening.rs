@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::{Config, Overrides},
+    detach::{Handover, Take},
     error::HandshakeError,
     time::Time,
     wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
@@ -35,6 +36,16 @@ pub enum Target<'c> {
     Name(&'c str, u16),
     /// Begin a TCP connection to this address, in place of any other for the same slot.
     Address(SocketAddr),
+}
+
+impl Target<'_> {
+    /// The address; `None` of a name.
+    pub(crate) const fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Name(..) => None,
+            Self::Address(address) => Some(address),
+        }
+    }
 }
 
 impl Conn {
@@ -251,6 +262,23 @@ impl Conn {
     ) {
         self.details = Details::new(path, cx.config.max_path_kept, subprotocol, overrides, compression);
         self.apply(Input::Upgrade { response }, cx);
+    }
+
+    /// The application takes it out of the loop, with what was read of it: a head of `head_len` bytes first.
+    pub(crate) fn detach(&mut self, take: Take, received: Vec<u8>, head_len: usize, cx: &mut Context<'_>) {
+        let handover = Box::new(Handover::new(take, self.peer(), received, head_len));
+        self.apply(Input::Detached { handover: Some(handover) }, cx);
+    }
+
+    /// Its stream goes to the application.
+    pub(crate) const fn is_detached(&self) -> bool {
+        matches!(self.life, Life::Detached(_))
+    }
+
+    /// What goes with its stream, if the application takes that.
+    pub(crate) fn take_handover(&mut self) -> Option<Box<Handover>> {
+        let handover = std::mem::replace(&mut self.life, Life::Closed { unreported: None, reset: false });
+        if let Life::Detached(handover) = handover { Some(handover) } else { None }
     }
 
     /// The request is refused, or answered with plain HTTP if there is no `cause`.

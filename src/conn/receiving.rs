@@ -120,6 +120,20 @@ impl Conn {
         }
     }
 
+    /// A closing handshake is to end: the peer's Close may be among what was read and not parsed. Messages before it are
+    /// counted, and not delivered.
+    pub(super) fn parse_held(&mut self, cx: &mut Context<'_>) {
+        let Life::LocalClosing { paused, .. } = &mut self.life else { return };
+        *paused = true;
+        let (mut held, mut scratch) = (self.inbox.take_held(), Vec::new());
+        let mut cursor = Cursor::new(&mut held, &mut scratch);
+        let mut before = usize::MAX;
+        while (1..before).contains(&cursor.remaining()) {
+            before = cursor.remaining();
+            self.next(&mut cursor, cx);
+        }
+    }
+
     /// All that a peer had sent before it left is discarded.
     fn end_if_left(&mut self, cx: &mut Context<'_>) {
         if matches!(&self.life, Life::Paused(paused) if paused.discards && paused.eof)

@@ -17,6 +17,7 @@
 //!       │ violation, overflow                         flushed            │
 //!       └─────────────────> Failing ─────────────────────────────────────┘
 //!
+//!   Connecting ── the application detaches a plain request ──> Closed
 //!   every state ── terminate, hard sweep, reset, its deadline ──> Closed <── EOF, deadline, budget ── Lingering
 //! ```
 //!
@@ -37,6 +38,7 @@ pub use crate::state::State;
 use crate::{
     close::{Cause, CloseFrame, CloseTiming, Initiator},
     config::Abort,
+    detach::Handover,
     error::HandshakeError,
     event::Message,
 };
@@ -123,6 +125,8 @@ effects! {
     Establish(&'i mut Vec<u8>),
     /// Queue the HTTP answer; its time to live starts.
     Answer(&'i mut Vec<u8>),
+    /// Take the connection out of the loop. Its slot is freed at the end of the turn; nothing is written or reported.
+    HandOver(&'i mut Option<Box<Handover>>),
     /// Report `HandshakeFailed`.
     ReportFailure(HandshakeError),
     /// Queue the message, past the limit on what may be queued.
@@ -235,6 +239,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
             to(Refusing, [E::Answer(response), E::ReportFailure(HandshakeError::Timeout)])
         }
         (Connecting, Input::PlainAnswer { response }) => to(Refusing, [E::Answer(response)]),
+        (Connecting, Input::Detached { handover }) => to(Closed, [E::HandOver(handover)]),
         (Connecting, Input::SweptSilent) => no_handshake(HandshakeError::ShuttingDown),
         (Connecting, Input::Evicted) => no_handshake(HandshakeError::TooManyConnections),
         (Connecting, Input::ConnectFailed { cause }) => no_handshake(*cause),
@@ -244,6 +249,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
             | Input::Refusal { .. }
             | Input::HandshakeTimeout { .. }
             | Input::PlainAnswer { .. }
+            | Input::Detached { .. }
             | Input::SweptSilent
             | Input::Evicted
             | Input::ConnectFailed { .. },

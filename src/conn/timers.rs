@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     CloseTiming, Conn, Context,
     life::{Life, Paused},
-    state::{Failure, Input},
+    state::{Failure, Input, State},
     watch::{Times, Watch},
 };
 use crate::{
@@ -26,7 +26,27 @@ pub(crate) struct Probe {
     pub(crate) closing: bool,
 }
 
-/// What is read from and written to a connection whose `close_timeout` is over.
+/// What a probe has found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    /// How far the input was read.
+    pub(crate) read: Extent,
+    /// The connection's share of the turn is written, and the kernel would take more.
+    pub(crate) takes_more: bool,
+}
+
+/// How far the input of a connection was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Not at all: the turn has no room for the events that come first.
+    Not,
+    /// There is more to read than one turn may.
+    Partly,
+    Wholly,
+}
+
+/// What is read and written, at most, to see whether a connection whose `close_timeout` is over can be completed, or what
+/// was queued before its Close can be sent although `flush_budget` is over.
 const MOST_PROBED: u64 = 8 << 20;
 
 impl Conn {
@@ -52,7 +72,7 @@ impl Conn {
             Life::LocalClosing { closing, .. }
             | Life::RemoteClosing { closing, .. }
             | Life::Failing(closing) => Some(closing.deadline.min(closing.flush_deadline)),
-            Life::Closed { .. } => None,
+            Life::Detached(_) | Life::Closed { .. } => None,
         }
     }
 
@@ -110,7 +130,9 @@ impl Conn {
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
                 (false, true, closing.deadline <= now)
             }
-            Life::Refusing { .. } | Life::Lingering { .. } | Life::Closed { .. } => (false, false, false),
+            Life::Refusing { .. } | Life::Lingering { .. } | Life::Detached(_) | Life::Closed { .. } => {
+                (false, false, false)
+            }
         };
         Probe { read, write: write && self.queued() > 0, closing }
     }
@@ -122,9 +144,18 @@ impl Conn {
         Probe { read: closing, write, closing }
     }
 
-    /// Whether a closing handshake that is overdue may still go on after what was read and written since.
-    pub(crate) fn may_be_probed_again(&self) -> bool {
-        self.life.closing().is_some_and(|closing| closing.probed < MOST_PROBED)
+    /// Does what is due after a probe. What one turn did not see the end of is probed on in the next turn, see
+    /// [`MOST_PROBED`].
+    pub(crate) fn handle_probed(&mut self, probe: Probe, found: Found, cx: &mut Context<'_>) {
+        let goes_on = found.takes_more || (probe.closing && found.read == Extent::Partly);
+        let may_go_on = self.life.closing().is_some_and(|closing| closing.probed < MOST_PROBED);
+        match found.read {
+            Extent::Not => {}
+            // A failing connection has no flush budget.
+            _ if goes_on && may_go_on && found.takes_more && self.state() != State::Failing => {}
+            _ if goes_on && may_go_on => self.handle_flush_budget(cx),
+            Extent::Partly | Extent::Wholly => self.handle_timeout(cx),
+        }
     }
 
     /// The kernel took less than it was offered, at `now`, and not at `then`, which was taken for the time.
@@ -183,6 +214,7 @@ impl Conn {
             | Life::RemoteClosing { closing, .. }
             | Life::Failing(closing) => {
                 if closing.deadline <= cx.now {
+                    self.parse_held(cx);
                     let flushed = self.outbox.has_flushed_close();
                     let style = self.abort_style(cx.config);
                     self.apply(Input::CloseTimeout { flushed, style }, cx);
@@ -190,7 +222,7 @@ impl Conn {
                     self.handle_flush_budget(cx);
                 }
             }
-            Life::Closed { .. } => {}
+            Life::Detached(_) | Life::Closed { .. } => {}
         }
     }
 
@@ -218,7 +250,7 @@ impl Conn {
     /// Drops what has not begun if `flush_budget` is used up, or answers the peer's Close in the application's place.
     pub(crate) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
         match self.life.closing_mut() {
-            Some(closing) if closing.flush_deadline <= cx.now => closing.flush_deadline = Time::NEVER,
+            Some(closing) if closing.flush_deadline <= cx.now => closing.end_flushing(cx.now),
             _ => return,
         }
         self.apply(Input::FlushBudget, cx);

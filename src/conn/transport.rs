@@ -39,8 +39,8 @@ impl Conn {
             life => {
                 if let Some(closing) = life.closing_mut() {
                     closing.times.last_inbound = now;
+                    closing.note_probed(n, now);
                 }
-                life.note_probed(n, now);
                 false
             }
         };
@@ -143,7 +143,9 @@ impl Conn {
             self.note_drained();
             return Ok(done);
         }
-        self.life.note_probed(written.bytes, cx.now);
+        if let Some(closing) = self.life.closing_mut() {
+            closing.note_probed(written.bytes, cx.now);
+        }
         if self.outbox.has_backlog() {
             if !had_backlog {
                 self.pending.add(Pending::ALARM);

@@ -2,9 +2,9 @@
 
 use super::{client::Client, sweep::ShutdownRequest, table::Hub};
 use crate::{
-    close::CloseFrame,
+    close::{CloseFrame, CloseTiming},
     config::Abort,
-    conn::{CloseTiming, ConnectRequest, Frames, State},
+    conn::{ConnectRequest, Frames, State},
     error::{ConnectError, SendError},
     event::{Message, Stats},
     id::ConnectionId,

@@ -4,12 +4,21 @@ use std::{io, net::SocketAddr};
 
 use super::table::Hub;
 use crate::{
-    conn::{Conn, ConnectRequest, Cursor, Pending, Target},
+    conn::{Conn, ConnectRequest, Cursor, Target},
     error::{ConnectError, HandshakeError},
     id::ConnectionId,
     shutdown::ShutdownPhase,
     wire::upgrade::ClientKey,
 };
+
+/// A connect that failed at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedConnect {
+    pub(super) id: ConnectionId,
+    /// Where to; `None` if it is the name that could not be looked up.
+    pub(super) address: Option<SocketAddr>,
+    pub(super) kind: io::ErrorKind,
+}
 
 impl<D> Hub<D> {
     /// Begins a connection of our own: `Action::Connect` is due. See
@@ -57,10 +66,11 @@ impl<D> Hub<D> {
         self.with_id(id, |conn, cx| conn.handle_connect_failed(kind, cx));
     }
 
-    /// The same for one that failed at once, in an earlier turn. The next one may be due by now for another reason.
-    pub(super) fn handle_connect_failed_at_once(&mut self, id: ConnectionId, kind: io::ErrorKind) {
-        if self.find(id).is_some_and(|entry| !entry.conn.pending.has(Pending::CONNECT)) {
-            self.handle_connect_failed(id, kind);
+    /// The same for one that failed at once, in an earlier turn. Since then its deadline may have begun the next one.
+    pub(super) fn handle_connect_failed_at_once(&mut self, failed: &FailedConnect) {
+        let target = self.find(failed.id).and_then(|entry| entry.conn.target());
+        if target.is_some_and(|target| target.address() == failed.address) {
+            self.handle_connect_failed(failed.id, failed.kind);
         }
     }
 

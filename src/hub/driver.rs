@@ -16,15 +16,16 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use super::{
     clients::Clients,
+    connecting::FailedConnect,
     handler::Handler,
-    schedule::{Action, Probed},
+    schedule::Action,
     sweep::ShutdownRequest,
     table::Hub,
     transport::{Readiness, Transport},
 };
 use crate::{
     config::{Abort, Config},
-    conn::{ConnectRequest, Probe},
+    conn::{ConnectRequest, Extent, Found, Probe},
     error::ConnectError,
     event::{Event, Stats},
     id::ConnectionId,
@@ -49,7 +50,7 @@ pub struct Driver<D, T> {
     /// Slots whose reading a panic has cut off: the next turn reads on.
     recovered: Vec<usize>,
     /// Connects that failed at once: it is the next turn that reports them.
-    pub(super) failed_connects: Vec<(ConnectionId, io::ErrorKind)>,
+    pub(super) failed_connects: Vec<FailedConnect>,
     /// Connections that were read since replies were written last.
     pub(super) reads: u32,
 }
@@ -237,8 +238,8 @@ impl<D, T: Transport> Driver<D, T> {
         self.in_turn = true;
         self.transport.lap();
         self.reads = 0;
-        for (id, kind) in self.failed_connects.drain(..) {
-            self.hub.handle_connect_failed_at_once(id, kind);
+        for failed in self.failed_connects.drain(..) {
+            self.hub.handle_connect_failed_at_once(&failed);
         }
         self.settle(handler);
     }
@@ -402,8 +403,8 @@ impl<D, T: Transport> Driver<D, T> {
     fn judge<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.hub.begin_judging();
         while let Some(judgement) = self.hub.poll_judgement() {
-            let probed = self.probe(judgement.slot, judgement.probe, handler);
-            self.hub.judge(judgement, probed);
+            let found = self.probe(judgement.slot, judgement.probe, handler);
+            self.hub.judge(judgement, found);
         }
         self.hub.advance_shutdown();
         self.hub.begin_hard_sweep();
@@ -415,7 +416,7 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// Looks at what the kernel knows and we do not: whether a connect has succeeded, whether it takes more, what it holds.
-    fn probe<H: Handler<Data = D>>(&mut self, slot: usize, probe: Probe, handler: &mut H) -> Probed {
+    fn probe<H: Handler<Data = D>>(&mut self, slot: usize, probe: Probe, handler: &mut H) -> Found {
         if self.hub.is_dialling(slot) {
             self.finish_connect(slot);
         }
@@ -423,9 +424,9 @@ impl<D, T: Transport> Driver<D, T> {
         let read = if probe.read || self.hub.has_failed(slot) {
             self.read(slot, true, handler)
         } else {
-            Probed::Wholly
+            Extent::Wholly
         };
-        if takes_more && read == Probed::Wholly { Probed::Partly } else { read }
+        Found { read, takes_more }
     }
 
     /// Finds out what has become of a connect. Returns whether it has succeeded.
@@ -478,7 +479,20 @@ impl<D, T: Transport> Driver<D, T> {
                     }
                 }
                 Some(Action::Release(slot, reset)) => self.transport.close(slot, reset),
+                Some(Action::Detach(slot)) => self.detach(slot),
             }
+        }
+    }
+
+    /// Takes a connection out of the loop and gives it to the application.
+    fn detach(&mut self, slot: usize) {
+        let stream = self.transport.detach(slot);
+        let handover = self.hub.free_detached(slot);
+        if let (Some(stream), Some(handover)) = (stream, handover) {
+            self.lap(nobody);
+            self.hub.note_callback_begins();
+            handover.give(stream);
+            self.lap(nobody);
         }
     }
 
@@ -510,7 +524,7 @@ impl<D, T: Transport> Driver<D, T> {
         if let Some((id, target)) = self.hub.target(slot)
             && let Err(error) = self.transport.connect(slot, id, target)
         {
-            self.failed_connects.push((id, error.kind()));
+            self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });
         }
     }
 }
@@ -531,7 +545,7 @@ pub(super) fn call<D, H: Handler<Data = D>>(hub: &mut Hub<D>, event: Event<'_>, 
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use crate::testing::{REQUEST, Session};
+    use crate::testing::{Memory, REQUEST, Session};
 
     use super::*;
     use crate::hub::{Upgrade, UpgradeRequest};
@@ -561,5 +575,33 @@ mod tests {
             session.act(|clients, _| clients.broadcast("hello", |_| true));
             assert_eq!(session.driver().hub.corked(), 0);
         }
+    }
+
+    /// 100,000 connections that ended at once cost 100,000 looks in each of the turns that delivered their `Close`.
+    #[test]
+    fn a_slot_that_waits_for_its_close_to_be_delivered_is_not_looked_at() {
+        let config = Config { turn_callbacks: 10, ..Config::default() };
+        let mut driver = Driver::new(config, 0, 1, Memory::default());
+        for slot in 0..5000 {
+            driver.accept(([127, 0, 0, 1], 40_000).into()).expect("room");
+            driver.transport().socket(slot).input = REQUEST.to_vec();
+            driver.begin_turn(&mut Quiet);
+            driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut Quiet);
+            driver.end_turn(&mut Quiet);
+        }
+        let ids: Vec<_> = driver.clients().iter().map(|client| client.id()).collect();
+        assert_eq!(ids.iter().filter(|id| driver.clients().terminate(**id)).count(), 5000);
+        let mut room = None;
+        for _ in 0..500 {
+            driver.begin_turn(&mut Quiet);
+            driver.end_turn(&mut Quiet);
+            assert_eq!(driver.hub.unserved.len() + driver.hub.served.len(), 0, "for the next turn");
+            assert_eq!(driver.hub.slots.len(), driver.hub.notes.len(), "released when it was delivered");
+            if driver.hub.has_undelivered() {
+                let capacity = driver.hub.notes.capacity();
+                assert_eq!(*room.get_or_insert(capacity), capacity, "the event queue is not moved");
+            }
+        }
+        assert!(!driver.has_more());
     }
 }

@@ -1,10 +1,11 @@
 //! What an application is to the loop: someone who decides on upgrades and hears of events.
 
-use std::{net::SocketAddr, ops::Deref};
+use std::{fmt, net::SocketAddr, ops::Deref};
 
 use super::clients::Clients;
 use crate::{
     config::Overrides,
+    detach::Detached,
     event::Event,
     wire::upgrade::{ExtraHeader, Request, Response, Subprotocol},
 };
@@ -17,9 +18,12 @@ pub trait Handler {
     /// [`Clients::connect`], and dropped after `Close`.
     type Data;
 
-    /// A complete HTTP request: a valid upgrade, or a plain request that the application may answer.
+    /// A complete head of an HTTP request: of a valid upgrade, or of a plain request, which the application may answer or
+    /// [detach](Upgrade::detach).
     ///
-    /// A plain request that is accepted nevertheless is refused with 426; an invalid upgrade never gets here.
+    /// A plain request may have any method and a body, see [`Request::body_length`]. One that is accepted nevertheless is
+    /// refused with 426, and one with a body that is not detached with 400. An upgrade that is detached nevertheless is refused with 400.
+    /// An invalid upgrade never gets here, and neither does a request whose body has no certain length.
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, Self::Data>;
 
     /// Something happened.
@@ -55,7 +59,7 @@ impl<'r> Deref for UpgradeRequest<'r> {
 }
 
 /// The application's answer to a request.
-#[derive(Debug)]
+#[non_exhaustive]
 pub enum Upgrade<'r, D> {
     /// 101: a connection begins.
     Accept(Accept<'r, D>),
@@ -63,12 +67,57 @@ pub enum Upgrade<'r, D> {
     Reject(Response),
     /// This response to a plain request: nothing failed, nothing is reported.
     Answer(Response),
+    /// Takes the connection of a plain request out of the loop, at the end of this turn: the function gets the stream and every byte
+    /// that was read of it, on the loop's thread. Nothing is written, nothing is reported, and the slot is free. See [`Upgrade::detach`].
+    Detach(Box<dyn FnOnce(Detached) + Send>),
+}
+
+impl<D: fmt::Debug> fmt::Debug for Upgrade<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept(accept) => f.debug_tuple("Accept").field(accept).finish(),
+            Self::Reject(response) => f.debug_tuple("Reject").field(response).finish(),
+            Self::Answer(response) => f.debug_tuple("Answer").field(response).finish(),
+            Self::Detach(_) => f.debug_tuple("Detach").finish_non_exhaustive(),
+        }
+    }
 }
 
 impl<D> Upgrade<'_, D> {
     /// Accepts with `data` and nothing else.
     pub fn accept(data: D) -> Self {
         Self::Accept(Accept::new(data))
+    }
+
+    /// Takes the connection of a plain request out of the loop, for another server on the same port. `take` is called once, on the
+    /// loop's thread, so let it pass the connection on and return. Until then the connection counts for all limits.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    ///
+    /// use adjourn::{
+    ///     Clients, Event, Handler,
+    ///     http::{Detached, Upgrade, UpgradeRequest},
+    /// };
+    ///
+    /// struct OnePort(mpsc::Sender<Detached>);
+    ///
+    /// impl Handler for OnePort {
+    ///     type Data = ();
+    ///
+    ///     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+    ///         if request.is_upgrade() {
+    ///             return Upgrade::accept(());
+    ///         }
+    ///         let pages = self.0.clone();
+    ///         Upgrade::detach(move |detached| drop(pages.send(detached)))
+    ///     }
+    ///
+    ///     fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
+    /// }
+    /// ```
+    pub fn detach(take: impl FnOnce(Detached) + Send + 'static) -> Self {
+        Self::Detach(Box::new(take))
     }
 }
 

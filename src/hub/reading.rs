@@ -6,10 +6,9 @@ use super::{
     driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, call},
     handler::Handler,
     incoming::NextRead,
-    schedule::Probed,
     transport::Transport,
 };
-use crate::conn::Cursor;
+use crate::conn::{Cursor, Extent};
 
 /// From this many missing bytes on, a message is read straight into its own buffer.
 const DIRECT: u64 = 32 << 10;
@@ -19,11 +18,11 @@ const DIRECT_READ: usize = 256 << 10;
 impl<D, T: Transport> Driver<D, T> {
     /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a FIN or
     /// an error may come after a short read. Returns whether all was read.
-    pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Probed {
+    pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Extent {
         self.parsing = Some(Parsing { slot, bytes: Bytes::None });
         self.hub.begin_read(slot);
-        let probed = self.read_share(slot, ended, handler);
-        if probed != Probed::Wholly {
+        let extent = self.read_share(slot, ended, handler);
+        if extent != Extent::Wholly {
             self.hub.put_off_read(slot);
         } else if let Some(kind) = self.hub.take_failed(slot) {
             self.hub.handle_reset(slot, kind);
@@ -38,16 +37,16 @@ impl<D, T: Transport> Driver<D, T> {
         if self.reads >= BATCH_READS || ticked || self.hub.corked() >= BATCH_BYTES {
             self.write_batch();
         }
-        probed
+        extent
     }
 
-    fn read_share<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Probed {
-        let mut probed = Probed::Not;
+    fn read_share<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Extent {
+        let mut extent = Extent::Not;
         loop {
             // What has happened before comes before what is read now.
             self.deliver(handler);
             if self.hub.has_undelivered() {
-                return probed;
+                return extent;
             }
             match self.hub.next_read(slot, &mut self.held) {
                 NextRead::Socket => {}
@@ -55,52 +54,52 @@ impl<D, T: Transport> Driver<D, T> {
                     self.feed(slot, Bytes::Held, handler);
                     self.held = Vec::new();
                     if self.hub.is_over_budget() {
-                        return probed;
+                        return extent;
                     }
                     continue;
                 }
-                NextRead::None => return Probed::Wholly,
-                NextRead::Later => return probed,
+                NextRead::None => return Extent::Wholly,
+                NextRead::Later => return extent,
             }
-            probed = Probed::Partly;
+            extent = Extent::Partly;
             let read = self.read_once(slot, handler);
             // A write has failed: what comes first was to be read, and that was all of it.
             let failed = self.hub.has_failed(slot);
             let drained = matches!(read, Ok(Read::Short)) && !ended && !failed;
             match read {
                 Ok(Read::Full | Read::Short) => {}
-                Ok(Read::Eof) if failed => return Probed::Wholly,
+                Ok(Read::Eof) if failed => return Extent::Wholly,
                 Ok(Read::Eof) => {
                     self.write_now(slot, 0);
                     if self.hub.has_failed(slot) {
-                        return Probed::Wholly;
+                        return Extent::Wholly;
                     }
                     if self.hub.has_put_off_write(slot) {
                         // The FIN stays where it is until the replies have had their chance.
-                        return Probed::Partly;
+                        return Extent::Partly;
                     }
                     self.hub.handle_eof(slot);
-                    return Probed::Wholly;
+                    return Extent::Wholly;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // What was said of an end was said of the connection that had this slot before.
                     self.hub.note_not_ended(slot);
-                    return Probed::Wholly;
+                    return Extent::Wholly;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if failed => return Probed::Wholly,
+                Err(_) if failed => return Extent::Wholly,
                 Err(error) => {
                     self.write_now(slot, 0);
                     self.hub.handle_reset(slot, error.kind());
-                    return Probed::Wholly;
+                    return Extent::Wholly;
                 }
             }
             self.write_now(slot, BATCH_BYTES);
             if drained && !self.hub.has_failed(slot) {
-                return Probed::Wholly;
+                return Extent::Wholly;
             }
             if self.hub.is_over_budget() {
-                return Probed::Partly;
+                return Extent::Partly;
             }
         }
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::Abort,
-    conn::{Conn, Listed, Pending, Probe, State, Transmitted},
+    conn::{Conn, Found, Listed, Pending, Probe, State, Transmitted},
     time::Time,
 };
 
@@ -38,6 +38,8 @@ pub(super) enum Action {
     Abort(usize, Abort),
     /// Close the descriptor, with a reset if the flag says so. The slot is free and may be given out again.
     Release(usize, bool),
+    /// Take the connection out and hand it over: call [`Hub::free_detached`].
+    Detach(usize),
 }
 
 /// A slot whose deadline is due.
@@ -47,16 +49,6 @@ pub(super) struct Judgement {
     /// Where the connection is in its life, before it is probed.
     state: State,
     pub(super) probe: Probe,
-}
-
-/// How far a connection could be looked at before it is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Probed {
-    /// Not at all: the turn has no room for the events that come first.
-    Not,
-    /// There is more to read, or the kernel takes more, than one turn may.
-    Partly,
-    Wholly,
 }
 
 impl<D> Hub<D> {
@@ -86,12 +78,13 @@ impl<D> Hub<D> {
     /// What is due comes now. It has as much of a budget as the rest of the turn.
     pub(super) fn begin_judging(&mut self) {
         self.renew_budget();
-        self.turn.judged_until = self.now;
+        self.turn.judged_until = Some(self.now);
     }
 
-    /// The hard sweep comes now. It has as much again.
+    /// Judging is over, and the hard sweep comes now. It has as much again.
     pub(super) fn begin_hard_sweep(&mut self) {
         self.renew_budget();
+        self.turn.judged_until = None;
     }
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
@@ -274,7 +267,7 @@ impl<D> Hub<D> {
         {
             return None;
         }
-        let slot = self.deadlines.first_due(self.turn.judged_until)? as usize;
+        let slot = self.deadlines.first_due(self.turn.judged_until?)? as usize;
         self.turn.judgements += 1;
         let entry = self.slots.get_mut(slot)?;
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
@@ -286,18 +279,13 @@ impl<D> Hub<D> {
         Some(Judgement { slot, state: entry.conn.state(), probe })
     }
 
-    /// Carries out what is due for a slot, if it still is; and finds out when it is due next. A closing handshake of which
-    /// one turn may not see all is looked at in the next turn as well.
-    pub(super) fn judge(&mut self, Judgement { slot, state, probe }: Judgement, probed: Probed) {
+    /// Does what is due for a slot, if it still is, and finds out when something is due next.
+    pub(super) fn judge(&mut self, Judgement { slot, state, probe }: Judgement, found: Found) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
             // What the probe has brought about may be due as well, but it was not probed.
-            let due = conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now);
-            match probed {
-                _ if !due => {}
-                Probed::Not => {}
-                Probed::Partly if probe.closing && conn.may_be_probed_again() => conn.handle_flush_budget(cx),
-                Probed::Partly | Probed::Wholly => conn.handle_timeout(cx),
+            if conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now) {
+                conn.handle_probed(probe, found, cx);
             }
             conn.pending.take(Pending::ALARM);
             conn.deadline(cx.config)
@@ -344,14 +332,18 @@ impl<D> Hub<D> {
                 && entry.conn.listed == Listed::Now
             {
                 entry.conn.listed = Listed::No;
-                if !entry.conn.pending.is_idle() {
+                // What only waits for its last event is listed when that was delivered.
+                let released = entry.conn.pending == Pending::only(Pending::RELEASE);
+                if !entry.conn.pending.is_idle() && !released {
                     self.list_next(slot);
                 }
             }
         }
-        // After a sweep of many there is no need for so much room.
+        // After a sweep of many there is no need for so much room. Events that wait are not moved.
         self.run.shrink_to(ROOM);
-        self.notes.shrink_to(ROOM);
+        if self.notes.is_empty() {
+            self.notes.shrink_to(ROOM);
+        }
         None
     }
 
@@ -375,7 +367,11 @@ impl<D> Hub<D> {
             self.note_callback_begins();
             Some(Action::Connect(slot))
         } else if !undelivered && pending.take(Pending::RELEASE) {
+            let detached = entry.conn.is_detached();
             self.run.pop_front();
+            if detached {
+                return Some(Action::Detach(slot));
+            }
             let reset = self.free(slot);
             Some(Action::Release(slot, reset))
         } else if !over && !share.drained && pending.take(Pending::DRAIN) {

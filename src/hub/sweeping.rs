@@ -6,8 +6,8 @@ use super::{
     table::Hub,
 };
 use crate::{
-    close::{Cause, CloseFrame},
-    conn::{CloseTiming, Conn, Ended, Note, Probe, State},
+    close::{Cause, CloseFrame, CloseTiming},
+    conn::{Conn, Ended, Note, Probe, State},
     id::ConnectionId,
     shutdown::{Pace, ShutdownPhase, SlowestConnection, SweepId},
     time::Time,
@@ -186,7 +186,7 @@ impl<D> Hub<D> {
             ShutdownPhase::HardSweep if self.slots.is_empty() => self.enter_next_phase(),
             ShutdownPhase::HardSweep => self.sweeps.begin_hard_slice(self.slice()),
             ShutdownPhase::Serving | ShutdownPhase::LameDuck | ShutdownPhase::Grace | ShutdownPhase::Done => {
-                self.enter_next_phase()
+                self.enter_next_phase();
             }
         }
     }

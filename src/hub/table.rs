@@ -17,9 +17,10 @@ use super::{
     sweep::Sweeps,
 };
 use crate::{
-    close::{Cause, CloseFrame},
+    close::{Cause, CloseFrame, CloseTiming},
     config::Config,
-    conn::{CloseTiming, Common, Conn, Context, Listed, Note, Pending, State},
+    conn::{Common, Conn, Context, Listed, Note, Pending, State},
+    detach::Handover,
     error::HandshakeError,
     event::{Event, Stats},
     id::{ConnectionId, MAX_SLOTS},
@@ -81,7 +82,7 @@ pub(super) struct Turn {
     pub(super) callbacks: u32,
     pub(super) judgements: usize,
     /// What is due until then is judged in this turn, and each connection once.
-    pub(super) judged_until: Time,
+    pub(super) judged_until: Option<Time>,
     /// Bytes that the read of the present slot left unparsed when the last event of it was made.
     pub(super) unparsed: usize,
     /// A message was inflated.
@@ -396,9 +397,20 @@ impl<D> Hub<D> {
         reset
     }
 
+    /// Frees the slot of a connection that leaves the loop. Returns what goes with its stream.
+    pub(super) fn free_detached(&mut self, slot: usize) -> Option<Box<Handover>> {
+        let handover = self.slots.get_mut(slot)?.conn.take_handover();
+        self.free(slot);
+        handover
+    }
+
     pub(super) fn drop_data(&mut self) {
-        if let Some(entry) = self.drop_data_of.take().and_then(|slot| self.slots.get_mut(slot)) {
+        if let Some(slot) = self.drop_data_of.take()
+            && let (Some(entry), Ok(key)) = (self.slots.get_mut(slot), u32::try_from(slot))
+        {
             entry.data = None;
+            // It may be released now.
+            list(&mut entry.conn, key, &mut self.run);
         }
     }
 
@@ -520,7 +532,8 @@ impl<D> Hub<D> {
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let Some(at) = entry.conn.deadline(&self.config) else { return };
         // What falls due while this turn judges is the next one's: nobody is judged, and probed, twice in a turn.
-        let at = at.max(self.turn.judged_until.after(Duration::from_micros(1)));
+        let earliest = self.turn.judged_until.map(|until| until.after(Duration::from_micros(1)));
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
         if self.deadlines.due(key).is_none_or(|due| at < due) {
             self.deadlines.set(key, at);
         }

@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{conn::Target, id::ConnectionId, time::Time};
+use crate::{conn::Target, detach::DetachedStream, id::ConnectionId, time::Time};
 
 /// What carries the bytes of a loop's connections, and its clock. Connections are named by their slots: small numbers that
-/// are used again after [`Transport::close`].
+/// are used again after [`Transport::close`] or [`Transport::detach`].
 ///
 /// Nothing here may block. The errors are those of a socket; `WouldBlock` and `Interrupted` are none.
 pub trait Transport {
@@ -37,6 +37,9 @@ pub trait Transport {
 
     /// Ends the connection of a slot and forgets it: by RST if `reset` says so.
     fn close(&mut self, slot: usize, reset: bool);
+
+    /// Takes the connection of a slot out, as it is, for the application: nothing is shut down or closed. `None` if it is gone.
+    fn detach(&mut self, slot: usize) -> Option<DetachedStream>;
 
     /// Begins a connection of ours in `slot`, in place of an earlier attempt, or looks up its name. The outcome is for
     /// [`Transport::connected`] or [`Driver::handle_resolved`](super::Driver::handle_resolved).

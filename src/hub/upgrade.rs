@@ -7,9 +7,12 @@ use super::{
     table::Hub,
 };
 use crate::{
-    conn::{Compression, Cursor},
+    conn::{Compression, Cursor, WholeHead},
+    detach::Take,
     error::HandshakeError,
-    wire::upgrade::{HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols},
+    wire::upgrade::{
+        BodyLength, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
+    },
 };
 
 impl<D> Hub<D> {
@@ -44,7 +47,10 @@ impl<D> Hub<D> {
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
                 self.deciding = None;
-                answer
+                match answer {
+                    Answered::Detach(take) => return self.detach(slot, take, head, cursor),
+                    answer => answer,
+                }
             }
             Err(refusal) => Answered::refusal(refusal, false),
         };
@@ -72,9 +78,13 @@ impl<D> Hub<D> {
         if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
+        let has_body = request.body_length() != BodyLength::Zero;
         let request = UpgradeRequest { request, peer, ready: self.is_ready() };
         self.note_callback_begins();
         match (handler.on_upgrade(&request), accepted) {
+            (Upgrade::Detach(take), Err(_)) => Answered::Detach(take),
+            (Upgrade::Detach(_), Ok(_)) => Answered::refusal(Refusal::NOT_PLAIN, false),
+            _ if has_body => Answered::refusal(Refusal::BODY, request.is_head()),
             (Upgrade::Accept(accept), Ok(accepted)) => {
                 let (compression, extensions) = Compression::accept(&self.config, &request).unzip();
                 let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
@@ -103,8 +113,18 @@ impl<D> Hub<D> {
         }
     }
 
+    /// The application takes the connection out of the loop, with all that was read of it.
+    fn detach(&mut self, slot: usize, take: Take, head: WholeHead<'_>, cursor: &mut Cursor<'_>) {
+        let head_len = head.len();
+        let mut received = head.into_bytes();
+        received.extend_from_slice(cursor.take_all());
+        self.with(slot, |conn, cx| conn.detach(take, received, head_len, cx));
+    }
+
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
+            // It was taken off before.
+            Answered::Detach(_) => {}
             Answered::Open { response, path, subprotocol, overrides, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
@@ -137,6 +157,7 @@ enum Answered<D> {
         response: Vec<u8>,
         cause: Option<HandshakeError>,
     },
+    Detach(Take),
 }
 
 impl<D> Answered<D> {

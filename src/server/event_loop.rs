@@ -87,7 +87,7 @@ impl<D: 'static> Server<D> {
     ///
     /// # Errors
     /// If the system denies a poll, or there are 256 loops in the process already.
-    pub fn new(config: Config) -> io::Result<Self> {
+    pub fn outgoing(config: Config) -> io::Result<Self> {
         Parts::new(config).map(Self::from_parts).map_err(|error| match error {
             BindError::Poll(error) => error,
             other => io::Error::other(other),

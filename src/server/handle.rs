@@ -4,9 +4,8 @@ use std::{fmt, sync::Arc};
 
 use super::mailbox::{Mailbox, Room};
 use crate::{
-    close::CloseFrame,
+    close::{CloseFrame, CloseTiming},
     config::Abort,
-    conn::CloseTiming,
     error::HandleError,
     event::{Message, MessageKind},
     hub::{Clients, Driver, Handler, ShutdownRequest, Transport},

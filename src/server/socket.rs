@@ -15,7 +15,9 @@ use rustix::{
 use socket2::SockRef;
 
 use super::{mailbox::Shared, resolver::Resolver};
-use crate::{config::Config, conn::Target, hub::Transport, id::ConnectionId, time::Time};
+use crate::{
+    config::Config, conn::Target, detach::DetachedStream, hub::Transport, id::ConnectionId, time::Time,
+};
 
 /// The sockets of all connections, by slot (four bytes each, and one), and what they are waited for with.
 #[derive(Debug)]
@@ -95,10 +97,14 @@ impl Sockets {
 
     fn release(&mut self, slot: usize) {
         if self.streams.get_mut(slot).and_then(Option::take).is_some() {
-            self.used -= 1;
-            if self.used == 0 {
-                (self.streams, self.watches) = (Vec::new(), Vec::new());
-            }
+            self.note_released();
+        }
+    }
+
+    fn note_released(&mut self) {
+        self.used -= 1;
+        if self.used == 0 {
+            (self.streams, self.watches) = (Vec::new(), Vec::new());
         }
     }
 }
@@ -154,6 +160,14 @@ impl Transport for Sockets {
             let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
         }
         self.release(slot);
+    }
+
+    fn detach(&mut self, slot: usize) -> Option<DetachedStream> {
+        let mut stream = self.streams.get_mut(slot)?.take()?;
+        self.note_released();
+        // If it fails, the socket is watched until it is closed, and what is said of it is of no slot or harmless to another one.
+        let _ = self.poll.registry().deregister(&mut stream);
+        Some(DetachedStream::Tcp(stream.into()))
     }
 
     fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()> {

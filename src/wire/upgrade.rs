@@ -31,6 +31,6 @@ pub use head::{Head, HeadLimits, HeadScanner};
 pub use headers::HeaderStorage;
 pub use lists::{Extension, Extensions, Parameters, Subprotocol, Subprotocols};
 pub use refusal::Refusal;
-pub use request::Request;
+pub use request::{BodyLength, Request};
 pub use response::{Body, ExtraHeader, HeaderValue, Response, ResponseError, write_switching_protocols};
 pub use url::{Url, UrlError};

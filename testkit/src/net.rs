@@ -41,7 +41,7 @@ impl Echo {
                         let _ = clients.send(id, message);
                     }
                     Event::Close { report: closed, .. } => {
-                        closed_there.lock().expect("not poisoned").push(*closed)
+                        closed_there.lock().expect("not poisoned").push(*closed);
                     }
                     Event::HandshakeFailed { error: cause, .. } => {
                         failed_there.lock().expect("not poisoned").push(cause);

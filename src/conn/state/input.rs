@@ -5,6 +5,7 @@ use std::io;
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
     config::Abort,
+    detach::Handover,
     error::HandshakeError,
     event::Message,
 };
@@ -58,6 +59,11 @@ inputs! {
     PlainAnswer {
         /// The HTTP answer.
         response: Vec<u8>,
+    },
+    /// A plain HTTP request whose connection the application takes out of the loop.
+    Detached {
+        /// To whom it goes, and what was read of it.
+        handover: Option<Box<Handover>>,
     },
     /// `handshake_timeout` ran out.
     HandshakeTimeout {

@@ -6,12 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use super::accepted::Accepted;
 use super::headers::{Single, list_contains, single};
 use super::refusal::Refusal;
-use super::request::Request;
+use super::request::{BodyLength, Request};
 
 impl Request<'_> {
     /// Checks what §4.2.1 asks of a handshake:
     ///
-    /// * `Upgrade` lists `websocket`, or it is 426; the method is GET, or it is 405; `Connection` lists `Upgrade`.
+    /// * `Upgrade` lists `websocket`, or it is 426.
+    /// * There is no body: it would be read as frames.
+    /// * The method is GET, or it is 405; `Connection` lists `Upgrade`.
     /// * `Sec-WebSocket-Version` is present once (else 400) and 13 (else 426).
     /// * `Sec-WebSocket-Key` is present once: 16 bytes in base64 with its padding.
     /// * `Sec-WebSocket-Protocol` and `Sec-WebSocket-Extensions`, if present, follow their grammar.
@@ -21,6 +23,9 @@ impl Request<'_> {
     pub fn accept(&self) -> Result<Accepted, Refusal> {
         if !self.wants_websocket() {
             return Err(Refusal::NOT_AN_UPGRADE);
+        }
+        if self.body_length() != BodyLength::Zero {
+            return Err(Refusal::BODY);
         }
         if !self.http_1_1 {
             return Err(Refusal::OLD_HTTP);

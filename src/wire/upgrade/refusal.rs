@@ -37,7 +37,9 @@ impl Refusal {
     pub(super) const AUTHORITY: Self = Self::bad("request target and Host name different servers\n");
     pub(super) const HOST: Self = Self::bad("Host must be there once and name a server\n");
     pub(super) const ORIGIN: Self = Self::bad("Origin must be there at most once, in ASCII\n");
-    pub(super) const BODY: Self = Self::bad("requests with a body are not taken\n");
+    pub(super) const FRAMING: Self = Self::bad("length of the body is ambiguous\n");
+    /// A request with a body: nobody took it.
+    pub const BODY: Self = Self::bad("requests with a body are not taken\n");
 
     // From §4.2.1.
     pub(super) const NOT_AN_UPGRADE: Self =
@@ -57,6 +59,11 @@ impl Refusal {
     pub(super) const SUBPROTOCOLS: Self =
         Self::bad("Sec-WebSocket-Protocol must list tokens, none of them twice\n");
     pub(super) const EXTENSIONS: Self = Self::bad("Sec-WebSocket-Extensions is malformed\n");
+
+    // From the application.
+    /// The application detached a request that asks for a WebSocket.
+    pub const NOT_PLAIN: Self =
+        Self { status: 400, cause: HandshakeError::Rejected, text: "there is no WebSocket here\n" };
 
     // From the settings.
     /// The request's `Origin` is none of [`Config::origins`](crate::Config::origins).
@@ -120,6 +127,7 @@ mod tests {
             (Refusal::MALFORMED, 400, HandshakeError::BadRequest),
             (Refusal::BARE_LF, 400, HandshakeError::BadRequest),
             (Refusal::BODY, 400, HandshakeError::BadRequest),
+            (Refusal::FRAMING, 400, HandshakeError::BadRequest),
             (Refusal::VERSION_LINES, 400, HandshakeError::BadRequest),
             (Refusal::METHOD, 405, HandshakeError::BadRequest),
             (Refusal::TIMEOUT, 408, HandshakeError::Timeout),

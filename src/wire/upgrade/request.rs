@@ -22,7 +22,19 @@ pub struct Request<'a> {
     pub(super) http_1_1: bool,
     host: Option<&'a str>,
     origin: Option<&'a str>,
+    body: BodyLength,
     pub(super) headers: &'a [Header<'a>],
+}
+
+/// How the end of a request's body is found (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is no body.
+    Zero,
+    /// `Content-Length` says how many bytes there are, one at least.
+    Known(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
 }
 
 impl<'a> Request<'a> {
@@ -33,7 +45,8 @@ impl<'a> Request<'a> {
     ///   (RFC 9112 §3.2.2). No `*`, no fragment (§3), only ASCII.
     /// * One `Host` that could be the name of a server; HTTP/1.0 may omit it.
     /// * At most one `Origin` (RFC 6454 §7.3), in ASCII, so that [`origin`](Self::origin) can be relied upon.
-    /// * No body: no `Transfer-Encoding`, and no `Content-Length` but a single 0. It would be read as frames.
+    /// * A body, if there is one, of a length that every reader finds alike: one `Content-Length`, in decimal digits without
+    ///   leading zeros, or one `Transfer-Encoding: chunked` in HTTP/1.1, and never both. [`accept`](Self::accept) takes none.
     ///
     /// Allocates if there are more than [`HeaderStorage::FEW`] headers.
     pub fn parse<'head>(head: Head<'head>, storage: &'a mut HeaderStorage<'head>) -> Result<Self, Refusal> {
@@ -52,7 +65,7 @@ impl<'a> Request<'a> {
         };
         let headers: &'a [Header<'a>] = headers;
         let http_1_1 = version == 1;
-        check_no_body(headers)?;
+        let body = body_length(headers, http_1_1)?;
         let host = match single(headers, "Host") {
             Single::One(value) => Some(host(value).ok_or(Refusal::HOST)?),
             Single::None if !http_1_1 => None,
@@ -64,7 +77,7 @@ impl<'a> Request<'a> {
             Single::One(_) | Single::Several => return Err(Refusal::ORIGIN),
         };
         let (path, query) = split_target(target, host)?;
-        Ok(Self { method, path, query, http_1_1, host, origin, headers })
+        Ok(Self { method, path, query, http_1_1, host, origin, body, headers })
     }
 
     /// The method, `GET` for every WebSocket. Case-sensitive.
@@ -96,6 +109,11 @@ impl<'a> Request<'a> {
     /// one. Compare it as a whole with those you allow; other programs send none, or anything.
     pub const fn origin(&self) -> Option<&'a str> {
         self.origin
+    }
+
+    /// How long its body is. The body itself is no part of a request here.
+    pub const fn body_length(&self) -> BodyLength {
+        self.body
     }
 
     /// The value of the first line of that name, in any case, without the blanks around it.
@@ -151,10 +169,27 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-fn check_no_body(headers: &[Header<'_>]) -> Result<(), Refusal> {
+/// Request smuggling needs two readers that disagree about where a body ends, so whatever RFC 9112 §6.3 would let a server
+/// repair is refused: two lengths, a list, a length beside a coding, a coding that is not `chunked` alone, or in HTTP/1.0.
+fn body_length(headers: &[Header<'_>], http_1_1: bool) -> Result<BodyLength, Refusal> {
     match (single(headers, "Transfer-Encoding"), single(headers, "Content-Length")) {
-        (Single::None, Single::None | Single::One(b"0")) => Ok(()),
-        _ => Err(Refusal::BODY),
+        (Single::None, Single::None) => Ok(BodyLength::Zero),
+        (Single::None, Single::One(length)) => decimal(length).ok_or(Refusal::FRAMING),
+        (Single::One(coding), Single::None) if http_1_1 && coding.eq_ignore_ascii_case(b"chunked") => {
+            Ok(BodyLength::Chunked)
+        }
+        _ => Err(Refusal::FRAMING),
+    }
+}
+
+/// A number of bytes in its one canonical form.
+fn decimal(digits: &[u8]) -> Option<BodyLength> {
+    match digits {
+        b"0" => Some(BodyLength::Zero),
+        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {
+            str::from_utf8(digits).ok()?.parse().ok().map(BodyLength::Known)
+        }
+        _ => None,
     }
 }
 
@@ -290,43 +325,65 @@ mod tests {
                 &["GET / HTTP/1.1", "Host: a", "Origin: http://ä"],
                 Err(Refusal::ORIGIN),
             ),
-            ("a body of no bytes", &["POST / HTTP/1.1", "Host: a", "Content-Length: 0"], Ok(())),
-            ("a body", &["POST / HTTP/1.1", "Host: a", "Content-Length: 5"], Err(Refusal::BODY)),
-            (
-                "a body of no bytes, said oddly",
-                &["POST / HTTP/1.1", "Host: a", "Content-Length: +0"],
-                Err(Refusal::BODY),
-            ),
-            (
-                "a length and no number",
-                &["POST / HTTP/1.1", "Host: a", "Content-Length: "],
-                Err(Refusal::BODY),
-            ),
-            (
-                "two lengths",
-                &["POST / HTTP/1.1", "Host: a", "Content-Length: 0", "Content-Length: 0"],
-                Err(Refusal::BODY),
-            ),
-            (
-                "a list of lengths",
-                &["POST / HTTP/1.1", "Host: a", "Content-Length: 0, 0"],
-                Err(Refusal::BODY),
-            ),
-            ("a coding", &["POST / HTTP/1.1", "Host: a", "Transfer-Encoding: chunked"], Err(Refusal::BODY)),
-            (
-                "a coding that does nothing",
-                &["POST / HTTP/1.1", "Host: a", "Transfer-Encoding: identity"],
-                Err(Refusal::BODY),
-            ),
-            (
-                "a coding and a length",
-                &["GET / HTTP/1.1", "Host: a", "Content-Length: 0", "Transfer-Encoding: chunked"],
-                Err(Refusal::BODY),
-            ),
         ];
         for (name, lines, expected) in rows {
             assert_eq!(with_request(&head(lines), |_| Ok(())), *expected, "{name}");
         }
+    }
+
+    #[test]
+    fn bodies_have_one_length_for_every_reader() {
+        let zero = Ok(BodyLength::Zero);
+        let rows: &[(&str, &[&str], Result<BodyLength, Refusal>)] = &[
+            ("nothing", &[], zero),
+            ("a body of no bytes", &["Content-Length: 0"], zero),
+            ("a body", &["Content-Length: 5"], Ok(BodyLength::Known(5))),
+            ("blanks around", &["Content-Length: \t 5 "], Ok(BodyLength::Known(5))),
+            ("the longest", &[&format!("Content-Length: {}", u64::MAX)], Ok(BodyLength::Known(u64::MAX))),
+            ("one more", &["Content-Length: 18446744073709551616"], Err(Refusal::FRAMING)),
+            ("chunks", &["Transfer-Encoding: chunked"], Ok(BodyLength::Chunked)),
+            ("chunks in another case", &["transfer-encoding: Chunked"], Ok(BodyLength::Chunked)),
+            ("no bytes, said oddly", &["Content-Length: +0"], Err(Refusal::FRAMING)),
+            ("a leading zero", &["Content-Length: 05"], Err(Refusal::FRAMING)),
+            ("another base", &["Content-Length: 0x5"], Err(Refusal::FRAMING)),
+            ("a negative length", &["Content-Length: -1"], Err(Refusal::FRAMING)),
+            ("a length and no number", &["Content-Length: "], Err(Refusal::FRAMING)),
+            ("the same length twice", &["Content-Length: 5", "Content-Length: 5"], Err(Refusal::FRAMING)),
+            ("two lengths", &["Content-Length: 5", "content-length: 6"], Err(Refusal::FRAMING)),
+            ("a list of lengths", &["Content-Length: 5, 5"], Err(Refusal::FRAMING)),
+            ("a coding that does nothing", &["Transfer-Encoding: identity"], Err(Refusal::FRAMING)),
+            ("another coding", &["Transfer-Encoding: gzip"], Err(Refusal::FRAMING)),
+            ("two codings", &["Transfer-Encoding: gzip, chunked"], Err(Refusal::FRAMING)),
+            (
+                "a coding on two lines",
+                &["Transfer-Encoding: chunked", "Transfer-Encoding: identity"],
+                Err(Refusal::FRAMING),
+            ),
+            ("half a coding", &["Transfer-Encoding: chunked,"], Err(Refusal::FRAMING)),
+            (
+                "a coding with a vertical tab",
+                &["Transfer-Encoding: \u{B}chunked"],
+                Err(Refusal::CONTROL_CHARACTER),
+            ),
+            (
+                "a length and a coding",
+                &["Content-Length: 0", "Transfer-Encoding: chunked"],
+                Err(Refusal::FRAMING),
+            ),
+            (
+                "a coding and a length",
+                &["Transfer-Encoding: chunked", "Content-Length: 5"],
+                Err(Refusal::FRAMING),
+            ),
+            ("a blank before the colon", &["Content-Length : 5"], Err(Refusal::MALFORMED)),
+            ("a folded line", &["Content-Length: 5", " 0"], Err(Refusal::FOLDED)),
+        ];
+        for (name, lines, expected) in rows {
+            let lines: Vec<_> = ["POST / HTTP/1.1", "Host: a"].iter().chain(*lines).copied().collect();
+            assert_eq!(with_request(&head(&lines), |request| Ok(request.body_length())), *expected, "{name}");
+        }
+        let old = ["POST / HTTP/1.0", "Transfer-Encoding: chunked"];
+        assert_eq!(with_request(&head(&old), |_| Ok(())), Err(Refusal::FRAMING), "HTTP/1.0 has no chunks");
     }
 
     #[test]

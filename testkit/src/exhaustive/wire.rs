@@ -10,6 +10,7 @@ use std::{
 use adjourn::{
     ConnectionId, Time,
     conn::Target,
+    http::DetachedStream,
     hub::{Readiness, Transport},
 };
 
@@ -270,6 +271,11 @@ impl Transport for Kernel {
         let verdict = net.facts[side].fin_sent();
         net.require(side, verdict);
         net.ends[1 - side].link_fin = true;
+    }
+
+    fn detach(&mut self, _: usize) -> Option<DetachedStream> {
+        self.net.borrow_mut().fail(self.side, || "detaches what nobody took".into());
+        None
     }
 
     fn close(&mut self, _: usize, reset: bool) {

@@ -1,6 +1,6 @@
 //! The application: asks for anything at any time, in every callback and between turns, and checks each answer.
 
-use std::{cell::RefCell, panic::resume_unwind, rc::Rc, time::Duration};
+use std::{cell::RefCell, panic::resume_unwind, rc::Rc, sync::Arc, time::Duration};
 
 use adjourn::{
     Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
@@ -8,6 +8,7 @@ use adjourn::{
     close::{Cause, CloseTiming, Lost},
     config::{Abort, Overrides},
     conn::InputKind,
+    http::BodyLength,
     http::{Accept, Response, Upgrade, UpgradeRequest},
     shutdown::Pace,
 };
@@ -69,7 +70,7 @@ impl Handler for App {
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, u32> {
         let outside = Rc::clone(&self.outside);
-        let book = &mut outside.borrow_mut().book;
+        let Outside { book, handed, .. } = &mut *outside.borrow_mut();
         let conn = Book::at_address(request.peer_addr());
         book.deciding(conn);
         let path = request.path().as_bytes();
@@ -78,7 +79,17 @@ impl Handler for App {
             book.panics();
             resume_unwind(Box::new(Injected));
         }
-        if !request.is_upgrade() && path.get(1) == Some(&b'p') {
+        // What comes without an upgrade is answered, or every second one served elsewhere; a body keeps it from being answered.
+        let plain = !request.is_upgrade() && path.get(1) == Some(&b'p');
+        if plain && conn % 2 == 1 {
+            book.detached(conn);
+            let handed = Arc::clone(handed);
+            return Upgrade::detach(move |detached| {
+                let received = detached.into_parts().1;
+                handed.lock().expect("not poisoned").push((conn, received));
+            });
+        }
+        if plain && request.body_length() == BodyLength::Zero {
             book.answered(conn);
         }
         match (path.get(1), text(if path.get(1) == Some(&b'r') { 403 } else { 200 })) {

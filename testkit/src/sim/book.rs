@@ -247,6 +247,13 @@ impl Book {
         self.begin_refusing(conn);
     }
 
+    /// The application takes it out of the loop.
+    pub fn detached(&mut self, conn: u32) {
+        self.cover(conn, InputKind::Detached);
+        self.of(conn).state = Some(State::Closed);
+        self.release_due.push(conn);
+    }
+
     pub fn begin_refusing(&mut self, conn: u32) {
         let now = self.now;
         let facts = self.of(conn);

@@ -98,6 +98,9 @@ pub struct Link {
     awaited: bool,
     /// The peer has closed its socket: what arrives there is answered with RST.
     pub peer_gone: bool,
+    /// All that a peer with a request of its own kind has said, and how much of that was read when the connection was detached.
+    pub said: Vec<u8>,
+    pub taken: usize,
     /// The server has closed its socket.
     pub server_gone: bool,
     /// An RST has come or gone.
@@ -117,6 +120,8 @@ impl Link {
             hungry: false,
             awaited: false,
             peer_gone: false,
+            said: Vec::new(),
+            taken: 0,
             server_gone: false,
             dead: false,
             error: None,

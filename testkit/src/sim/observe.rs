@@ -321,7 +321,7 @@ impl Book {
         }
     }
 
-    fn is_pause_due(&self, conn: u32) -> bool {
+    pub fn is_pause_due(&self, conn: u32) -> bool {
         let facts = &self.facts[conn as usize];
         let paused = facts.state == Some(State::Open) && facts.paused && !facts.discards;
         paused && self.is_due(conn, Alarm::Pause)

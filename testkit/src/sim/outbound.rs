@@ -71,7 +71,14 @@ impl Book {
                     self.busy(conn).pings_due += 1;
                 }
             }
-            Seen::Pong(payload) => self.busy(conn).last_pong = Some(payload),
+            Seen::Pong(payload) => {
+                if self.is_pause_due(conn) && self.busy(conn).last_ping.as_ref() != Some(&payload) {
+                    // It answers what was held: the pause is over.
+                    self.pause_ends(conn);
+                    self.settle(conn);
+                }
+                self.busy(conn).last_pong = Some(payload);
+            }
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
     }

@@ -7,6 +7,7 @@ use std::{
     collections::BinaryHeap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,7 +17,7 @@ use super::{
     book::{Book, ensure},
     chance::Rng,
     link::Link,
-    peer::{Doing, Peer, Reading},
+    peer::{Doing, Kind, Peer, Reading},
     scenario::{self, Size},
 };
 
@@ -74,7 +75,12 @@ pub struct Outside {
     pub now: u64,
     /// Bytes were read or written in this turn.
     pub moved: bool,
+    /// What the application got of connections that it has taken out of the loop in this turn.
+    pub handed: Handed,
 }
+
+/// See [`Outside::handed`].
+pub type Handed = Arc<Mutex<Vec<(u32, Vec<u8>)>>>;
 
 impl Outside {
     pub fn new(size: Size, book: Book, rng: Rng, max_payload: usize) -> Self {
@@ -94,6 +100,7 @@ impl Outside {
             rng,
             now: 0,
             moved: false,
+            handed: Handed::default(),
         };
         outside.populate(max_payload);
         outside
@@ -191,6 +198,17 @@ impl Outside {
         self.slots.get_mut(slot)?.take()
     }
 
+    /// What was taken out of the loop came with every byte that was read, and no other.
+    pub fn check_handed(&mut self) {
+        let handed = std::mem::take(&mut *self.handed.lock().expect("not poisoned"));
+        for (conn, received) in handed {
+            let link = &self.links[conn as usize];
+            let right = link.said.get(..link.taken) == Some(&received);
+            let text = format!("{} bytes of {}, {} were read", received.len(), link.said.len(), link.taken);
+            ensure!(self.book, conn, "detached_with_every_byte", right, "{text}");
+        }
+    }
+
     /// Time goes on while a callback runs: what arrives meanwhile lies in the kernel.
     pub fn pass(&mut self, micros: u64) {
         self.now += micros;
@@ -249,6 +267,9 @@ impl Outside {
             return self.soon(latency, Item::Reset(conn));
         }
         link.up.put(&doing.bytes);
+        if self.peers[conn as usize].kind == Kind::OtherRequest {
+            link.said.extend_from_slice(&doing.bytes);
+        }
         if doing.fin {
             link.up.send_fin();
         }

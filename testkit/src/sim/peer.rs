@@ -335,7 +335,8 @@ impl Peer {
     }
 
     fn other_request(&mut self, wish: &str, head: &str, doing: &mut Doing) {
-        let text = match self.rng.u8(..6) {
+        let which = self.rng.u8(..6);
+        let text = match which {
             0 => format!("GET {wish} HTTP/1.1\r\nHost: sim\r\n\r\n"),
             1 => head.replace("13", "12"),
             2 => head.replace("Host: sim", "Host: sim\r\nContent-Length: 3"),
@@ -344,8 +345,14 @@ impl Peer {
             4 => head.replace("\r\n", "\n"),
             _ => format!("HEAD {wish} HTTP/1.1\r\nHost: sim\r\n\r\n"),
         };
+        let goes_on = self.rng.bool();
+        let text = if which == 0 && goes_on {
+            format!("POST {wish} HTTP/1.1\r\nHost: sim\r\nContent-Length: 900\r\n\r\n")
+        } else {
+            text
+        };
         doing.bytes.extend_from_slice(text.as_bytes());
-        if self.rng.bool() {
+        if goes_on {
             doing.bytes.extend_from_slice(&[b'z'; 700]);
         }
         doing.fin = self.rng.u8(..3) == 0;

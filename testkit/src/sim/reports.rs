@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use adjourn::{
-    CloseFrame, ConnectionId, Event, Message, MessageKind,
+    CloseFrame, ConnectionId, Event,
     clients::{State, Stats},
     close::Initiator,
     conn::InputKind,
@@ -244,11 +244,9 @@ impl Book {
 /// What of the peer's bytes the application is given by an event.
 fn given<'a>(event: &'a Event<'_>) -> Option<Given<'a>> {
     Some(match event {
-        Event::Message { message, closing, .. } => Given::Message {
-            text: Message::kind(message) == MessageKind::Text,
-            payload: message.as_bytes(),
-            closing: *closing,
-        },
+        Event::Message { message, closing, .. } => {
+            Given::Message { text: message.is_text(), payload: message.as_bytes(), closing: *closing }
+        }
         Event::Ping { payload, .. } => Given::Ping(payload),
         Event::Pong { payload, .. } => Given::Pong(payload),
         _ => return None,

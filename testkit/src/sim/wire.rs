@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{ConnectionId, Time, config::Abort, conn::Target, hub::Transport};
+use adjourn::{ConnectionId, Time, config::Abort, conn::Target, http::DetachedStream, hub::Transport};
 
 use super::{
     observe::End,
@@ -52,6 +52,21 @@ impl Transport for Wire {
             outside.tell_if_writable(conn);
         }
         Ok(())
+    }
+
+    fn detach(&mut self, slot: usize) -> Option<DetachedStream> {
+        let outside = &mut *self.outside.borrow_mut();
+        let conn = outside.conn(slot)?;
+        outside.released(slot);
+        outside.book.released(conn);
+        let link = &mut outside.links[conn as usize];
+        link.slot = None;
+        // Whoever serves it now says goodbye at once.
+        link.server_gone = true;
+        link.taken = link.said.len() - link.up.used();
+        link.down.send_fin();
+        outside.set_down_moving(conn);
+        Some(DetachedStream::Memory)
     }
 
     fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()> {

@@ -224,6 +224,7 @@ impl World {
                 outside.book.note_queue(conn, client.buffered_amount());
             }
         }
+        outside.check_handed();
         outside.book.end_turn(has_more, due);
         for conn in touched {
             outside.book.of(conn).touched = false;

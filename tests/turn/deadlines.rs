@@ -1,0 +1,325 @@
+//! When deadlines fire (3.3), and what is looked at before a connection is given up (3.4).
+
+use adjourn::{
+    Clients, CloseFrame, CloseReport, Config, Event,
+    close::Cause,
+    http::ConnectRequest,
+    hub::{Driver, Readiness},
+    shutdown::Pace,
+    testing::{Clock, Memory, REQUEST, Session, frame},
+};
+
+use crate::app::{App, MS, READABLE, SECOND, address, config, id_of, nothing, open, open_at, rest, turn};
+
+/// The loop stalls for longer than the heartbeat's timeout; each Pong lies in the kernel by then, and its edge comes late.
+#[test]
+fn a_pong_that_lies_in_the_kernel_is_no_silence() {
+    let config = config(|config| config.heartbeat.interval = Some(SECOND));
+    let mut app = nothing();
+    let mut driver = open(config, 600, &mut app);
+    let clock = driver.transport().clock.clone();
+    clock.pass(SECOND);
+    turn(&mut driver, &mut app, &[]);
+    for slot in 0..600 {
+        driver.transport().socket(slot).input = frame(0x8A, b"");
+    }
+    clock.pass(60 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    assert_eq!(driver.stats().open, 600, "nobody is called silent");
+    clock.pass(60 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    clock.pass(60 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    assert_eq!(driver.stats().open, 0, "who says nothing is");
+}
+
+#[test]
+fn an_answer_that_lies_in_the_kernel_is_no_close_timeout() {
+    let mut app = nothing();
+    let mut driver = open(Config::default(), 601, &mut app);
+    let clock = driver.transport().clock.clone();
+    driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| true);
+    turn(&mut driver, &mut app, &[]);
+    for slot in 0..600 {
+        driver.transport().socket(slot).input = frame(0x88, &1000_u16.to_be_bytes());
+    }
+    clock.pass(60 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    turn(&mut driver, &mut app, &[]);
+    let clean = app.closed.iter().filter(|closed| closed.was_clean()).count();
+    assert_eq!(clean, 600);
+    let others: Vec<_> = app.closed.iter().filter(|closed| !closed.was_clean()).collect();
+    assert!(matches!(others[..], [CloseReport { cause: Cause::CloseTimeout { flushed: true }, .. }]));
+}
+
+/// The answer may lie behind more messages than one turn reads, 8 MiB at most.
+#[test]
+fn an_answer_is_looked_for_over_several_turns_but_not_for_ever() {
+    for (megabytes, clean) in [(6, true), (9, false)] {
+        let mut app = nothing();
+        let mut driver = open(Config::default(), 1, &mut app);
+        let clock = driver.transport().clock.clone();
+        let id = id_of(&mut driver, 0);
+        driver.clients().close(id, CloseFrame::NORMAL);
+        turn(&mut driver, &mut app, &[]);
+        let mut input = frame(0x82, &vec![0; 100_000]).repeat(10 * megabytes);
+        input.extend(frame(0x88, b""));
+        driver.transport().socket(0).input = input;
+        clock.pass(60 * SECOND);
+        for _ in 0..100 {
+            turn(&mut driver, &mut app, &[]);
+            clock.pass(MS);
+        }
+        let ends: Vec<_> = app.closed.iter().map(|closed| (closed.was_clean(), closed.cause)).collect();
+        let cause = if clean { Cause::LocalClose } else { Cause::CloseTimeout { flushed: true } };
+        assert_eq!(ends, [(clean, cause)], "{megabytes} MB in front of it");
+    }
+}
+
+#[test]
+fn room_that_the_kernel_has_is_no_stall() {
+    let config = config(|config| {
+        config.stall_timeout = Some(SECOND);
+        config.heartbeat.interval = None;
+    });
+    for (room, ends) in [(usize::MAX, 0), (0, 1)] {
+        let mut session = Session::open(config.clone(), nothing());
+        session.socket().room = 10;
+        session.act(|clients, _| {
+            let id = clients.iter().next().map(|client| client.id()).expect("open");
+            clients.send(id, "more than ten bytes").expect("room");
+        });
+        session.socket().room = room;
+        session.clock().pass(60 * SECOND);
+        session.turn();
+        let causes: Vec<_> = session.handler().closed.iter().map(|closed| closed.cause).collect();
+        assert_eq!(causes.len(), ends, "{causes:?}");
+        assert!(causes.iter().all(|cause| *cause == Cause::WriteStall));
+    }
+}
+
+#[test]
+fn a_request_that_lies_in_the_kernel_is_no_timeout() {
+    let mut session = Session::new(Config::default(), nothing());
+    session.socket().input = REQUEST.to_vec();
+    session.clock().pass(60 * SECOND);
+    session.turn();
+    assert_eq!(session.handler().events, ["Open"]);
+}
+
+/// A loop whose streams used up `turn_bytes` in every turn ended one due connection per turn, so deadlines became
+/// late without bound (3.3, 3.5).
+#[test]
+fn deadlines_are_served_beside_endless_streams() {
+    let mut streams = 0;
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| match event {
+        Event::Open { id } if streams < 40 => {
+            streams += 1;
+            let _ = clients.send(*id, vec![b'x'; 256 << 10]);
+        }
+        Event::Drain { id } => {
+            let _ = clients.send(*id, vec![b'x'; 256 << 10]);
+        }
+        _ => {}
+    });
+    let mut driver = Driver::new(Config::default(), 0, 1, Memory::default());
+    for _ in 0..340 {
+        let slot = driver.accept(address()).expect("room");
+        driver.transport().socket(slot).input = REQUEST.to_vec();
+        turn(&mut driver, &mut app, &[(slot, READABLE)]);
+        turn(&mut driver, &mut app, &[]);
+    }
+    (0..100).for_each(|_| turn(&mut driver, &mut app, &[]));
+    for slot in 40..340 {
+        let id = id_of(&mut driver, slot);
+        driver.clients().close(id, CloseFrame::NORMAL);
+    }
+    (0..50).for_each(|_| turn(&mut driver, &mut app, &[]));
+    let clock = driver.transport().clock.clone();
+    clock.pass(10 * SECOND);
+    for _ in 0..50 {
+        clock.pass(MS);
+        turn(&mut driver, &mut app, &[]);
+    }
+    assert_eq!(driver.stats().closing, 0, "50 turns of 1 ms after their close_timeout");
+}
+
+/// When a stalled loop continued after the deadline, the probe wrote one turn's share of the backlog and the
+/// connection was aborted, although the kernel would have taken everything (3.4).
+#[test]
+fn a_backlog_that_the_kernel_takes_is_no_close_timeout() {
+    let mut session = Session::open(Config::default(), nothing());
+    session.socket().room = 0;
+    session.act(|clients, _| {
+        let id = clients.iter().next().map(|client| client.id()).expect("open");
+        clients.send(id, vec![b'x'; 2 << 20]).expect("room");
+    });
+    session.read(&frame(0x88, &1000_u16.to_be_bytes()));
+    session.socket().room = usize::MAX;
+    session.clock().pass(60 * SECOND);
+    session.turn();
+    session.turn();
+    let [closed] = &session.handler().closed[..] else { panic!("it has ended") };
+    assert_eq!((closed.was_clean(), closed.cause), (true, Cause::PeerClose), "{closed:?}");
+}
+
+/// The probe of a close of ours stopped after one turn's share of writes: messages were dropped although the kernel
+/// would have taken them and the Close (3.4).
+#[test]
+fn a_close_of_ours_that_the_kernel_takes_by_shares_is_flushed() {
+    let mut session = Session::open(config(|config| config.flush_budget = Some(10 * SECOND)), nothing());
+    session.socket().room = 0;
+    session.act(|clients, _| {
+        let id = clients.iter().next().map(|client| client.id()).expect("open");
+        clients.send(id, vec![b'x'; 2 << 20]).expect("room");
+        clients.close(id, CloseFrame::NORMAL);
+    });
+    session.socket().room = usize::MAX;
+    session.clock().pass(60 * SECOND);
+    session.turn();
+    let closed = session.handler().closed.clone();
+    assert!(closed.iter().all(|closed| closed.lost.messages == 0 && closed.sent_flushed), "{closed:?}");
+}
+
+/// After a stall longer than `connect_timeout`, connects that had succeeded in the meantime were reported as
+/// timeouts: the socket was not asked first (3.4).
+#[test]
+fn a_connect_that_has_succeeded_is_no_connect_timeout() {
+    let request = ConnectRequest::new("ws://127.0.0.1:9001/").expect("a URL");
+    let (mut session, _) = Session::connect(Config::default(), request, (), nothing());
+    session.socket().connected = Some(true);
+    session.clock().pass(60 * SECOND);
+    session.turn();
+    assert_eq!(session.handler().events, [""; 0]);
+    assert!(session.take_written().starts_with(b"GET / "));
+}
+
+/// 3.4: a probe that came no further than what was held ended a connection whose Pong lay in the kernel.
+#[test]
+fn a_pong_behind_held_messages_is_an_answer() {
+    let clock = Clock::default();
+    let mut app = nothing();
+    let config = config(|config| {
+        config.turn_callbacks = 10;
+        config.reads_per_turn = 1;
+    });
+    let mut driver = open_at(config, 1, &mut app, &clock);
+    driver.transport().socket(0).input = frame(0x82, b"").repeat(35);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    assert_eq!(app.count("Message"), 10);
+    clock.pass(31 * SECOND);
+    driver.begin_turn(&mut app);
+    driver.end_turn(&mut app);
+    driver.transport().socket(0).input = frame(0x8a, b"");
+    clock.pass(60 * SECOND);
+    driver.begin_turn(&mut app);
+    driver.end_turn(&mut app);
+    rest(&mut driver, &mut app);
+    assert_eq!(driver.stats().open, 1, "{:?} {:?}", app.closed, app.events);
+}
+
+/// After a stall of the loop the probe of a due flush budget wrote one share of a turn; then the rest was dropped,
+/// although the kernel would have taken it (3.4, 6.1).
+#[test]
+fn what_the_kernel_takes_is_not_dropped_for_the_flush_budget() {
+    // At the deadline of the flush budget, and at that of the close as well.
+    for stall in [6 * SECOND, 60 * SECOND] {
+        for by_peer in [false, true] {
+            let (mut app, clock) = (nothing(), Clock::default());
+            let mut driver = open_at(Config::default(), 1, &mut app, &clock);
+            driver.transport().socket(0).room = 0;
+            let id = id_of(&mut driver, 0);
+            (0..50).for_each(|_| driver.clients().send(id, vec![b'x'; 100_000]).expect("room"));
+            if by_peer {
+                driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+            } else {
+                driver.clients().close(id, CloseFrame::NORMAL);
+            }
+            turn(&mut driver, &mut app, &[(0, READABLE)]);
+            driver.transport().socket(0).room = usize::MAX;
+            clock.pass(stall);
+            for _ in 0..10 {
+                turn(&mut driver, &mut app, &[]);
+                clock.pass(MS);
+            }
+            driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+            turn(&mut driver, &mut app, &[(0, READABLE)]);
+            let [closed] = &app.closed[..] else { panic!("it has ended") };
+            assert_eq!((closed.lost.messages, closed.sent_flushed), (0, true), "{stall:?}: {closed:?}");
+        }
+    }
+}
+
+/// What a fast reader gets beyond the flush budget has a limit (3.4).
+#[test]
+fn a_flush_budget_ends_after_8_mib() {
+    let (mut app, clock) = (nothing(), Clock::default());
+    let mut driver = open_at(config(|config| config.max_backlog = 1 << 30), 1, &mut app, &clock);
+    driver.transport().socket(0).room = 0;
+    let id = id_of(&mut driver, 0);
+    (0..400).for_each(|_| driver.clients().send(id, vec![b'x'; 100_000]).expect("room"));
+    driver.clients().close(id, CloseFrame::NORMAL);
+    turn(&mut driver, &mut app, &[]);
+    driver.transport().socket(0).room = usize::MAX;
+    let before = driver.transport().socket(0).written.len();
+    clock.pass(6 * SECOND);
+    for _ in 0..50 {
+        turn(&mut driver, &mut app, &[]);
+        clock.pass(MS);
+    }
+    let n = driver.transport().socket(0).written.len() - before;
+    assert!((8 << 20..10 << 20).contains(&n), "{n} bytes");
+    driver.transport().socket(0).input = frame(0x88, &1000_u16.to_be_bytes());
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    let [closed] = &app.closed[..] else { panic!("it has ended") };
+    assert!(closed.lost.messages > 290 && closed.was_clean(), "{closed:?}");
+}
+
+/// A write had failed, and what the peer sent before was still being read: the connection ended as a stall (3.1, 4.2).
+#[test]
+fn a_reset_that_a_write_has_found_is_no_stall() {
+    let config = config(|config| {
+        config.stall_timeout = Some(SECOND);
+        (config.read_buffer, config.reads_per_turn) = (10, 1);
+    });
+    let mut app = nothing();
+    let mut driver = open(config, 1, &mut app);
+    let clock = driver.transport().clock.clone();
+    let id = id_of(&mut driver, 0);
+    driver.transport().socket(0).room = 0;
+    driver.clients().send(id, "hello").expect("room");
+    turn(&mut driver, &mut app, &[]);
+    let socket = driver.transport().socket(0);
+    (socket.input, socket.error) = (frame(0x82, &[0; 1000]), Some(std::io::ErrorKind::ConnectionReset));
+    turn(&mut driver, &mut app, &[(0, Readiness { writable: true, ..Readiness::default() })]);
+    for _ in 0..200 {
+        turn(&mut driver, &mut app, &[]);
+        clock.pass(100 * MS);
+    }
+    let causes: Vec<_> = app.closed.iter().map(|closed| closed.cause).collect();
+    assert_eq!((causes, app.count("Message")), (vec![Cause::PeerReset], 1));
+}
+
+/// Pings of the peer that were read before ours, and parsed after it, made the loop forget that ours was unanswered: the
+/// next one came when that one's timeout was over (3.1).
+#[test]
+fn control_frames_that_were_held_do_not_answer_our_ping() {
+    let config = config(|config| {
+        (config.heartbeat.interval, config.heartbeat.timeout) = (Some(SECOND), 10 * SECOND);
+        config.turn_callbacks = 1;
+    });
+    let mut app = nothing();
+    let mut driver = open(config, 1, &mut app);
+    let clock = driver.transport().clock.clone();
+    driver.transport().socket(0).input = frame(0x89, b"").repeat(10);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    clock.pass(SECOND);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Ping"), 10);
+    clock.pass(SECOND);
+    driver.transport().socket(0).input = frame(0x8A, b"");
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    let next = driver.poll_timeout().map(|at| at.since(adjourn::Time::ZERO));
+    assert_eq!(next, Some(3 * SECOND), "a second after the Pong");
+}
