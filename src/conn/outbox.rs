@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    backlog::{self, Backlog, Dropped, FrameHead, MAX_SLICES, write_frame},
+    backlog::{self, Backlog, Body, Dropped, FrameHead, MAX_SLICES, write_frame},
     output::{Broken, BufferPool, OutputBuffer, Range},
 };
 use crate::{
@@ -202,7 +202,7 @@ impl Outbox {
         &mut self,
         mask: Option<[u8; 4]>,
         head: FrameHead,
-        payload: Vec<u8>,
+        payload: Body,
         output: &mut OutputBuffer,
         now: Time,
     ) -> Result<(), Broken> {

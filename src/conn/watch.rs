@@ -37,6 +37,7 @@ const ASKED: u32 = 1 << 30;
 const RESTED: u32 = 2 << 30;
 const TOKEN: u32 = 3 << 30;
 const TOKENS: u32 = 1 << 30;
+const _: () = assert!(ControlRate::MOST <= TOKENS / 2, "what is ahead of the clock is not in the past");
 
 impl Watch {
     /// Neither was asked for, nor has anything come that is counted.
@@ -82,7 +83,7 @@ impl Watch {
             // It was read before the rest, or before our Ping, and held back since: it ends neither, and is not counted.
             return true;
         }
-        let burst = rate.burst.min(TOKENS / 2);
+        let burst = rate.burst;
         let tokens = now.since(Time::ZERO).as_micros().saturating_mul(rate.per_second.into()) / 1_000_000;
         let clock = u32::try_from(tokens % u128::from(TOKENS)).unwrap_or_default();
         let ahead = if self.0 & KIND == TOKEN { self.0.wrapping_sub(clock) % TOKENS } else { 0 };

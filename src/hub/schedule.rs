@@ -70,8 +70,8 @@ impl<D> Hub<D> {
     }
 
     fn renew_budget(&mut self) {
-        self.turn.bytes = self.config.turn_bytes.max(1);
-        self.turn.callbacks = self.config.turn_callbacks.max(1);
+        self.turn.bytes = self.config.event_loop.turn_bytes;
+        self.turn.callbacks = self.config.event_loop.turn_callbacks;
         self.turn.inflated = false;
     }
 
@@ -262,7 +262,7 @@ impl<D> Hub<D> {
     /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
     /// slice of them, and stops when the looking has used up its budget.
     pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
-        if self.turn.judgements >= self.config.sweep_slice.max(1)
+        if self.turn.judgements >= self.config.event_loop.sweep_slice
             || (self.turn.judgements > 0 && self.is_over_budget())
         {
             return None;

@@ -103,15 +103,14 @@ impl<D> Hub<D> {
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
-            admission: Admission::new(&config),
-            config,
+            admission: Admission::new(&config.event_loop),
             worker,
             now: Time::ZERO,
             slots: Slab::new(),
             used: SlotSet::default(),
             generation: 0,
             deadlines: Deadlines::default(),
-            common: Common::new(MaskKeys::new(seed)),
+            common: Common::new(&config.event_loop, MaskKeys::new(seed)),
             notes: VecDeque::new(),
             run: VecDeque::new(),
             unserved: VecDeque::new(),
@@ -124,6 +123,7 @@ impl<D> Hub<D> {
             failed: 0,
             stats: Stats::default(),
             sweeps: Sweeps::new(seed),
+            config,
         }
     }
 

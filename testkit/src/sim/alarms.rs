@@ -49,13 +49,13 @@ impl Book {
         let state = facts.state?;
         let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
         match alarm {
-            Alarm::Handshake => {
-                (state == State::Connecting).then(|| after(facts.since, self.config.handshake_timeout))
-            }
-            Alarm::Linger => matches!(state, State::Refusing | State::Lingering)
-                .then(|| after(facts.since, self.config.linger_timeout.max(Duration::from_micros(1)))),
+            Alarm::Handshake => (state == State::Connecting)
+                .then(|| after(facts.since, self.config.handshake.handshake_timeout)),
+            Alarm::Linger => matches!(state, State::Refusing | State::Lingering).then(|| {
+                after(facts.since, self.settings(conn).linger_timeout.max(Duration::from_micros(1)))
+            }),
             Alarm::Heartbeat => {
-                let heartbeat = self.heartbeat(conn);
+                let heartbeat = self.settings(conn).heartbeat;
                 let interval = heartbeat
                     .interval
                     .filter(|_| state == State::Open && (!facts.paused || facts.discards))?;
@@ -68,7 +68,7 @@ impl Book {
                 if state != State::Open || !facts.paused || facts.discards {
                     return None;
                 }
-                let most = self.config.pause_timeout.map(|timeout| {
+                let most = self.settings(conn).pause_timeout.map(|timeout| {
                     after(
                         after(facts.paused_since, timeout),
                         self.close_timeout(conn, CloseTiming::default()),
@@ -77,7 +77,7 @@ impl Book {
                 [most, facts.left].into_iter().flatten().min()
             }
             Alarm::Stall => {
-                let timeout = self.stall_timeout(conn).filter(|_| state == State::Open)?;
+                let timeout = self.settings(conn).stall_timeout.filter(|_| state == State::Open)?;
                 Some(after(facts.behind?.max(facts.progress), timeout))
             }
             Alarm::Close => ending.filter(|_| state.is_closing()).map(|ending| ending.deadline),
@@ -252,7 +252,7 @@ impl Book {
             let state = self.state(conn);
             ensure!(self, conn, "released_in_its_turn", state.is_none(), "still in {state:?}");
         }
-        if self.config.max_handshakes.is_some() {
+        if self.config.event_loop.max_handshakes.is_some() {
             let (half_open, limit) = self.half_open();
             ensure!(self, None, "handshakes_are_limited", half_open <= limit, "{half_open} of {limit}");
         }

@@ -1,30 +1,15 @@
 //! What is known of one connection, of its ending, and of one sweep.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use adjourn::{
     CloseFrame, ConnectionId,
     clients::State,
     close::{Cause, Initiator, Lost},
-    config::{Heartbeat, OnPeerClose},
+    config::SharedConfig,
 };
 
 use super::frames::{ClientStream, ServerStream};
-
-/// What is different for one connection. A copy of what went into [`adjourn::config::Overrides`].
-#[derive(Clone, Debug, Default)]
-pub struct Own {
-    pub close_timeout: Option<Duration>,
-    pub flush_budget: Option<Duration>,
-    pub heartbeat: Option<Heartbeat>,
-    /// As the override has it: `Some(None)` switches it off.
-    #[expect(clippy::option_option, reason = "as in Overrides")]
-    pub stall_timeout: Option<Option<Duration>>,
-    pub max_payload: Option<usize>,
-    pub max_backlog: Option<usize>,
-    pub answer: Option<adjourn::config::CloseAnswer>,
-    pub on_peer_close: Option<OnPeerClose>,
-}
 
 /// A Close frame of ours, as far as it is known beforehand.
 #[derive(Clone, Debug)]
@@ -114,7 +99,8 @@ pub struct Facts {
     /// Since when something is queued that the link does not take, and when it last took something.
     pub behind: Option<u64>,
     pub progress: u64,
-    pub own: Option<Box<Own>>,
+    /// Settings of its own.
+    pub own: Option<SharedConfig>,
     pub busy: Option<Box<Busy>>,
 }
 

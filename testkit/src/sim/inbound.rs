@@ -186,7 +186,9 @@ impl Book {
     /// Whether one more Ping or Pong is within the rate; if so, counts it.
     fn is_within_rate(&mut self, conn: u32) -> bool {
         let (now, state) = (self.now, self.state(conn));
-        let Some(rate) = self.config.control_rate.filter(|_| state == Some(State::Open)) else { return true };
+        let Some(rate) = self.settings(conn).control_rate.filter(|_| state == Some(State::Open)) else {
+            return true;
+        };
         if self.of(conn).rested || self.of(conn).pinged.is_some() {
             // Read before, and held back.
             return true;
@@ -201,7 +203,7 @@ impl Book {
 
     /// Bytes came while it lingers: they have a budget.
     pub fn discarded(&mut self, conn: u32, n: usize) {
-        let most = self.config.linger_bytes;
+        let most = self.settings(conn).linger_bytes;
         let facts = self.of(conn);
         if !matches!(facts.state, Some(State::Refusing | State::Lingering)) {
             return;
@@ -229,7 +231,7 @@ impl Book {
             *discarded = (discarded.0 + 1, discarded.1 + len as u64);
             return true;
         }
-        let (most, policy) = (self.config.closing_bytes, self.config.closing_data);
+        let (most, policy) = (self.settings(conn).closing_bytes, self.settings(conn).closing_data);
         let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
             return false;
         };
@@ -255,11 +257,9 @@ impl Book {
                 Cause::PeerClose,
                 CloseTiming::default(),
             );
-            let own = self.own(conn);
-            let manual = own.and_then(|own| own.answer).unwrap_or(self.config.answer)
-                == adjourn::config::CloseAnswer::Manual;
-            let drops = own.and_then(|own| own.on_peer_close).unwrap_or(self.config.on_peer_close)
-                == OnPeerClose::DropQueued;
+            let settings = self.settings(conn);
+            let manual = settings.answer == adjourn::config::CloseAnswer::Manual;
+            let drops = settings.on_peer_close == OnPeerClose::DropQueued;
             let answer = answer_to(code, &reason);
             if drops {
                 self.condemn(conn);

@@ -117,7 +117,8 @@ impl Book {
         self.turn.unsettled = has_more;
         self.turn.open = false;
         // Where a turn has little, whatever is not urgent may be the next one's.
-        let tight = self.config.turn_bytes < 1 << 20 || self.config.turn_callbacks < 1000;
+        let tight =
+            self.config.event_loop.turn_bytes < 1 << 20 || self.config.event_loop.turn_callbacks < 1000;
         let strict = !has_more || !(tight || self.turn.panicked);
         trace!(self, "turn ends; has_more {has_more}, next {next:?}");
         self.ring(next, strict);
@@ -128,7 +129,7 @@ impl Book {
 
     /// The turn has done as much as a turn may. When a budget was granted anew, only what exceeds the one before tells.
     pub fn is_over_budget(&mut self) -> bool {
-        let (callbacks, bytes) = (self.config.turn_callbacks.max(1), self.config.turn_bytes.max(1));
+        let (callbacks, bytes) = (self.config.event_loop.turn_callbacks, self.config.event_loop.turn_bytes);
         while self.turn.callbacks >= callbacks || self.turn.bytes >= bytes {
             if self.turn.grants == 0 {
                 return true;
@@ -142,7 +143,7 @@ impl Book {
 
     /// The turn may have called as many callbacks as it may: what would need one more is held for the next.
     pub fn may_hold(&self) -> bool {
-        let used_up = self.turn.callbacks >= self.config.turn_callbacks.max(1);
+        let used_up = self.turn.callbacks >= self.config.event_loop.turn_callbacks;
         used_up || self.turn.renewed || self.turn.after_cut
     }
 
@@ -160,7 +161,7 @@ impl Book {
 
     /// It must wait for the next turn to write.
     pub fn has_written_its_share(&mut self, conn: u32) -> bool {
-        let most = self.config.write_bytes_per_turn.max(1);
+        let most = self.config.event_loop.write_bytes_per_turn;
         self.share(conn).had_written() >= most
     }
 
@@ -192,7 +193,7 @@ impl Book {
         }
         let (reads, shares) = (self.share(conn).reads, self.shares(conn));
         // One more finds out that there is nothing, or the end; and again when the application lets it read on.
-        let most = (self.config.reads_per_turn.max(1) + 1) * shares + 1;
+        let most = (self.config.event_loop.reads_per_turn + 1) * shares + 1;
         ensure!(self, conn, "reads_are_shared", reads <= most, "{reads} of {most}");
     }
 
@@ -442,8 +443,8 @@ impl Book {
 
     /// Whether what was held back begins with what ends the input: a Close, or a rule that is broken.
     pub fn is_end_next(&mut self, conn: u32) -> bool {
-        let (limits, most) = (self.limits(conn), self.config.closing_bytes);
-        let discards = self.of(conn).paused || self.config.closing_data == ClosingData::Discard;
+        let (limits, most) = (self.limits(conn), self.settings(conn).closing_bytes);
+        let discards = self.of(conn).paused || self.settings(conn).closing_data == ClosingData::Discard;
         let closing = self.state(conn) == Some(State::LocalClosing);
         let Some(busy) = &mut self.of(conn).busy else { return false };
         let mut taken = busy.ending.as_ref().map_or(0, |ending| ending.taken_in);
@@ -502,7 +503,7 @@ impl Book {
             return self.is_due(conn, Alarm::Heartbeat);
         }
         // Its Ping may have been sent in a slice of which nobody has told.
-        let timeout = u64::try_from(self.heartbeat(conn).timeout.as_micros()).unwrap_or(u64::MAX);
+        let timeout = u64::try_from(self.settings(conn).heartbeat.timeout.as_micros()).unwrap_or(u64::MAX);
         self.due(conn, Alarm::Heartbeat).is_some_and(|due| due.saturating_add(timeout) <= self.now)
     }
 
@@ -556,9 +557,9 @@ impl Book {
             _ if !others.is_empty() => None,
             Cause::ShutdownHard => {
                 let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
-                asked.or(Some(self.config.abort))
+                asked.or(Some(self.settings(conn).abort))
             }
-            _ => Some(self.config.abort),
+            _ => Some(self.settings(conn).abort),
         };
         self.abort(conn, cause, Initiator::Local, asked);
         if let Some(ending) = self.ending(conn) {

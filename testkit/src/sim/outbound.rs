@@ -18,7 +18,7 @@ impl Book {
         share.written += bytes.len();
         share.writes += 1;
         let written = share.written;
-        let most = self.config.write_bytes_per_turn.max(1) * self.shares(conn) as usize;
+        let most = self.config.event_loop.write_bytes_per_turn * self.shares(conn) as usize;
         ensure!(self, conn, "writes_are_shared", written <= most, "{written} of {most}");
         let facts = self.of(conn);
         facts.progress = now;
@@ -215,7 +215,7 @@ impl Book {
             return self.release_due.push(conn);
         }
         (facts.state, facts.since) = (Some(State::Lingering), now);
-        let at = after(now, self.config.linger_timeout);
+        let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
 

@@ -122,7 +122,7 @@ impl Book {
             ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
             if terminates {
                 self.cover(conn, InputKind::Terminate);
-                self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.config.terminate));
+                self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.settings(conn).terminate));
                 self.join_sweep(conn, sweep);
             }
         }
