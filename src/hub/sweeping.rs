@@ -1,5 +1,7 @@
 //! Drives the sweeps over the hub's connections: asks predicates, closes, ends, and reports.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     client::{Client, Predicate},
     sweep::{Doing, Present, ShutdownRequest},
@@ -37,6 +39,9 @@ impl<D> Hub<D> {
 
     /// Applies what another loop was asked.
     pub(super) fn apply_request(&mut self, request: ShutdownRequest) {
+        if matches!(request, ShutdownRequest::Shutdown(_)) {
+            self.shutdown_asked.store(true, Ordering::Release);
+        }
         let live = self.stats.open + self.stats.closing + self.sweeps.undelivered;
         let present = Present { live, open: self.stats.open };
         if let Some(phase) = self.sweeps.handle_request(request, present, self.now) {

@@ -1,7 +1,5 @@
 //! The shutdown beside everything else that a turn does (8.7, 8.8, 8.11).
 
-use std::time::Duration;
-
 use adjourn::{
     Clients, CloseFrame, CloseReport, Config, Event, ShutdownPlan,
     close::CloseTiming,
@@ -51,20 +49,30 @@ fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
     }
 }
 
-/// `Handle::ready` stayed true until the turn of the shutdown had ended, also if a handle had asked for it (8.11). A shutdown
-/// that the loop's own thread asks for is seen by handles at the end of its turn.
+/// `Handle::ready` stayed true until the turn of the shutdown had ended (8.11).
 #[test]
 fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
     let mut server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
+    assert!(handle.ready() && server.clients().is_ready());
     server.clients().shutdown(ShutdownPlan::soft(10 * SECOND));
     assert!(!server.clients().is_ready());
-    server.poll(Some(Duration::ZERO), &mut nothing()).expect("the poll works");
-    assert!(!handle.ready(), "asked between two polls");
-    let server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
+    assert!(!handle.ready(), "asked by the loop's own thread");
+    let mut server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
     handle.shutdown(ShutdownPlan::hard()).expect("a loop");
     assert!(!handle.ready(), "asked by a handle");
+    assert!(!server.clients().is_ready(), "asked by a handle");
+}
+
+/// The same for loops that shut down together: each of them learned it by a message.
+#[test]
+fn no_loop_is_ready_from_the_call_of_shutdown_on() {
+    let workers = adjourn::Workers::<()>::bind("127.0.0.1:0", 3, &Config::default()).expect("bound");
+    let handles = workers.handle();
+    let handle = handles.iter().last().expect("three loops").clone();
+    handle.shutdown(ShutdownPlan::hard()).expect("a loop");
+    assert!(handles.iter().all(|handle| !handle.ready()));
 }
 
 /// 8: the hard sweep had only what judging had left of its budget: one peer that flooded behind its deadline kept it from everybody.
