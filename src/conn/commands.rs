@@ -296,6 +296,14 @@ impl Conn {
         }
     }
 
+    /// The same in a shutdown's grace, for one that the soft sweep has not begun to close.
+    pub(crate) fn cut_deadline(&mut self, deadline: Time, now: Time) {
+        if self.life.closing().is_some_and(|closing| closing.cause != Cause::ShutdownSoft) {
+            self.shorten(deadline, now);
+            self.pending.add(Pending::ALARM);
+        }
+    }
+
     pub(crate) fn join_sweep(&mut self, sweep: SweepId) {
         if let Some(closing) = self.life.closing_mut() {
             closing.sweeps.push(sweep);

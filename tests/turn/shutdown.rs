@@ -1,8 +1,10 @@
 //! The shutdown beside everything else that a turn does (8.7, 8.8, 8.11).
 
+use std::time::Duration;
+
 use adjourn::{
     Clients, CloseFrame, CloseReport, Config, Event, ShutdownPlan,
-    close::CloseTiming,
+    close::{Cause, CloseTiming},
     shutdown::Pace,
     testing::{Clock, frame},
 };
@@ -136,4 +138,35 @@ fn the_hard_sweep_parses_what_was_read_before_it_ends() {
     assert!(closed.was_clean(), "{closed:?}");
     assert_eq!(app.count("Message") as u64 + closed.lost.inbound_messages, 50, "delivered, or counted");
     assert!(driver.shutdown_report().is_some());
+}
+
+/// A connection that was closing already kept its flush budget and its deadline, and the hard sweep ended it with the Close
+/// still in its queue (8.3).
+#[test]
+fn the_deadline_of_a_closing_connection_is_cut_to_the_end_of_grace() {
+    for spread in [Duration::ZERO, 4 * SECOND] {
+        let (mut app, clock) = (nothing(), Clock::default());
+        let mut driver = open_at(config(|config| config.close_timeout = 30 * SECOND), 3, &mut app, &clock);
+        driver.transport().socket(0).room = 0;
+        let id = id_of(&mut driver, 0);
+        (0..2).for_each(|_| driver.clients().send(id, vec![b'x'; 1000]).expect("room"));
+        let timing = CloseTiming { close_timeout: Some(60 * SECOND), flush_budget: None };
+        driver.clients().close_with(id, CloseFrame::NORMAL, timing);
+        turn(&mut driver, &mut app, &[]);
+        let mut plan = ShutdownPlan::soft(10 * SECOND);
+        plan.pace = Pace::Spread(spread);
+        driver.clients().shutdown(plan);
+        while driver.shutdown_report().is_none() {
+            turn(&mut driver, &mut app, &[]);
+            if clock.now() == spread + 6 * SECOND {
+                let queued = driver.clients().get(id).map(|client| client.buffered_amount());
+                assert_eq!(queued, Some(4), "half of what was left: the Close");
+            }
+            clock.pass(50 * MS);
+        }
+        let causes: Vec<_> = app.closed.iter().map(|closed| closed.cause).collect();
+        assert!(causes.contains(&Cause::CloseTimeout { flushed: false }), "{causes:?}");
+        assert_eq!(causes.iter().filter(|cause| **cause == Cause::ShutdownHard).count(), 2, "{causes:?}");
+        assert!(clock.now() <= spread + 11 * SECOND);
+    }
 }
