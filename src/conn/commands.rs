@@ -337,8 +337,9 @@ impl Conn {
         }
     }
 
-    /// Reads again; what was read and not parsed comes first. Too late if input is being discarded.
-    pub(crate) fn resume(&mut self, now: Time) {
+    /// Reads again; what was read and not parsed comes first. Says whether input is delivered now: it is too late for one whose
+    /// input is being discarded.
+    pub(crate) fn resume(&mut self, now: Time) -> bool {
         match &mut self.life {
             Life::Paused(paused) if !paused.discards => {
                 let times = paused.times;
@@ -347,8 +348,9 @@ impl Conn {
                 self.life = Life::Open { watch, times };
             }
             Life::LocalClosing { paused, .. } if *paused => *paused = false,
-            _ => return,
+            life => return matches!(life, Life::Open { .. } | Life::LocalClosing { .. }),
         }
         self.pending.add(Pending::READ | Pending::ALARM);
+        true
     }
 }
