@@ -41,7 +41,7 @@ mod upgrade;
 
 pub use self::{
     client::{Client, ReadyState},
-    clients::{Broadcast, Clients},
+    clients::{Broadcast, Clients, SentTo},
     driver::Driver,
     handler::{Accept, Handler, Upgrade, UpgradeRequest},
     sweep::ShutdownRequest,

@@ -1,4 +1,4 @@
-//! The frames of a broadcast: each is made for the first connection that gets it, and shared by the others.
+//! The frames of a message that many get: each is made for the first connection that gets it, and shared by the others.
 
 use std::rc::Rc;
 
@@ -8,9 +8,9 @@ use super::{
     deflate::Sharing,
     output::OutputBuffer,
 };
-use crate::{event::Message, wire::header::frame_length};
+use crate::{message::Payload, wire::header::frame_length};
 
-/// A broadcast's frame: a range of the output buffer, or, if it is large, counted.
+/// A shared frame: a range of the output buffer, or, if it is large, counted.
 pub(super) enum Shared {
     Range(usize, usize),
     Counted(Rc<[u8]>),
@@ -19,7 +19,7 @@ pub(super) enum Shared {
 /// See above.
 #[expect(clippy::option_option, reason = "not tried, tried in vain, made")]
 pub(crate) struct Frames<'m> {
-    message: Message<'m>,
+    message: Payload<'m>,
     plain: Option<Shared>,
     /// By the bits of the window, from 9 on. An inner `None`: compressing it is not worth it.
     compressed: [Option<Option<Shared>>; 7],
@@ -27,21 +27,27 @@ pub(crate) struct Frames<'m> {
 
 impl<'m> Frames<'m> {
     /// The output buffer must be locked as long as these are in use.
-    pub(crate) fn new(message: Message<'m>) -> Self {
+    pub(crate) fn new(message: Payload<'m>) -> Self {
         Self { message, plain: None, compressed: [const { None }; 7] }
     }
 
-    pub(super) fn message(&self) -> Message<'_> {
-        self.message.reborrow()
+    pub(super) fn message(&self) -> Payload<'_> {
+        self.message.borrowed()
     }
 
-    /// The frame without compression, if it was made and lies in the output buffer.
+    /// Where the frames without compression lie in the output buffer, if they were made and one follows the other.
     #[inline]
-    pub(super) const fn plain_range(&self) -> Option<(usize, usize)> {
-        match self.plain {
-            Some(Shared::Range(start, end)) => Some((start, end)),
-            Some(Shared::Counted(_)) | None => None,
+    pub(super) fn plain_range(messages: &[Self]) -> Option<(usize, usize)> {
+        let mut all = None;
+        for frames in messages {
+            let &Shared::Range(start, end) = frames.plain.as_ref()? else { return None };
+            all = match all {
+                None => Some((start, end)),
+                Some((first, last)) if last == start => Some((first, end)),
+                Some(_) => return None,
+            };
         }
+        all
     }
 
     pub(super) fn get(&mut self, sharing: Sharing, cx: &mut Context<'_>) -> Option<&Shared> {
@@ -77,5 +83,5 @@ impl Shared {
     }
 }
 
-/// A broadcast's frame with at least this much payload is counted, not copied, by those who cannot send it at once.
+/// A shared frame with at least this much payload is counted, not copied, by those who cannot send it at once.
 const COUNTED: usize = 4 << 10;

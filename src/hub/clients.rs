@@ -1,13 +1,16 @@
 //! The application's view: what it may ask of its connections, and what it may know of one.
 
+use std::slice;
+
 use super::{client::Client, sweep::ShutdownRequest, table::Hub};
 use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     conn::{ConnectRequest, Frames, State},
     error::{ConnectError, SendError},
-    event::{Message, Stats},
+    event::Stats,
     id::ConnectionId,
+    message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
 };
 
@@ -16,7 +19,7 @@ use crate::{
 /// Every call is legal at every moment; a repeated or late one does nothing and says so. What is asked for happens when
 /// the callback has returned, before the turn ends.
 #[derive(Debug)]
-pub struct Clients<'h, D> {
+pub struct Clients<'h, D = ()> {
     hub: &'h mut Hub<D>,
 }
 
@@ -35,6 +38,16 @@ pub struct Broadcast {
     pub refused: usize,
 }
 
+/// Whom [`Clients::send_to`] reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SentTo {
+    /// Connections for which all messages were queued.
+    pub sent: usize,
+    /// The others in the order of the list, and why. Nothing was queued for them.
+    pub refused: Vec<(ConnectionId, SendError)>,
+}
+
 impl<D> Clients<'_, D> {
     /// Begins a connection as a client and returns at once. The outcome is reported by
     /// [`Event::Open`](crate::Event::Open) or [`Event::HandshakeFailed`](crate::Event::HandshakeFailed) with the id that
@@ -49,12 +62,11 @@ impl<D> Clients<'_, D> {
         self.hub.connect(request, data)
     }
 
-    /// Queues a message. Copies the payload into the loop's output buffer, unless it comes in a vector of its own of at
-    /// least 16 KiB.
+    /// Queues a message. What is copied and what is not, [`Payload`] says.
     ///
     /// # Errors
     /// If the connection is gone, is closing, or has no room. Nothing is queued then.
-    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Message<'m>>) -> Result<(), SendError> {
+    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), SendError> {
         self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
     }
 
@@ -71,12 +83,10 @@ impl<D> Clients<'_, D> {
     /// masked, each get one of their own.
     pub fn broadcast<'m>(
         &mut self,
-        message: impl Into<Message<'m>>,
+        message: impl Into<Payload<'m>>,
         mut to: impl FnMut(&Client<'_, D>) -> bool,
     ) -> Broadcast {
-        let message = message.into();
-        let len = message.len();
-        let mut frames = Frames::new(message);
+        let mut frames = Frames::new(message.into());
         let mut result = Broadcast::default();
         let Held(hub) = &mut Held::new(self.hub);
         let mut from = 0;
@@ -86,15 +96,42 @@ impl<D> Clients<'_, D> {
             if client.state() != State::Open || !to(&client) {
                 continue;
             }
-            let queued = hub.with(slot, |conn, cx| {
-                if conn.share_plainly(&frames, cx) {
-                    return Ok(());
-                }
-                conn.check_send(len, cx).map(|()| conn.push_broadcast(&mut frames, cx))
-            });
-            match queued {
+            match hub.with(slot, |conn, cx| conn.send_shared(slice::from_mut(&mut frames), cx)) {
                 Some(Ok(())) => result.sent += 1,
                 _ => result.refused += 1,
+            }
+        }
+        result
+    }
+
+    /// Queues one or several messages for each connection of a list: all of them, or none for a connection that has no
+    /// room for their sum. So it is also the way to queue several messages for one connection all or none.
+    ///
+    /// Frames are made once and shared as in [`Clients::broadcast`]. Costs what the list is long, not how many connections
+    /// there are; allocates for the messages and for those refused. An id that stands in the list twice gets the messages twice.
+    ///
+    /// ```
+    /// # use adjourn::{Clients, ConnectionId};
+    /// # fn say(clients: &mut Clients<'_, ()>, room: &[ConnectionId]) {
+    /// let told = clients.send_to(room.iter().copied(), ["first", "second"]);
+    /// for (id, why) in told.refused {
+    ///     println!("{id} got neither: {why}");
+    /// }
+    /// # }
+    /// ```
+    pub fn send_to<'m, M: Into<Payload<'m>>>(
+        &mut self,
+        ids: impl IntoIterator<Item = ConnectionId>,
+        messages: impl IntoIterator<Item = M>,
+    ) -> SentTo {
+        let mut frames: Vec<_> = messages.into_iter().map(|message| Frames::new(message.into())).collect();
+        let mut result = SentTo::default();
+        let Held(hub) = &mut Held::new(self.hub);
+        for id in ids {
+            let queued = hub.with_id(id, |conn, cx| conn.send_shared(&mut frames, cx));
+            match queued.unwrap_or(Err(SendError::NotFound)) {
+                Ok(()) => result.sent += 1,
+                Err(why) => result.refused.push((id, why)),
             }
         }
         result
@@ -117,7 +154,7 @@ impl<D> Clients<'_, D> {
     pub fn kick<'m>(
         &mut self,
         id: ConnectionId,
-        message: impl Into<Message<'m>>,
+        message: impl Into<Payload<'m>>,
         frame: CloseFrame,
         drop_queued: bool,
     ) -> bool {
@@ -133,7 +170,7 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.answer_close(frame, cx)).unwrap_or(false)
     }
 
-    /// Ends the connection at once, in the style of [`Config::terminate`](crate::Config::terminate): no Close frame, no
+    /// Ends the connection at once, in the style of [`ConnectionConfig::terminate`](crate::config::ConnectionConfig::terminate): no Close frame, no
     /// further byte. `Close` is reported in the same turn. Returns whether there was something to end.
     pub fn terminate(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, cx| conn.terminate(None, cx)).unwrap_or(false)
@@ -147,7 +184,7 @@ impl<D> Clients<'_, D> {
     /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
     /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not. Allocates.
     ///
-    /// When the peer leaves, or after [`Config::pause_timeout`](crate::Config::pause_timeout), there is `close_timeout` left
+    /// When the peer leaves, or after [`ConnectionConfig::pause_timeout`](crate::config::ConnectionConfig::pause_timeout), there is `close_timeout` left
     /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
@@ -161,7 +198,7 @@ impl<D> Clients<'_, D> {
     }
 
     /// Closes every open connection that `predicate` chooses, in slices of
-    /// [`Config::sweep_slice`](crate::Config::sweep_slice) a turn, at the given pace. Connections that open later are
+    /// [`LoopConfig::sweep_slice`](crate::config::LoopConfig::sweep_slice) a turn, at the given pace. Connections that open later are
     /// not asked. One [`Event::SweepDone`](crate::Event::SweepDone) follows when the last of them has ended.
     pub fn close_where(
         &mut self,

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, ops::Deref};
 
 use super::clients::Clients;
 use crate::{
-    config::Overrides,
+    config::SharedConfig,
     detach::Detached,
     event::Event,
     wire::upgrade::{ExtraHeader, Request, Response, Subprotocol},
@@ -127,13 +127,13 @@ pub struct Accept<'r, D> {
     pub(crate) data: D,
     pub(crate) subprotocol: Option<Subprotocol<'r>>,
     pub(crate) headers: Vec<ExtraHeader>,
-    pub(crate) overrides: Option<Overrides>,
+    pub(crate) config: Option<SharedConfig>,
 }
 
 impl<'r, D> Accept<'r, D> {
     /// Accepts with the data that the application keeps for this connection.
     pub const fn new(data: D) -> Self {
-        Self { data, subprotocol: None, headers: Vec::new(), overrides: None }
+        Self { data, subprotocol: None, headers: Vec::new(), config: None }
     }
 
     /// Chooses one of the subprotocols that the client offered.
@@ -150,10 +150,10 @@ impl<'r, D> Accept<'r, D> {
         self
     }
 
-    /// Sets what differs from the server's settings for this connection.
+    /// Gives this connection settings of its own, in place of [`Config::connection`](crate::Config::connection).
     #[must_use]
-    pub fn overrides(mut self, overrides: Overrides) -> Self {
-        self.overrides = Some(overrides);
+    pub fn config(mut self, config: SharedConfig) -> Self {
+        self.config = Some(config);
         self
     }
 }

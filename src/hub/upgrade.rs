@@ -7,6 +7,7 @@ use super::{
     table::Hub,
 };
 use crate::{
+    config::SharedConfig,
     conn::{Compression, Cursor, WholeHead},
     detach::Take,
     error::HandshakeError,
@@ -23,7 +24,7 @@ impl<D> Hub<D> {
         if self.deciding.take().is_some() {
             self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
         } else if let Some(rest) = bytes.get(unparsed..).filter(|rest| !rest.is_empty()) {
-            self.with(slot, |conn, _| conn.hold(rest));
+            self.with(slot, |conn, cx| conn.recover(rest, cx));
         }
     }
 
@@ -72,10 +73,12 @@ impl<D> Hub<D> {
         }
         if accepted.is_ok() && self.sweeps.refuses_handshakes() {
             let mut response = Vec::new();
-            Response::unavailable(self.config.retry_after).write(&mut response);
+            Response::unavailable(self.config.handshake.retry_after).write(&mut response);
             return Answered::Refuse { response, cause: Some(HandshakeError::ShuttingDown) };
         }
-        if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
+        if accepted.is_ok()
+            && self.config.handshake.origins.as_ref().is_some_and(|origins| !origins.allows(&request))
+        {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let has_body = request.body_length() != BodyLength::Zero;
@@ -100,7 +103,7 @@ impl<D> Hub<D> {
                     response,
                     path: request.path().into(),
                     subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
-                    overrides: accept.overrides,
+                    config: accept.config,
                     compression,
                     data: accept.data,
                 }
@@ -125,12 +128,12 @@ impl<D> Hub<D> {
         match answer {
             // It was taken off before.
             Answered::Detach(_) => {}
-            Answered::Open { response, path, subprotocol, overrides, compression, data } => {
+            Answered::Open { response, path, subprotocol, config, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
                 }
                 self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, compression, cx);
+                    conn.establish(response, &path, subprotocol.as_deref(), config, compression, cx);
                 });
             }
             Answered::Refuse { response, cause } => {
@@ -149,7 +152,7 @@ enum Answered<D> {
         response: Vec<u8>,
         path: Box<str>,
         subprotocol: Option<Box<str>>,
-        overrides: Option<crate::config::Overrides>,
+        config: Option<SharedConfig>,
         compression: Option<Compression>,
         data: D,
     },

@@ -6,7 +6,7 @@ use adjourn::{
     Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
     clients::{Broadcast, State},
     close::{Cause, CloseTiming, Lost},
-    config::{Abort, Overrides},
+    config::{Abort, ConnectionConfig, SharedConfig},
     conn::InputKind,
     http::BodyLength,
     http::{Accept, Response, Upgrade, UpgradeRequest},
@@ -16,7 +16,7 @@ use adjourn::{
 use super::{
     book::{Book, ensure, trace},
     chance::Rng,
-    facts::{Own, SweepBook},
+    facts::SweepBook,
     frames::{NUMBER, numbered},
     outside::{Item, Outside},
     scenario::Manner,
@@ -96,9 +96,9 @@ impl Handler for App {
             (Some(b'r'), Ok(response)) => Upgrade::Reject(response),
             (Some(b'p'), Ok(response)) if !request.is_upgrade() => Upgrade::Answer(response),
             (Some(b'o'), _) => {
-                let (own, overrides) = self.overrides();
-                book.of(conn).own = Some(Box::new(own));
-                Upgrade::Accept(Accept::new(conn).overrides(overrides))
+                let own = self.own(&book.config.connection);
+                book.of(conn).own = Some(own.clone());
+                Upgrade::Accept(Accept::new(conn).config(own))
             }
             _ => Upgrade::accept(conn),
         }
@@ -176,50 +176,62 @@ impl App {
     }
 
     /// What differs for one connection.
-    fn overrides(&mut self) -> (Own, Overrides) {
+    fn own(&mut self, common: &ConnectionConfig) -> SharedConfig {
         let rng = &mut self.rng;
-        let mut own = Own::default();
+        let mut own = common.clone();
         if rng.bool() {
-            own.close_timeout = Some(Duration::from_millis(rng.u64(..3000)));
+            own.close_timeout = Duration::from_millis(rng.u64(..3000));
         }
         if rng.bool() {
             own.flush_budget = Some(Duration::from_millis(rng.u64(..2000)));
         }
         if rng.bool() {
-            own.heartbeat = Some(adjourn::config::Heartbeat {
+            own.heartbeat = adjourn::config::Heartbeat {
                 interval: rng.bool().then(|| Duration::from_millis(rng.u64(1..4000))),
                 timeout: Duration::from_millis(rng.u64(1..3000)),
-            });
+            };
         }
         if rng.bool() {
-            own.stall_timeout = Some(rng.bool().then(|| Duration::from_millis(rng.u64(1..4000))));
+            own.stall_timeout = rng.bool().then(|| Duration::from_millis(rng.u64(1..4000)));
         }
         if rng.bool() {
-            own.max_payload = Some(rng.usize(..5000));
+            own.max_payload = rng.usize(..5000);
         }
         if rng.bool() {
-            own.max_backlog = Some(rng.usize(..100_000));
+            own.max_backlog = rng.usize(..100_000);
         }
         if rng.bool() {
-            own.answer = Some(
-                [adjourn::config::CloseAnswer::Auto, adjourn::config::CloseAnswer::Manual][rng.usize(..2)],
-            );
+            own.answer =
+                [adjourn::config::CloseAnswer::Auto, adjourn::config::CloseAnswer::Manual][rng.usize(..2)];
         }
         if rng.bool() {
             let policies =
                 [adjourn::config::OnPeerClose::FlushQueued, adjourn::config::OnPeerClose::DropQueued];
-            own.on_peer_close = Some(policies[rng.usize(..2)]);
+            own.on_peer_close = policies[rng.usize(..2)];
         }
-        let mut overrides = Overrides::default();
-        overrides.close_timeout = own.close_timeout;
-        overrides.flush_budget = own.flush_budget;
-        overrides.heartbeat = own.heartbeat;
-        overrides.stall_timeout = own.stall_timeout;
-        overrides.max_payload = own.max_payload;
-        overrides.max_backlog = own.max_backlog;
-        overrides.answer = own.answer;
-        overrides.on_peer_close = own.on_peer_close;
-        (own, overrides)
+        let mut beside = rng.beside();
+        if beside.bool() {
+            own.linger_timeout = Duration::from_millis(beside.u64(..2000));
+        }
+        if beside.bool() {
+            own.linger_bytes = beside.u64(..60_000);
+        }
+        if beside.bool() {
+            own.closing_bytes = beside.u64(..3000);
+        }
+        if beside.bool() {
+            own.max_fragments = beside.u32(1..12);
+        }
+        if beside.bool() {
+            own.pause_timeout = beside.bool().then(|| Duration::from_millis(beside.u64(..3000)));
+        }
+        if beside.bool() {
+            let styles = [Abort::Auto, Abort::Reset, Abort::Fin];
+            (own.abort, own.terminate) = (styles[beside.usize(..3)], styles[beside.usize(..3)]);
+        }
+        // A budget of more than there is time is all of it.
+        own.flush_budget = own.flush_budget.map(|budget| budget.min(own.close_timeout));
+        own.share().expect("valid settings")
     }
 
     /// The state that the book has for a connection whose id is still good. `None` if the id is stale, or if a sweep
@@ -242,10 +254,10 @@ impl App {
             return None;
         }
         // A lingering time of nothing is over before it is reported, and so may be a small budget.
-        let config = &book.config;
-        let spent = facts.discarded + facts.undecided > config.linger_bytes;
-        let swift =
-            (config.linger_timeout.is_zero() || spent || facts.eof_unsure) && state == Some(State::Lingering);
+        let settings = book.settings(conn);
+        let spent = facts.discarded + facts.undecided > settings.linger_bytes;
+        let swift = (settings.linger_timeout.is_zero() || spent || facts.eof_unsure)
+            && state == Some(State::Lingering);
         if seen != state && !(swift && seen == Some(State::Closed)) {
             let sweeping = clients.phase() >= adjourn::shutdown::ShutdownPhase::SoftSweep
                 || book.sweeps.values().any(|sweep| !sweep.done);
@@ -262,7 +274,8 @@ impl App {
         let conn = conn.filter(|_| self.rng.u8(..10) < 7).unwrap_or(anybody);
         let what = self.rng.u8(..100);
         match what {
-            0..3 => return self.broadcast(book, clients),
+            0..2 => return self.broadcast(book, clients),
+            2 => return self.send_to(book, clients),
             3..5 => return self.sweep(book, clients),
             5 => return self.shut_down(book, clients),
             _ => {}
@@ -279,7 +292,7 @@ impl App {
                 let payload = vec![b'q'; self.rng.usize(..=125)];
                 let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
                 let result = clients.ping(id, &payload);
-                if Self::judge_send(book, conn, payload.len(), queued, &result) {
+                if Self::judge_send(book, conn, framed(payload.len()), queued, &result) {
                     let busy = book.busy(conn);
                     busy.pings_due += 1;
                 }
@@ -308,7 +321,7 @@ impl App {
                 let right = ended == state.is_established();
                 ensure!(book, conn, "terminate_answers", right, "{ended} in {state:?}");
                 if state.is_established() {
-                    let style = style.unwrap_or(book.config.terminate);
+                    let style = style.unwrap_or(book.settings(conn).terminate);
                     let asked = Some(style).filter(|style| *style != Abort::Auto);
                     book.abort(conn, Cause::Terminated, adjourn::close::Initiator::Local, asked);
                 }
@@ -385,28 +398,20 @@ impl App {
         queued: usize,
         result: Result<(), SendError>,
     ) {
-        if Self::judge_send(book, conn, length, queued, &result) {
+        if Self::judge_send(book, conn, framed(length), queued, &result) {
             book.called_send(conn, number, length);
         }
     }
 
-    /// Whether `send` or `ping` gave the right answer; returns whether it queued something.
+    /// Whether `send` or `ping` gave the right answer for `frame` bytes; returns whether it queued something.
     fn judge_send(
         book: &mut Book,
         conn: u32,
-        length: usize,
+        frame: usize,
         queued: usize,
         result: &Result<(), SendError>,
     ) -> bool {
-        let limit = book.max_backlog(conn);
-        let frame = length
-            + if length < 126 {
-                2
-            } else if length < 0x1_0000 {
-                4
-            } else {
-                10
-            };
+        let limit = book.settings(conn).max_backlog;
         if *result == Err(SendError::Closing) {
             book.answered_in_time(conn);
         }
@@ -478,15 +483,7 @@ impl App {
     fn broadcast(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
         let big = self.rng.u8(..3) == 0;
         let (number, payload) = self.payload(book, big);
-        let length = payload.len();
-        let frame = length
-            + if length < 126 {
-                2
-            } else if length < 0x1_0000 {
-                4
-            } else {
-                10
-            };
+        let (length, frame) = (payload.len(), framed(payload.len()));
         let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
         let mut chosen = Vec::new();
         let seen = &*book;
@@ -495,7 +492,7 @@ impl App {
             let takes = conn % of == rest % of;
             if takes {
                 let queued = client.buffered_amount();
-                chosen.push((conn, queued, queued + frame <= seen.max_backlog(conn)));
+                chosen.push((conn, queued, queued + frame <= seen.settings(conn).max_backlog));
             }
             takes
         });
@@ -510,6 +507,49 @@ impl App {
                 book.overflowed(conn, queued as u64);
             }
         }
+    }
+
+    /// Several messages for some connections: all of them for each, or none. Some of the ids are stale.
+    fn send_to(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
+        let messages: Vec<_> = (0..self.rng.u8(1..4))
+            .map(|_| {
+                let big = self.rng.u8(..4) == 0;
+                self.payload(book, big)
+            })
+            .collect();
+        let frames = messages.iter().map(|(_, payload)| framed(payload.len())).sum();
+        let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
+        let all = u32::try_from(book.facts.len()).unwrap_or(u32::MAX);
+        let (mut ids, mut chosen) = (Vec::new(), Vec::new());
+        for conn in (0..all).filter(|conn| conn % of == rest % of) {
+            let Some(id) = book.of(conn).id else { continue };
+            let known = self.expected(book, clients, conn).is_some();
+            if known || clients.get(id).is_none() {
+                let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                ids.push(id);
+                chosen.push((conn, queued, known));
+            }
+        }
+        let told =
+            clients.send_to(ids.iter().copied(), messages.iter().map(|(_, payload)| payload.as_slice()));
+        let mut refused = told.refused.iter().peekable();
+        let mut sent = 0;
+        for (id, (conn, queued, known)) in ids.into_iter().zip(chosen) {
+            let result = refused.next_if(|refused| refused.0 == id).map_or(Ok(()), |refused| Err(refused.1));
+            if !known {
+                ensure!(book, conn, "send_to_answers", result == Err(SendError::NotFound), "{result:?}");
+                continue;
+            }
+            book.touch(conn);
+            if Self::judge_send(book, conn, frames, queued, &result) {
+                sent += 1;
+                for (number, payload) in &messages {
+                    book.called_send(conn, *number, payload.len());
+                }
+            }
+        }
+        let right = told.sent == sent && refused.next().is_none();
+        ensure!(book, None, "send_to_answers", right, "{told:?}, {sent} were reached");
     }
 
     fn sweep(&mut self, book: &mut Book, clients: &mut Clients<'_, u32>) {
@@ -611,4 +651,14 @@ impl App {
             }
         }
     }
+}
+
+/// Bytes of a server's frame with so many of payload.
+fn framed(length: usize) -> usize {
+    let header = match length {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    header + length
 }
