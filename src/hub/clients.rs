@@ -203,10 +203,11 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
     }
 
-    /// Reads again. Too late for a connection whose input is being discarded, see [`Clients::pause`].
+    /// Reads again. Returns whether input is delivered from now on: not if the connection is gone, or if it is too late because
+    /// its input is being discarded, see [`Clients::pause`].
     pub fn resume(&mut self, id: ConnectionId) -> bool {
         let now = self.hub.now;
-        self.hub.with_id(id, |conn, _| conn.resume(now)).is_some()
+        self.hub.with_id(id, |conn, _| conn.resume(now)).unwrap_or(false)
     }
 
     /// Closes every open connection that `predicate` chooses, in slices of

@@ -4,7 +4,16 @@
 //! [driver](super::driver) takes up when the callback has returned. A slot is freed by the last action of its connection,
 //! when all its events are delivered.
 
-use std::{collections::VecDeque, io, mem, net::SocketAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    io, mem,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use slab::Slab;
 
@@ -63,6 +72,8 @@ pub(crate) struct Hub<D> {
     pub(super) failed: usize,
     pub(super) stats: Stats,
     pub(super) sweeps: Sweeps<Predicate<D>>,
+    /// A shutdown was asked for, of this loop or of one that shuts down with it: handles look at it.
+    pub(super) shutdown_asked: Arc<AtomicBool>,
 }
 
 /// A connection whose timers are to start when the present callback has returned.
@@ -123,6 +134,7 @@ impl<D> Hub<D> {
             failed: 0,
             stats: Stats::default(),
             sweeps: Sweeps::new(seed),
+            shutdown_asked: Arc::default(),
             config,
         }
     }
@@ -156,8 +168,8 @@ impl<D> Hub<D> {
     }
 
     /// False from the call of `shutdown` on.
-    pub(super) const fn is_ready(&self) -> bool {
-        self.sweeps.is_ready()
+    pub(super) fn is_ready(&self) -> bool {
+        !self.shutdown_asked.load(Ordering::Acquire)
     }
 
     /// Whether the listeners are to stay open.

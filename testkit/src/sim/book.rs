@@ -280,6 +280,7 @@ impl Book {
             initiator,
             cause,
             or_causes: Vec::new(),
+            aborted_in: None,
             slop: 0,
             ended: None,
             sent: None,

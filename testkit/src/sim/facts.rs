@@ -173,6 +173,8 @@ pub struct Ending {
     pub cause: Cause,
     /// What it may also be: several reasons came together.
     pub or_causes: Vec<Cause>,
+    /// The state in which it was aborted for one of them.
+    pub aborted_in: Option<State>,
     /// By how much it may have begun earlier.
     pub slop: u64,
     /// When its outcome was fixed.
