@@ -43,7 +43,7 @@ pub use self::{
     client::{Client, ReadyState},
     clients::{Broadcast, Clients, SentTo},
     driver::Driver,
-    handler::{Accept, Handler, Upgrade, UpgradeRequest},
+    handler::{Accept, Handler, Upgrade, UpgradeRequest, accept_all, handler},
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };
