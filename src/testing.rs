@@ -509,7 +509,8 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 pub fn describe(event: &Event<'_>) -> String {
     match event {
         Event::Message { id, message, closing } => {
-            format!("Message {id} {:?} {:?} {closing}", message.kind(), message.as_bytes())
+            let kind = if message.is_text() { "Text" } else { "Binary" };
+            format!("Message {id} {kind} {:?} {closing}", message.as_bytes())
         }
         Event::Close { id, report } => {
             let mut report = report.clone();

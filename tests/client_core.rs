@@ -4,7 +4,7 @@
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Payload, ShutdownPlan,
     close::Cause,
     error::{HandshakeError, ProtocolError},
     http::{ConnectRequest, Upgrade, UpgradeRequest},
@@ -419,9 +419,9 @@ fn play(world: &mut World, acts: &[Act]) -> Vec<Vec<u8>> {
     let mut accepted = Vec::new();
     for act in acts {
         let message = match act {
-            Act::Text(text) => Message::from(text),
-            Act::Bytes(bytes) => Message::from(bytes),
-            Act::Owned(size) => Message::from(vec![b'o'; *size]),
+            Act::Text(text) => Payload::from(text),
+            Act::Bytes(bytes) => Payload::from(bytes),
+            Act::Owned(size) => Payload::from(vec![b'o'; *size]),
             Act::Broadcast(size) => {
                 let payload = vec![b'b'; *size];
                 assert_eq!(world.queue(|clients, _| clients.broadcast(&payload, |_| true)).sent, 1);

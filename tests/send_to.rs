@@ -130,7 +130,7 @@ fn text_and_bytes_go_together_and_nothing_goes_for_nothing() {
     let told = room.act(|clients| {
         clients.send_to(
             ids.iter().copied(),
-            [Message::text("text"), Message::binary(b"bytes"), Message::text("")],
+            [Message::Text("text"), Message::Binary(b"bytes"), Message::Text("")],
         )
     });
     assert_eq!(told.sent, 2);

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Initiator},
     config::{Abort, CloseAnswer, OnPeerClose},
-    event::Message,
+    message::Payload,
     wire::header::Opcode,
 };
 
@@ -81,7 +81,7 @@ impl Conn {
                 cx.notes.push_back(Note::Failed(id, self.peer(), cause));
             }
             Effect::QueueMessage(message) => {
-                let message = std::mem::replace(message, Message::binary(&[]));
+                let message = std::mem::replace(message, Payload::from(&[]));
                 self.push_message(message, cx);
             }
             Effect::QueuePing => {
@@ -183,7 +183,7 @@ impl Conn {
         let (mut messages, mut bytes) = (0, 0);
         while let Ok(Some(item)) = self.parse(&mut cursor, cx) {
             let len = match item {
-                Item::Message(_, payload) => payload.len(),
+                Item::Message(message) => message.len(),
                 Item::JoinedMessage(_) => cursor.scratch().len(),
                 // §5.5.1: nothing after a Close counts.
                 Item::Control(Opcode::Close, _) | Item::JoinedControl(Opcode::Close, _) => break,

@@ -3,11 +3,11 @@
 
 use super::{
     CloseTiming, Conn, Context, Frames, Pending,
-    backlog::{FrameHead, opcode},
+    backlog::{Body, FrameHead, opcode},
     broadcast::Shared,
     deflate::Sharing,
     life::{Life, Paused},
-    output::Broken,
+    output::{Broken, OWN_BUFFER},
     state::{Failure, Input, State, TakesSends},
     watch::Watch,
 };
@@ -15,21 +15,18 @@ use crate::{
     close::{Cause, CloseCode, CloseFrame},
     config::{Abort, OnOverflow},
     error::{HandshakeError, SendError},
-    event::{Data, Message},
+    message::{Data, Payload},
     shutdown::SweepId,
     time::Time,
     wire::header::{MAX_CONTROL_PAYLOAD, Opcode, frame_length},
 };
-
-/// From here on a payload that has its own buffer is queued as that, instead of copied.
-const OWN_BUFFER: usize = 16 << 10;
 
 impl Conn {
     // Messages.
 
     /// Queues a message, or says why not.
     #[inline]
-    pub(crate) fn send(&mut self, message: Message<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
+    pub(crate) fn send(&mut self, message: Payload<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.send_plainly(&message, cx) {
             self.check_send(frame_length(message.len(), self.client), cx)?;
             self.push_message(message, cx);
@@ -40,7 +37,7 @@ impl Conn {
     /// The way of most messages: nothing is special about the connection, nothing waits but in the output buffer, and
     /// there is room. Says whether that was so; if not, nothing has happened.
     #[inline]
-    fn send_plainly(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
+    fn send_plainly(&mut self, message: &Payload<'_>, cx: &mut Context<'_>) -> bool {
         let payload = message.as_bytes();
         if !self.is_plain() || payload.len() >= OWN_BUFFER {
             return false;
@@ -129,7 +126,7 @@ impl Conn {
         }
     }
 
-    pub(super) fn push_message(&mut self, message: Message<'_>, cx: &mut Context<'_>) {
+    pub(super) fn push_message(&mut self, message: Payload<'_>, cx: &mut Context<'_>) {
         let head = FrameHead::from(opcode(message.kind));
         let open = self.state() == State::Open;
         let compression = self.details.compression_mut();
@@ -140,18 +137,27 @@ impl Conn {
         });
         let head = if compressed.is_some() { FrameHead { rsv1: true, ..head } } else { head };
         let pushed = match (compressed, message.data) {
-            (Some(payload), _) | (None, Data::Scratch(payload)) => {
-                if payload.len() < OWN_BUFFER {
-                    outbox.push_frame(mask, head, payload, output, now)
-                } else {
-                    outbox.push_owned(mask, head, std::mem::take(payload), output, now)
-                }
+            (Some(payload), _) if payload.len() < OWN_BUFFER => {
+                outbox.push_frame(mask, head, payload, output, now)
             }
+            (Some(payload), _) => {
+                outbox.push_owned(mask, head, Body::Owned(std::mem::take(payload)), output, now)
+            }
+            (None, Data::Borrowed(payload)) => match cx.common.lent.get(payload).filter(|_| mask.is_none()) {
+                Some(lent) => outbox.push_owned(mask, head, Body::Lent(lent), output, now),
+                None => outbox.push_frame(mask, head, payload, output, now),
+            },
             (None, Data::Owned(payload)) if payload.len() >= OWN_BUFFER => {
-                outbox.push_owned(mask, head, payload, output, now)
+                outbox.push_owned(mask, head, Body::Owned(payload), output, now)
             }
-            (None, Data::Owned(payload)) => outbox.push_frame(mask, head, &payload, output, now),
-            (None, Data::Borrowed(payload)) => outbox.push_frame(mask, head, payload, output, now),
+            (None, Data::Shared(payload)) if payload.len() >= OWN_BUFFER => {
+                outbox.push_owned(mask, head, Body::Shared(payload), output, now)
+            }
+            #[cfg(feature = "bytes")]
+            (None, Data::Bytes(payload)) if payload.len() >= OWN_BUFFER => {
+                outbox.push_owned(mask, head, Body::Bytes(payload), output, now)
+            }
+            (None, small) => outbox.push_frame(mask, head, small.as_slice(), output, now),
         };
         self.note_pushed(pushed, cx);
     }
@@ -232,7 +238,7 @@ impl Conn {
 
     pub(crate) fn kick(
         &mut self,
-        message: Message<'_>,
+        message: Payload<'_>,
         frame: CloseFrame,
         drop_queued: bool,
         timing: CloseTiming,

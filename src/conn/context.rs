@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{
     deflate,
     note::Note,
-    output::{BufferPool, OutputBuffer},
+    output::{BufferPool, Lent, OutputBuffer},
 };
 use crate::{
     config::{Config, LoopConfig},
@@ -29,6 +29,7 @@ pub(crate) struct Context<'h> {
 pub(crate) struct Common {
     pub(crate) output: OutputBuffer,
     pub(crate) pool: BufferPool,
+    pub(crate) lent: Lent,
     /// What frames in the client's role are masked with.
     pub(crate) keys: MaskKeys,
     pub(crate) deflate: deflate::Shared,
@@ -43,6 +44,7 @@ impl Common {
         Self {
             output: OutputBuffer::default(),
             pool: BufferPool::new(settings.buffer_pool),
+            lent: Lent::default(),
             keys,
             deflate: deflate::Shared::default(),
             inflated: 0,

@@ -15,7 +15,7 @@ use std::fmt;
 use crate::{
     config::Config,
     error::{HandshakeError, ProtocolError, ResponseFault, Violation},
-    event::MessageKind,
+    message::MessageKind,
     wire::{
         deflate::{
             DeflateParameters, accept, check_answer,
@@ -268,8 +268,8 @@ mod tests {
         close::{Cause, CloseFrame, CloseTiming},
         config::Deflate,
         conn::{Common, Conn, Context, Cursor, state::State},
-        event::Message,
         id::ConnectionId,
+        message::Payload,
         testing::frame,
         time::Time,
         wire::keys::MaskKeys,
@@ -315,13 +315,13 @@ mod tests {
 
         let mut quiet = open(false, &mut cx);
         receive(&mut quiet, &hello, &mut cx);
-        quiet.send(Message::text(&long), &mut cx).expect("open");
+        quiet.send(Payload::from(&long), &mut cx).expect("open");
         assert_eq!(contexts(&quiet), (false, false), "without takeover the loop has them");
 
         let mut conn = open(true, &mut cx);
-        conn.send(Message::text("short"), &mut cx).expect("open");
+        conn.send(Payload::from("short"), &mut cx).expect("open");
         assert_eq!(contexts(&conn), (false, false), "nothing was compressed");
-        conn.send(Message::text(&long), &mut cx).expect("open");
+        conn.send(Payload::from(&long), &mut cx).expect("open");
         assert_eq!(contexts(&conn), (true, false));
         receive(&mut conn, &hello, &mut cx);
         assert_eq!(contexts(&conn), (true, true));

@@ -5,7 +5,7 @@ use super::{
     deflate::Inflate,
     inbox::{InboxError, Limits},
     life::Life,
-    output::Broken,
+    output::{Broken, broken},
     state::{Failure, Input, State},
 };
 use crate::{
@@ -91,6 +91,15 @@ impl Conn {
         }
     }
 
+    /// A callback has panicked, and this was read and not parsed: held if it still counts, discarded if not.
+    pub(crate) fn recover(&mut self, rest: &[u8], cx: &mut Context<'_>) {
+        if self.state().capabilities().discards {
+            self.handle_discarded(rest.len(), cx);
+        } else {
+            self.hold(rest);
+        }
+    }
+
     /// Bytes of a state in which nothing is parsed.
     fn handle_discarded(&mut self, n: usize, cx: &mut Context<'_>) {
         if n == 0 || !self.state().capabilities().discards {
@@ -142,7 +151,7 @@ impl Conn {
         cx: &mut Context<'_>,
     ) -> Option<Item<'b>> {
         match &item {
-            Item::Message(_, payload) => self.deliver(payload.len(), cx.config).then_some(item),
+            Item::Message(message) => self.deliver(message.len(), cx.config).then_some(item),
             Item::JoinedMessage(_) => self.deliver(cursor.scratch().len(), cx.config).then_some(item),
             Item::Control(opcode, payload) => self.control(*opcode, payload, cx).then_some(item),
             Item::JoinedControl(opcode, at) => match cursor.joined(*at) {
@@ -233,6 +242,12 @@ impl Conn {
             Input::Violation { failure }
         };
         self.apply(input, cx);
+    }
+
+    /// Text that was checked as it arrived is none.
+    #[cold]
+    pub(crate) fn fail_checked_text(&mut self, cx: &mut Context<'_>) {
+        self.fail_internally(broken(), cx);
     }
 
     fn handle_inbox_error(&mut self, error: InboxError, cx: &mut Context<'_>) {

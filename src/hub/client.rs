@@ -22,7 +22,7 @@ pub enum ReadyState {
 }
 
 /// What may be known of a connection.
-pub struct Client<'h, D> {
+pub struct Client<'h, D = ()> {
     id: ConnectionId,
     slot: &'h Slot<D>,
     data: &'h D,

@@ -8,8 +8,9 @@ use crate::{
     config::Abort,
     conn::{ConnectRequest, Frames, State},
     error::{ConnectError, SendError},
-    event::{Message, Stats},
+    event::Stats,
     id::ConnectionId,
+    message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 /// Every call is legal at every moment; a repeated or late one does nothing and says so. What is asked for happens when
 /// the callback has returned, before the turn ends.
 #[derive(Debug)]
-pub struct Clients<'h, D> {
+pub struct Clients<'h, D = ()> {
     hub: &'h mut Hub<D>,
 }
 
@@ -61,12 +62,11 @@ impl<D> Clients<'_, D> {
         self.hub.connect(request, data)
     }
 
-    /// Queues a message. Copies the payload into the loop's output buffer, unless it comes in a vector of its own of at
-    /// least 16 KiB.
+    /// Queues a message. What is copied and what is not, [`Payload`] says.
     ///
     /// # Errors
     /// If the connection is gone, is closing, or has no room. Nothing is queued then.
-    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Message<'m>>) -> Result<(), SendError> {
+    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), SendError> {
         self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
     }
 
@@ -83,7 +83,7 @@ impl<D> Clients<'_, D> {
     /// masked, each get one of their own.
     pub fn broadcast<'m>(
         &mut self,
-        message: impl Into<Message<'m>>,
+        message: impl Into<Payload<'m>>,
         mut to: impl FnMut(&Client<'_, D>) -> bool,
     ) -> Broadcast {
         let mut frames = Frames::new(message.into());
@@ -119,7 +119,7 @@ impl<D> Clients<'_, D> {
     /// }
     /// # }
     /// ```
-    pub fn send_to<'m, M: Into<Message<'m>>>(
+    pub fn send_to<'m, M: Into<Payload<'m>>>(
         &mut self,
         ids: impl IntoIterator<Item = ConnectionId>,
         messages: impl IntoIterator<Item = M>,
@@ -154,7 +154,7 @@ impl<D> Clients<'_, D> {
     pub fn kick<'m>(
         &mut self,
         id: ConnectionId,
-        message: impl Into<Message<'m>>,
+        message: impl Into<Payload<'m>>,
         frame: CloseFrame,
         drop_queued: bool,
     ) -> bool {

@@ -24,7 +24,7 @@ impl<D> Hub<D> {
         if self.deciding.take().is_some() {
             self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
         } else if let Some(rest) = bytes.get(unparsed..).filter(|rest| !rest.is_empty()) {
-            self.with(slot, |conn, _| conn.hold(rest));
+            self.with(slot, |conn, cx| conn.recover(rest, cx));
         }
     }
 

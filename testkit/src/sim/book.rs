@@ -288,6 +288,7 @@ impl Book {
             deadline,
             flush_deadline,
             flush_over: false,
+            none_begins: false,
             unanswered: false,
             lost_in,
             lost_in_bytes,
@@ -325,7 +326,7 @@ impl Book {
     pub fn cut_flush_budget(&mut self, conn: u32) {
         let at = self.now + 1;
         if let Some(ending) = self.ending(conn) {
-            ending.flush_deadline = at;
+            (ending.flush_deadline, ending.flush_over) = (at, false);
         }
         self.set_alarm(at, conn, Alarm::Flush);
     }
@@ -370,6 +371,8 @@ impl Book {
                 ending.cause = cause;
             }
         }
+        // A FIN that waits for replies has not counted if the application, or a sweep, was first.
+        self.of(conn).eof_read &= cause != Cause::Terminated;
         self.of(conn).must_abort = true;
         self.close_due.push(conn);
     }
@@ -464,11 +467,19 @@ impl Book {
         if self.state(conn) == Some(State::Open) && self.of(conn).discards {
             return; // Too late.
         }
+        self.note_pause_in_closing(conn);
         if std::mem::take(&mut self.of(conn).paused) {
             self.rest(conn);
         }
         self.unpaused(conn);
         self.touch(conn);
+    }
+
+    /// It is paused or resumed while it closes: what is parsed before is given or discarded by what was so before.
+    pub fn note_pause_in_closing(&mut self, conn: u32) {
+        let facts = self.of(conn);
+        let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+        facts.maybe_paused |= facts.state == Some(State::LocalClosing) && holds;
     }
 
     /// Silence that we imposed is not the peer's.

@@ -55,6 +55,8 @@ pub struct Facts {
     pub read_in_head: bool,
     /// What was read may be parsed later: it was paused, or a callback panicked.
     pub delayed: bool,
+    /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
+    pub maybe_paused: bool,
     /// A heartbeat's Ping was due when it was paused.
     pub may_beat: bool,
     /// The callback that paused it, by its number.
@@ -111,6 +113,15 @@ pub struct Share {
     pub written: usize,
     pub writes: usize,
     pub drains: u32,
+    /// What it had written of a turn that was cut short.
+    pub had: usize,
+}
+
+impl Share {
+    /// How much it has written at most, as the loop may count it: in whole KiB.
+    pub const fn had_written(&self) -> usize {
+        self.had + self.written + (self.writes << 10)
+    }
 }
 
 /// What only a connection has with which something is going on.
@@ -168,8 +179,10 @@ pub struct Ending {
     pub began: u64,
     pub deadline: u64,
     pub flush_deadline: u64,
-    /// The flush budget is used up: no message may begin.
+    /// The flush budget is used up, and what follows has been done.
     pub flush_over: bool,
+    /// It was used up once: no message may begin.
+    pub none_begins: bool,
     pub unanswered: bool,
     pub lost_in: u64,
     pub lost_in_bytes: u64,
@@ -212,4 +225,11 @@ pub enum Given<'a> {
     Message { text: bool, payload: &'a [u8], closing: bool },
     Ping(&'a [u8]),
     Pong(&'a [u8]),
+}
+
+impl Given<'_> {
+    /// Whether it is this message.
+    pub fn is(&self, text: bool, payload: &[u8]) -> bool {
+        matches!(self, Self::Message { text: t, payload: p, .. } if (*t, *p) == (text, payload))
+    }
 }

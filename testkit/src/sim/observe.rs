@@ -60,7 +60,7 @@ impl Book {
     /// The loop has read the clock. What began to close since then did so in a callback that has returned, and its time
     /// begins now (section 3 of the specification).
     pub fn set_now(&mut self, now: u64) {
-        let by = now - self.now;
+        let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
         self.now = now;
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
@@ -69,7 +69,10 @@ impl Book {
             if self.state(conn) == Some(State::Refusing) {
                 self.of(conn).since += by;
             }
-            let Some(ending) = self.ending(conn) else { continue };
+            // The timers of one whose outcome is fixed have had their time.
+            let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
+            // Behind a panic it may have been judged before the clock was read.
+            ending.slop += if cut { by } else { 0 };
             if let Some(before) = before {
                 ending.deadline = ending.deadline.saturating_add(by).min(before);
             } else {
@@ -146,10 +149,12 @@ impl Book {
 
     /// What a connection has had of this turn.
     pub fn share(&mut self, conn: u32) -> &mut Share {
-        let turn = self.turn.number;
+        let (turn, after_cut) = (self.turn.number, self.turn.after_cut);
         let share = &mut self.of(conn).share;
         if share.turn != turn {
-            *share = Share { turn, ..Share::default() };
+            // A turn that a panic has cut short is ended first, and what it has had of that counts until then.
+            let had = if after_cut && share.turn + 1 == turn { share.had_written() } else { 0 };
+            *share = Share { turn, had, ..Share::default() };
         }
         share
     }
@@ -157,9 +162,7 @@ impl Book {
     /// It must wait for the next turn to write.
     pub fn has_written_its_share(&mut self, conn: u32) -> bool {
         let most = self.config.event_loop.write_bytes_per_turn;
-        // Writes may be counted in whole KiB.
-        let share = self.share(conn);
-        share.written + (share.writes << 10) >= most
+        self.share(conn).had_written() >= most
     }
 
     // The transport.
@@ -292,7 +295,9 @@ impl Book {
             return; // The first error counts.
         }
         self.ended.take_if(|(ended, _)| *ended == conn);
-        self.of(conn).failing.get_or_insert(kind);
+        let facts = self.of(conn);
+        // That it takes nothing more is no stall.
+        (facts.failing, facts.behind) = (facts.failing.or(Some(kind)), None);
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.pause_ends(conn);
         }
@@ -317,7 +322,7 @@ impl Book {
         }
     }
 
-    fn is_pause_due(&self, conn: u32) -> bool {
+    pub fn is_pause_due(&self, conn: u32) -> bool {
         let facts = &self.facts[conn as usize];
         let paused = facts.state == Some(State::Open) && facts.paused && !facts.discards;
         paused && self.is_due(conn, Alarm::Pause)
@@ -461,10 +466,11 @@ impl Book {
     /// A Close of ours is seen, or told, and the book knows no reason: a heartbeat, a sweep.
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
         // A sweep says so by its frame: what was held back need not have been parsed.
-        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
-        let swept =
-            soft && self.phase >= ShutdownPhase::SoftSweep || self.sweep_frames.contains_key(frame.reason());
-        if !swept || !self.of(conn).delayed && !self.is_pause_due(conn) {
+        let swept = self.is_soft_sweep(frame) || self.sweep_frames.contains_key(frame.reason());
+        if swept {
+            // A sweep comes when all that was read this turn was parsed, but for what is held.
+            self.feeding_ends();
+        } else {
             self.catch_up(conn);
         }
         match self.state(conn) {
@@ -621,6 +627,7 @@ impl Book {
 
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
+        self.note_pause_in_closing(conn);
         let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);

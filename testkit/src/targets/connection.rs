@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Payload, ShutdownPlan,
     clients::State,
     close::{CloseTiming, Initiator},
     config::{
@@ -237,7 +237,7 @@ impl Actor {
         }
     }
 
-    fn send<'m>(&mut self, clients: &mut Clients<'_, ()>, id: ConnectionId, message: impl Into<Message<'m>>) {
+    fn send<'m>(&mut self, clients: &mut Clients<'_, ()>, id: ConnectionId, message: impl Into<Payload<'m>>) {
         match clients.send(id, message) {
             Ok(()) => self.accepted += 1,
             Err(error) => seen::note("SendError", || format!("{error:?}")),
