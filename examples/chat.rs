@@ -79,7 +79,7 @@ impl Chat {
         for id in room {
             if clients.get(*id).is_some_and(|client| *client.data() == member) {
                 // Whatever is queued: there is always room for the last word and the Close.
-                clients.kick(*id, "you are banned", CloseFrame::of(CloseCode::POLICY), false);
+                clients.kick(*id, "you are banned", CloseFrame::of(CloseCode::POLICY));
             }
         }
         self.banned.insert(member);

@@ -35,7 +35,6 @@ page!(
         "[example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
         "[example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs\n",
-        "[example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs\n",
         "[example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",
         "[example_close_lab]: https://docs.rs/crate/adjourn/latest/source/examples/close_lab/main.rs\n",

@@ -134,7 +134,7 @@ fn every_example_is_on_the_page_of_examples() {
         .filter(|path| path.is_dir() || path.extension().is_some_and(|extension| extension == "rs"))
         .filter_map(|path| Some(format!("example_{}", path.file_stem()?.to_str()?)))
         .collect();
-    assert_eq!(named, there, "docs/which_example.md and the guide's overlay name every example");
+    assert_eq!(named, there, "docs/which_example.md and src/guide.rs name every example");
 }
 
 #[test]

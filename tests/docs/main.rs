@@ -1,6 +1,8 @@
 //! The specification, the table of its tests, and the tests themselves agree.
 //! So do links and what they lead to.
 
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

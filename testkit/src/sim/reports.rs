@@ -179,8 +179,8 @@ impl Book {
                     shutdown.cut_handshakes += 1;
                 }
             }
-            HandshakeError::TooManyConnections if state.is_none() => {}
-            HandshakeError::TooManyConnections => {
+            HandshakeError::TooManyConnections { .. } if state.is_none() => {}
+            HandshakeError::TooManyConnections { .. } => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
                 let many = half_open > limit || self.is_overfull() || self.evictions > 0;

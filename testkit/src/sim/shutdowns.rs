@@ -34,6 +34,8 @@ pub struct ShutdownBook {
     /// A second one, an escalation or an abort came.
     pub cut: bool,
     pub phases: Vec<(ShutdownPhase, u64)>,
+    /// When the grace began at the earliest.
+    pub grace_began: Option<u64>,
     /// Established connections when it was asked for, and `Open` events until then.
     pub live: u64,
     pub opens: u64,
@@ -111,7 +113,7 @@ impl Book {
     pub fn check_sweeps(&mut self) {
         let mut ended = Vec::new();
         for (id, sweep) in &mut self.sweeps {
-            let chosen = sweep.chosen.borrow();
+            let chosen = sweep.chosen.lock().expect("not poisoned");
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
             ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
@@ -183,6 +185,7 @@ impl Book {
             done_after: 0,
             cut: false,
             phases: Vec::new(),
+            grace_began: None,
             live: self.opens - self.closes,
             opens: self.opens,
             ended: 0,
@@ -205,6 +208,9 @@ impl Book {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
+        if phase == ShutdownPhase::Grace {
+            shutdown.grace_began = Some(self.settled_at.min(self.turn.began));
+        }
         if phase >= ShutdownPhase::SoftSweep && shutdown.bound == u64::MAX {
             let Pace::Rate(rate) = shutdown.plan.pace else { return };
             #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
