@@ -93,6 +93,10 @@ pub struct Config {
     /// large servers always have places for connections, their request heads take at most 256 MiB, and with round trips of
     /// 200 ms even 80,000 new ones a second push nobody out.
     pub max_handshakes: Option<usize>,
+    /// Connections whose upgrade the application has [deferred](crate::http::Upgrade::Defer). One more is refused with 503;
+    /// none of them is closed for another one. 1,024: as many answers as a database owes at a time, and with their request heads
+    /// and what was read after these 80 MiB at most.
+    pub max_deferred: usize,
     /// Whose pages may connect; others get 403, before the application is asked. `None`: everybody's, or the application
     /// decides. A server that knows its users by cookies wants a list here.
     pub origins: Option<Origins>,
@@ -160,6 +164,7 @@ impl Default for Config {
             max_connections: crate::id::MAX_SLOTS,
             max_connections_per_address: None,
             max_handshakes: None,
+            max_deferred: 1024,
             origins: None,
             retry_after: Duration::from_secs(5),
             read_buffer: 64 << 10,

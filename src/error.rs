@@ -171,6 +171,18 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
+/// Why a deferred upgrade was not accepted or rejected by this call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecideError {
+    /// No upgrade waits under this id: it was decided, its peer has left, its time ran out, or there never was one.
+    #[error("no deferred upgrade has this id")]
+    NotFound,
+    /// The server is shutting down: the upgrade was refused with 503.
+    #[error("shutting down: refused with 503")]
+    ShuttingDown,
+}
+
 /// Why a handle could not pass a command on. Unless it says otherwise, the command was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

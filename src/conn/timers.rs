@@ -54,6 +54,7 @@ impl Conn {
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
         match &self.life {
             Life::Connecting { since, .. } => Some(since.after(config.handshake_timeout)),
+            Life::Deferred(deferred) => Some(deferred.since.after(config.handshake_timeout)),
             Life::Dialling(dialling) => Some(dialling.deadline),
             Life::Refusing { since, .. } | Life::Lingering { since, .. } => {
                 Some(since.after(config.linger_timeout))
@@ -130,9 +131,11 @@ impl Conn {
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
                 (false, true, closing.deadline <= now)
             }
-            Life::Refusing { .. } | Life::Lingering { .. } | Life::Detached(_) | Life::Closed { .. } => {
-                (false, false, false)
-            }
+            Life::Deferred(_)
+            | Life::Refusing { .. }
+            | Life::Lingering { .. }
+            | Life::Detached(_)
+            | Life::Closed { .. } => (false, false, false),
         };
         Probe { read, write: write && self.queued() > 0, closing }
     }
@@ -200,7 +203,7 @@ impl Conn {
             return;
         }
         match &self.life {
-            Life::Connecting { .. } => {
+            Life::Connecting { .. } | Life::Deferred(_) => {
                 let mut response = Vec::new();
                 Refusal::TIMEOUT.write(&mut response);
                 self.apply(Input::HandshakeTimeout { response }, cx);

@@ -7,6 +7,7 @@ use crate::{
     config::Overrides,
     detach::Detached,
     event::Event,
+    id::ConnectionId,
     wire::upgrade::{ExtraHeader, Request, Response, Subprotocol},
 };
 
@@ -34,11 +35,17 @@ pub trait Handler {
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeRequest<'r> {
     pub(crate) request: Request<'r>,
+    pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
     pub(crate) ready: bool,
 }
 
 impl UpgradeRequest<'_> {
+    /// The id that the connection has, or will have once it is accepted: for [`Upgrade::Defer`].
+    pub const fn id(&self) -> ConnectionId {
+        self.id
+    }
+
     /// The address of the peer.
     pub const fn peer_addr(&self) -> SocketAddr {
         self.peer
@@ -67,6 +74,13 @@ pub enum Upgrade<'r, D> {
     Reject(Response),
     /// This response to a plain request: nothing failed, nothing is reported.
     Answer(Response),
+    /// The decision comes later, by [`Clients::accept`] or [`Clients::reject`], or the calls of that name of a
+    /// [`Handle`](crate::Handle), with the [id](UpgradeRequest::id) of this request. Until then nothing is read, and
+    /// [`Config::handshake_timeout`](crate::Config::handshake_timeout) goes on. Whatever ends it without `Open` is reported as
+    /// [`HandshakeFailed`](crate::Event::HandshakeFailed) with that id. There may be
+    /// [`Config::max_deferred`](crate::Config::max_deferred) of them; one more is refused with 503. A plain request cannot be deferred: it gets
+    /// 426.
+    Defer,
     /// Takes the connection of a plain request out of the loop, at the end of this turn: the function gets the stream and every byte
     /// that was read of it, on the loop's thread. Nothing is written, nothing is reported, and the slot is free. See [`Upgrade::detach`].
     Detach(Box<dyn FnOnce(Detached) + Send>),
@@ -78,6 +92,7 @@ impl<D: fmt::Debug> fmt::Debug for Upgrade<'_, D> {
             Self::Accept(accept) => f.debug_tuple("Accept").field(accept).finish(),
             Self::Reject(response) => f.debug_tuple("Reject").field(response).finish(),
             Self::Answer(response) => f.debug_tuple("Answer").field(response).finish(),
+            Self::Defer => f.write_str("Defer"),
             Self::Detach(_) => f.debug_tuple("Detach").finish_non_exhaustive(),
         }
     }

@@ -122,7 +122,9 @@ impl Book {
         match cause {
             HandshakeError::Timeout => {
                 self.cover(conn, InputKind::HandshakeTimeout);
-                self.check_probe(conn, Alarm::Handshake);
+                if !self.is_deferred(conn) {
+                    self.check_probe(conn, Alarm::Handshake);
+                }
                 let due = self.is_due(conn, Alarm::Handshake);
                 ensure!(self, conn, "handshake_timeout", connecting && due, "{text}");
                 self.begin_refusing(conn);
@@ -173,6 +175,10 @@ impl Book {
                 }
             }
             HandshakeError::TooManyConnections if state.is_none() => {}
+            HandshakeError::TooManyConnections if self.of(conn).turned_away => {
+                self.cover(conn, InputKind::Refusal);
+                self.begin_refusing(conn);
+            }
             HandshakeError::TooManyConnections => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
