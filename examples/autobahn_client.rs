@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let request = |step: &Step| ConnectRequest::new(&format!("{url}{}", path(step)));
     let mut config = Config::default();
-    config.max_payload = 64 << 20;
-    config.max_backlog = 256 << 20;
+    config.connection.max_payload = 64 << 20;
+    config.connection.max_backlog = 256 << 20;
     config.deflate = Some(Deflate::default());
     let (mut step, mut count, mut failed) = (Step::Count, 0, None);
     let mut client = Server::outgoing(config)?;

@@ -7,8 +7,8 @@ use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9002".into());
     let mut config = Config::default();
-    config.max_payload = 64 << 20;
-    config.max_backlog = 256 << 20;
+    config.connection.max_payload = 64 << 20;
+    config.connection.max_backlog = 256 << 20;
     config.deflate = Some(Deflate::default());
     let mut server = Server::bind(address, config)?;
     server.shutdown_on_signals(ShutdownPlan::hard())?;

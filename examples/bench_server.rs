@@ -26,8 +26,8 @@ impl Handler for Bench {
     fn on_event(&mut self, clients: &mut Clients<'_, bool>, event: Event<'_>) {
         let Event::Message { id, message, closing: false } = event else { return };
         if clients.get(id).is_some_and(|client| *client.data()) {
-            clients.broadcast(message.reborrow(), |client| *client.data() && client.id() != id);
-            self.relay(&message);
+            clients.broadcast(message, |client| *client.data() && client.id() != id);
+            self.relay(message);
         } else if let Err(error) = clients.send(id, message) {
             eprintln!("{id}: {error}");
         }
@@ -36,16 +36,11 @@ impl Handler for Bench {
 
 impl Bench {
     /// The same for the clients of the other loops.
-    fn relay(&self, message: &Message<'_>) {
+    fn relay(&self, message: Message<'_>) {
         for (worker, handle) in (0..).zip(self.others.iter()).filter(|(worker, _)| *worker != self.worker) {
-            let (text, bytes) = (message.is_text(), message.as_bytes().to_vec());
+            let message = message.into_owned();
             let relayed = handle.defer(move |clients| {
-                let message = if text {
-                    str::from_utf8(&bytes).map(Message::text)
-                } else {
-                    Ok(Message::binary(&bytes))
-                };
-                message.map(|message| clients.broadcast(message, |client| *client.data())).ok();
+                clients.broadcast(message, |client| *client.data());
             });
             if let Err(error) = relayed {
                 eprintln!("loop {worker}: {error}");
@@ -61,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = u8::try_from(number("BENCH_WORKERS", 1)?)?;
 
     let mut config = Config::default();
-    config.close_timeout = grace;
+    config.connection.close_timeout = grace;
     config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
     let workers =
         Workers::bind(("127.0.0.1", port), count, &config)?.shutdown_on_signals(ShutdownPlan::soft(grace));

@@ -6,8 +6,8 @@ use adjourn::{Config, Event, Server, config::OnOverflow};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
-    config.max_backlog = 1 << 20;
-    config.on_overflow = OnOverflow::Fail;
+    config.connection.max_backlog = 1 << 20;
+    config.connection.on_overflow = OnOverflow::Fail;
     let mut server = Server::bind("127.0.0.1:9001", config)?;
     println!("listening on ws://127.0.0.1:9001");
 

@@ -371,9 +371,9 @@ impl CloseReport {
 /// How long a closing handshake may take, where the caller says otherwise than the settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloseTiming {
-    /// See [`Config::close_timeout`](crate::Config::close_timeout).
+    /// See [`ConnectionConfig::close_timeout`](crate::config::ConnectionConfig::close_timeout).
     pub close_timeout: Option<Duration>,
-    /// See [`Config::flush_budget`](crate::Config::flush_budget).
+    /// See [`ConnectionConfig::flush_budget`](crate::config::ConnectionConfig::flush_budget).
     pub flush_budget: Option<Duration>,
 }
 

@@ -43,7 +43,7 @@ pub enum ProtocolError {
     /// A Close code that must not be on the wire (§7.4).
     #[error("Close code {0} must not be sent")]
     CloseCode(u16),
-    /// More Pings and Pongs than [`Config::control_rate`](crate::Config::control_rate) allows. No rule of RFC 6455, but one
+    /// More Pings and Pongs than [`ConnectionConfig::control_rate`](crate::config::ConnectionConfig::control_rate) allows. No rule of RFC 6455, but one
     /// of ours.
     #[error("more control frames than control_rate allows")]
     ControlFlood,
@@ -199,6 +199,36 @@ pub enum HandleError {
     NotWoken(std::io::ErrorKind),
 }
 
+/// A setting that cannot work: which one, what it is, and what it may be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{setting} is {value}, but has to be {limit}")]
+pub struct ConfigError {
+    setting: &'static str,
+    value: String,
+    limit: String,
+}
+
+impl ConfigError {
+    pub(crate) const fn new(setting: &'static str, value: String, limit: String) -> Self {
+        Self { setting, value, limit }
+    }
+
+    /// The setting with its owner: `event_loop.reads_per_turn`.
+    pub const fn setting(&self) -> &'static str {
+        self.setting
+    }
+
+    /// What it is.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What it has to be: `from 1 to 255`.
+    pub fn limit(&self) -> &str {
+        &self.limit
+    }
+}
+
 /// Why a server could not be made, or could not listen.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -206,6 +236,9 @@ pub enum BindError {
     /// The address could not be resolved.
     #[error("cannot resolve the address: {0}")]
     Resolve(#[source] std::io::Error),
+    /// A setting cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// It resolves to no address.
     #[error("the address resolves to nothing")]
     NoAddress,

@@ -27,6 +27,7 @@ pub mod hub;
 #[cfg(not(feature = "unstable-core"))]
 mod hub;
 mod id;
+mod message;
 mod server;
 pub mod shutdown;
 mod state;
@@ -42,9 +43,10 @@ pub use crate::{
     close::{CloseCode, CloseFrame, CloseReport},
     config::Config,
     error::SendError,
-    event::{Event, Message},
+    event::Event,
     hub::{Client, Clients, Handler},
     id::ConnectionId,
+    message::{Message, Payload},
     server::{Handle, Server, Workers, WorkersHandle},
     shutdown::ShutdownPlan,
     time::Time,

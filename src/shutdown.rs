@@ -89,7 +89,7 @@ pub struct ShutdownPlan {
     pub pace: Pace,
     /// How long the peers have to answer, from the last Close frame on.
     pub grace: Duration,
-    /// How those are ended that have not; `None` is the server's [`Config::abort`](crate::Config::abort).
+    /// How those are ended that have not; `None` is the server's [`ConnectionConfig::abort`](crate::config::ConnectionConfig::abort).
     pub abort: Option<Abort>,
 }
 

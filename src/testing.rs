@@ -312,7 +312,7 @@ impl<H: Handler> Session<H> {
     /// A connection that was accepted and has not said anything.
     ///
     /// # Panics
-    /// If the settings allow no connection at all.
+    /// If a setting cannot work: see [`Config::validate`].
     pub fn new(config: Config, handler: H) -> Self {
         let mut driver = Driver::new(config, 0, 1, Memory::default());
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
@@ -331,7 +331,7 @@ impl<H: Handler> Session<H> {
     /// A connection of our own, which is yet to be connected: see [`Session::socket`] and [`Session::ready`].
     ///
     /// # Panics
-    /// If the settings allow no connection at all.
+    /// If a setting cannot work: see [`Config::validate`].
     pub fn connect(
         config: Config,
         request: ConnectRequest,
@@ -509,7 +509,8 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 pub fn describe(event: &Event<'_>) -> String {
     match event {
         Event::Message { id, message, closing } => {
-            format!("Message {id} {:?} {:?} {closing}", message.kind(), message.as_bytes())
+            let kind = if message.is_text() { "Text" } else { "Binary" };
+            format!("Message {id} {kind} {:?} {closing}", message.as_bytes())
         }
         Event::Close { id, report } => {
             let mut report = report.clone();

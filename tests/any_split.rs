@@ -32,8 +32,8 @@ impl Handler for Scribe {
 
 fn new_session() -> Session<Scribe> {
     let mut config = Config::default();
-    config.max_payload = 1000;
-    config.max_head = 2000;
+    config.connection.max_payload = 1000;
+    config.handshake.max_head = 2000;
     Session::new(config, Scribe::default())
 }
 

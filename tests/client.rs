@@ -108,9 +108,9 @@ impl Handler for Recorder {
 
 fn config() -> Config {
     let mut config = Config::default();
-    config.connect_timeout = Duration::from_secs(5);
-    config.handshake_timeout = Duration::from_secs(5);
-    config.close_timeout = Duration::from_secs(5);
+    config.client.connect_timeout = Duration::from_secs(5);
+    config.handshake.handshake_timeout = Duration::from_secs(5);
+    config.connection.close_timeout = Duration::from_secs(5);
     config
 }
 
@@ -416,7 +416,7 @@ fn urls_that_cannot_be_connected_to() {
 #[test]
 fn a_server_that_accepts_and_says_nothing() {
     let mut config = config();
-    config.handshake_timeout = SHORT;
+    config.handshake.handshake_timeout = SHORT;
     let mut recorder = Recorder::default();
     let took = against(config, &mut recorder, |mut stream, _| {
         assert_eq!(read_to_end(&mut stream).0, 0, "nothing follows the request");
@@ -428,7 +428,7 @@ fn a_server_that_accepts_and_says_nothing() {
 #[test]
 fn a_server_that_trickles_its_response() {
     let mut config = config();
-    config.handshake_timeout = SHORT;
+    config.handshake.handshake_timeout = SHORT;
     let mut recorder = Recorder::default();
     let took = against(config, &mut recorder, |mut stream, key| {
         for byte in switching(&key).bytes().take(100) {
@@ -579,7 +579,7 @@ fn the_client_waits_for_the_servers_fin() {
 #[test]
 fn the_client_does_not_wait_for_ever() {
     let mut config = config();
-    config.linger_timeout = SHORT;
+    config.connection.linger_timeout = SHORT;
     let mut recorder = Recorder::default();
     against(config, &mut recorder, |mut stream, key| {
         stream.write_all(switching(&key).as_bytes()).expect("sent");
@@ -695,7 +695,7 @@ fn giving_up_before_open() {
 #[test]
 fn as_many_as_there_may_be() {
     let mut config = config();
-    config.max_connections = 1;
+    config.event_loop.max_connections = 1;
     let mut client = Server::outgoing(config).expect("a poll");
     client.connect(request("ws://127.0.0.1:1/"), 7).expect("room");
     assert_eq!(client.connect(request("ws://127.0.0.1:1/"), 7), Err(ConnectError::TooManyConnections(1)));

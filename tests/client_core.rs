@@ -4,7 +4,7 @@
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Payload, ShutdownPlan,
     close::Cause,
     error::{HandshakeError, ProtocolError},
     http::{ConnectRequest, Upgrade, UpgradeRequest},
@@ -156,7 +156,7 @@ fn addresses(count: u16) -> Vec<SocketAddr> {
 #[test]
 fn addresses_are_tried_in_order_and_share_the_time() {
     let mut config = Config::default();
-    config.connect_timeout = 9 * SECOND;
+    config.client.connect_timeout = 9 * SECOND;
     let mut world = World::new(config, "ws://server.example/");
     assert_eq!(world.target().as_deref(), Some("server.example:80"));
     world.resolved(3);
@@ -351,7 +351,7 @@ fn of_pongs_that_wait_only_the_newest_is_sent() {
 fn the_latch_of_a_shutdown() {
     let mut config = Config::default();
     // The sweep gets to the second connection one turn later.
-    config.sweep_slice = 1;
+    config.event_loop.sweep_slice = 1;
     let mut log = Log::default();
     let mut driver = Driver::new(config, 0, 42, Memory::default());
     let request = |port| ConnectRequest::new(&format!("ws://127.0.0.1:{port}/")).expect("a URL");
@@ -419,9 +419,9 @@ fn play(world: &mut World, acts: &[Act]) -> Vec<Vec<u8>> {
     let mut accepted = Vec::new();
     for act in acts {
         let message = match act {
-            Act::Text(text) => Message::from(text),
-            Act::Bytes(bytes) => Message::from(bytes),
-            Act::Owned(size) => Message::from(vec![b'o'; *size]),
+            Act::Text(text) => Payload::from(text),
+            Act::Bytes(bytes) => Payload::from(bytes),
+            Act::Owned(size) => Payload::from(vec![b'o'; *size]),
             Act::Broadcast(size) => {
                 let payload = vec![b'b'; *size];
                 assert_eq!(world.queue(|clients, _| clients.broadcast(&payload, |_| true)).sent, 1);
@@ -534,7 +534,7 @@ fn interim_responses_before_the_101_failed_the_client() {
     for (spare, opened) in [(0, 1), (1, 0)] {
         let (_, response) = dialled(Config::default());
         let mut config = Config::default();
-        config.max_head = response.len() - spare;
+        config.handshake.max_head = response.len() - spare;
         let (mut world, response) = dialled(config);
         world.receive(response.as_bytes());
         assert_eq!(world.log().opened, opened, "{spare} bytes less than enough");

@@ -199,7 +199,7 @@ fn a_deferred_one_takes_no_commands_but_the_decision() {
 #[test]
 fn newcomers_do_not_get_the_place_of_a_deferred_one() {
     let mut config = Config::default();
-    (config.max_handshakes, config.max_connections) = (Some(1), 3);
+    (config.event_loop.max_handshakes, config.event_loop.max_connections) = (Some(1), 3);
     let (mut session, id) = deferred(config);
     for port in 1..6 {
         session.driver().accept(([127, 0, 0, 1], port).into());
@@ -213,7 +213,7 @@ fn newcomers_do_not_get_the_place_of_a_deferred_one() {
 #[test]
 fn one_more_than_may_be_deferred_is_refused() {
     let mut config = Config::default();
-    config.max_deferred = 1;
+    config.event_loop.max_deferred = 1;
     let (mut session, first) = deferred(config.clone());
     let slot = session.driver().accept(([127, 0, 0, 1], 2).into()).expect("there is room");
     session.driver().transport().socket(slot).input.extend_from_slice(REQUEST);
@@ -227,7 +227,7 @@ fn one_more_than_may_be_deferred_is_refused() {
     assert!(written.starts_with(b"HTTP/1.1 503 ") && written.windows(11).any(|part| part == b"Retry-After"));
     // When the first one is decided there is a place again.
     assert_eq!(accept(&mut session, first), Ok(()));
-    config.max_deferred = 0;
+    config.event_loop.max_deferred = 0;
     let mut session = Session::new(config, Later::default());
     session.read(REQUEST);
     assert!(session.take_written().starts_with(b"HTTP/1.1 503 "));
@@ -237,7 +237,7 @@ fn one_more_than_may_be_deferred_is_refused() {
 #[test]
 fn places_of_deferred_ones_are_given_back() {
     let mut config = Config::default();
-    config.max_deferred = 1;
+    config.event_loop.max_deferred = 1;
     let (mut session, mut id) = deferred(config);
     for way in 0..12 {
         match way % 4 {

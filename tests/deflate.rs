@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, Server, ShutdownPlan,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Server, ShutdownPlan,
     close::Cause,
     config::Deflate,
     error::ProtocolError,
@@ -72,7 +72,7 @@ struct Bench {
 impl Bench {
     fn new(deflate: Option<Deflate>) -> Self {
         let mut config = Config::default();
-        config.max_payload = LIMIT;
+        config.connection.max_payload = LIMIT;
         config.deflate = deflate;
         Self { driver: Driver::new(config, 0, 1, Memory::default()), echo: Echo::default() }
     }
@@ -403,7 +403,7 @@ fn a_broadcast_is_compressed_once_for_all_who_can_get_the_same() {
         .collect();
     for (round, length) in [5, 300, 300, 30_000, 90_000].into_iter().enumerate() {
         let text = prices(round, length);
-        let sent = bench.act(|clients| clients.broadcast(Message::text(&text), |_| true));
+        let sent = bench.act(|clients| clients.broadcast(&text, |_| true));
         assert_eq!((sent.sent, sent.refused), (6, 0));
         let frames: Vec<_> = clients
             .iter_mut()
@@ -446,9 +446,7 @@ fn several_messages_to_a_list_are_compressed_once_for_all_who_can_get_the_same()
     let ids: Vec<_> = bench.act(|clients| clients.iter().map(|client| client.id()).collect());
     for (round, lengths) in [[5, 300], [300, 5], [300, 30_000], [90_000, 300]].into_iter().enumerate() {
         let texts = lengths.map(|length| prices(round, length));
-        let sent = bench.act(|clients| {
-            clients.send_to(ids.iter().copied(), texts.each_ref().map(|text| Message::text(text)))
-        });
+        let sent = bench.act(|clients| clients.send_to(ids.iter().copied(), &texts));
         assert_eq!((sent.sent, sent.refused), (6, vec![]));
         let frames: Vec<_> = clients
             .iter_mut()
@@ -494,7 +492,7 @@ fn a_cut_at_every_byte_is_accounted_for() {
             let mut buffered = 0;
             for message in &messages {
                 buffered = bench.act(|clients| {
-                    clients.send(id, Message::text(message)).expect("there is room");
+                    clients.send(id, message).expect("there is room");
                     clients.get(id).expect("it is open").buffered_amount()
                 });
             }
@@ -534,12 +532,10 @@ fn a_kick_that_drops_what_is_queued_does_not_refer_to_it() {
             bench.make_room(slot, room);
             bench.act(|clients| {
                 for n in 0..60 {
-                    clients.send(id, Message::text(&prices(n, 500))).expect("there is room");
+                    clients.send(id, prices(n, 500)).expect("there is room");
                 }
             });
-            bench.act(|clients| {
-                clients.kick(id, Message::text(&prices(0, 500)), CloseFrame::GOING_AWAY, true)
-            });
+            bench.act(|clients| clients.kick(id, prices(0, 500), CloseFrame::GOING_AWAY, true));
             bench.make_room(slot, usize::MAX);
             let mut frames = bench.frames(slot);
             assert_eq!(frames.pop().map(|frame| frame.first), Some(0x88));
@@ -593,7 +589,7 @@ fn the_client_role_compresses_too() {
             Event::Open { id } => {
                 agreed.push(clients.get(id).and_then(|client| client.deflate()).expect("negotiated"));
                 if id == client {
-                    clients.send(id, Message::text(&message(0))).expect("open");
+                    clients.send(id, message(0)).expect("open");
                 }
             }
             Event::Message { id, message: echo, .. } if id == client => {
@@ -603,7 +599,7 @@ fn the_client_role_compresses_too() {
                     clients.close(id, CloseFrame::NORMAL);
                 } else {
                     // A broadcast is the same for one, but for its mask.
-                    let sent = clients.broadcast(Message::text(&message(round)), |other| other.id() == id);
+                    let sent = clients.broadcast(message(round), |other| other.id() == id);
                     assert_eq!(sent.sent, 1);
                 }
             }

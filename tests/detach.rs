@@ -191,7 +191,7 @@ fn a_shutdown_ends_around_one_that_is_detached() {
 fn a_place_is_free_as_soon_as_it_is_detached() {
     let (handler, detached) = OnePort::new();
     let mut config = Config::default();
-    (config.max_connections, config.max_connections_per_address) = (1, Some(1));
+    (config.event_loop.max_connections, config.event_loop.max_connections_per_address) = (1, Some(1));
     let mut session = Session::new(config, handler);
     for _ in 0..3 {
         session.read(PLAIN[0]);

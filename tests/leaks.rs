@@ -20,11 +20,11 @@ enum Going {
 #[test]
 fn whatever_a_client_does_it_leaves_nothing_behind() {
     let mut config = Config::default();
-    config.handshake_timeout = Duration::from_millis(300);
-    config.close_timeout = Duration::from_millis(300);
-    config.linger_timeout = Duration::from_millis(300);
-    config.heartbeat.interval = Some(Duration::from_millis(300));
-    config.heartbeat.timeout = Duration::from_millis(300);
+    config.handshake.handshake_timeout = Duration::from_millis(300);
+    config.connection.close_timeout = Duration::from_millis(300);
+    config.connection.linger_timeout = Duration::from_millis(300);
+    config.connection.heartbeat.interval = Some(Duration::from_millis(300));
+    config.connection.heartbeat.timeout = Duration::from_millis(300);
     let server = Echo::start(config);
     server.stats();
     let before = descriptors();

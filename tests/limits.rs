@@ -52,7 +52,7 @@ impl Handler for Keeper {
 
 fn at_rate(per_second: u32, burst: u32) -> Session<Keeper> {
     let mut config = Config::default();
-    config.control_rate = Some(ControlRate { per_second, burst });
+    config.connection.control_rate = Some(ControlRate { per_second, burst });
     Session::open(config, Keeper::default())
 }
 
@@ -108,7 +108,7 @@ fn behind_our_close_there_is_a_deadline_and_no_rate() {
 #[test]
 fn no_rate_is_no_limit() {
     let mut config = Config::default();
-    config.control_rate = None;
+    config.connection.control_rate = None;
     let mut session = Session::open(config, Keeper::default());
     session.read(&frame(PING, b"").repeat(200_000));
     assert_eq!(session.handler().heard, 200_000);
@@ -195,7 +195,7 @@ fn a_violation_is_failed_with_the_first_byte_that_shows_it() {
     for (name, before, bytes, cause) in rows {
         let open = || {
             let mut config = Config::default();
-            (config.max_payload, config.max_fragments) = (1000, 2);
+            (config.connection.max_payload, config.connection.max_fragments) = (1000, 2);
             let mut session = Session::open(config, Keeper::default());
             session.read(before);
             session
@@ -222,7 +222,7 @@ fn a_violation_is_failed_with_the_first_byte_that_shows_it() {
 fn a_limit_on_fragments_concerns_fragments_only() {
     for cut in 0..8 {
         let mut config = Config::default();
-        config.max_fragments = 0;
+        config.connection.max_fragments = 0;
         let mut session = Session::open(config, Keeper::default());
         let message = frame(TEXT, b"hi");
         let (start, rest) = message.split_at(cut);
@@ -256,7 +256,7 @@ fn a_path_that_is_too_long_is_seen_and_not_kept() {
 
 fn asked_from(origin: &str) -> (Session<Keeper>, String) {
     let mut config = Config::default();
-    config.origins = Some(Origins::new(["https://example.com"]).expect("an origin"));
+    config.handshake.origins = Some(Origins::new(["https://example.com"]).expect("an origin"));
     let mut session = Session::new(config, Keeper::default());
     let (request, end) = REQUEST.split_at(REQUEST.len() - 2);
     session.read(&[request, origin.as_bytes(), end].concat());
@@ -340,7 +340,7 @@ impl House {
 #[test]
 fn half_open_connections_lock_nobody_out_of_a_small_house() {
     for max_connections in [1, 10, 64] {
-        let mut house = House::new(|config| config.max_connections = max_connections);
+        let mut house = House::new(|config| config.event_loop.max_connections = max_connections);
         for _ in 0..200 {
             assert!(house.accept().is_some(), "{max_connections}");
             assert!(house.driver.stats().total() <= max_connections);
@@ -357,7 +357,7 @@ fn half_open_connections_lock_nobody_out_of_a_small_house() {
 /// 600 bad requests a second, whose senders stay: they linger for `linger_timeout`, so there were 1,200 at any time.
 #[test]
 fn refused_connections_that_linger_lock_nobody_out() {
-    let mut house = House::new(|config| config.max_connections = 1000);
+    let mut house = House::new(|config| config.event_loop.max_connections = 1000);
     for tick in 0..300 {
         house.advance(Duration::from_millis(10));
         for _ in 0..6 {
@@ -373,7 +373,7 @@ fn refused_connections_that_linger_lock_nobody_out() {
 /// A refused connection is not one of its address any more.
 #[test]
 fn refused_connections_lock_nobody_out_of_their_address() {
-    let mut house = House::new(|config| config.max_connections_per_address = Some(2));
+    let mut house = House::new(|config| config.event_loop.max_connections_per_address = Some(2));
     for _ in 0..10 {
         assert_eq!(house.connect(b"GET / HTTP/1.1\r\n\r\n"), Some(ReadyState::Closed));
     }

@@ -129,7 +129,8 @@ fn a_ping_behind_a_kick_that_drops_what_is_queued_mixed_up_the_frames() {
 #[test]
 fn what_is_sent_before_a_manual_answer_waited_although_there_was_room() {
     let mut config = Config::default();
-    (config.answer, config.on_peer_close) = (CloseAnswer::Manual, OnPeerClose::DropQueued);
+    (config.connection.answer, config.connection.on_peer_close) =
+        (CloseAnswer::Manual, OnPeerClose::DropQueued);
     let (mut session, id) = session(config, 12);
     send(&mut session, id, &["0123456789", "never begun"]);
     session.read(&frame(CLOSE, CODE_1000));
@@ -201,7 +202,7 @@ fn a_second_shutdown_did_not_shorten_the_pace() {
 #[test]
 fn a_rate_of_nobody_a_second_told_everybody_at_once() {
     let mut config = Config::default();
-    config.heartbeat.interval = None;
+    config.connection.heartbeat.interval = None;
     let (mut session, _) = session(config, usize::MAX);
     session.act(|clients, _| {
         clients.close_where(CloseFrame::NORMAL, Pace::Rate(0.0), |_| true);
@@ -324,7 +325,7 @@ fn a_command_that_was_accepted_is_executed_before_run_returns() {
 #[test]
 fn the_queue_of_a_handle_had_no_bound() {
     let mut config = Config::default();
-    config.max_handle_queue = 10_000;
+    config.event_loop.max_handle_queue = 10_000;
     let (mut server, handle, id) = idle_loop(config);
     let message = [0; 1000];
     let queued = (0..20).take_while(|_| handle.send(id, &message).is_ok()).count();
@@ -358,7 +359,7 @@ fn a_listener_was_opened_after_a_shutdown() {
 #[test]
 fn after_an_overflow_of_less_than_16_kib_no_drain_came() {
     let mut config = Config::default();
-    config.max_backlog = 100;
+    config.connection.max_backlog = 100;
     let (mut session, id) = session(config, usize::MAX);
     session.act(|clients, _| {
         clients.send(id, "a".repeat(60)).expect("there is room");
@@ -390,7 +391,7 @@ fn whoever_saw_bytes_queued_below_16_kib_waited_for_a_drain_for_ever() {
 #[test]
 fn no_drain_came_while_the_peers_close_waited_for_the_applications_answer() {
     let mut config = Config::default();
-    config.answer = CloseAnswer::Manual;
+    config.connection.answer = CloseAnswer::Manual;
     let (mut session, id) = session(config, 3);
     send(&mut session, id, &["0123456789"]);
     session.read(&frame(CLOSE, CODE_1000));
@@ -425,7 +426,7 @@ fn a_close_that_was_held_behind_a_pause_was_ignored_when_the_socket_failed() {
 /// Reading is paused, `held` was read all the same, and the peer has left.
 fn left_while_paused(held: &[u8]) -> (Session<Actor>, ConnectionId) {
     let mut config = Config::default();
-    config.close_timeout = Duration::from_secs(4);
+    config.connection.close_timeout = Duration::from_secs(4);
     let (mut session, id) = session(config, usize::MAX);
     session.act(|clients, _| assert!(clients.pause(id)));
     session.read(held);
@@ -467,7 +468,8 @@ fn who_resumes_in_time_gets_what_a_peer_sent_before_it_left() {
 #[test]
 fn a_pause_without_end_is_ended_by_pause_timeout() {
     let mut config = Config::default();
-    (config.pause_timeout, config.close_timeout) = (Some(Duration::from_mins(1)), Duration::from_secs(4));
+    (config.connection.pause_timeout, config.connection.close_timeout) =
+        (Some(Duration::from_mins(1)), Duration::from_secs(4));
     let (mut session, id) = session(config, usize::MAX);
     session.act(|clients, _| assert!(clients.pause(id)));
     session.read(&frame(TEXT, b"unheard"));
@@ -528,7 +530,7 @@ fn a_reset_of_a_paused_connection_was_never_seen() {
 #[test]
 fn a_fin_on_a_paused_connection_was_never_seen() {
     let mut config = Config::default();
-    config.close_timeout = Duration::from_millis(100);
+    config.connection.close_timeout = Duration::from_millis(100);
     let (server, mut client) = paused(config);
     client.write_all(&frame(TEXT, b"unheard")).expect("it is open");
     drop(client);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use adjourn::{
     Clients, CloseFrame, Config, ConnectionId, Event, Handler, Message, SendError,
     clients::SentTo,
-    config::{OnOverflow, Overrides},
+    config::{ConnectionConfig, OnOverflow, SharedConfig},
     http::{Accept, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     testing::{Memory, REQUEST},
@@ -18,16 +18,18 @@ struct App {
     open: Vec<ConnectionId>,
     drained: Vec<ConnectionId>,
     ended: Vec<String>,
-    max_backlog: Option<usize>,
+    own: Option<SharedConfig>,
 }
 
 impl Handler for App {
     type Data = ();
 
     fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        let mut overrides = Overrides::default();
-        overrides.max_backlog = self.max_backlog;
-        Upgrade::Accept(Accept::new(()).overrides(overrides))
+        let accept = Accept::new(());
+        Upgrade::Accept(match &self.own {
+            Some(own) => accept.config(own.clone()),
+            None => accept,
+        })
     }
 
     fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
@@ -128,7 +130,7 @@ fn text_and_bytes_go_together_and_nothing_goes_for_nothing() {
     let told = room.act(|clients| {
         clients.send_to(
             ids.iter().copied(),
-            [Message::text("text"), Message::binary(b"bytes"), Message::text("")],
+            [Message::Text("text"), Message::Binary(b"bytes"), Message::Text("")],
         )
     });
     assert_eq!(told.sent, 2);
@@ -163,7 +165,9 @@ fn the_sum_has_to_fit() {
     // 3 x (2 + 10) bytes.
     for (limit, fits) in [(36, true), (35, false)] {
         let mut room = Room::new(Config::default());
-        room.app.max_backlog = Some(limit);
+        let mut own = ConnectionConfig::default();
+        own.max_backlog = limit;
+        room.app.own = Some(own.share().expect("valid settings"));
         room.join();
         let id = room.app.open[0];
         room.set_room(0, 0);
@@ -181,7 +185,7 @@ fn the_sum_has_to_fit() {
 fn a_refused_one_gets_its_drain_and_a_slow_consumer_its_close() {
     for on_overflow in [OnOverflow::Refuse, OnOverflow::Fail] {
         let mut config = Config::default();
-        (config.max_backlog, config.on_overflow) = (100, on_overflow);
+        (config.connection.max_backlog, config.connection.on_overflow) = (100, on_overflow);
         let mut room = Room::new(config);
         (0..2).for_each(|_| room.join());
         let ids = room.app.open.clone();

@@ -57,7 +57,7 @@ struct World {
 impl World {
     fn new(connections: usize) -> Self {
         let mut config = Config::default();
-        config.heartbeat.interval = None;
+        config.connection.heartbeat.interval = None;
         Self::with(config, connections)
     }
 
@@ -249,7 +249,7 @@ fn a_sweep_included_one_that_opened_later_in_the_same_turn() {
 #[test]
 fn a_predicate_that_panics_loses_no_sweep_and_no_shutdown() {
     let mut config = Config::default();
-    (config.sweep_slice, config.heartbeat.interval) = (4, None);
+    (config.event_loop.sweep_slice, config.connection.heartbeat.interval) = (4, None);
     let mut world = World::with(config, 20);
     world.driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |client| {
         assert!(client.id().slot() != 3, "this is what the test wants");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use adjourn::{
-    CloseFrame, Message,
+    CloseFrame, Payload,
     clients::State,
     close::{Cause, CloseTiming},
     config::Abort,
@@ -29,7 +29,7 @@ fn samples(kind: InputKind) -> Vec<(String, Input<'static>)> {
     let style = Abort::Auto;
     let timing = CloseTiming::default();
     let kick = |drop_queued| Input::Kick {
-        message: Message::from("bye"),
+        message: Payload::from("bye"),
         drop_queued,
         frame: CloseFrame::NORMAL,
         timing,

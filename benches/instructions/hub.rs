@@ -91,7 +91,7 @@ fn one_busy(n: u32) -> Round {
 fn all_busy(n: u32) -> Round {
     let mut config = Config::default();
     // One turn for all, so that no instruction of a second one is among them.
-    (config.turn_callbacks, config.turn_bytes) = (u32::MAX, usize::MAX);
+    (config.event_loop.turn_callbacks, config.event_loop.turn_bytes) = (u32::MAX, usize::MAX);
     let (mut crowd, bytes) = (Crowd::open(config, n, REQUEST), data(0x82, 125));
     again(move || {
         let before = crowd.kernel().written;

@@ -19,8 +19,8 @@ use std::{
 };
 
 use adjourn::{
-    Client, Clients, Config, ConnectionId, Event, Handler, Message, SendError, ShutdownPlan, Workers,
-    WorkersHandle,
+    Client, Clients, Config, ConnectionId, Event, Handler, Message, Payload, SendError, ShutdownPlan,
+    Workers, WorkersHandle,
     error::HandshakeError,
     http::{Response, ResponseError, Upgrade, UpgradeRequest},
     shutdown::{Pace, SweepId, SweepReport},
@@ -307,7 +307,7 @@ fn flood(clients: &mut Clients<'_, ()>, id: ConnectionId, Flood { count, size }:
     print(&json!({"event": "flood", "id": id.to_string(), "accepted": accepted, "refused": refused}));
 }
 
-fn send<'m>(clients: &mut Clients<'_, ()>, id: ConnectionId, message: impl Into<Message<'m>>) {
+fn send<'m>(clients: &mut Clients<'_, ()>, id: ConnectionId, message: impl Into<Payload<'m>>) {
     if let Err(error) = clients.send(id, message) {
         refused(id, error);
     }

@@ -21,7 +21,7 @@ pub(crate) struct Options {
 pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut config = Config::default();
     // Commands name connections by the beginnings of their paths, however long those are.
-    config.max_path_kept = config.max_head;
+    config.handshake.max_path_kept = config.handshake.max_head;
     let mut options = Options {
         listen: String::new(),
         config,
@@ -55,8 +55,10 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
         return Err(format!("--listen: {:?}: {error}", options.listen));
     }
     if !origins.is_empty() {
-        options.config.origins = Some(Origins::new(origins).map_err(|error| format!("--origin: {error}"))?);
+        options.config.handshake.origins =
+            Some(Origins::new(origins).map_err(|error| format!("--origin: {error}"))?);
     }
+    options.config.validate().map_err(|error| error.to_string())?;
     options.plan.pace = paced.unwrap_or(Pace::AtOnce);
     Ok(options)
 }
@@ -65,24 +67,24 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, S
     let config = &mut options.config;
     match name {
         "--listen" => value.clone_into(&mut options.listen),
-        "--close-timeout" => config.close_timeout = duration(value)?,
-        "--flush-budget" => config.flush_budget = Some(duration(value)?),
-        "--handshake-timeout" => config.handshake_timeout = duration(value)?,
-        "--linger-timeout" => config.linger_timeout = duration(value)?,
-        "--linger-bytes" => config.linger_bytes = number(value)?,
-        "--heartbeat-interval" => config.heartbeat.interval = optional(value)?,
-        "--heartbeat-timeout" => config.heartbeat.timeout = duration(value)?,
-        "--stall-timeout" => config.stall_timeout = optional(value)?,
-        "--pause-timeout" => config.pause_timeout = optional(value)?,
-        "--max-payload" => config.max_payload = number(value)?,
-        "--max-backlog" => config.max_backlog = number(value)?,
-        "--max-fragments" => config.max_fragments = number(value)?,
-        "--max-connections" => config.max_connections = number(value)?,
-        "--max-per-address" => config.max_connections_per_address = Some(number(value)?),
-        "--max-handshakes" => config.max_handshakes = Some(number(value)?),
-        "--control-rate" => config.control_rate = rate(value)?,
+        "--close-timeout" => config.connection.close_timeout = duration(value)?,
+        "--flush-budget" => config.connection.flush_budget = Some(duration(value)?),
+        "--handshake-timeout" => config.handshake.handshake_timeout = duration(value)?,
+        "--linger-timeout" => config.connection.linger_timeout = duration(value)?,
+        "--linger-bytes" => config.connection.linger_bytes = number(value)?,
+        "--heartbeat-interval" => config.connection.heartbeat.interval = optional(value)?,
+        "--heartbeat-timeout" => config.connection.heartbeat.timeout = duration(value)?,
+        "--stall-timeout" => config.connection.stall_timeout = optional(value)?,
+        "--pause-timeout" => config.connection.pause_timeout = optional(value)?,
+        "--max-payload" => config.connection.max_payload = number(value)?,
+        "--max-backlog" => config.connection.max_backlog = number(value)?,
+        "--max-fragments" => config.connection.max_fragments = number(value)?,
+        "--max-connections" => config.event_loop.max_connections = number(value)?,
+        "--max-per-address" => config.event_loop.max_connections_per_address = Some(number(value)?),
+        "--max-handshakes" => config.event_loop.max_handshakes = Some(number(value)?),
+        "--control-rate" => config.connection.control_rate = rate(value)?,
         "--abort" => {
-            config.abort = match value {
+            config.connection.abort = match value {
                 "reset" => Abort::Reset,
                 "fin" => Abort::Fin,
                 "auto" => Abort::Auto,
@@ -90,14 +92,14 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, S
             }
         }
         "--on-peer-close" => {
-            config.on_peer_close = match value {
+            config.connection.on_peer_close = match value {
                 "flush" => OnPeerClose::FlushQueued,
                 "drop" => OnPeerClose::DropQueued,
                 _ => return Err("wants flush or drop".into()),
             }
         }
         "--closing-data" => {
-            config.closing_data = match value {
+            config.connection.closing_data = match value {
                 "deliver" => ClosingData::Deliver,
                 "discard" => ClosingData::Discard,
                 _ => return Err("wants deliver or discard".into()),

@@ -7,7 +7,7 @@ use thiserror::Error;
 ///
 /// A browser lets the script of *any* page open a WebSocket to any server, sends the server's cookies along, and says in
 /// `Origin` whose page it was; the server has to refuse. A server that knows its users by cookies, or is reachable from a
-/// browser inside a network that others are not in, wants this list. [`Config::origins`](crate::Config::origins) applies it
+/// browser inside a network that others are not in, wants this list. [`HandshakeConfig::origins`](crate::config::HandshakeConfig::origins) applies it
 /// to every upgrade; a handler that has several asks [`Origins::check`].
 ///
 /// An origin matches as a whole: scheme, host and port, nothing more and nothing less. `https://example.com` is not
@@ -23,7 +23,7 @@ use thiserror::Error;
 /// use adjourn::{http::Origins, Config};
 ///
 /// let mut config = Config::default();
-/// config.origins = Some(Origins::new(["https://example.com", "http://localhost:3000"])?);
+/// config.handshake.origins = Some(Origins::new(["https://example.com", "http://localhost:3000"])?);
 /// # Ok::<(), adjourn::http::OriginError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     close::{Cause, CloseCode, CloseFrame, Initiator},
     config::{Abort, CloseAnswer, OnPeerClose},
-    event::Message,
+    message::Payload,
     wire::header::Opcode,
 };
 
@@ -83,7 +83,7 @@ impl Conn {
                 cx.notes.push_back(Note::Failed(id, self.peer(), cause));
             }
             Effect::QueueMessage(message) => {
-                let message = std::mem::replace(message, Message::binary(&[]));
+                let message = std::mem::replace(message, Payload::from(&[]));
                 self.push_message(message, cx);
             }
             Effect::QueuePing => {
@@ -104,7 +104,7 @@ impl Conn {
             Effect::ReportClosing => self.report_closing(cx),
             Effect::StartTimers(timing) => {
                 if let Some(closing) = self.life.closing_mut() {
-                    closing.start_timers(*timing, self.details.overrides(), cx.config, cx.now);
+                    closing.start_timers(*timing, self.details.settings(&cx.config.connection), cx.now);
                 }
             }
             Effect::QueueClose(frame) => self.push_close(frame.clone(), cx),
@@ -133,7 +133,7 @@ impl Conn {
                 }
             },
             Effect::StartPauseDeadline => {
-                let close_timeout = self.close_timeout(cx.config);
+                let close_timeout = self.settings(cx.config).close_timeout;
                 if let Life::Paused(paused) = &mut self.life {
                     paused.left.get_or_insert(cx.now.after(close_timeout));
                 }
@@ -185,7 +185,7 @@ impl Conn {
         let (mut messages, mut bytes) = (0, 0);
         while let Ok(Some(item)) = self.parse(&mut cursor, cx) {
             let len = match item {
-                Item::Message(_, payload) => payload.len(),
+                Item::Message(message) => message.len(),
                 Item::JoinedMessage(_) => cursor.scratch().len(),
                 // §5.5.1: nothing after a Close counts.
                 Item::Control(Opcode::Close, _) | Item::JoinedControl(Opcode::Close, _) => break,
@@ -217,9 +217,8 @@ impl Conn {
     }
 
     fn queue_answer(&mut self, frame: &CloseFrame, cx: &mut Context<'_>) {
-        let overrides = self.details.overrides();
-        let on_peer_close = overrides.and_then(|o| o.on_peer_close).unwrap_or(cx.config.on_peer_close);
-        let answer = overrides.and_then(|o| o.answer).unwrap_or(cx.config.answer);
+        let settings = self.settings(cx.config);
+        let (on_peer_close, answer) = (settings.on_peer_close, settings.answer);
         if on_peer_close == OnPeerClose::DropQueued {
             self.drop_unbegun(cx);
         }

@@ -4,11 +4,11 @@
 //! Of what a frame means only this is known here: a data frame is a message, and a newer Pong replaces an older one. What
 //! waits for what is the outbox's business.
 
-use std::{collections::VecDeque, io::IoSlice, rc::Rc};
+use std::{collections::VecDeque, io::IoSlice, rc::Rc, sync::Arc};
 
 use super::output::{Broken, BufferPool, broken, part};
 use crate::{
-    event::MessageKind,
+    message::MessageKind,
     wire::header::{self, Header, Opcode},
 };
 
@@ -54,7 +54,7 @@ enum Chunk {
     /// Whole frames; the payload of the last one may be the next chunk.
     Frames(Vec<u8>),
     /// The payload of the frame whose header ends the chunk before.
-    Payload(Vec<u8>),
+    Payload(Body),
     /// One whole frame that several backlogs share.
     Shared(Rc<[u8]>),
     /// One Pong: replaced by a newer one as long as it is not begun.
@@ -64,9 +64,54 @@ enum Chunk {
 impl Chunk {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Raw(bytes) | Self::Frames(bytes) | Self::Payload(bytes) | Self::Pong(bytes) => bytes,
+            Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => bytes,
+            Self::Payload(body) => body.bytes(),
             Self::Shared(bytes) => bytes,
         }
+    }
+}
+
+/// A payload in a buffer of its own, which is queued as it is.
+#[derive(Debug)]
+pub(super) enum Body {
+    Owned(Vec<u8>),
+    /// A message that came in and is sent on.
+    Lent(Rc<Vec<u8>>),
+    Shared(Arc<[u8]>),
+    #[cfg(feature = "bytes")]
+    Bytes(bytes::Bytes),
+}
+
+impl Body {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Lent(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+            #[cfg(feature = "bytes")]
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+
+    /// The buffer, if nobody else has it.
+    fn into_buffer(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Owned(bytes) => Some(bytes),
+            Self::Lent(bytes) => Rc::into_inner(bytes),
+            Self::Shared(_) => None,
+            #[cfg(feature = "bytes")]
+            Self::Bytes(_) => None,
+        }
+    }
+
+    /// The same, masked.
+    fn masked(self, key: [u8; 4]) -> Self {
+        let mut bytes = match self {
+            Self::Owned(bytes) => bytes,
+            shared => shared.bytes().to_vec(),
+        };
+        crate::wire::mask::apply(&mut bytes, key, 0);
+        Self::Owned(bytes)
     }
 }
 
@@ -116,23 +161,19 @@ impl Backlog {
     }
 
     /// Queues a frame whose payload is not copied.
-    pub(super) fn push_owned(
-        &mut self,
-        mask: Option<[u8; 4]>,
-        head: impl Into<FrameHead>,
-        mut payload: Vec<u8>,
-    ) {
-        let head = head.into();
-        if payload.len() < CHUNK / 4 {
-            return self.push_frame(mask, head, &payload);
+    pub(super) fn push_owned(&mut self, mask: Option<[u8; 4]>, head: impl Into<FrameHead>, payload: Body) {
+        let (head, len) = (head.into(), payload.bytes().len());
+        if len < CHUNK / 4 {
+            return self.push_frame(mask, head, payload.bytes());
         }
-        if let Some(key) = mask {
-            crate::wire::mask::apply(&mut payload, key, 0);
-        }
+        let payload = match mask {
+            Some(key) => payload.masked(key),
+            None => payload,
+        };
         let tail = self.tail(0);
         let start = tail.len();
-        header::write(tail, true, head.rsv1, head.opcode, mask, payload.len() as u64);
-        let added = tail.len() - start + payload.len();
+        header::write(tail, true, head.rsv1, head.opcode, mask, len as u64);
+        let added = tail.len() - start + len;
         self.chunks.push_back(Chunk::Payload(payload));
         self.len += added;
     }
@@ -233,8 +274,10 @@ impl Backlog {
                 break;
             }
             left -= rest;
-            if let Some(Chunk::Payload(written)) = self.pop() {
-                pool.keep(written);
+            if let Some(Chunk::Payload(written)) = self.pop()
+                && let Some(buffer) = written.into_buffer()
+            {
+                pool.keep(buffer);
             }
         }
         self.check();

@@ -8,7 +8,7 @@ use super::{
     deflate::Sharing,
     output::OutputBuffer,
 };
-use crate::{event::Message, wire::header::frame_length};
+use crate::{message::Payload, wire::header::frame_length};
 
 /// A shared frame: a range of the output buffer, or, if it is large, counted.
 pub(super) enum Shared {
@@ -19,7 +19,7 @@ pub(super) enum Shared {
 /// See above.
 #[expect(clippy::option_option, reason = "not tried, tried in vain, made")]
 pub(crate) struct Frames<'m> {
-    message: Message<'m>,
+    message: Payload<'m>,
     plain: Option<Shared>,
     /// By the bits of the window, from 9 on. An inner `None`: compressing it is not worth it.
     compressed: [Option<Option<Shared>>; 7],
@@ -27,12 +27,12 @@ pub(crate) struct Frames<'m> {
 
 impl<'m> Frames<'m> {
     /// The output buffer must be locked as long as these are in use.
-    pub(crate) fn new(message: Message<'m>) -> Self {
+    pub(crate) fn new(message: Payload<'m>) -> Self {
         Self { message, plain: None, compressed: [const { None }; 7] }
     }
 
-    pub(super) fn message(&self) -> Message<'_> {
-        self.message.reborrow()
+    pub(super) fn message(&self) -> Payload<'_> {
+        self.message.borrowed()
     }
 
     /// Where the frames without compression lie in the output buffer, if they were made and one follows the other.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{backlog::Dropped, watch::Times};
 use crate::{
     close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost},
-    config::{Abort, Config, Overrides},
+    config::{Abort, ConnectionConfig},
     shutdown::SweepId,
     state::State,
     time::Time,
@@ -74,24 +74,12 @@ impl Closing {
         self.lost.partial += dropped.partial;
     }
 
-    /// One closing timeout bounds flush and answer. Precedence: the call, the connection's settings, the server's.
-    pub(super) fn start_timers(
-        &mut self,
-        timing: CloseTiming,
-        overrides: Option<&Overrides>,
-        config: &Config,
-        now: Time,
-    ) {
-        let close_timeout = timing
-            .close_timeout
-            .or_else(|| overrides.and_then(|o| o.close_timeout))
-            .unwrap_or(config.close_timeout);
-        let flush_budget = timing
-            .flush_budget
-            .or_else(|| overrides.and_then(|o| o.flush_budget))
-            .or(config.flush_budget)
-            .unwrap_or(close_timeout / 2)
-            .min(close_timeout);
+    /// One closing timeout bounds flush and answer. What the call says precedes the settings.
+    pub(super) fn start_timers(&mut self, timing: CloseTiming, settings: &ConnectionConfig, now: Time) {
+        let close_timeout = timing.close_timeout.unwrap_or(settings.close_timeout);
+        let flush_budget = timing.flush_budget.or(settings.flush_budget).unwrap_or(close_timeout / 2);
+        // A call may ask for less time than the settings give to the data.
+        let flush_budget = flush_budget.min(close_timeout);
         self.began = now;
         self.deadline = now.after(close_timeout);
         self.flush_deadline = now.after(flush_budget);

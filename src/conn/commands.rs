@@ -3,33 +3,30 @@
 
 use super::{
     CloseTiming, Conn, Context, Frames, Pending,
-    backlog::{FrameHead, opcode},
+    backlog::{Body, FrameHead, opcode},
     broadcast::Shared,
     deflate::Sharing,
     life::{Life, Paused},
-    output::Broken,
+    output::{Broken, OWN_BUFFER},
     state::{Failure, Input, State, TakesSends},
     watch::Watch,
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
-    config::{Abort, Config, OnOverflow},
+    config::{Abort, OnOverflow},
     error::{HandshakeError, SendError},
-    event::{Data, Message},
+    message::{Data, Payload},
     shutdown::SweepId,
     time::Time,
     wire::header::{MAX_CONTROL_PAYLOAD, Opcode, frame_length},
 };
-
-/// From here on a payload that has its own buffer is queued as that, instead of copied.
-const OWN_BUFFER: usize = 16 << 10;
 
 impl Conn {
     // Messages.
 
     /// Queues a message, or says why not.
     #[inline]
-    pub(crate) fn send(&mut self, message: Message<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
+    pub(crate) fn send(&mut self, message: Payload<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.send_plainly(&message, cx) {
             self.check_send(frame_length(message.len(), self.client), cx)?;
             self.push_message(message, cx);
@@ -40,13 +37,13 @@ impl Conn {
     /// The way of most messages: nothing is special about the connection, nothing waits but in the output buffer, and
     /// there is room. Says whether that was so; if not, nothing has happened.
     #[inline]
-    fn send_plainly(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
+    fn send_plainly(&mut self, message: &Payload<'_>, cx: &mut Context<'_>) -> bool {
         let payload = message.as_bytes();
         if !self.is_plain() || payload.len() >= OWN_BUFFER {
             return false;
         }
         let (head, output) = (opcode(message.kind).into(), &mut cx.common.output);
-        let queued = self.outbox.push_plain(head, payload, cx.config.max_backlog, output);
+        let queued = self.outbox.push_plain(head, payload, cx.config.connection.max_backlog, output);
         self.note_plain(queued)
     }
 
@@ -75,7 +72,8 @@ impl Conn {
         if !self.is_plain() {
             return false;
         }
-        let queued = self.outbox.share_plain(start, end, cx.config.max_backlog, &mut cx.common.output);
+        let queued =
+            self.outbox.share_plain(start, end, cx.config.connection.max_backlog, &mut cx.common.output);
         self.note_plain(queued)
     }
 
@@ -100,11 +98,12 @@ impl Conn {
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
         }
         let queued = self.queued();
-        let limit = self.max_backlog(cx.config);
+        let settings = self.settings(cx.config);
+        let (limit, on_overflow) = (settings.max_backlog, settings.on_overflow);
         if queued.saturating_add(message) <= limit {
             return Ok(());
         }
-        if cx.config.on_overflow == OnOverflow::Fail {
+        if on_overflow == OnOverflow::Fail {
             let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
             let cause = Cause::Overflow { queued: queued as u64 };
             self.apply(
@@ -118,10 +117,6 @@ impl Conn {
         Err(SendError::Overflow { queued, message, limit })
     }
 
-    fn max_backlog(&self, config: &Config) -> usize {
-        self.details.overrides().and_then(|o| o.max_backlog).unwrap_or(config.max_backlog)
-    }
-
     #[inline]
     pub(super) fn takes_sends(&self) -> bool {
         match self.state().capabilities().takes_sends {
@@ -131,7 +126,7 @@ impl Conn {
         }
     }
 
-    pub(super) fn push_message(&mut self, message: Message<'_>, cx: &mut Context<'_>) {
+    pub(super) fn push_message(&mut self, message: Payload<'_>, cx: &mut Context<'_>) {
         let head = FrameHead::from(opcode(message.kind));
         let open = self.state() == State::Open;
         let compression = self.details.compression_mut();
@@ -142,18 +137,27 @@ impl Conn {
         });
         let head = if compressed.is_some() { FrameHead { rsv1: true, ..head } } else { head };
         let pushed = match (compressed, message.data) {
-            (Some(payload), _) | (None, Data::Scratch(payload)) => {
-                if payload.len() < OWN_BUFFER {
-                    outbox.push_frame(mask, head, payload, output, now)
-                } else {
-                    outbox.push_owned(mask, head, std::mem::take(payload), output, now)
-                }
+            (Some(payload), _) if payload.len() < OWN_BUFFER => {
+                outbox.push_frame(mask, head, payload, output, now)
             }
+            (Some(payload), _) => {
+                outbox.push_owned(mask, head, Body::Owned(std::mem::take(payload)), output, now)
+            }
+            (None, Data::Borrowed(payload)) => match cx.common.lent.get(payload).filter(|_| mask.is_none()) {
+                Some(lent) => outbox.push_owned(mask, head, Body::Lent(lent), output, now),
+                None => outbox.push_frame(mask, head, payload, output, now),
+            },
             (None, Data::Owned(payload)) if payload.len() >= OWN_BUFFER => {
-                outbox.push_owned(mask, head, payload, output, now)
+                outbox.push_owned(mask, head, Body::Owned(payload), output, now)
             }
-            (None, Data::Owned(payload)) => outbox.push_frame(mask, head, &payload, output, now),
-            (None, Data::Borrowed(payload)) => outbox.push_frame(mask, head, payload, output, now),
+            (None, Data::Shared(payload)) if payload.len() >= OWN_BUFFER => {
+                outbox.push_owned(mask, head, Body::Shared(payload), output, now)
+            }
+            #[cfg(feature = "bytes")]
+            (None, Data::Bytes(payload)) if payload.len() >= OWN_BUFFER => {
+                outbox.push_owned(mask, head, Body::Bytes(payload), output, now)
+            }
+            (None, small) => outbox.push_frame(mask, head, small.as_slice(), output, now),
         };
         self.note_pushed(pushed, cx);
     }
@@ -234,7 +238,7 @@ impl Conn {
 
     pub(crate) fn kick(
         &mut self,
-        message: Message<'_>,
+        message: Payload<'_>,
         frame: CloseFrame,
         drop_queued: bool,
         timing: CloseTiming,
@@ -276,7 +280,8 @@ impl Conn {
             return true;
         }
         let before = self.state();
-        self.apply(Input::Terminate { style: style.unwrap_or(cx.config.terminate) }, cx);
+        let style = style.unwrap_or(self.settings(cx.config).terminate);
+        self.apply(Input::Terminate { style }, cx);
         before != self.state()
     }
 
@@ -288,7 +293,7 @@ impl Conn {
             // It has its answer. The next pass ends what is left of it, when our FIN is sent.
             return true;
         }
-        let style = style.unwrap_or_else(|| self.abort_style(cx.config));
+        let style = style.unwrap_or(self.settings(cx.config).abort);
         self.apply(Input::HardSweep { style }, cx);
         before != self.state()
     }

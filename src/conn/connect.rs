@@ -4,7 +4,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use crate::{
-    config::Overrides,
+    config::SharedConfig,
     wire::upgrade::{Offer, RequestError, Url, UrlError},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ConnectRequest {
     pub(crate) offer: Offer,
-    pub(crate) overrides: Option<Overrides>,
+    pub(crate) config: Option<SharedConfig>,
     pub(crate) connect_timeout: Option<Duration>,
 }
 
@@ -32,7 +32,7 @@ impl ConnectRequest {
     /// # Errors
     /// If it is not such a URL; `wss://` is an error of its own until there is TLS.
     pub fn new(url: &str) -> Result<Self, UrlError> {
-        Ok(Self { offer: Offer::new(Url::parse(url)?), overrides: None, connect_timeout: None })
+        Ok(Self { offer: Offer::new(Url::parse(url)?), config: None, connect_timeout: None })
     }
 
     /// Offers one more subprotocol; the one offered first is preferred. [`Client::subprotocol`](crate::Client::subprotocol)
@@ -67,14 +67,14 @@ impl ConnectRequest {
         Ok(self)
     }
 
-    /// Sets what differs from the loop's settings in this connection.
+    /// Gives this connection settings of its own, in place of [`Config::connection`](crate::Config::connection).
     #[must_use]
-    pub fn overrides(mut self, overrides: Overrides) -> Self {
-        self.overrides = Some(overrides);
+    pub fn config(mut self, config: SharedConfig) -> Self {
+        self.config = Some(config);
         self
     }
 
-    /// How long resolving the name and connecting may take. See [`Config::connect_timeout`](crate::Config::connect_timeout).
+    /// How long resolving the name and connecting may take. See [`ClientConfig::connect_timeout`](crate::config::ClientConfig::connect_timeout).
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);

@@ -5,9 +5,14 @@ use std::collections::VecDeque;
 use super::{
     deflate,
     note::Note,
-    output::{BufferPool, OutputBuffer},
+    output::{BufferPool, Lent, OutputBuffer},
 };
-use crate::{config::Config, id::ConnectionId, time::Time, wire::keys::MaskKeys};
+use crate::{
+    config::{Config, LoopConfig},
+    id::ConnectionId,
+    time::Time,
+    wire::keys::MaskKeys,
+};
 
 /// What a connection needs from its hub while something happens to it.
 pub(crate) struct Context<'h> {
@@ -24,6 +29,7 @@ pub(crate) struct Context<'h> {
 pub(crate) struct Common {
     pub(crate) output: OutputBuffer,
     pub(crate) pool: BufferPool,
+    pub(crate) lent: Lent,
     /// What frames in the client's role are masked with.
     pub(crate) keys: MaskKeys,
     pub(crate) deflate: deflate::Shared,
@@ -34,10 +40,11 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(crate) fn new(keys: MaskKeys) -> Self {
+    pub(crate) fn new(settings: &LoopConfig, keys: MaskKeys) -> Self {
         Self {
             output: OutputBuffer::default(),
-            pool: BufferPool::default(),
+            pool: BufferPool::new(settings.buffer_pool),
+            lent: Lent::default(),
             keys,
             deflate: deflate::Shared::default(),
             inflated: 0,

@@ -15,7 +15,7 @@ use std::fmt;
 use crate::{
     config::Config,
     error::{HandshakeError, ProtocolError, ResponseFault, Violation},
-    event::MessageKind,
+    message::MessageKind,
     wire::{
         deflate::{
             DeflateParameters, accept, check_answer,
@@ -268,8 +268,8 @@ mod tests {
         close::{Cause, CloseFrame, CloseTiming},
         config::Deflate,
         conn::{Common, Conn, Context, Cursor, state::State},
-        event::Message,
         id::ConnectionId,
+        message::Payload,
         testing::frame,
         time::Time,
         wire::keys::MaskKeys,
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn contexts_are_made_when_needed_and_given_back_when_closing() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let mut common = Common::new(MaskKeys::new(1));
+        let mut common = Common::new(&config.event_loop, MaskKeys::new(1));
         let mut notes = VecDeque::new();
         let mut cx = Context {
             config: &config,
@@ -315,13 +315,13 @@ mod tests {
 
         let mut quiet = open(false, &mut cx);
         receive(&mut quiet, &hello, &mut cx);
-        quiet.send(Message::text(&long), &mut cx).expect("open");
+        quiet.send(Payload::from(&long), &mut cx).expect("open");
         assert_eq!(contexts(&quiet), (false, false), "without takeover the loop has them");
 
         let mut conn = open(true, &mut cx);
-        conn.send(Message::text("short"), &mut cx).expect("open");
+        conn.send(Payload::from("short"), &mut cx).expect("open");
         assert_eq!(contexts(&conn), (false, false), "nothing was compressed");
-        conn.send(Message::text(&long), &mut cx).expect("open");
+        conn.send(Payload::from(&long), &mut cx).expect("open");
         assert_eq!(contexts(&conn), (true, false));
         receive(&mut conn, &hello, &mut cx);
         assert_eq!(contexts(&conn), (true, true));
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_message_that_is_not_finished_is_held_as_it_came() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
-        let mut common = Common::new(MaskKeys::new(1));
+        let mut common = Common::new(&config.event_loop, MaskKeys::new(1));
         let mut notes = VecDeque::new();
         let mut compressed = Vec::new();
         assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut compressed));

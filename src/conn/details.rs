@@ -1,7 +1,7 @@
 //! What is fixed when a connection opens, in 16 bytes: its path alone, if that is short, or all of it on the heap.
 
 use super::Compression;
-use crate::config::Overrides;
+use crate::config::{ConnectionConfig, SharedConfig};
 
 /// Most paths are short, and few connections have more than that.
 #[derive(Debug)]
@@ -17,7 +17,8 @@ pub(super) struct More {
     /// `None` if it was too long to be kept.
     path: Option<Box<str>>,
     subprotocol: Option<Box<str>>,
-    overrides: Option<Box<Overrides>>,
+    /// Settings of its own.
+    own: Option<SharedConfig>,
     compression: Option<Compression>,
 }
 
@@ -35,11 +36,11 @@ impl Details {
         path: &str,
         max_path: usize,
         subprotocol: Option<&str>,
-        overrides: Option<Overrides>,
+        own: Option<SharedConfig>,
         compression: Option<Compression>,
     ) -> Self {
         let path = Some(path).filter(|path| path.len() <= max_path);
-        if subprotocol.is_none() && overrides.is_none() && compression.is_none() {
+        if subprotocol.is_none() && own.is_none() && compression.is_none() {
             let Some(path) = path else { return Self::TooLong };
             let mut inline = [0; INLINE];
             if let (Some(space), Ok(len)) = (inline.get_mut(..path.len()), u8::try_from(path.len())) {
@@ -50,7 +51,7 @@ impl Details {
         Self::More(Box::new(More {
             path: path.map(Box::from),
             subprotocol: subprotocol.map(Box::from),
-            overrides: overrides.map(Box::new),
+            own,
             compression,
         }))
     }
@@ -79,8 +80,13 @@ impl Details {
         self.more()?.subprotocol.as_deref()
     }
 
-    pub(super) fn overrides(&self) -> Option<&Overrides> {
-        self.more()?.overrides.as_deref()
+    /// Its own settings, or those of all.
+    #[inline]
+    pub(super) fn settings<'c>(&'c self, common: &'c ConnectionConfig) -> &'c ConnectionConfig {
+        match self {
+            Self::Path(..) | Self::TooLong => common,
+            Self::More(more) => more.own.as_deref().unwrap_or(common),
+        }
     }
 
     pub(super) fn compression(&self) -> Option<&Compression> {
@@ -100,13 +106,17 @@ impl Details {
     pub(super) fn is_plain(&self) -> bool {
         match self {
             Self::Path(..) | Self::TooLong => true,
-            Self::More(more) => more.overrides.is_none() && more.compression.is_none(),
+            Self::More(more) => more.own.is_none() && more.compression.is_none(),
         }
     }
 
-    /// Keeps the path alone.
+    /// Keeps the path, and the settings, which still say how long it lingers.
     pub(super) fn strip(&mut self) {
         if let Self::More(more) = self {
+            (more.subprotocol, more.compression) = (None, None);
+            if more.own.is_some() {
+                return;
+            }
             *self = match more.path.take() {
                 Some(path) => Self::new(&path, usize::MAX, None, None, None),
                 None => Self::TooLong,

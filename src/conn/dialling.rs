@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::head::HeadBuffer;
 use crate::{
-    config::Overrides,
+    config::SharedConfig,
     error::HandshakeError,
     time::Time,
     wire::upgrade::{ClientKey, Offer},
@@ -17,7 +17,7 @@ pub(super) struct Dialling {
     pub(super) stage: Stage,
     pub(super) head: Option<Box<HeadBuffer>>,
     pub(super) offer: Offer,
-    pub(super) overrides: Option<Overrides>,
+    pub(super) config: Option<SharedConfig>,
     pub(super) key: ClientKey,
     /// Those that were not tried yet, the next one last.
     pub(super) addresses: Vec<SocketAddr>,

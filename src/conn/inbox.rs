@@ -4,15 +4,15 @@
 //! A message that lies whole in the loop's buffer is lent from there. Only what the buffer's end or fragmentation cuts, or
 //! what is read although the application does not want it, is copied, into [`Kept`], which is freed when it is empty.
 
-use std::{mem, str};
+use std::{mem, rc::Rc, str};
 
 use super::{
     deflate::{Inflate, Target},
-    output::{Broken, part, part_mut},
+    output::{Broken, Lent, OWN_BUFFER, part, part_mut},
 };
 use crate::{
     error::{ProtocolError, Violation},
-    event::MessageKind,
+    message::{Message, MessageKind},
     wire::{
         header::{self, Header, MAX_HEADER, Opcode, Prefix},
         mask,
@@ -33,13 +33,15 @@ const SMALL_BUFFER: u64 = 16 << 10;
 pub struct Cursor<'b> {
     rest: &'b mut [u8],
     scratch: &'b mut Vec<u8>,
+    /// What was in it, as long as the application looks at it.
+    lent: Option<Rc<Vec<u8>>>,
 }
 
 impl<'b> Cursor<'b> {
     /// A cursor over `bytes` as read from the socket. `scratch` is the loop's: messages that had to be joined are
     /// lent from it until the next one.
     pub fn new(bytes: &'b mut [u8], scratch: &'b mut Vec<u8>) -> Self {
-        Self { rest: bytes, scratch }
+        Self { rest: bytes, scratch, lent: None }
     }
 
     /// Bytes not consumed yet.
@@ -68,6 +70,24 @@ impl<'b> Cursor<'b> {
         *self.scratch = mem::take(joined);
     }
 
+    /// The joined message. A large one can be sent on without a copy until [`Cursor::take_back`].
+    pub(crate) fn joined_message(&mut self, lent: &mut Lent) -> &[u8] {
+        if self.scratch.len() < OWN_BUFFER {
+            return self.scratch;
+        }
+        let message = Rc::new(mem::take(self.scratch));
+        lent.set(Some(Rc::clone(&message)));
+        self.lent.insert(message)
+    }
+
+    /// The application has looked at it. Its buffer is the scratch buffer again, unless it was sent on.
+    pub(crate) fn take_back(&mut self, lent: &mut Lent) {
+        lent.set(None);
+        if let Some(buffer) = self.lent.take().and_then(Rc::into_inner) {
+            *self.scratch = buffer;
+        }
+    }
+
     pub(crate) fn scratch(&mut self) -> &mut Vec<u8> {
         self.scratch
     }
@@ -90,11 +110,11 @@ pub(crate) struct Limits {
 }
 
 /// A frame or message that is complete. `Joined` ones lie in the cursor's scratch buffer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Item<'b> {
-    Message(MessageKind, &'b mut [u8]),
+    Message(Message<'b>),
     JoinedMessage(MessageKind),
-    Control(Opcode, &'b mut [u8]),
+    Control(Opcode, &'b [u8]),
     /// The payload begins at this offset of the scratch buffer.
     JoinedControl(Opcode, usize),
 }
@@ -287,6 +307,7 @@ impl Kept {
         if let Some(key) = header.mask {
             mask::apply(payload, key, 0);
         }
+        let payload: &'b [u8] = payload;
         match kind {
             None => Whole::Item(Item::Control(header.opcode, payload)),
             Some(kind) if header.rsv1 => {
@@ -303,10 +324,11 @@ impl Kept {
                     Err(violation) => Whole::Bad(payload, violation),
                 }
             }
-            Some(MessageKind::Text) if str::from_utf8(payload).is_err() => {
-                Whole::Bad(payload, Violation::InvalidUtf8)
-            }
-            Some(kind) => Whole::Item(Item::Message(kind, payload)),
+            Some(MessageKind::Text) => match str::from_utf8(payload) {
+                Ok(text) => Whole::Item(Item::Message(Message::Text(text))),
+                Err(_) => Whole::Bad(payload, Violation::InvalidUtf8),
+            },
+            Some(MessageKind::Binary) => Whole::Item(Item::Message(Message::Binary(payload))),
         }
     }
 

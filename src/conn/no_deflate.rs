@@ -5,7 +5,7 @@
 use crate::{
     config::Config,
     error::{HandshakeError, ProtocolError, Violation},
-    event::MessageKind,
+    message::MessageKind,
     wire::{
         upgrade::{Extensions, Request},
         utf8::Utf8,

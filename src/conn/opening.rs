@@ -22,7 +22,7 @@ use super::{
     state::Input,
 };
 use crate::{
-    config::{Config, Overrides},
+    config::{Config, SharedConfig},
     detach::{Handover, Take},
     error::HandshakeError,
     time::Time,
@@ -57,21 +57,21 @@ impl Conn {
         config: &Config,
         now: Time,
     ) -> Self {
-        let ConnectRequest { mut offer, overrides, connect_timeout } = request;
+        let ConnectRequest { mut offer, config: own, connect_timeout } = request;
         if let Some(value) =
             Compression::offer(config).as_deref().and_then(|value| HeaderValue::new(value).ok())
         {
             offer.extensions(value);
         }
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), offer.url().port());
-        let give_up = now.after(connect_timeout.unwrap_or(config.connect_timeout));
+        let give_up = now.after(connect_timeout.unwrap_or(config.client.connect_timeout));
         let address = offer.url().address().map(|ip| SocketAddr::new(ip, offer.url().port()));
         let dialling = Dialling {
             since: now,
             head: None,
             stage: if address.is_some() { Stage::Dialling } else { Stage::Resolving },
             offer,
-            overrides,
+            config: own,
             key,
             addresses: Vec::new(),
             failure: HandshakeError::NotResolved,
@@ -139,7 +139,8 @@ impl Conn {
     ) -> Result<Option<WholeHead<'b>>, Refusal> {
         match &mut self.life {
             Life::Connecting { head, .. } => {
-                let limits = HeadLimits { max_head: config.max_head, max_headers: config.max_headers };
+                let (max_head, max_headers) = (config.handshake.max_head, config.handshake.max_headers);
+                let limits = HeadLimits { max_head, max_headers };
                 take_head(head, cursor, limits)
             }
             _ => Ok(None),
@@ -173,7 +174,7 @@ impl Conn {
 
     /// TCP is there: the request is sent.
     pub(crate) fn handle_connected(&mut self, cx: &mut Context<'_>) {
-        let deadline = cx.now.after(cx.config.handshake_timeout);
+        let deadline = cx.now.after(cx.config.handshake.handshake_timeout);
         let Some(dialling) = self.dialling_at(Stage::Dialling) else { return };
         dialling.stage = Stage::Waiting;
         dialling.deadline = deadline;
@@ -232,8 +233,8 @@ impl Conn {
         let Life::Dialling(dialling) = &mut self.life else { return };
         let details = loop {
             // Interim responses and the last one together are no longer than one may be.
-            let max_head = cx.config.max_head.saturating_sub(dialling.interim);
-            let limits = HeadLimits { max_head, max_headers: cx.config.max_headers };
+            let max_head = cx.config.handshake.max_head.saturating_sub(dialling.interim);
+            let limits = HeadLimits { max_head, max_headers: cx.config.handshake.max_headers };
             let mut head = match take_head(&mut dialling.head, cursor, limits) {
                 Ok(Some(head)) => head,
                 Ok(None) => return,
@@ -252,8 +253,8 @@ impl Conn {
             break response.and_then(|response| {
                 let switched = response.check(&dialling.offer, &dialling.key)?;
                 let compression = Compression::answered(cx.config, switched.extensions)?;
-                let (path, most) = (dialling.offer.url().path(), cx.config.max_path_kept);
-                Ok(Details::new(path, most, switched.subprotocol, dialling.overrides.take(), compression))
+                let (path, most) = (dialling.offer.url().path(), cx.config.handshake.max_path_kept);
+                Ok(Details::new(path, most, switched.subprotocol, dialling.config.take(), compression))
             });
         };
         match details {
@@ -271,11 +272,12 @@ impl Conn {
         response: Vec<u8>,
         path: &str,
         subprotocol: Option<&str>,
-        overrides: Option<Overrides>,
+        config: Option<SharedConfig>,
         compression: Option<Compression>,
         cx: &mut Context<'_>,
     ) {
-        self.details = Details::new(path, cx.config.max_path_kept, subprotocol, overrides, compression);
+        self.details =
+            Details::new(path, cx.config.handshake.max_path_kept, subprotocol, config, compression);
         let deferred = self.deferred().is_some();
         self.apply(Input::Upgrade { response }, cx);
         if deferred {

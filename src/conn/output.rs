@@ -1,7 +1,7 @@
 //! What the connections of a loop share for writing: the output buffer, and the pool of large buffers. No socket and no
 //! connection enters.
 
-use std::slice::SliceIndex;
+use std::{rc::Rc, slice::SliceIndex};
 
 use thiserror::Error;
 
@@ -160,29 +160,57 @@ impl Range {
     }
 }
 
+/// From here on a payload that has its own buffer is queued as that, instead of copied.
+pub(super) const OWN_BUFFER: usize = 16 << 10;
+
+/// The large message that the application is looking at. If it is sent on, it is counted instead of copied.
+#[derive(Debug, Default)]
+pub(crate) struct Lent(Option<Rc<Vec<u8>>>);
+
+impl Lent {
+    pub(crate) const fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn set(&mut self, message: Option<Rc<Vec<u8>>>) {
+        self.0 = message;
+    }
+
+    /// The message, if `payload` is all of it.
+    pub(super) fn get(&self, payload: &[u8]) -> Option<Rc<Vec<u8>>> {
+        self.0.as_ref().filter(|message| std::ptr::eq(message.as_slice(), payload)).map(Rc::clone)
+    }
+}
+
 /// Buffers of large messages that were written, kept for the next ones. An allocator gives such pieces back to the
 /// system, and then every page of a new one is a fault.
-#[derive(Debug, Default)]
-pub(crate) struct BufferPool(Vec<Vec<u8>>);
+#[derive(Debug)]
+pub(crate) struct BufferPool {
+    buffers: Vec<Vec<u8>>,
+    /// Bytes that are kept, at most.
+    limit: usize,
+}
 
 impl BufferPool {
     /// A smaller buffer is not worth it.
     const WORTH: usize = 128 << 10;
-    /// Bytes that are kept, at most.
-    const KEPT: usize = 8 << 20;
+
+    pub(crate) const fn new(limit: usize) -> Self {
+        Self { buffers: Vec::new(), limit }
+    }
 
     pub(super) fn keep(&mut self, mut buffer: Vec<u8>) {
-        let kept: usize = self.0.iter().map(Vec::capacity).sum();
-        if buffer.capacity() >= Self::WORTH && kept + buffer.capacity() <= Self::KEPT {
+        let kept: usize = self.buffers.iter().map(Vec::capacity).sum();
+        if buffer.capacity() >= Self::WORTH && kept + buffer.capacity() <= self.limit {
             buffer.clear();
-            self.0.push(buffer);
+            self.buffers.push(buffer);
         }
     }
 
     /// Puts a message that has begun to arrive into a pooled buffer, if there is one. Copies what has arrived.
     pub(crate) fn lend(&mut self, message: &mut Vec<u8>) {
         if message.capacity() < Self::WORTH
-            && let Some(mut pooled) = self.0.pop()
+            && let Some(mut pooled) = self.buffers.pop()
         {
             pooled.extend_from_slice(message);
             *message = pooled;

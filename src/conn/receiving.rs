@@ -5,7 +5,7 @@ use super::{
     deflate::Inflate,
     inbox::{InboxError, Limits},
     life::Life,
-    output::Broken,
+    output::{Broken, broken},
     state::{Failure, Input, State},
 };
 use crate::{
@@ -71,10 +71,10 @@ impl Conn {
 
     #[inline]
     fn limits(&self, config: &Config) -> Limits {
-        let max_payload = self.details.overrides().and_then(|o| o.max_payload).unwrap_or(config.max_payload);
+        let settings = self.settings(config);
         Limits {
-            max_payload: max_payload as u64,
-            max_fragments: config.max_fragments,
+            max_payload: settings.max_payload as u64,
+            max_fragments: settings.max_fragments,
             expect_mask: !self.client,
             deflate: self.compression().is_some(),
         }
@@ -91,6 +91,15 @@ impl Conn {
         }
     }
 
+    /// A callback has panicked, and this was read and not parsed: held if it still counts, discarded if not.
+    pub(crate) fn recover(&mut self, rest: &[u8], cx: &mut Context<'_>) {
+        if self.state().capabilities().discards {
+            self.handle_discarded(rest.len(), cx);
+        } else {
+            self.hold(rest);
+        }
+    }
+
     /// Bytes of a state in which nothing is parsed.
     fn handle_discarded(&mut self, n: usize, cx: &mut Context<'_>) {
         if n == 0 || !self.state().capabilities().discards {
@@ -99,7 +108,7 @@ impl Conn {
         match &mut self.life {
             Life::Refusing { discarded, .. } | Life::Lingering { discarded, .. } => {
                 *discarded = discarded.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
-                if u64::from(*discarded) > cx.config.linger_bytes {
+                if u64::from(*discarded) > self.details.settings(&cx.config.connection).linger_bytes {
                     self.apply(Input::LingerEnd { exceeded: true }, cx);
                 }
             }
@@ -142,7 +151,7 @@ impl Conn {
         cx: &mut Context<'_>,
     ) -> Option<Item<'b>> {
         match &item {
-            Item::Message(_, payload) => self.deliver(payload.len(), cx.config).then_some(item),
+            Item::Message(message) => self.deliver(message.len(), cx.config).then_some(item),
             Item::JoinedMessage(_) => self.deliver(cursor.scratch().len(), cx.config).then_some(item),
             Item::Control(opcode, payload) => self.control(*opcode, payload, cx).then_some(item),
             Item::JoinedControl(opcode, at) => match cursor.joined(*at) {
@@ -157,6 +166,7 @@ impl Conn {
 
     /// Whether a message is delivered. Otherwise it is counted.
     fn deliver(&mut self, len: usize, config: &Config) -> bool {
+        let settings = self.details.settings(&config.connection);
         match &mut self.life {
             Life::Paused(paused) => {
                 paused.messages += 1;
@@ -165,8 +175,8 @@ impl Conn {
             }
             Life::LocalClosing { closing, paused } => {
                 closing.delivered += len as u64;
-                let over_budget = closing.delivered > config.closing_bytes;
-                let discarded = *paused || over_budget || config.closing_data == ClosingData::Discard;
+                let over_budget = closing.delivered > settings.closing_bytes;
+                let discarded = *paused || over_budget || settings.closing_data == ClosingData::Discard;
                 if discarded {
                     closing.lost.inbound_messages += 1;
                     closing.lost.inbound_bytes += len as u64;
@@ -205,7 +215,7 @@ impl Conn {
 
     /// Whether the peer may send one more Ping or Pong now. A connection that is closing has a deadline instead.
     fn is_within_rate(&mut self, cx: &Context<'_>) -> bool {
-        match (cx.config.control_rate, self.life.watch_mut()) {
+        match (self.settings(cx.config).control_rate, self.life.watch_mut()) {
             (Some(rate), Some(watch)) => watch.control(rate, cx.now),
             _ => true,
         }
@@ -232,6 +242,12 @@ impl Conn {
             Input::Violation { failure }
         };
         self.apply(input, cx);
+    }
+
+    /// Text that was checked as it arrived is none.
+    #[cold]
+    pub(crate) fn fail_checked_text(&mut self, cx: &mut Context<'_>) {
+        self.fail_internally(broken(), cx);
     }
 
     fn handle_inbox_error(&mut self, error: InboxError, cx: &mut Context<'_>) {

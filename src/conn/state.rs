@@ -40,7 +40,7 @@ use crate::{
     config::Abort,
     detach::Handover,
     error::HandshakeError,
-    event::Message,
+    message::Payload,
 };
 
 /// What a state does with input and with messages of the application.
@@ -130,7 +130,7 @@ effects! {
     /// Report `HandshakeFailed`.
     ReportFailure(HandshakeError),
     /// Queue the message, past the limit on what may be queued.
-    QueueMessage(&'i mut Message<'m>),
+    QueueMessage(&'i mut Payload<'m>),
     /// Queue a Ping.
     QueuePing,
     /// An inbound message that is not finished, and what was read and not parsed, is lost.

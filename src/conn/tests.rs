@@ -10,8 +10,8 @@ use super::{
 use crate::{
     close::{Cause, CloseFrame, CloseReport},
     config::{Abort, Config},
-    event::Message,
     id::ConnectionId,
+    message::Payload,
     testing::frame,
     time::Time,
     wire::keys::MaskKeys,
@@ -30,7 +30,8 @@ struct Bench {
 
 impl Bench {
     fn new(config: Config) -> Self {
-        let (common, now) = (Common::new(MaskKeys::new(1)), Time::from_start(Duration::from_secs(1)));
+        let (common, now) =
+            (Common::new(&config.event_loop, MaskKeys::new(1)), Time::from_start(Duration::from_secs(1)));
         let conn = Conn::new(([127, 0, 0, 1], 1).into(), 1, now);
         Self { config, common, now, notes: VecDeque::new(), conn }
     }
@@ -97,7 +98,7 @@ fn a_message_that_the_output_buffer_cannot_number_is_written_all_the_same() {
     bench.common.output = OutputBuffer::with_limit(20_000);
     let (small, large) = (vec![1; 100], vec![2; 50_000]);
     for message in [&small, &large, &small] {
-        bench.with(|conn, cx| conn.send(Message::binary(message), cx)).expect("there is room");
+        bench.with(|conn, cx| conn.send(Payload::from(message), cx)).expect("there is room");
     }
     let written = bench.write_all();
     assert_eq!(written.len(), (2 + 100) + (4 + 50_000) + (2 + 100));
@@ -109,7 +110,7 @@ fn a_message_that_the_output_buffer_cannot_number_is_written_all_the_same() {
 fn a_turn_writes_no_more_than_it_may() {
     let mut bench = Bench::open(Config::default());
     let message = vec![7; 30_000];
-    bench.with(|conn, cx| conn.send(Message::binary(&message), cx)).expect("there is room");
+    bench.with(|conn, cx| conn.send(Payload::from(&message), cx)).expect("there is room");
     assert_eq!(bench.write(0, usize::MAX), []);
     assert!(bench.conn.pending.has(Pending::WRITE), "nothing was tried");
     let mut written = bench.write(10_000, usize::MAX);
@@ -142,7 +143,7 @@ fn an_abort_that_nobody_asked_for_is_ignored() {
 #[test]
 fn a_broken_invariant_fails_the_connection_with_1011() {
     let mut bench = Bench::open(Config::default());
-    bench.with(|conn, cx| conn.send(Message::text("lost"), cx)).expect("there is room");
+    bench.with(|conn, cx| conn.send(Payload::from("lost"), cx)).expect("there is room");
     bench.with(|conn, cx| conn.fail_internally(Broken, cx));
     assert_eq!(bench.common.internal_errors, 1);
     assert_eq!(bench.conn.state(), State::Failing);
@@ -170,7 +171,7 @@ fn a_paused_connection_is_read_from_before_it_is_given_up() {
     assert_eq!(bench.conn.deadline(&bench.config), None, "heartbeats rest");
     bench.with(Conn::handle_read_closed);
     let due = bench.conn.deadline(&bench.config).expect("the application has so long");
-    assert_eq!(due, bench.now.after(bench.config.close_timeout));
+    assert_eq!(due, bench.now.after(bench.config.connection.close_timeout));
     bench.with(Conn::handle_failed);
     assert!(bench.conn.wants_read());
     bench.read([frame(0x81, b"unheard"), frame(CLOSE, b"")].concat());
@@ -201,12 +202,12 @@ fn everywhere() -> Vec<Bench> {
     all[0].with(Conn::handle_read_closed);
     for (index, bench) in all.iter_mut().enumerate().skip(1) {
         // Something is queued, and half of it is in the kernel.
-        bench.with(|conn, cx| conn.send(Message::text("0123456789"), cx)).expect("there is room");
+        bench.with(|conn, cx| conn.send(Payload::from("0123456789"), cx)).expect("there is room");
         match index {
             1 | 2 => bench.close(),
             3 => bench.read(frame(CLOSE, b"")),
             4 => {
-                bench.config.answer = crate::config::CloseAnswer::Manual;
+                bench.config.connection.answer = crate::config::CloseAnswer::Manual;
                 bench.read(frame(CLOSE, b""));
             }
             5 => bench.read(vec![0xff; 10]),

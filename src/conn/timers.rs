@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
-    config::{Abort, Config},
+    config::{Config, ConnectionConfig},
     time::Time,
     wire::upgrade::Refusal,
 };
@@ -53,11 +53,11 @@ impl Conn {
     /// When [`Conn::handle_timeout`] is to be called next. Only ever moves earlier by an event, later by activity.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
         match &self.life {
-            Life::Connecting { since, .. } => Some(since.after(config.handshake_timeout)),
-            Life::Deferred(deferred) => Some(deferred.since.after(config.handshake_timeout)),
+            Life::Connecting { since, .. } => Some(since.after(config.handshake.handshake_timeout)),
+            Life::Deferred(deferred) => Some(deferred.since.after(config.handshake.handshake_timeout)),
             Life::Dialling(dialling) => Some(dialling.deadline),
             Life::Refusing { since, .. } | Life::Lingering { since, .. } => {
-                Some(since.after(config.linger_timeout))
+                Some(since.after(self.settings(config).linger_timeout))
             }
             Life::Open { watch, times } => {
                 earlier(self.heartbeat_due(*watch, *times, config), self.stall_due(config))
@@ -78,7 +78,7 @@ impl Conn {
     }
 
     fn heartbeat_due(&self, watch: Watch, times: Times, config: &Config) -> Option<Time> {
-        let heartbeat = self.details.overrides().and_then(|o| o.heartbeat).unwrap_or(config.heartbeat);
+        let heartbeat = self.settings(config).heartbeat;
         let interval = heartbeat.interval?;
         let silent_since = times.last_inbound;
         Some(match watch.unanswered() {
@@ -89,25 +89,22 @@ impl Conn {
 
     fn stall_due(&self, config: &Config) -> Option<Time> {
         let since = self.outbox.waiting_since()?;
-        let overrides = self.details.overrides();
-        let timeout = overrides.and_then(|o| o.stall_timeout).unwrap_or(config.stall_timeout)?;
-        Some(since.after(timeout))
+        Some(since.after(self.settings(config).stall_timeout?))
     }
 
     /// When reading goes on although nobody has resumed. Heartbeats rest until then.
     fn pause_end(&self, paused: &Paused, config: &Config) -> Option<Time> {
-        let overrides = self.details.overrides();
-        let timeout = overrides.and_then(|o| o.pause_timeout).unwrap_or(config.pause_timeout);
-        let by_setting = timeout.map(|timeout| paused.since.after(timeout).after(self.close_timeout(config)));
+        let settings = self.settings(config);
+        let pause_timeout = settings.pause_timeout;
+        let by_setting =
+            pause_timeout.map(|timeout| paused.since.after(timeout).after(settings.close_timeout));
         earlier(by_setting, paused.left)
     }
 
-    pub(super) fn close_timeout(&self, config: &Config) -> Duration {
-        self.details.overrides().and_then(|o| o.close_timeout).unwrap_or(config.close_timeout)
-    }
-
-    pub(super) fn abort_style(&self, config: &Config) -> Abort {
-        self.details.overrides().and_then(|o| o.abort).unwrap_or(config.abort)
+    /// The settings that it obeys: its own, or those of all connections.
+    #[inline]
+    pub(super) fn settings<'c>(&'c self, config: &'c Config) -> &'c ConnectionConfig {
+        self.details.settings(&config.connection)
     }
 
     /// What to look at before [`Conn::handle_timeout`] may end it (specification, section 3): an answer may lie unread in
@@ -219,7 +216,7 @@ impl Conn {
                 if closing.deadline <= cx.now {
                     self.parse_held(cx);
                     let flushed = self.outbox.has_flushed_close();
-                    let style = self.abort_style(cx.config);
+                    let style = self.settings(cx.config).abort;
                     self.apply(Input::CloseTimeout { flushed, style }, cx);
                 } else {
                     self.handle_flush_budget(cx);
@@ -230,7 +227,7 @@ impl Conn {
     }
 
     fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
-        let style = self.abort_style(cx.config);
+        let style = self.settings(cx.config).abort;
         if self.is_stalled(cx.now, cx.config) {
             return self.apply(Input::WriteStall { style }, cx);
         }

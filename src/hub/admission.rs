@@ -13,11 +13,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use crate::{
-    config::Config,
-    conn::State,
-    id::{ConnectionId, MAX_SLOTS},
-};
+use crate::{config::LoopConfig, conn::State, id::ConnectionId};
 
 /// What the limits are counted by. What no limit needs stays empty.
 #[derive(Debug)]
@@ -57,13 +53,13 @@ impl Age {
 }
 
 impl Admission {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(settings: &LoopConfig) -> Self {
         Self {
             limits: Limits {
-                connections: config.max_connections.min(MAX_SLOTS),
-                per_address: config.max_connections_per_address,
-                handshakes: handshake_limit(config),
-                deferred: config.max_deferred,
+                connections: settings.max_connections,
+                per_address: settings.max_connections_per_address,
+                handshakes: handshake_limit(settings),
+                deferred: settings.max_deferred,
             },
             by_address: HashMap::new(),
             handshakes: BTreeSet::new(),
@@ -192,13 +188,14 @@ fn neighbourhood(address: SocketAddr) -> IpAddr {
     }
 }
 
-fn handshake_limit(config: &Config) -> usize {
-    config.max_handshakes.unwrap_or((config.max_connections / 2).clamp(64, 16 << 10)).max(1)
+fn handshake_limit(settings: &LoopConfig) -> usize {
+    settings.max_handshakes.unwrap_or((settings.max_connections / 2).clamp(64, 16 << 10))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::MAX_SLOTS;
 
     /// Connections as a hub has them: the state of each slot, in the order in which they came.
     struct Hub {
@@ -207,10 +204,10 @@ mod tests {
     }
 
     impl Hub {
-        fn new(change: impl FnOnce(&mut Config)) -> Self {
-            let mut config = Config::default();
-            change(&mut config);
-            Self { admission: Admission::new(&config), states: Vec::new() }
+        fn new(change: impl FnOnce(&mut LoopConfig)) -> Self {
+            let mut settings = LoopConfig::default();
+            change(&mut settings);
+            Self { admission: Admission::new(&settings), states: Vec::new() }
         }
 
         fn live(&self) -> usize {
@@ -274,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_no_more() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(2));
         assert_eq!(hub.accept(A), Some(vec![]));
         assert_eq!(hub.accept(A), Some(vec![]));
         assert_eq!(hub.accept(A), None);
@@ -289,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_takes_no_share_of_its_address() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(1));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(1));
         assert_eq!(hub.accept(A), Some(vec![]));
         hub.set(0, State::Refusing);
         assert_eq!(hub.accept(A), Some(vec![]));
@@ -301,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_abort_by_fin_keeps_its_share_until_it_has_lingered() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(2));
         for slot in 0..2 {
             hub.accept(A).expect("room");
             hub.set(slot, State::Open);
@@ -316,7 +313,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_those_that_went() {
-        let mut hub = Hub::new(|config| config.max_connections_per_address = Some(2));
+        let mut hub = Hub::new(|settings| settings.max_connections_per_address = Some(2));
         for slot in 0..1000 {
             hub.accept(A).expect("room");
             if slot % 2 == 0 {
@@ -330,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_oldest_handshake_makes_room() {
-        let mut hub = Hub::new(|config| config.max_handshakes = Some(3));
+        let mut hub = Hub::new(|settings| settings.max_handshakes = Some(3));
         for slot in 0..3 {
             assert_eq!(hub.accept(A), Some(vec![]), "{slot}");
         }
@@ -343,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_the_place_of_a_refused_one_then_of_a_handshake_and_none_of_another() {
-        let mut hub = Hub::new(|config| config.max_connections = 4);
+        let mut hub = Hub::new(|settings| settings.max_connections = 4);
         for _ in 0..4 {
             assert_eq!(hub.accept(A), Some(vec![]));
         }
@@ -366,11 +363,11 @@ mod tests {
     #[test]
     fn handshakes_leave_places_for_connections() {
         let limit = |max_connections, max_handshakes| {
-            handshake_limit(&Config { max_connections, max_handshakes, ..Config::default() })
+            handshake_limit(&LoopConfig { max_connections, max_handshakes, ..LoopConfig::default() })
         };
         assert_eq!(limit(MAX_SLOTS, None), 16 << 10);
         assert_eq!(limit(1000, None), 500);
         assert_eq!(limit(10, None), 64, "here the limit on all of them is met first");
-        assert_eq!(limit(10, Some(0)), 1);
+        assert_eq!(limit(10, Some(1)), 1);
     }
 }

@@ -22,7 +22,7 @@ pub enum ReadyState {
 }
 
 /// What may be known of a connection.
-pub struct Client<'h, D> {
+pub struct Client<'h, D = ()> {
     id: ConnectionId,
     slot: &'h Slot<D>,
     data: &'h D,
@@ -83,7 +83,7 @@ impl<'h, D> Client<'h, D> {
     }
 
     /// The request's path, without its query. `None` if it is longer than
-    /// [`Config::max_path_kept`](crate::Config::max_path_kept); [`Handler::on_upgrade`](crate::Handler::on_upgrade) sees
+    /// [`HandshakeConfig::max_path_kept`](crate::config::HandshakeConfig::max_path_kept); [`Handler::on_upgrade`](crate::Handler::on_upgrade) sees
     /// paths of any length.
     pub fn path(&self) -> Option<&str> {
         self.slot.conn.path()

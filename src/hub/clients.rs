@@ -13,8 +13,9 @@ use crate::{
     config::Abort,
     conn::{ConnectRequest, Frames, State},
     error::{ConnectError, DecideError, SendError},
-    event::{Message, Stats},
+    event::Stats,
     id::ConnectionId,
+    message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
     wire::upgrade::Response,
 };
@@ -24,7 +25,7 @@ use crate::{
 /// Every call is legal at every moment; a repeated or late one does nothing and says so. What is asked for happens when
 /// the callback has returned, before the turn ends.
 #[derive(Debug)]
-pub struct Clients<'h, D> {
+pub struct Clients<'h, D = ()> {
     hub: &'h mut Hub<D>,
 }
 
@@ -67,12 +68,11 @@ impl<D> Clients<'_, D> {
         self.hub.connect(request, data)
     }
 
-    /// Queues a message. Copies the payload into the loop's output buffer, unless it comes in a vector of its own of at
-    /// least 16 KiB.
+    /// Queues a message. What is copied and what is not, [`Payload`] says.
     ///
     /// # Errors
     /// If the connection is gone, is closing, or has no room. Nothing is queued then.
-    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Message<'m>>) -> Result<(), SendError> {
+    pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), SendError> {
         self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
     }
 
@@ -89,7 +89,7 @@ impl<D> Clients<'_, D> {
     /// masked, each get one of their own.
     pub fn broadcast<'m>(
         &mut self,
-        message: impl Into<Message<'m>>,
+        message: impl Into<Payload<'m>>,
         mut to: impl FnMut(&Client<'_, D>) -> bool,
     ) -> Broadcast {
         let mut frames = Frames::new(message.into());
@@ -125,7 +125,7 @@ impl<D> Clients<'_, D> {
     /// }
     /// # }
     /// ```
-    pub fn send_to<'m, M: Into<Message<'m>>>(
+    pub fn send_to<'m, M: Into<Payload<'m>>>(
         &mut self,
         ids: impl IntoIterator<Item = ConnectionId>,
         messages: impl IntoIterator<Item = M>,
@@ -181,7 +181,7 @@ impl<D> Clients<'_, D> {
     pub fn kick<'m>(
         &mut self,
         id: ConnectionId,
-        message: impl Into<Message<'m>>,
+        message: impl Into<Payload<'m>>,
         frame: CloseFrame,
         drop_queued: bool,
     ) -> bool {
@@ -197,7 +197,7 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.answer_close(frame, cx)).unwrap_or(false)
     }
 
-    /// Ends the connection at once, in the style of [`Config::terminate`](crate::Config::terminate): no Close frame, no
+    /// Ends the connection at once, in the style of [`ConnectionConfig::terminate`](crate::config::ConnectionConfig::terminate): no Close frame, no
     /// further byte. `Close` is reported in the same turn. Returns whether there was something to end.
     pub fn terminate(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, cx| conn.terminate(None, cx)).unwrap_or(false)
@@ -211,7 +211,7 @@ impl<D> Clients<'_, D> {
     /// Stops reading from a connection. Frames that were read already wait; heartbeats wait too. Closing reads again. If
     /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not. Allocates.
     ///
-    /// When the peer leaves, or after [`Config::pause_timeout`](crate::Config::pause_timeout), there is `close_timeout` left
+    /// When the peer leaves, or after [`ConnectionConfig::pause_timeout`](crate::config::ConnectionConfig::pause_timeout), there is `close_timeout` left
     /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
@@ -224,7 +224,7 @@ impl<D> Clients<'_, D> {
     }
 
     /// Closes every open connection that `predicate` chooses, in slices of
-    /// [`Config::sweep_slice`](crate::Config::sweep_slice) a turn, at the given pace. Connections that open later are
+    /// [`LoopConfig::sweep_slice`](crate::config::LoopConfig::sweep_slice) a turn, at the given pace. Connections that open later are
     /// not asked. One [`Event::SweepDone`](crate::Event::SweepDone) follows when the last of them has ended.
     pub fn close_where(
         &mut self,

@@ -91,9 +91,15 @@ impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
 impl<D, T: Transport> Driver<D, T> {
     /// A loop without a connection. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the
     /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
+    ///
+    /// # Panics
+    /// If a setting cannot work: see [`Config::validate`].
     pub fn new(config: Config, worker: u8, seed: u64, transport: T) -> Self {
+        if let Err(error) = config.validate() {
+            panic!("{error}");
+        }
         Self {
-            buffer: vec![0; config.read_buffer.max(1)],
+            buffer: vec![0; config.event_loop.read_buffer],
             hub: Hub::new(config, worker, seed),
             transport,
             held: Vec::new(),
@@ -580,7 +586,8 @@ mod tests {
     /// 100,000 connections that ended at once cost 100,000 looks in each of the turns that delivered their `Close`.
     #[test]
     fn a_slot_that_waits_for_its_close_to_be_delivered_is_not_looked_at() {
-        let config = Config { turn_callbacks: 10, ..Config::default() };
+        let mut config = Config::default();
+        config.event_loop.turn_callbacks = 10;
         let mut driver = Driver::new(config, 0, 1, Memory::default());
         for slot in 0..5000 {
             driver.accept(([127, 0, 0, 1], 40_000).into()).expect("room");

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, ops::Deref};
 
 use super::clients::Clients;
 use crate::{
-    config::Overrides,
+    config::SharedConfig,
     detach::Detached,
     event::Event,
     id::ConnectionId,
@@ -76,9 +76,9 @@ pub enum Upgrade<'r, D> {
     Answer(Response),
     /// The decision comes later, by [`Clients::accept`] or [`Clients::reject`], or the calls of that name of a
     /// [`Handle`](crate::Handle), with the [id](UpgradeRequest::id) of this request. Until then nothing is read, and
-    /// [`Config::handshake_timeout`](crate::Config::handshake_timeout) goes on. Whatever ends it without `Open` is reported as
+    /// [`handshake_timeout`](crate::config::HandshakeConfig::handshake_timeout) goes on. Whatever ends it without `Open` is reported as
     /// [`HandshakeFailed`](crate::Event::HandshakeFailed) with that id. There may be
-    /// [`Config::max_deferred`](crate::Config::max_deferred) of them; one more is refused with 503. A plain request cannot be deferred: it gets
+    /// [`max_deferred`](crate::config::LoopConfig::max_deferred) of them; one more is refused with 503. A plain request cannot be deferred: it gets
     /// 426.
     Defer,
     /// Takes the connection of a plain request out of the loop, at the end of this turn: the function gets the stream and every byte
@@ -142,13 +142,13 @@ pub struct Accept<'r, D> {
     pub(crate) data: D,
     pub(crate) subprotocol: Option<Subprotocol<'r>>,
     pub(crate) headers: Vec<ExtraHeader>,
-    pub(crate) overrides: Option<Overrides>,
+    pub(crate) config: Option<SharedConfig>,
 }
 
 impl<'r, D> Accept<'r, D> {
     /// Accepts with the data that the application keeps for this connection.
     pub const fn new(data: D) -> Self {
-        Self { data, subprotocol: None, headers: Vec::new(), overrides: None }
+        Self { data, subprotocol: None, headers: Vec::new(), config: None }
     }
 
     /// Chooses one of the subprotocols that the client offered.
@@ -165,10 +165,10 @@ impl<'r, D> Accept<'r, D> {
         self
     }
 
-    /// Sets what differs from the server's settings for this connection.
+    /// Gives this connection settings of its own, in place of [`Config::connection`](crate::Config::connection).
     #[must_use]
-    pub fn overrides(mut self, overrides: Overrides) -> Self {
-        self.overrides = Some(overrides);
+    pub fn config(mut self, config: SharedConfig) -> Self {
+        self.config = Some(config);
         self
     }
 }

@@ -4,9 +4,10 @@ use std::mem;
 
 use super::{handler::Handler, table::Hub};
 use crate::{
-    conn::{Cursor, Item, State},
-    event::{Data, Event, Message},
+    conn::{Conn, Cursor, Item, State},
+    event::Event,
     id::ConnectionId,
+    message::{Message, MessageKind},
     wire::header::Opcode,
 };
 
@@ -83,7 +84,7 @@ impl<D> Hub<D> {
         })?;
         self.turn.unparsed = cursor.remaining();
         self.charge_inflated();
-        Some(to_event(item?, id, closing, cursor))
+        self.event_of(item?, id, closing, cursor)
     }
 
     /// A few bytes may inflate to many.
@@ -115,7 +116,47 @@ impl<D> Hub<D> {
             (item, cx.id, !conn.is_open())
         })?;
         self.charge_inflated();
-        Some(to_event(item?, id, closing, cursor))
+        self.event_of(item?, id, closing, cursor)
+    }
+
+    /// The application has looked at what was read.
+    #[inline]
+    pub(super) fn take_back(&mut self, cursor: &mut Cursor<'_>) {
+        if self.common.lent.is_some() {
+            cursor.take_back(&mut self.common.lent);
+        }
+    }
+
+    #[inline]
+    fn event_of<'c>(
+        &mut self,
+        item: Item<'c>,
+        id: ConnectionId,
+        closing: bool,
+        cursor: &'c mut Cursor<'_>,
+    ) -> Option<Event<'c>> {
+        let message = match item {
+            Item::Message(message) => message,
+            Item::JoinedMessage(kind) => {
+                let payload = cursor.joined_message(&mut self.common.lent);
+                match kind {
+                    MessageKind::Binary => Message::Binary(payload),
+                    MessageKind::Text => {
+                        let Ok(text) = str::from_utf8(payload) else {
+                            self.with(id.slot(), Conn::fail_checked_text);
+                            return None;
+                        };
+                        Message::Text(text)
+                    }
+                }
+            }
+            Item::Control(opcode, payload) => return Some(control_event(opcode, id, payload)),
+            Item::JoinedControl(opcode, at) => {
+                let payload = cursor.scratch().get(at..).unwrap_or_default();
+                return Some(control_event(opcode, id, payload));
+            }
+        };
+        Some(Event::Message { id, message, closing })
     }
 
     /// `n` bytes of this slot were read.
@@ -137,21 +178,6 @@ impl<D> Hub<D> {
     pub(super) fn is_to_hold(&self, slot: usize) -> bool {
         let over = self.turn.callbacks == 0 || (self.turn.inflated && self.turn.bytes == 0);
         over && self.slots.get(slot).is_some_and(|entry| entry.conn.parses_frames())
-    }
-}
-
-fn to_event<'c>(item: Item<'c>, id: ConnectionId, closing: bool, cursor: &'c mut Cursor<'_>) -> Event<'c> {
-    match item {
-        Item::Message(kind, payload) => {
-            Event::Message { id, message: Message { kind, data: Data::Borrowed(payload) }, closing }
-        }
-        Item::JoinedMessage(kind) => {
-            Event::Message { id, message: Message { kind, data: Data::Scratch(cursor.scratch()) }, closing }
-        }
-        Item::Control(opcode, payload) => control_event(opcode, id, payload),
-        Item::JoinedControl(opcode, at) => {
-            control_event(opcode, id, cursor.scratch().get(at..).unwrap_or_default())
-        }
     }
 }
 

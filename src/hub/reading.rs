@@ -119,6 +119,7 @@ impl<D, T: Transport> Driver<D, T> {
                 if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
                     call(&mut self.hub, event, handler);
                 }
+                self.hub.take_back(&mut cursor);
             }
             return Ok(Read::of(n, asked));
         }
@@ -162,6 +163,7 @@ impl<D, T: Transport> Driver<D, T> {
                 hub.callback_returned(transport.now());
             }
         }
+        hub.take_back(&mut cursor);
         if cursor.remaining() > 0 {
             hub.hold(slot, cursor.take_all());
         }

@@ -70,20 +70,21 @@ impl<D> Hub<D> {
     }
 
     fn renew_budget(&mut self) {
-        self.turn.bytes = self.config.turn_bytes.max(1);
-        self.turn.callbacks = self.config.turn_callbacks.max(1);
+        self.turn.bytes = self.config.event_loop.turn_bytes;
+        self.turn.callbacks = self.config.event_loop.turn_callbacks;
         self.turn.inflated = false;
     }
 
     /// What is due comes now. It has as much of a budget as the rest of the turn.
     pub(super) fn begin_judging(&mut self) {
         self.renew_budget();
-        self.turn.judged_until = self.now;
+        self.turn.judged_until = Some(self.now);
     }
 
-    /// The hard sweep comes now. It has as much again.
+    /// Judging is over, and the hard sweep comes now. It has as much again.
     pub(super) fn begin_hard_sweep(&mut self) {
         self.renew_budget();
+        self.turn.judged_until = None;
     }
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
@@ -261,12 +262,12 @@ impl<D> Hub<D> {
     /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
     /// slice of them, and stops when the looking has used up its budget.
     pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
-        if self.turn.judgements >= self.config.sweep_slice.max(1)
+        if self.turn.judgements >= self.config.event_loop.sweep_slice
             || (self.turn.judgements > 0 && self.is_over_budget())
         {
             return None;
         }
-        let slot = self.deadlines.first_due(self.turn.judged_until)? as usize;
+        let slot = self.deadlines.first_due(self.turn.judged_until?)? as usize;
         self.turn.judgements += 1;
         let entry = self.slots.get_mut(slot)?;
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);

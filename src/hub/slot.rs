@@ -41,15 +41,13 @@ impl Share {
     /// Whether the connection may be read once more in this turn.
     #[inline]
     pub(super) fn may_read(self, config: &Config) -> bool {
-        u32::from(self.reads) < config.reads_per_turn.clamp(1, u8::MAX.into())
+        u32::from(self.reads) < config.event_loop.reads_per_turn
     }
 
     /// Bytes that the connection may still write in this turn.
     #[inline]
     pub(super) fn writable(self, config: &Config) -> usize {
-        // A share has room for one byte at the least, and no more than can be counted.
-        let most = config.write_bytes_per_turn.clamp(1, usize::from(u16::MAX) << 10);
-        most.saturating_sub(usize::from(self.written) << 10)
+        config.event_loop.write_bytes_per_turn.saturating_sub(usize::from(self.written) << 10)
     }
 
     pub(super) fn note_written(&mut self, bytes: usize) {

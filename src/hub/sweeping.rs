@@ -79,7 +79,7 @@ impl<D> Hub<D> {
     }
 
     fn slice(&self) -> usize {
-        self.config.sweep_slice.max(1)
+        self.config.event_loop.sweep_slice
     }
 
     fn is_open(&self, id: ConnectionId) -> bool {

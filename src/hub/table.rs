@@ -82,7 +82,7 @@ pub(super) struct Turn {
     pub(super) callbacks: u32,
     pub(super) judgements: usize,
     /// What is due until then is judged in this turn, and each connection once.
-    pub(super) judged_until: Time,
+    pub(super) judged_until: Option<Time>,
     /// Bytes that the read of the present slot left unparsed when the last event of it was made.
     pub(super) unparsed: usize,
     /// A message was inflated.
@@ -103,15 +103,14 @@ impl<D> Hub<D> {
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
-            admission: Admission::new(&config),
-            config,
+            admission: Admission::new(&config.event_loop),
             worker,
             now: Time::ZERO,
             slots: Slab::new(),
             used: SlotSet::default(),
             generation: 0,
             deadlines: Deadlines::default(),
-            common: Common::new(MaskKeys::new(seed)),
+            common: Common::new(&config.event_loop, MaskKeys::new(seed)),
             notes: VecDeque::new(),
             run: VecDeque::new(),
             unserved: VecDeque::new(),
@@ -124,6 +123,7 @@ impl<D> Hub<D> {
             failed: 0,
             stats: Stats::default(),
             sweeps: Sweeps::new(seed),
+            config,
         }
     }
 
@@ -532,6 +532,9 @@ impl<D> Hub<D> {
         let Some(entry) = self.slots.get(slot) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let Some(at) = entry.conn.deadline(&self.config) else { return };
+        // What falls due while this turn judges is the next one's: nobody is judged, and probed, twice in a turn.
+        let earliest = self.turn.judged_until.map(|until| until.after(Duration::from_micros(1)));
+        let at = earliest.map_or(at, |earliest| at.max(earliest));
         if self.deadlines.due(key).is_none_or(|due| at < due) {
             self.deadlines.set(key, at);
         }

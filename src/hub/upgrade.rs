@@ -8,7 +8,7 @@ use super::{
     table::Hub,
 };
 use crate::{
-    config::Config,
+    config::{HandshakeConfig, SharedConfig},
     conn::{Compression, Cursor, WholeHead},
     detach::Take,
     error::{DecideError, HandshakeError},
@@ -27,7 +27,7 @@ impl<D> Hub<D> {
         if self.deciding.take().is_some() {
             self.answer(slot, Answered::refusal(Refusal::INTERNAL, false));
         } else if let Some(rest) = bytes.get(unparsed..).filter(|rest| !rest.is_empty()) {
-            self.with(slot, |conn, _| conn.hold(rest));
+            self.with(slot, |conn, cx| conn.recover(rest, cx));
         }
     }
 
@@ -81,7 +81,9 @@ impl<D> Hub<D> {
         if accepted.is_ok() && self.sweeps.refuses_handshakes() {
             return self.unavailable(HandshakeError::ShuttingDown);
         }
-        if accepted.is_ok() && self.config.origins.as_ref().is_some_and(|origins| !origins.allows(&request)) {
+        if accepted.is_ok()
+            && self.config.handshake.origins.as_ref().is_some_and(|origins| !origins.allows(&request))
+        {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let has_body = request.body_length() != BodyLength::Zero;
@@ -114,7 +116,7 @@ impl<D> Hub<D> {
             response,
             path: request.path().into(),
             subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
-            overrides: accept.overrides,
+            config: accept.config,
             compression,
             data: accept.data,
         }
@@ -123,7 +125,7 @@ impl<D> Hub<D> {
     /// 503 with `Retry-After`.
     fn unavailable(&self, cause: HandshakeError) -> Answered<D> {
         let mut response = Vec::new();
-        Response::unavailable(self.config.retry_after).write(&mut response);
+        Response::unavailable(self.config.handshake.retry_after).write(&mut response);
         Answered::Refuse { response, cause: Some(cause) }
     }
 
@@ -151,7 +153,7 @@ impl<D> Hub<D> {
         }
         let (from, head) = (From { id, peer: entry.conn.peer() }, entry.conn.deferred().unwrap_or_default());
         let mut storage = HeaderStorage::new();
-        let answer = match read_again(head, &self.config, &mut storage) {
+        let answer = match read_again(head, &self.config.handshake, &mut storage) {
             Ok((request, accepted)) => {
                 let request = from.with(request, self.is_ready());
                 self.open(&request, &accepted, decide(&request))
@@ -200,12 +202,12 @@ impl<D> Hub<D> {
         match answer {
             // They were taken off before.
             Answered::Defer | Answered::Detach(_) => {}
-            Answered::Open { response, path, subprotocol, overrides, compression, data } => {
+            Answered::Open { response, path, subprotocol, config, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
                 }
                 self.with(slot, |conn, cx| {
-                    conn.establish(response, &path, subprotocol.as_deref(), overrides, compression, cx);
+                    conn.establish(response, &path, subprotocol.as_deref(), config, compression, cx);
                 });
             }
             Answered::Refuse { response, cause } => {
@@ -224,7 +226,7 @@ enum Answered<D> {
         response: Vec<u8>,
         path: Box<str>,
         subprotocol: Option<Box<str>>,
-        overrides: Option<crate::config::Overrides>,
+        config: Option<SharedConfig>,
         compression: Option<Compression>,
         data: D,
     },
@@ -252,7 +254,7 @@ impl From {
 /// A request that was found to be a valid upgrade when it came.
 fn read_again<'h>(
     head: &'h [u8],
-    config: &Config,
+    config: &HandshakeConfig,
     storage: &'h mut HeaderStorage<'h>,
 ) -> Result<(Request<'h>, Accepted), Refusal> {
     let limits = HeadLimits { max_head: config.max_head, max_headers: config.max_headers };

@@ -17,7 +17,6 @@ use super::{
     listener::Listener,
     number::LoopNumber,
     parts::{LISTENERS, MailboxOwner, Parts, WAKER},
-    resolver::Resolver,
     siblings::Siblings,
     socket::Sockets,
 };
@@ -90,6 +89,7 @@ impl<D: 'static> Server<D> {
     pub fn outgoing(config: Config) -> io::Result<Self> {
         Parts::new(config).map(Self::from_parts).map_err(|error| match error {
             BindError::Poll(error) => error,
+            BindError::Config(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
             other => io::Error::other(other),
         })
     }
@@ -127,7 +127,7 @@ impl<D: 'static> Server<D> {
             return Err(BindError::ShuttingDown);
         }
         let token = Token(LISTENERS - self.listeners.len());
-        let config = self.driver.config().clone();
+        let config = self.driver.config().listener.clone();
         let registry = self.driver.transport().poll.registry();
         let listener = Listener::bind(address, &config, false, registry, token)?;
         let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
@@ -239,7 +239,7 @@ impl<D: 'static> Server<D> {
         self.driver.shutdown_report().filter(|_| !self.driver.has_undelivered())?;
         self.commands.extend(self.mailbox.0.stop());
         self.execute_commands(handler);
-        self.driver.transport().resolver = Resolver::default();
+        self.driver.transport().resolver.stop();
         self.driver.shutdown_report().cloned()
     }
 

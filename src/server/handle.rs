@@ -7,9 +7,9 @@ use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     error::HandleError,
-    event::{Message, MessageKind},
     hub::{Accept, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
     id::ConnectionId,
+    message::Payload,
     shutdown::{Escalation, ShutdownPlan},
     wire::upgrade::Response,
 };
@@ -19,7 +19,7 @@ use crate::{
 ///
 /// `Ok` says that the loop will execute the command, unless the server is dropped before it gets to it. Once
 /// [`Server::run`](super::Server::run) has returned, every call fails with [`HandleError::Stopped`]. Commands that wait
-/// have at most [`Config::max_handle_queue`](crate::Config::max_handle_queue) bytes; beyond that a call fails with
+/// have at most [`LoopConfig::max_handle_queue`](crate::config::LoopConfig::max_handle_queue) bytes; beyond that a call fails with
 /// [`HandleError::Full`], except for those about a shutdown, which always have room.
 pub struct Handle<D = ()> {
     mailbox: Arc<Mailbox<Command<D>>>,
@@ -39,7 +39,7 @@ impl<D> fmt::Debug for Handle<D> {
 
 /// What a thread wants a loop to do.
 pub(super) enum Command<D> {
-    Send(ConnectionId, MessageKind, Vec<u8>),
+    Send(ConnectionId, Payload<'static>),
     Close(ConnectionId, CloseFrame, CloseTiming),
     Terminate(ConnectionId, Option<Abort>),
     Defer(Deferred<D>),
@@ -72,11 +72,7 @@ impl<D> Command<D> {
     /// Returns whether a message was queued, if there is one.
     fn act(self, clients: &mut Clients<'_, D>) -> bool {
         match self {
-            // It was text when it was queued.
-            Self::Send(id, MessageKind::Text, payload) => {
-                return String::from_utf8(payload).is_ok_and(|text| clients.send(id, text).is_ok());
-            }
-            Self::Send(id, MessageKind::Binary, payload) => return clients.send(id, payload).is_ok(),
+            Self::Send(id, payload) => return clients.send(id, payload).is_ok(),
             Self::Close(id, frame, timing) => {
                 clients.close_with(id, frame, timing);
             }
@@ -102,17 +98,16 @@ impl<D> Handle<D> {
         self.mailbox.push(command, payload, Room::Limited)
     }
 
-    /// Queues a message. Copies it once, unless it is owned already. If it cannot be sent when the loop gets to it, it is
+    /// Queues a message. Copies it once, unless it is owned or shared. If it cannot be sent when the loop gets to it, it is
     /// dropped and counted in [`Stats::unsent`](crate::clients::Stats::unsent); use [`Handle::defer`] to see what
     /// [`Clients::send`] returns.
     ///
     /// # Errors
     /// If the server has stopped, or too much waits for it.
-    pub fn send<'m>(&self, id: ConnectionId, message: impl Into<Message<'m>>) -> Result<(), HandleError> {
-        let message = message.into();
-        let (kind, payload) = (message.kind(), message.into_bytes());
-        let bytes = payload.len();
-        self.push(Command::Send(id, kind, payload), bytes)
+    pub fn send<'m>(&self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), HandleError> {
+        let message = message.into().into_owned();
+        let bytes = message.len();
+        self.push(Command::Send(id, message), bytes)
     }
 
     /// See [`Clients::close`].

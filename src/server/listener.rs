@@ -11,16 +11,15 @@ use mio::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{config::Config, error::BindError};
-
-/// Connections accepted per turn, so that a flood of them leaves time for those that were accepted before.
-const BATCH: usize = 256;
+use crate::{config::ListenerConfig, error::BindError};
 
 /// One listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: TcpListener,
     state: State,
+    /// Connections accepted per turn.
+    batch: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +37,18 @@ impl Listener {
     /// costs no call for each. With `shared` several loops may bind the same port.
     pub(super) fn bind(
         address: impl ToSocketAddrs,
-        config: &Config,
+        settings: &ListenerConfig,
         shared: bool,
         registry: &Registry,
         token: Token,
     ) -> Result<Self, BindError> {
         let mut last = BindError::NoAddress;
         for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
-            match open(address, config, shared) {
+            match open(address, settings, shared) {
                 Ok(socket) => {
                     let mut socket = TcpListener::from_std(socket);
                     registry.register(&mut socket, token, Interest::READABLE).map_err(BindError::Poll)?;
-                    return Ok(Self { socket, state: State::Drained });
+                    return Ok(Self { socket, state: State::Drained, batch: settings.accept_batch });
                 }
                 Err(source) => last = BindError::Listen { address, source },
             }
@@ -82,7 +81,7 @@ impl Listener {
         mut failed: impl FnMut(&io::Error),
     ) {
         self.state = State::More;
-        for _ in 0..BATCH {
+        for _ in 0..self.batch {
             match self.socket.accept() {
                 Ok((stream, peer)) => take(stream, peer),
                 Err(error) => match Failure::of(&error) {
@@ -135,7 +134,7 @@ impl Failure {
     }
 }
 
-fn open(address: SocketAddr, config: &Config, shared: bool) -> io::Result<std::net::TcpListener> {
+fn open(address: SocketAddr, settings: &ListenerConfig, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if shared {
@@ -144,7 +143,7 @@ fn open(address: SocketAddr, config: &Config, shared: bool) -> io::Result<std::n
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(config.listen_backlog).unwrap_or(i32::MAX))?;
+    socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 

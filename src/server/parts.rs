@@ -40,11 +40,13 @@ pub(super) struct Parts<D> {
 
 impl<D> Parts<D> {
     pub(super) fn new(config: Config) -> Result<Self, BindError> {
+        config.validate()?;
         let number = LoopNumber::take()?;
         let poll = Poll::new().map_err(BindError::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
         let shared = Arc::new(Shared::new(waker));
-        let mailbox = MailboxOwner(Arc::new(Mailbox::new(Arc::clone(&shared), config.max_handle_queue)));
+        let mailbox =
+            MailboxOwner(Arc::new(Mailbox::new(Arc::clone(&shared), config.event_loop.max_handle_queue)));
         Ok(Self {
             config,
             number,
@@ -64,7 +66,7 @@ impl<D> Parts<D> {
         shared: bool,
     ) -> Result<SocketAddr, BindError> {
         let token = Token(LISTENERS - self.listeners.len());
-        let listener = Listener::bind(address, &self.config, shared, self.poll.registry(), token)?;
+        let listener = Listener::bind(address, &self.config.listener, shared, self.poll.registry(), token)?;
         let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
         self.listeners.push(listener);
         Ok(bound)

@@ -14,9 +14,6 @@ use std::{
 use super::mailbox::Shared;
 use crate::id::ConnectionId;
 
-/// Names that are looked up at the same time; further ones wait, within their `connect_timeout`.
-const THREADS: usize = 4;
-
 /// A host and a port.
 type Name = (Box<str>, u16);
 type Found = (Name, Vec<SocketAddr>);
@@ -29,6 +26,8 @@ pub(super) struct Resolver {
     /// Who waits for which name: a thousand connections to one server are one lookup.
     waiting: HashMap<Name, Vec<ConnectionId>>,
     lookup: Lookup,
+    /// Names that are looked up at the same time.
+    most: usize,
     threads: Option<Threads>,
 }
 
@@ -53,15 +52,23 @@ struct Queue {
     stopped: bool,
 }
 
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::new(|(host, port)| (&**host, *port).to_socket_addrs().map_or(Vec::new(), Iterator::collect))
-    }
-}
-
 impl Resolver {
-    fn new(lookup: Lookup) -> Self {
-        Self { waiting: HashMap::new(), lookup, threads: None }
+    /// Asks the system, on `most` threads.
+    pub(super) fn new(most: usize) -> Self {
+        Self::with(
+            |(host, port)| (&**host, *port).to_socket_addrs().map_or(Vec::new(), Iterator::collect),
+            most,
+        )
+    }
+
+    fn with(lookup: Lookup, most: usize) -> Self {
+        Self { waiting: HashMap::new(), lookup, most, threads: None }
+    }
+
+    /// Ends its threads, and forgets who waits.
+    pub(super) fn stop(&mut self) {
+        self.waiting = HashMap::new();
+        self.threads = None;
     }
 
     /// Asks for the addresses of a name. `shared` wakes the loop when they are found.
@@ -81,7 +88,7 @@ impl Resolver {
             return Ok(());
         }
         let threads = self.threads.get_or_insert_with(Threads::new);
-        if threads.running < THREADS.min(self.waiting.len() + 1) {
+        if threads.running < self.most.min(self.waiting.len() + 1) {
             threads.spawn(self.lookup, shared)?;
         }
         threads.names.push(name.clone());
@@ -176,14 +183,14 @@ mod tests {
     fn one_question_for_all_who_ask_it_and_the_loop_is_woken() {
         let mut poll = Poll::new().expect("a poll");
         let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker")));
-        let mut resolver = Resolver::default();
+        let mut resolver = Resolver::new(4);
         let id = |n| ConnectionId::new(0, n, n);
         for n in 0..100 {
             // Numbers are resolved at once, wherever this runs: ten names, ten askers each.
             resolver.ask(id(n), &format!("127.0.0.{}", n % 10), 80, &shared).expect("a thread");
         }
         assert_eq!(resolver.waiting.len(), 10);
-        assert_eq!(resolver.threads.as_ref().map(|threads| threads.running), Some(THREADS));
+        assert_eq!(resolver.threads.as_ref().map(|threads| threads.running), Some(4));
         let (start, mut found) = (Instant::now(), 0);
         while found < 10 {
             assert!(start.elapsed() < Duration::from_secs(10), "{found} of 10");
@@ -219,7 +226,7 @@ mod tests {
     #[test]
     fn threads_that_wait_end_with_the_resolver() {
         let shared = shared();
-        let mut resolver = Resolver::default();
+        let mut resolver = Resolver::new(4);
         resolver.ask(ConnectionId::new(0, 0, 0), "127.0.0.1", 80, &shared).expect("a thread");
         assert_eq!(Arc::strong_count(&shared), 2);
         drop(resolver);
@@ -232,21 +239,22 @@ mod tests {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
         static GATE: Mutex<()> = Mutex::new(());
         let closed = GATE.lock();
-        let mut resolver = Resolver::new(|_| {
+        let lookup: Lookup = |_| {
             LOOKUPS.fetch_add(1, Ordering::AcqRel);
             drop(GATE.lock());
             Vec::new()
-        });
+        };
+        let mut resolver = Resolver::with(lookup, 3);
         let shared = shared();
         for n in 0..100 {
             resolver.ask(ConnectionId::new(0, n, n), &format!("host-{n}"), 80, &shared).expect("a thread");
         }
-        while LOOKUPS.load(Ordering::Acquire) < THREADS {
+        while LOOKUPS.load(Ordering::Acquire) < 3 {
             thread::yield_now();
         }
         drop(resolver);
         drop(closed);
         wait_for_the_end_of_all_threads(&shared);
-        assert_eq!(LOOKUPS.load(Ordering::Acquire), THREADS);
+        assert_eq!(LOOKUPS.load(Ordering::Acquire), 3);
     }
 }

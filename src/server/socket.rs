@@ -48,12 +48,12 @@ impl Sockets {
     pub(super) fn new(poll: Poll, shared: Arc<Shared>, config: &Config) -> Self {
         Self {
             poll,
-            resolver: Resolver::default(),
+            resolver: Resolver::new(config.client.resolver_threads),
             shared,
             streams: Vec::new(),
             watches: Vec::new(),
             used: 0,
-            notsent_lowat: config.notsent_lowat,
+            notsent_lowat: config.event_loop.notsent_lowat,
             start: Instant::now(),
             watch: Stopwatch::default(),
         }

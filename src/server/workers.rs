@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::{event_loop::Server, handle::Handle, parts::Parts, siblings::Siblings};
 use crate::{
     config::Config,
-    error::{BindError, HandleError},
+    error::{BindError, ConfigError, HandleError},
     hub::{Clients, Handler, ShutdownRequest},
     id::ConnectionId,
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
@@ -36,7 +36,9 @@ impl<D: 'static> Workers<D> {
     /// # Errors
     /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     pub fn bind(address: impl ToSocketAddrs, count: u8, config: &Config) -> Result<Self, BindError> {
-        let count = count.max(1);
+        if count == 0 {
+            return Err(ConfigError::new("count of Workers::bind", "0".into(), "from 1 to 255".into()).into());
+        }
         let mut parts = Vec::new();
         let mut address = address.to_socket_addrs().map_err(BindError::Resolve)?.collect::<Vec<_>>();
         for _ in 0..count {

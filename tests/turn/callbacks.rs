@@ -148,7 +148,7 @@ fn a_stall_begins_when_the_kernel_takes_nothing() {
             slow.pass(600 * MS);
         }
     });
-    let config = config(|config| config.stall_timeout = Some(500 * MS));
+    let config = config(|config| config.connection.stall_timeout = Some(500 * MS));
     let mut driver = open_at(config, 1, &mut app, &clock);
     let socket = driver.transport().socket(0);
     (socket.input, socket.room) = (frame(0x81, b"go"), 0);
@@ -168,7 +168,7 @@ fn a_connect_timeout_begins_when_the_callback_returns() {
             slow.pass(600 * MS);
         }
     });
-    let config = config(|config| config.connect_timeout = 500 * MS);
+    let config = config(|config| config.client.connect_timeout = 500 * MS);
     let mut driver = open_at(config, 1, &mut app, &clock);
     driver.transport().socket(0).input = frame(0x81, b"go");
     turn(&mut driver, &mut app, &[(0, READABLE)]);
@@ -279,7 +279,7 @@ fn what_is_asked_for_between_turns_begins_then() {
 fn a_connect_between_turns_begins_then() {
     let clock = Clock::default();
     let mut app = nothing();
-    let config = config(|config| config.connect_timeout = 10 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 10 * SECOND);
     let mut driver = open_at(config, 1, &mut app, &clock);
     let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
     driver.connect(request, ()).expect("room");

@@ -4,7 +4,7 @@ use adjourn::{
     Clients, CloseFrame, CloseReport, Config, Event,
     close::Cause,
     http::ConnectRequest,
-    hub::Driver,
+    hub::{Driver, Readiness},
     shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
@@ -14,7 +14,7 @@ use crate::app::{App, MS, READABLE, SECOND, address, config, id_of, nothing, ope
 /// The loop stalls for longer than the heartbeat's timeout; each Pong lies in the kernel by then, and its edge comes late.
 #[test]
 fn a_pong_that_lies_in_the_kernel_is_no_silence() {
-    let config = config(|config| config.heartbeat.interval = Some(SECOND));
+    let config = config(|config| config.connection.heartbeat.interval = Some(SECOND));
     let mut app = nothing();
     let mut driver = open(config, 600, &mut app);
     let clock = driver.transport().clock.clone();
@@ -79,8 +79,8 @@ fn an_answer_is_looked_for_over_several_turns_but_not_for_ever() {
 #[test]
 fn room_that_the_kernel_has_is_no_stall() {
     let config = config(|config| {
-        config.stall_timeout = Some(SECOND);
-        config.heartbeat.interval = None;
+        config.connection.stall_timeout = Some(SECOND);
+        config.connection.heartbeat.interval = None;
     });
     for (room, ends) in [(usize::MAX, 0), (0, 1)] {
         let mut session = Session::open(config.clone(), nothing());
@@ -167,7 +167,8 @@ fn a_backlog_that_the_kernel_takes_is_no_close_timeout() {
 /// would have taken them and the Close (3.4).
 #[test]
 fn a_close_of_ours_that_the_kernel_takes_by_shares_is_flushed() {
-    let mut session = Session::open(config(|config| config.flush_budget = Some(10 * SECOND)), nothing());
+    let mut session =
+        Session::open(config(|config| config.connection.flush_budget = Some(10 * SECOND)), nothing());
     session.socket().room = 0;
     session.act(|clients, _| {
         let id = clients.iter().next().map(|client| client.id()).expect("open");
@@ -200,8 +201,8 @@ fn a_pong_behind_held_messages_is_an_answer() {
     let clock = Clock::default();
     let mut app = nothing();
     let config = config(|config| {
-        config.turn_callbacks = 10;
-        config.reads_per_turn = 1;
+        config.event_loop.turn_callbacks = 10;
+        config.event_loop.reads_per_turn = 1;
     });
     let mut driver = open_at(config, 1, &mut app, &clock);
     driver.transport().socket(0).input = frame(0x82, b"").repeat(35);
@@ -254,7 +255,7 @@ fn what_the_kernel_takes_is_not_dropped_for_the_flush_budget() {
 #[test]
 fn a_flush_budget_ends_after_8_mib() {
     let (mut app, clock) = (nothing(), Clock::default());
-    let mut driver = open_at(config(|config| config.max_backlog = 1 << 30), 1, &mut app, &clock);
+    let mut driver = open_at(config(|config| config.connection.max_backlog = 1 << 30), 1, &mut app, &clock);
     driver.transport().socket(0).room = 0;
     let id = id_of(&mut driver, 0);
     (0..400).for_each(|_| driver.clients().send(id, vec![b'x'; 100_000]).expect("room"));
@@ -273,4 +274,54 @@ fn a_flush_budget_ends_after_8_mib() {
     turn(&mut driver, &mut app, &[(0, READABLE)]);
     let [closed] = &app.closed[..] else { panic!("it has ended") };
     assert!(closed.lost.messages > 290 && closed.was_clean(), "{closed:?}");
+}
+
+/// A write had failed, and what the peer sent before was still being read: the connection ended as a stall (3.1, 4.2).
+#[test]
+fn a_reset_that_a_write_has_found_is_no_stall() {
+    let config = config(|config| {
+        config.connection.stall_timeout = Some(SECOND);
+        (config.event_loop.read_buffer, config.event_loop.reads_per_turn) = (10, 1);
+    });
+    let mut app = nothing();
+    let mut driver = open(config, 1, &mut app);
+    let clock = driver.transport().clock.clone();
+    let id = id_of(&mut driver, 0);
+    driver.transport().socket(0).room = 0;
+    driver.clients().send(id, "hello").expect("room");
+    turn(&mut driver, &mut app, &[]);
+    let socket = driver.transport().socket(0);
+    (socket.input, socket.error) = (frame(0x82, &[0; 1000]), Some(std::io::ErrorKind::ConnectionReset));
+    turn(&mut driver, &mut app, &[(0, Readiness { writable: true, ..Readiness::default() })]);
+    for _ in 0..200 {
+        turn(&mut driver, &mut app, &[]);
+        clock.pass(100 * MS);
+    }
+    let causes: Vec<_> = app.closed.iter().map(|closed| closed.cause).collect();
+    assert_eq!((causes, app.count("Message")), (vec![Cause::PeerReset], 1));
+}
+
+/// Pings of the peer that were read before ours, and parsed after it, made the loop forget that ours was unanswered: the
+/// next one came when that one's timeout was over (3.1).
+#[test]
+fn control_frames_that_were_held_do_not_answer_our_ping() {
+    let config = config(|config| {
+        (config.connection.heartbeat.interval, config.connection.heartbeat.timeout) =
+            (Some(SECOND), 10 * SECOND);
+        config.event_loop.turn_callbacks = 1;
+    });
+    let mut app = nothing();
+    let mut driver = open(config, 1, &mut app);
+    let clock = driver.transport().clock.clone();
+    driver.transport().socket(0).input = frame(0x89, b"").repeat(10);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    clock.pass(SECOND);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Ping"), 10);
+    clock.pass(SECOND);
+    driver.transport().socket(0).input = frame(0x8A, b"");
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    let next = driver.poll_timeout().map(|at| at.since(adjourn::Time::ZERO));
+    assert_eq!(next, Some(3 * SECOND), "a second after the Pong");
 }

@@ -7,6 +7,7 @@ use std::panic::catch_unwind;
 use adjourn::{
     Clients, CloseFrame, Config, Event, Handler, ShutdownPlan,
     close::CloseTiming,
+    config::OnOverflow,
     http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     shutdown::Pace,
@@ -20,7 +21,7 @@ fn nothing_of_a_read_is_lost_to_a_panic() {
     let app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, message, .. } = event {
             assert_ne!(message.as_text(), Some("panic"), "as it was asked to");
-            clients.send(*id, message.reborrow()).expect("room");
+            clients.send(*id, message).expect("room");
         }
     });
     let mut session = Session::open(Config::default(), app);
@@ -38,7 +39,7 @@ fn a_panic_takes_nothing_from_other_connections() {
     let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
         if let Event::Message { id, message, .. } = event {
             assert_ne!(message.as_text(), Some("panic"), "as it was asked to");
-            clients.send(*id, message.reborrow()).expect("room");
+            clients.send(*id, message).expect("room");
         }
     });
     let mut driver = open(Config::default(), 3, &mut app);
@@ -161,7 +162,7 @@ fn after_a_panic_the_request_of_another_connection_is_answered() {
     let mut app = App::new(|_: &mut Clients<'_, ()>, event: &Event<'_>| {
         assert!(!matches!(event, Event::HandshakeFailed { .. }), "as it was asked to");
     });
-    let config = config(|config| config.max_connections_per_address = Some(1));
+    let config = config(|config| config.event_loop.max_connections_per_address = Some(1));
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     let slot = driver.accept(address()).expect("room");
     driver.transport().socket(slot).input = REQUEST.to_vec();
@@ -322,4 +323,23 @@ fn a_predicate_that_panics_does_not_stop_the_reads() {
         }));
     }
     assert!(app.count("Message") >= 4, "{} messages in ten turns", app.count("Message"));
+}
+
+/// What a panic left unparsed of a connection that failed in the same callback was held for ever, and not counted (4.10, 5.4).
+#[test]
+fn what_comes_after_a_failure_is_counted_behind_a_panic() {
+    let app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            clients.send(*id, [0; 1000].as_slice()).expect("as it was asked to");
+        }
+    });
+    let config = config(|config| {
+        (config.connection.max_backlog, config.connection.on_overflow) = (100, OnOverflow::Fail);
+    });
+    let mut session = Session::open(config, app);
+    let bytes = [frame(0x81, b"one"), frame(0x81, b"two"), frame(0x81, b"three")].concat();
+    assert!(catch_unwind(AssertUnwindSafe(|| session.read(&bytes))).is_err());
+    session.turn();
+    let lost = session.handler().closed.first().expect("failed").lost;
+    assert_eq!(lost.trailing_bytes, 20, "two frames");
 }

@@ -34,7 +34,7 @@ fn a_shutdown_ends_by_its_bound_beside_endless_streams() {
 #[test]
 fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
     let mut app = nothing();
-    let config = config(|config| config.turn_bytes = 1 << 20);
+    let config = config(|config| config.event_loop.turn_bytes = 1 << 20);
     let mut driver = open(config, 200, &mut app);
     driver.clients().close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| true);
     rest(&mut driver, &mut app);
@@ -72,7 +72,7 @@ fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
 fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
     let clock = Clock::default();
     let mut app = nothing();
-    let config = config(|config| config.turn_callbacks = 100);
+    let config = config(|config| config.event_loop.turn_callbacks = 100);
     let mut driver = open_at(config, 50, &mut app, &clock);
     let id = id_of(&mut driver, 49);
     let timing = CloseTiming { close_timeout: Some(SECOND), flush_budget: None };
@@ -93,7 +93,7 @@ fn the_hard_sweep_does_not_wait_for_a_flooding_peer() {
 #[test]
 fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
     let mut app = nothing();
-    let mut driver = open(config(|config| config.turn_callbacks = 10), 100, &mut app);
+    let mut driver = open(config(|config| config.event_loop.turn_callbacks = 10), 100, &mut app);
     let id = id_of(&mut driver, 0);
     driver.clients().close(id, CloseFrame::NORMAL);
     turn(&mut driver, &mut app, &[]);
@@ -116,7 +116,7 @@ fn the_hard_sweep_looks_before_it_ends_while_events_wait() {
 #[test]
 fn the_hard_sweep_parses_what_was_read_before_it_ends() {
     let mut app = nothing();
-    let mut driver = open(config(|config| config.turn_callbacks = 10), 1, &mut app);
+    let mut driver = open(config(|config| config.event_loop.turn_callbacks = 10), 1, &mut app);
     let id = id_of(&mut driver, 0);
     driver.clients().close(id, CloseFrame::NORMAL);
     turn(&mut driver, &mut app, &[]);

@@ -21,7 +21,7 @@ fn a_stale_event_does_not_say_that_a_newcomer_has_left() {
             clients.pause(*id);
         }
     });
-    let mut driver = open(config(|config| config.reads_per_turn = 1), 2, &mut app);
+    let mut driver = open(config(|config| config.event_loop.reads_per_turn = 1), 2, &mut app);
     let clock = driver.transport().clock.clone();
     let ended = Readiness { ended: true, ..READABLE };
     // The FIN is read in the next turn, because one read is the share of a turn.
@@ -68,7 +68,7 @@ fn an_address_is_not_skipped_for_a_failure_of_another() {
             slow.pass(4 * SECOND);
         }
     });
-    let config = config(|config| config.connect_timeout = 9 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 9 * SECOND);
     let mut driver = open_at(config, 1, &mut app, &clock);
     let request = ConnectRequest::new("ws://example.org:9/").expect("a URL");
     let id = driver.connect(request, ()).expect("room");
@@ -95,7 +95,7 @@ fn a_failure_is_not_that_of_the_next_address() {
             slow.pass(4 * SECOND);
         }
     });
-    let config = config(|config| config.connect_timeout = 9 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 9 * SECOND);
     let mut driver = open_at(config, 1, &mut app, &clock);
     let request = ConnectRequest::new("ws://example.org:9/").expect("a URL");
     let id = driver.connect(request, ()).expect("room");
@@ -143,7 +143,7 @@ fn timers_of_a_newcomer_are_not_shifted_for_the_one_before() {
             clients.terminate(other);
         }
     });
-    let config = config(|config| config.connect_timeout = 10 * SECOND);
+    let config = config(|config| config.client.connect_timeout = 10 * SECOND);
     let mut driver = open_at(config, 3, &mut app, &clock);
     let id = id_of(&mut driver, 0);
     driver.clients().terminate(id);
@@ -215,7 +215,7 @@ fn a_stale_event_does_not_say_that_a_server_has_left() {
 #[test]
 fn the_oldest_handshake_is_evicted_also_when_generations_wrap() {
     let mut app = nothing();
-    let config = config(|config| config.max_handshakes = Some(2));
+    let config = config(|config| config.event_loop.max_handshakes = Some(2));
     let mut driver = Driver::new(config, 0, 1, Memory::default());
     driver.continue_generations(u32::MAX - 2);
     let slots: Vec<_> = (0..3).map(|_| driver.accept(address()).expect("room")).collect();

@@ -7,7 +7,7 @@ use crate::{
     config::Abort,
     detach::Handover,
     error::HandshakeError,
-    event::Message,
+    message::Payload,
 };
 
 /// Declares the inputs once: as an enum with arguments, and as a plain list of their names.
@@ -129,7 +129,7 @@ inputs! {
     /// `kick`.
     Kick {
         /// The last message.
-        message: Message<'m>,
+        message: Payload<'m>,
         /// Whether what is queued and has not begun is dropped first.
         drop_queued: bool,
         /// What to say.

@@ -66,7 +66,7 @@ impl Refusal {
         Self { status: 400, cause: HandshakeError::Rejected, text: "there is no WebSocket here\n" };
 
     // From the settings.
-    /// The request's `Origin` is none of [`Config::origins`](crate::Config::origins).
+    /// The request's `Origin` is none of [`HandshakeConfig::origins`](crate::config::HandshakeConfig::origins).
     pub const FOREIGN_ORIGIN: Self =
         Self { status: 403, cause: HandshakeError::Rejected, text: "this origin may not connect here\n" };
 

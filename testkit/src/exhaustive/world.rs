@@ -214,14 +214,14 @@ const TIMERS: [Timers; 2] = [
 fn config(side: usize) -> Config {
     let (mut config, timers) = (Config::default(), TIMERS[side]);
     let time = Duration::from_micros;
-    config.close_timeout = time(timers.close);
-    config.flush_budget = Some(time(timers.flush));
-    config.linger_timeout = time(timers.linger);
-    config.stall_timeout = Some(time(timers.stall));
+    config.connection.close_timeout = time(timers.close);
+    config.connection.flush_budget = Some(time(timers.flush));
+    config.connection.linger_timeout = time(timers.linger);
+    config.connection.stall_timeout = Some(time(timers.stall));
     let (interval, timeout) = timers.heartbeat.unzip();
-    config.heartbeat =
+    config.connection.heartbeat =
         Heartbeat { interval: interval.map(time), timeout: timeout.map_or(Duration::ZERO, time) };
-    config.read_buffer = 1 << 10;
+    config.event_loop.read_buffer = 1 << 10;
     config
 }
 

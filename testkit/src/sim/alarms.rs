@@ -49,13 +49,13 @@ impl Book {
         let state = facts.state?;
         let ending = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref());
         match alarm {
-            Alarm::Handshake => {
-                (state == State::Connecting).then(|| after(facts.since, self.config.handshake_timeout))
-            }
-            Alarm::Linger => matches!(state, State::Refusing | State::Lingering)
-                .then(|| after(facts.since, self.config.linger_timeout.max(Duration::from_micros(1)))),
+            Alarm::Handshake => (state == State::Connecting)
+                .then(|| after(facts.since, self.config.handshake.handshake_timeout)),
+            Alarm::Linger => matches!(state, State::Refusing | State::Lingering).then(|| {
+                after(facts.since, self.settings(conn).linger_timeout.max(Duration::from_micros(1)))
+            }),
             Alarm::Heartbeat => {
-                let heartbeat = self.heartbeat(conn);
+                let heartbeat = self.settings(conn).heartbeat;
                 let interval = heartbeat
                     .interval
                     .filter(|_| state == State::Open && (!facts.paused || facts.discards))?;
@@ -68,7 +68,7 @@ impl Book {
                 if state != State::Open || !facts.paused || facts.discards {
                     return None;
                 }
-                let most = self.config.pause_timeout.map(|timeout| {
+                let most = self.settings(conn).pause_timeout.map(|timeout| {
                     after(
                         after(facts.paused_since, timeout),
                         self.close_timeout(conn, CloseTiming::default()),
@@ -77,7 +77,7 @@ impl Book {
                 [most, facts.left].into_iter().flatten().min()
             }
             Alarm::Stall => {
-                let timeout = self.stall_timeout(conn).filter(|_| state == State::Open)?;
+                let timeout = self.settings(conn).stall_timeout.filter(|_| state == State::Open)?;
                 Some(after(facts.behind?.max(facts.progress), timeout))
             }
             Alarm::Close => ending.filter(|_| state.is_closing()).map(|ending| ending.deadline),
@@ -97,6 +97,7 @@ impl Book {
             self.alarms.pop();
             match self.due(conn, alarm) {
                 None => {}
+                Some(due) if due.saturating_add(999) >= wake => self.set_alarm(due, conn, alarm),
                 // What was due again at once is due in the next millisecond.
                 Some(due) if due <= self.now && wake <= self.now + 1000 => {
                     later.push(Reverse((at, conn, alarm)));
@@ -108,11 +109,10 @@ impl Book {
                 {
                     early.push((conn, alarm));
                 }
-                Some(due) if due.saturating_add(999) < wake => {
+                Some(due) => {
                     let text = format!("{alarm:?} is due at {due}, and nothing would happen before {wake}");
                     return self.fail("woken_for_every_deadline", conn, text);
                 }
-                Some(due) => self.set_alarm(due, conn, alarm),
             }
         }
         self.alarms.extend(later);
@@ -183,15 +183,28 @@ impl Book {
 
     /// What had not begun is dropped.
     pub fn flush_budget_over(&mut self, conn: u32) {
+        trace!(self, "#{conn} flush budget is over");
         self.check_probe(conn, Alarm::Flush);
         self.cover(conn, InputKind::FlushBudget);
         let busy = self.busy(conn);
         busy.pongs_dropped = true;
         let Some(ending) = &mut busy.ending else { return };
-        ending.flush_over = true;
+        (ending.flush_over, ending.none_begins) = (true, true);
         if std::mem::take(&mut ending.unanswered) {
             let received = ending.received.clone().unwrap_or_default();
             ending.sent = Some(Expected::Frame(answer_to(received.0, &received.1)));
+        }
+    }
+
+    /// The kernel took less than it was offered.
+    pub fn refused(&mut self, conn: u32) {
+        let now = self.now;
+        let facts = self.of(conn);
+        if facts.behind.is_none() && facts.failing.is_none() {
+            facts.behind = Some(now);
+            if let Some(at) = self.due(conn, Alarm::Stall) {
+                self.set_alarm(at, conn, Alarm::Stall);
+            }
         }
     }
 
@@ -239,7 +252,7 @@ impl Book {
             let state = self.state(conn);
             ensure!(self, conn, "released_in_its_turn", state.is_none(), "still in {state:?}");
         }
-        if self.config.max_handshakes.is_some() {
+        if self.config.event_loop.max_handshakes.is_some() {
             let (half_open, limit) = self.half_open();
             ensure!(self, None, "handshakes_are_limited", half_open <= limit, "{half_open} of {limit}");
         }

@@ -6,7 +6,7 @@ use adjourn::{
     Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
     clients::{Broadcast, State},
     close::{Cause, CloseTiming, Lost},
-    config::{Abort, Overrides},
+    config::{Abort, ConnectionConfig, SharedConfig},
     conn::InputKind,
     http::BodyLength,
     http::{Accept, Response, Upgrade, UpgradeRequest},
@@ -16,7 +16,7 @@ use adjourn::{
 use super::{
     book::{Book, ensure, trace},
     chance::Rng,
-    facts::{Own, SweepBook},
+    facts::SweepBook,
     frames::{NUMBER, numbered},
     outside::{Item, Outside},
     scenario::Manner,
@@ -102,9 +102,9 @@ impl Handler for App {
             (Some(b'r'), Ok(response)) => Upgrade::Reject(response),
             (Some(b'p'), Ok(response)) if !request.is_upgrade() => Upgrade::Answer(response),
             (Some(b'o'), _) => {
-                let (own, overrides) = self.overrides();
-                book.of(conn).own = Some(Box::new(own));
-                Upgrade::Accept(Accept::new(conn).overrides(overrides))
+                let own = self.own(&book.config.connection);
+                book.of(conn).own = Some(own.clone());
+                Upgrade::Accept(Accept::new(conn).config(own))
             }
             _ => Upgrade::accept(conn),
         }
@@ -200,50 +200,62 @@ impl App {
     }
 
     /// What differs for one connection.
-    fn overrides(&mut self) -> (Own, Overrides) {
+    fn own(&mut self, common: &ConnectionConfig) -> SharedConfig {
         let rng = &mut self.rng;
-        let mut own = Own::default();
+        let mut own = common.clone();
         if rng.bool() {
-            own.close_timeout = Some(Duration::from_millis(rng.u64(..3000)));
+            own.close_timeout = Duration::from_millis(rng.u64(..3000));
         }
         if rng.bool() {
             own.flush_budget = Some(Duration::from_millis(rng.u64(..2000)));
         }
         if rng.bool() {
-            own.heartbeat = Some(adjourn::config::Heartbeat {
+            own.heartbeat = adjourn::config::Heartbeat {
                 interval: rng.bool().then(|| Duration::from_millis(rng.u64(1..4000))),
                 timeout: Duration::from_millis(rng.u64(1..3000)),
-            });
+            };
         }
         if rng.bool() {
-            own.stall_timeout = Some(rng.bool().then(|| Duration::from_millis(rng.u64(1..4000))));
+            own.stall_timeout = rng.bool().then(|| Duration::from_millis(rng.u64(1..4000)));
         }
         if rng.bool() {
-            own.max_payload = Some(rng.usize(..5000));
+            own.max_payload = rng.usize(..5000);
         }
         if rng.bool() {
-            own.max_backlog = Some(rng.usize(..100_000));
+            own.max_backlog = rng.usize(..100_000);
         }
         if rng.bool() {
-            own.answer = Some(
-                [adjourn::config::CloseAnswer::Auto, adjourn::config::CloseAnswer::Manual][rng.usize(..2)],
-            );
+            own.answer =
+                [adjourn::config::CloseAnswer::Auto, adjourn::config::CloseAnswer::Manual][rng.usize(..2)];
         }
         if rng.bool() {
             let policies =
                 [adjourn::config::OnPeerClose::FlushQueued, adjourn::config::OnPeerClose::DropQueued];
-            own.on_peer_close = Some(policies[rng.usize(..2)]);
+            own.on_peer_close = policies[rng.usize(..2)];
         }
-        let mut overrides = Overrides::default();
-        overrides.close_timeout = own.close_timeout;
-        overrides.flush_budget = own.flush_budget;
-        overrides.heartbeat = own.heartbeat;
-        overrides.stall_timeout = own.stall_timeout;
-        overrides.max_payload = own.max_payload;
-        overrides.max_backlog = own.max_backlog;
-        overrides.answer = own.answer;
-        overrides.on_peer_close = own.on_peer_close;
-        (own, overrides)
+        let mut beside = rng.beside();
+        if beside.bool() {
+            own.linger_timeout = Duration::from_millis(beside.u64(..2000));
+        }
+        if beside.bool() {
+            own.linger_bytes = beside.u64(..60_000);
+        }
+        if beside.bool() {
+            own.closing_bytes = beside.u64(..3000);
+        }
+        if beside.bool() {
+            own.max_fragments = beside.u32(1..12);
+        }
+        if beside.bool() {
+            own.pause_timeout = beside.bool().then(|| Duration::from_millis(beside.u64(..3000)));
+        }
+        if beside.bool() {
+            let styles = [Abort::Auto, Abort::Reset, Abort::Fin];
+            (own.abort, own.terminate) = (styles[beside.usize(..3)], styles[beside.usize(..3)]);
+        }
+        // A budget of more than there is time is all of it.
+        own.flush_budget = own.flush_budget.map(|budget| budget.min(own.close_timeout));
+        own.share().expect("valid settings")
     }
 
     /// The state that the book has for a connection whose id is still good. `None` if the id is stale, or if a sweep
@@ -266,10 +278,10 @@ impl App {
             return None;
         }
         // A lingering time of nothing is over before it is reported, and so may be a small budget.
-        let config = &book.config;
-        let spent = facts.discarded + facts.undecided > config.linger_bytes;
-        let swift =
-            (config.linger_timeout.is_zero() || spent || facts.eof_unsure) && state == Some(State::Lingering);
+        let settings = book.settings(conn);
+        let spent = facts.discarded + facts.undecided > settings.linger_bytes;
+        let swift = (settings.linger_timeout.is_zero() || spent || facts.eof_unsure)
+            && state == Some(State::Lingering);
         if seen != state && !(swift && seen == Some(State::Closed)) {
             let sweeping = clients.phase() >= adjourn::shutdown::ShutdownPhase::SoftSweep
                 || book.sweeps.values().any(|sweep| !sweep.done);
@@ -333,7 +345,7 @@ impl App {
                 let right = ended == state.is_established();
                 ensure!(book, conn, "terminate_answers", right, "{ended} in {state:?}");
                 if state.is_established() {
-                    let style = style.unwrap_or(book.config.terminate);
+                    let style = style.unwrap_or(book.settings(conn).terminate);
                     let asked = Some(style).filter(|style| *style != Abort::Auto);
                     book.abort(conn, Cause::Terminated, adjourn::close::Initiator::Local, asked);
                 }
@@ -423,7 +435,7 @@ impl App {
         queued: usize,
         result: &Result<(), SendError>,
     ) -> bool {
-        let limit = book.max_backlog(conn);
+        let limit = book.settings(conn).max_backlog;
         if *result == Err(SendError::Closing) {
             book.answered_in_time(conn);
         }
@@ -504,7 +516,7 @@ impl App {
             let takes = conn % of == rest % of;
             if takes {
                 let queued = client.buffered_amount();
-                chosen.push((conn, queued, queued + frame <= seen.max_backlog(conn)));
+                chosen.push((conn, queued, queued + frame <= seen.settings(conn).max_backlog));
             }
             takes
         });

@@ -15,7 +15,7 @@ use adjourn::{
     CloseFrame, Config, ConnectionId,
     clients::State,
     close::{Cause, CloseTiming, Initiator},
-    config::{Heartbeat, OnOverflow},
+    config::{ConnectionConfig, OnOverflow},
     conn::InputKind,
     error::DecideError,
     shutdown::ShutdownPhase,
@@ -23,7 +23,7 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    facts::{Busy, Ending, Expected, Facts, Own, SweepBook, Undo},
+    facts::{Busy, Ending, Expected, Facts, SweepBook, Undo},
     frames::{ClientLimits, close_bytes},
     observe::{End, TurnBook},
     shutdowns::ShutdownBook,
@@ -178,39 +178,22 @@ impl Book {
 
     // What it is set to.
 
-    pub fn own(&self, conn: u32) -> Option<&Own> {
-        self.facts[conn as usize].own.as_deref()
+    pub fn settings(&self, conn: u32) -> &ConnectionConfig {
+        self.facts[conn as usize].own.as_deref().unwrap_or(&self.config.connection)
     }
 
     pub fn limits(&self, conn: u32) -> ClientLimits {
-        let own = self.own(conn).and_then(|own| own.max_payload);
-        ClientLimits {
-            max_payload: own.unwrap_or(self.config.max_payload) as u64,
-            max_fragments: self.config.max_fragments,
-        }
-    }
-
-    pub fn heartbeat(&self, conn: u32) -> Heartbeat {
-        self.own(conn).and_then(|own| own.heartbeat).unwrap_or(self.config.heartbeat)
-    }
-
-    pub fn stall_timeout(&self, conn: u32) -> Option<Duration> {
-        self.own(conn).and_then(|own| own.stall_timeout).unwrap_or(self.config.stall_timeout)
-    }
-
-    pub fn max_backlog(&self, conn: u32) -> usize {
-        self.own(conn).and_then(|own| own.max_backlog).unwrap_or(self.config.max_backlog)
+        let settings = self.settings(conn);
+        ClientLimits { max_payload: settings.max_payload as u64, max_fragments: settings.max_fragments }
     }
 
     pub fn close_timeout(&self, conn: u32, timing: CloseTiming) -> Duration {
-        let own = self.own(conn).and_then(|own| own.close_timeout);
-        timing.close_timeout.or(own).unwrap_or(self.config.close_timeout)
+        timing.close_timeout.unwrap_or(self.settings(conn).close_timeout)
     }
 
     pub fn flush_budget(&self, conn: u32, timing: CloseTiming) -> Duration {
         let close_timeout = self.close_timeout(conn, timing);
-        let own = self.own(conn).and_then(|own| own.flush_budget);
-        let budget = timing.flush_budget.or(own).or(self.config.flush_budget);
+        let budget = timing.flush_budget.or(self.settings(conn).flush_budget);
         budget.unwrap_or(close_timeout / 2).min(close_timeout)
     }
 
@@ -222,7 +205,7 @@ impl Book {
         (facts.state, facts.since, facts.last_inbound) = (Some(State::Connecting), now, now);
         self.handshakes.push(conn);
         self.evictions += u64::from(self.is_overfull());
-        let at = after(now, self.config.handshake_timeout);
+        let at = after(now, self.config.handshake.handshake_timeout);
         self.set_alarm(at, conn, Alarm::Handshake);
         self.touch(conn);
     }
@@ -234,7 +217,7 @@ impl Book {
             let facts = &facts[*conn as usize];
             facts.state == Some(State::Connecting) && (facts.deferred.is_none() || facts.turned_away)
         });
-        let limit = self.config.max_handshakes.map_or(usize::MAX, |limit| limit.max(1));
+        let limit = self.config.event_loop.max_handshakes.unwrap_or(usize::MAX);
         (self.handshakes.len(), limit)
     }
 
@@ -242,7 +225,8 @@ impl Book {
     pub fn is_overfull(&self) -> bool {
         let live = self.facts.iter().filter(|facts| facts.state.is_some_and(|state| state != State::Closed));
         // Counted only where there may be so many.
-        self.facts.len() > self.config.max_connections && live.count() > self.config.max_connections
+        self.facts.len() > self.config.event_loop.max_connections
+            && live.count() > self.config.event_loop.max_connections
     }
 
     /// The application answered in plain HTTP.
@@ -255,7 +239,7 @@ impl Book {
     pub fn defers(&mut self, conn: u32, id: ConnectionId) {
         let waiting =
             (0..self.facts.len()).filter(|conn| self.is_deferred(u32::try_from(*conn).unwrap_or(0)));
-        let crowded = waiting.count() >= self.config.max_deferred;
+        let crowded = waiting.count() >= self.config.event_loop.max_deferred;
         let facts = self.of(conn);
         (facts.deferred, facts.turned_away) = (Some(id), crowded);
     }
@@ -302,7 +286,7 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Refusing), now);
         self.unarmed.push((conn, None));
-        let at = after(now, self.config.linger_timeout);
+        let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
 
@@ -347,6 +331,7 @@ impl Book {
             deadline,
             flush_deadline,
             flush_over: false,
+            none_begins: false,
             unanswered: false,
             lost_in,
             lost_in_bytes,
@@ -384,7 +369,7 @@ impl Book {
     pub fn cut_flush_budget(&mut self, conn: u32) {
         let at = self.now + 1;
         if let Some(ending) = self.ending(conn) {
-            ending.flush_deadline = at;
+            (ending.flush_deadline, ending.flush_over) = (at, false);
         }
         self.set_alarm(at, conn, Alarm::Flush);
     }
@@ -403,7 +388,7 @@ impl Book {
             self.of(conn).state = Some(State::Closed);
             return self.release_due.push(conn);
         }
-        let at = after(now, self.config.linger_timeout);
+        let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
 
@@ -429,6 +414,8 @@ impl Book {
                 ending.cause = cause;
             }
         }
+        // A FIN that waits for replies has not counted if the application, or a sweep, was first.
+        self.of(conn).eof_read &= cause != Cause::Terminated;
         self.of(conn).must_abort = true;
         self.close_due.push(conn);
     }
@@ -479,7 +466,7 @@ impl Book {
     /// `max_backlog` was exceeded and the policy is to end such a connection.
     pub fn overflowed(&mut self, conn: u32, queued: u64) {
         self.cover(conn, InputKind::Overflow);
-        if self.state(conn) == Some(State::Open) && self.config.on_overflow == OnOverflow::Fail {
+        if self.state(conn) == Some(State::Open) && self.settings(conn).on_overflow == OnOverflow::Fail {
             self.begin_failing(conn, Cause::Overflow { queued }, 1013, CloseTiming::default());
             self.drop_inbound(conn, None);
         }
@@ -523,11 +510,19 @@ impl Book {
         if self.state(conn) == Some(State::Open) && self.of(conn).discards {
             return; // Too late.
         }
+        self.note_pause_in_closing(conn);
         if std::mem::take(&mut self.of(conn).paused) {
             self.rest(conn);
         }
         self.unpaused(conn);
         self.touch(conn);
+    }
+
+    /// It is paused or resumed while it closes: what is parsed before is given or discarded by what was so before.
+    pub fn note_pause_in_closing(&mut self, conn: u32) {
+        let facts = self.of(conn);
+        let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+        facts.maybe_paused |= facts.state == Some(State::LocalClosing) && holds;
     }
 
     /// Silence that we imposed is not the peer's.

@@ -1,30 +1,15 @@
 //! What is known of one connection, of its ending, and of one sweep.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Duration};
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 
 use adjourn::{
     CloseFrame, ConnectionId,
     clients::State,
     close::{Cause, Initiator, Lost},
-    config::{Heartbeat, OnPeerClose},
+    config::SharedConfig,
 };
 
 use super::frames::{ClientStream, ServerStream};
-
-/// What is different for one connection. A copy of what went into [`adjourn::config::Overrides`].
-#[derive(Clone, Debug, Default)]
-pub struct Own {
-    pub close_timeout: Option<Duration>,
-    pub flush_budget: Option<Duration>,
-    pub heartbeat: Option<Heartbeat>,
-    /// As the override has it: `Some(None)` switches it off.
-    #[expect(clippy::option_option, reason = "as in Overrides")]
-    pub stall_timeout: Option<Option<Duration>>,
-    pub max_payload: Option<usize>,
-    pub max_backlog: Option<usize>,
-    pub answer: Option<adjourn::config::CloseAnswer>,
-    pub on_peer_close: Option<OnPeerClose>,
-}
 
 /// A Close frame of ours, as far as it is known beforehand.
 #[derive(Clone, Debug)]
@@ -74,6 +59,8 @@ pub struct Facts {
     pub read_in_head: bool,
     /// What was read may be parsed later: it was paused, or a callback panicked.
     pub delayed: bool,
+    /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
+    pub maybe_paused: bool,
     /// A heartbeat's Ping was due when it was paused.
     pub may_beat: bool,
     /// The callback that paused it, by its number.
@@ -116,7 +103,8 @@ pub struct Facts {
     /// Since when something is queued that the link does not take, and when it last took something.
     pub behind: Option<u64>,
     pub progress: u64,
-    pub own: Option<Box<Own>>,
+    /// Settings of its own.
+    pub own: Option<SharedConfig>,
     pub busy: Option<Box<Busy>>,
 }
 
@@ -129,6 +117,15 @@ pub struct Share {
     pub written: usize,
     pub writes: usize,
     pub drains: u32,
+    /// What it had written of a turn that was cut short.
+    pub had: usize,
+}
+
+impl Share {
+    /// How much it has written at most, as the loop may count it: in whole KiB.
+    pub const fn had_written(&self) -> usize {
+        self.had + self.written + (self.writes << 10)
+    }
 }
 
 /// What only a connection has with which something is going on.
@@ -186,8 +183,10 @@ pub struct Ending {
     pub began: u64,
     pub deadline: u64,
     pub flush_deadline: u64,
-    /// The flush budget is used up: no message may begin.
+    /// The flush budget is used up, and what follows has been done.
     pub flush_over: bool,
+    /// It was used up once: no message may begin.
+    pub none_begins: bool,
     pub unanswered: bool,
     pub lost_in: u64,
     pub lost_in_bytes: u64,
@@ -230,4 +229,11 @@ pub enum Given<'a> {
     Message { text: bool, payload: &'a [u8], closing: bool },
     Ping(&'a [u8]),
     Pong(&'a [u8]),
+}
+
+impl Given<'_> {
+    /// Whether it is this message.
+    pub fn is(&self, text: bool, payload: &[u8]) -> bool {
+        matches!(self, Self::Message { text: t, payload: p, .. } if (*t, *p) == (text, payload))
+    }
 }

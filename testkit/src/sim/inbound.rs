@@ -71,13 +71,16 @@ impl Book {
         self.match_next(conn, &mut rest, given);
         let used = before - rest.len();
         held.drain(..used);
+        self.of(conn).maybe_paused &= !held.is_empty();
         self.busy(conn).held = held;
     }
 
     fn match_next(&mut self, conn: u32, bytes: &mut &[u8], given: Given<'_>) {
         while let Some(found) = self.pull(conn, bytes) {
             match (&found, given) {
-                (Found::Message { text, payload }, _) if self.is_discarded(conn, payload.len()) => {
+                (Found::Message { text, payload }, _)
+                    if self.is_discarded(conn, payload.len(), given.is(*text, payload)) =>
+                {
                     trace!(self, "#{conn} discards {} bytes, text: {text}", payload.len());
                 }
                 (Found::Message { text, payload }, Given::Message { text: t, payload: p, closing }) => {
@@ -134,6 +137,7 @@ impl Book {
             return;
         }
         self.fed_up(conn, held.make_contiguous());
+        self.of(conn).maybe_paused = false;
     }
 
     fn fed_up(&mut self, conn: u32, mut bytes: &[u8]) {
@@ -163,7 +167,7 @@ impl Book {
             }
             match self.pull(conn, &mut bytes) {
                 None => return,
-                Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len()) => {}
+                Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len(), false) => {}
                 Some(Found::Close(code, reason)) => self.peer_closed(conn, code, reason),
                 Some(Found::Breach(breach)) => self.peer_broke(conn, breach),
                 Some(Found::Ping(_) | Found::Pong(_)) if !self.is_within_rate(conn) => {
@@ -182,8 +186,11 @@ impl Book {
     /// Whether one more Ping or Pong is within the rate; if so, counts it.
     fn is_within_rate(&mut self, conn: u32) -> bool {
         let (now, state) = (self.now, self.state(conn));
-        let Some(rate) = self.config.control_rate.filter(|_| state == Some(State::Open)) else { return true };
-        if self.of(conn).rested {
+        let Some(rate) = self.settings(conn).control_rate.filter(|_| state == Some(State::Open)) else {
+            return true;
+        };
+        if self.of(conn).rested || self.of(conn).pinged.is_some() {
+            // Read before, and held back.
             return true;
         }
         let tokens = u128::from(now) * u128::from(rate.per_second) / 1_000_000;
@@ -196,7 +203,7 @@ impl Book {
 
     /// Bytes came while it lingers: they have a budget.
     pub fn discarded(&mut self, conn: u32, n: usize) {
-        let most = self.config.linger_bytes;
+        let most = self.settings(conn).linger_bytes;
         let facts = self.of(conn);
         if !matches!(facts.state, Some(State::Refusing | State::Lingering)) {
             return;
@@ -214,15 +221,17 @@ impl Book {
         self.busy(conn).inbound.pull(bytes, limits)
     }
 
-    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it.
-    pub fn is_discarded(&mut self, conn: u32, len: usize) -> bool {
-        let (paused, state) = (self.of(conn).paused, self.state(conn));
+    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it. `given`: it is
+    /// what the application is given now.
+    pub fn is_discarded(&mut self, conn: u32, len: usize, given: bool) -> bool {
+        let (facts, state) = (&self.facts[conn as usize], self.state(conn));
+        let paused = if facts.maybe_paused { !given } else { facts.paused };
         if state == Some(State::Open) && self.of(conn).discards {
             let discarded = &mut self.busy(conn).discarded;
             *discarded = (discarded.0 + 1, discarded.1 + len as u64);
             return true;
         }
-        let (most, policy) = (self.config.closing_bytes, self.config.closing_data);
+        let (most, policy) = (self.settings(conn).closing_bytes, self.settings(conn).closing_data);
         let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
             return false;
         };
@@ -248,11 +257,9 @@ impl Book {
                 Cause::PeerClose,
                 CloseTiming::default(),
             );
-            let own = self.own(conn);
-            let manual = own.and_then(|own| own.answer).unwrap_or(self.config.answer)
-                == adjourn::config::CloseAnswer::Manual;
-            let drops = own.and_then(|own| own.on_peer_close).unwrap_or(self.config.on_peer_close)
-                == OnPeerClose::DropQueued;
+            let settings = self.settings(conn);
+            let manual = settings.answer == adjourn::config::CloseAnswer::Manual;
+            let drops = settings.on_peer_close == OnPeerClose::DropQueued;
             let answer = answer_to(code, &reason);
             if drops {
                 self.condemn(conn);

@@ -60,7 +60,7 @@ impl Book {
     /// The loop has read the clock. What began to close since then did so in a callback that has returned, and its time
     /// begins now (section 3 of the specification).
     pub fn set_now(&mut self, now: u64) {
-        let by = now - self.now;
+        let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
         self.now = now;
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
@@ -69,7 +69,10 @@ impl Book {
             if self.state(conn) == Some(State::Refusing) {
                 self.of(conn).since += by;
             }
-            let Some(ending) = self.ending(conn) else { continue };
+            // The timers of one whose outcome is fixed have had their time.
+            let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
+            // Behind a panic it may have been judged before the clock was read.
+            ending.slop += if cut { by } else { 0 };
             if let Some(before) = before {
                 ending.deadline = ending.deadline.saturating_add(by).min(before);
             } else {
@@ -114,7 +117,8 @@ impl Book {
         self.turn.unsettled = has_more;
         self.turn.open = false;
         // Where a turn has little, whatever is not urgent may be the next one's.
-        let tight = self.config.turn_bytes < 1 << 20 || self.config.turn_callbacks < 1000;
+        let tight =
+            self.config.event_loop.turn_bytes < 1 << 20 || self.config.event_loop.turn_callbacks < 1000;
         let strict = !has_more || !(tight || self.turn.panicked);
         trace!(self, "turn ends; has_more {has_more}, next {next:?}");
         self.ring(next, strict);
@@ -125,7 +129,7 @@ impl Book {
 
     /// The turn has done as much as a turn may. When a budget was granted anew, only what exceeds the one before tells.
     pub fn is_over_budget(&mut self) -> bool {
-        let (callbacks, bytes) = (self.config.turn_callbacks.max(1), self.config.turn_bytes.max(1));
+        let (callbacks, bytes) = (self.config.event_loop.turn_callbacks, self.config.event_loop.turn_bytes);
         while self.turn.callbacks >= callbacks || self.turn.bytes >= bytes {
             if self.turn.grants == 0 {
                 return true;
@@ -139,26 +143,26 @@ impl Book {
 
     /// The turn may have called as many callbacks as it may: what would need one more is held for the next.
     pub fn may_hold(&self) -> bool {
-        let used_up = self.turn.callbacks >= self.config.turn_callbacks.max(1);
+        let used_up = self.turn.callbacks >= self.config.event_loop.turn_callbacks;
         used_up || self.turn.renewed || self.turn.after_cut
     }
 
     /// What a connection has had of this turn.
     pub fn share(&mut self, conn: u32) -> &mut Share {
-        let turn = self.turn.number;
+        let (turn, after_cut) = (self.turn.number, self.turn.after_cut);
         let share = &mut self.of(conn).share;
         if share.turn != turn {
-            *share = Share { turn, ..Share::default() };
+            // A turn that a panic has cut short is ended first, and what it has had of that counts until then.
+            let had = if after_cut && share.turn + 1 == turn { share.had_written() } else { 0 };
+            *share = Share { turn, had, ..Share::default() };
         }
         share
     }
 
     /// It must wait for the next turn to write.
     pub fn has_written_its_share(&mut self, conn: u32) -> bool {
-        let most = self.config.write_bytes_per_turn.max(1);
-        // Writes may be counted in whole KiB.
-        let share = self.share(conn);
-        share.written + (share.writes << 10) >= most
+        let most = self.config.event_loop.write_bytes_per_turn;
+        self.share(conn).had_written() >= most
     }
 
     // The transport.
@@ -191,7 +195,7 @@ impl Book {
         }
         let (reads, shares) = (self.share(conn).reads, self.shares(conn));
         // One more finds out that there is nothing, or the end; and again when the application lets it read on.
-        let most = (self.config.reads_per_turn.max(1) + 1) * shares + 1;
+        let most = (self.config.event_loop.reads_per_turn + 1) * shares + 1;
         ensure!(self, conn, "reads_are_shared", reads <= most, "{reads} of {most}");
     }
 
@@ -293,7 +297,9 @@ impl Book {
             return; // The first error counts.
         }
         self.ended.take_if(|(ended, _)| *ended == conn);
-        self.of(conn).failing.get_or_insert(kind);
+        let facts = self.of(conn);
+        // That it takes nothing more is no stall.
+        (facts.failing, facts.behind) = (facts.failing.or(Some(kind)), None);
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.pause_ends(conn);
         }
@@ -321,7 +327,7 @@ impl Book {
         }
     }
 
-    fn is_pause_due(&self, conn: u32) -> bool {
+    pub fn is_pause_due(&self, conn: u32) -> bool {
         let facts = &self.facts[conn as usize];
         let paused = facts.state == Some(State::Open) && facts.paused && !facts.discards;
         paused && self.is_due(conn, Alarm::Pause)
@@ -442,8 +448,8 @@ impl Book {
 
     /// Whether what was held back begins with what ends the input: a Close, or a rule that is broken.
     pub fn is_end_next(&mut self, conn: u32) -> bool {
-        let (limits, most) = (self.limits(conn), self.config.closing_bytes);
-        let discards = self.of(conn).paused || self.config.closing_data == ClosingData::Discard;
+        let (limits, most) = (self.limits(conn), self.settings(conn).closing_bytes);
+        let discards = self.of(conn).paused || self.settings(conn).closing_data == ClosingData::Discard;
         let closing = self.state(conn) == Some(State::LocalClosing);
         let Some(busy) = &mut self.of(conn).busy else { return false };
         let mut taken = busy.ending.as_ref().map_or(0, |ending| ending.taken_in);
@@ -465,10 +471,11 @@ impl Book {
     /// A Close of ours is seen, or told, and the book knows no reason: a heartbeat, a sweep.
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
         // A sweep says so by its frame: what was held back need not have been parsed.
-        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
-        let swept =
-            soft && self.phase >= ShutdownPhase::SoftSweep || self.sweep_frames.contains_key(frame.reason());
-        if !swept || !self.of(conn).delayed && !self.is_pause_due(conn) {
+        let swept = self.is_soft_sweep(frame) || self.sweep_frames.contains_key(frame.reason());
+        if swept {
+            // A sweep comes when all that was read this turn was parsed, but for what is held.
+            self.feeding_ends();
+        } else {
             self.catch_up(conn);
         }
         match self.state(conn) {
@@ -501,7 +508,7 @@ impl Book {
             return self.is_due(conn, Alarm::Heartbeat);
         }
         // Its Ping may have been sent in a slice of which nobody has told.
-        let timeout = u64::try_from(self.heartbeat(conn).timeout.as_micros()).unwrap_or(u64::MAX);
+        let timeout = u64::try_from(self.settings(conn).heartbeat.timeout.as_micros()).unwrap_or(u64::MAX);
         self.due(conn, Alarm::Heartbeat).is_some_and(|due| due.saturating_add(timeout) <= self.now)
     }
 
@@ -555,9 +562,9 @@ impl Book {
             _ if !others.is_empty() => None,
             Cause::ShutdownHard => {
                 let asked = self.shutdown.as_ref().and_then(|shutdown| shutdown.plan.abort);
-                asked.or(Some(self.config.abort))
+                asked.or(Some(self.settings(conn).abort))
             }
-            _ => Some(self.config.abort),
+            _ => Some(self.settings(conn).abort),
         };
         self.abort(conn, cause, Initiator::Local, asked);
         if let Some(ending) = self.ending(conn) {
@@ -625,6 +632,7 @@ impl Book {
 
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
+        self.note_pause_in_closing(conn);
         let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);

@@ -18,7 +18,7 @@ impl Book {
         share.written += bytes.len();
         share.writes += 1;
         let written = share.written;
-        let most = self.config.write_bytes_per_turn.max(1) * self.shares(conn) as usize;
+        let most = self.config.event_loop.write_bytes_per_turn * self.shares(conn) as usize;
         ensure!(self, conn, "writes_are_shared", written <= most, "{written} of {most}");
         let facts = self.of(conn);
         facts.progress = now;
@@ -54,7 +54,7 @@ impl Book {
                 if opcode == CLOSE {
                     self.of(conn).close_begun = true;
                 } else if opcode < CLOSE {
-                    let over = self.ending(conn).is_some_and(|ending| ending.flush_over);
+                    let over = self.ending(conn).is_some_and(|ending| ending.none_begins);
                     ensure!(self, conn, "flush_budget", !over, "a message begins after the flush budget");
                 }
             }
@@ -72,7 +72,14 @@ impl Book {
                     self.busy(conn).pings_due += 1;
                 }
             }
-            Seen::Pong(payload) => self.busy(conn).last_pong = Some(payload),
+            Seen::Pong(payload) => {
+                if self.is_pause_due(conn) && self.busy(conn).last_ping.as_ref() != Some(&payload) {
+                    // It answers what was held: the pause is over.
+                    self.pause_ends(conn);
+                    self.settle(conn);
+                }
+                self.busy(conn).last_pong = Some(payload);
+            }
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
     }
@@ -130,7 +137,11 @@ impl Book {
         };
         ensure!(self, conn, "the_close_that_was_meant", right, "{payload:?} instead of {expected:?}");
         match self.state(conn) {
-            Some(State::RemoteClosing | State::Failing) => self.finish(conn),
+            Some(State::RemoteClosing | State::Failing) => {
+                // What was read before came too late for the peer.
+                self.settle(conn);
+                self.finish(conn);
+            }
             Some(State::LocalClosing) => {
                 // The peer's may have been parsed before.
                 if self.of(conn).delayed
@@ -205,7 +216,7 @@ impl Book {
             return self.release_due.push(conn);
         }
         (facts.state, facts.since) = (Some(State::Lingering), now);
-        let at = after(now, self.config.linger_timeout);
+        let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
 

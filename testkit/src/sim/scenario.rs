@@ -79,64 +79,67 @@ pub fn of_bytes(bytes: &[u8]) -> (Size, Rng) {
 pub fn config(rng: &mut Rng, size: Size) -> Config {
     let mut config = Config::default();
     if size.crowd {
-        config.close_timeout = Duration::from_secs(5);
+        config.connection.close_timeout = Duration::from_secs(5);
         return config;
     }
     let mut ms = |rare: u8, most: u64| {
         if rng.u8(..rare) == 0 { Duration::ZERO } else { Duration::from_micros(rng.u64(1..most * 1000)) }
     };
-    config.close_timeout = ms(12, 6000);
-    config.linger_timeout = ms(8, 2000);
-    config.handshake_timeout = ms(40, 4000);
-    config.heartbeat.timeout = ms(10, 3000).max(Duration::from_millis(1));
-    config.retry_after = ms(4, 5000);
+    config.connection.close_timeout = ms(12, 6000);
+    config.connection.linger_timeout = ms(8, 2000);
+    config.handshake.handshake_timeout = ms(40, 4000);
+    config.connection.heartbeat.timeout = ms(10, 3000).max(Duration::from_millis(1));
+    config.handshake.retry_after = ms(4, 5000);
     let (interval, stall, budget) = (ms(50, 5000), ms(20, 4000), ms(4, 3000));
-    config.heartbeat.interval = Some(interval).filter(|interval| !interval.is_zero() && rng.u8(..4) > 0);
-    config.stall_timeout = Some(stall).filter(|stall| !stall.is_zero() && rng.u8(..4) > 0);
-    config.flush_budget = Some(budget).filter(|_| rng.bool());
-    config.linger_bytes = if rng.bool() { rng.u64(..60_000) } else { 16 << 20 };
-    config.max_payload = if rng.bool() { rng.usize(130..100_000) } else { 1 << 20 };
-    config.max_fragments = if rng.u8(..4) == 0 { rng.u32(1..12) } else { 1 << 20 };
-    config.max_backlog = rng.usize(..300_000);
-    config.on_overflow = [OnOverflow::Refuse, OnOverflow::Fail][rng.usize(..2)];
-    config.abort = abort(rng);
-    config.terminate = abort(rng);
-    config.on_peer_close = [OnPeerClose::FlushQueued, OnPeerClose::DropQueued][rng.usize(..2)];
-    config.answer = if rng.u8(..3) == 0 { CloseAnswer::Manual } else { CloseAnswer::Auto };
-    config.closing_data = [ClosingData::Deliver, ClosingData::Discard][rng.usize(..2)];
-    config.closing_bytes = if rng.bool() { rng.u64(..3000) } else { 16 << 20 };
-    config.reads_per_turn = rng.u32(1..5);
-    config.read_buffer = match rng.u8(..4) {
+    config.connection.heartbeat.interval =
+        Some(interval).filter(|interval| !interval.is_zero() && rng.u8(..4) > 0);
+    config.connection.stall_timeout = Some(stall).filter(|stall| !stall.is_zero() && rng.u8(..4) > 0);
+    // A budget of more than there is time is all of it.
+    config.connection.flush_budget = Some(budget.min(config.connection.close_timeout)).filter(|_| rng.bool());
+    config.connection.linger_bytes = if rng.bool() { rng.u64(..60_000) } else { 16 << 20 };
+    config.connection.max_payload = if rng.bool() { rng.usize(130..100_000) } else { 1 << 20 };
+    config.connection.max_fragments = if rng.u8(..4) == 0 { rng.u32(1..12) } else { 1 << 20 };
+    config.connection.max_backlog = rng.usize(..300_000);
+    config.connection.on_overflow = [OnOverflow::Refuse, OnOverflow::Fail][rng.usize(..2)];
+    config.connection.abort = abort(rng);
+    config.connection.terminate = abort(rng);
+    config.connection.on_peer_close = [OnPeerClose::FlushQueued, OnPeerClose::DropQueued][rng.usize(..2)];
+    config.connection.answer = if rng.u8(..3) == 0 { CloseAnswer::Manual } else { CloseAnswer::Auto };
+    config.connection.closing_data = [ClosingData::Deliver, ClosingData::Discard][rng.usize(..2)];
+    config.connection.closing_bytes = if rng.bool() { rng.u64(..3000) } else { 16 << 20 };
+    config.event_loop.reads_per_turn = rng.u32(1..5);
+    config.event_loop.read_buffer = match rng.u8(..4) {
         0 => rng.usize(1..64),
         1 => rng.usize(64..2048),
         _ => 64 << 10,
     };
-    config.sweep_slice = if rng.bool() { rng.usize(1..16) } else { 1024 };
+    config.event_loop.sweep_slice = if rng.bool() { rng.usize(1..16) } else { 1024 };
     if rng.u8(..6) == 0 {
-        config.max_connections = rng.usize(1..(size.connections as usize + 2));
+        config.event_loop.max_connections = rng.usize(1..(size.connections as usize + 2));
     }
     if rng.u8(..3) == 0 {
-        config.write_bytes_per_turn = rng.usize(1..20_000);
+        config.event_loop.write_bytes_per_turn = rng.usize(1..20_000);
     }
     if rng.u8(..4) == 0 {
-        config.turn_bytes = rng.usize(1..100_000);
+        config.event_loop.turn_bytes = rng.usize(1..100_000);
     }
     if rng.u8(..4) == 0 {
-        config.turn_callbacks = rng.u32(1..50);
+        config.event_loop.turn_callbacks = rng.u32(1..50);
     }
     // Drawn beside the rest, so that a seed stays the world that it was.
     let mut beside = rng.beside();
     if beside.u8(..6) == 0 {
-        config.max_handshakes = Some(beside.usize(1..size.connections as usize / 2 + 2));
+        config.event_loop.max_handshakes = Some(beside.usize(1..size.connections as usize / 2 + 2));
     }
     if beside.u8(..6) == 0 {
-        config.control_rate = Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
+        config.connection.control_rate =
+            Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
     }
     if beside.u8(..6) == 0 {
-        config.max_deferred = beside.usize(..3);
+        config.event_loop.max_deferred = beside.usize(..3);
     }
     if beside.u8(..4) == 0 {
-        config.pause_timeout = Some(Duration::from_micros(beside.u64(..3_000_000)));
+        config.connection.pause_timeout = Some(Duration::from_micros(beside.u64(..3_000_000)));
     }
     config
 }

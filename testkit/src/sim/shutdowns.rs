@@ -70,11 +70,16 @@ impl Book {
             self.begin_local(conn, Cause::LocalClose, frame.clone(), CloseTiming::default());
             return self.join_sweep(conn, sweep);
         }
-        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
-        if soft && self.phase >= ShutdownPhase::SoftSweep {
+        if self.is_soft_sweep(frame) {
             self.cover(conn, InputKind::Close);
             self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), CloseTiming::default());
         }
+    }
+
+    /// Whether this is the Close of the soft sweep. That the phase has begun may be told later, when callbacks are used up.
+    pub fn is_soft_sweep(&self, frame: &CloseFrame) -> bool {
+        let began = self.phase >= ShutdownPhase::SoftSweep || self.may_hold();
+        began && self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame)
     }
 
     pub fn swept_and_terminated(&mut self, conn: u32, frame: &CloseFrame) {
@@ -117,7 +122,7 @@ impl Book {
             ensure!(self, conn, "sweeps_know_no_later_ones", opened <= began, "sweep {sweep} chose it");
             if terminates {
                 self.cover(conn, InputKind::Terminate);
-                self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.config.terminate));
+                self.abort(conn, Cause::Terminated, Initiator::Local, Some(self.settings(conn).terminate));
                 self.join_sweep(conn, sweep);
             }
         }

@@ -71,9 +71,12 @@ impl World {
     fn new(mut rng: Rng, size: Size, tracing: bool) -> Self {
         let config = scenario::config(&mut rng, size);
         let plan = scenario::plan(&mut rng, size);
+        if tracing {
+            eprintln!("CONFIG {config:?}");
+        }
         let seed = rng.u64(..);
         let book = Book::new(config.clone(), size.connections as usize, tracing);
-        let outside = Outside::new(size, book, rng.fork(), config.max_payload);
+        let outside = Outside::new(size, book, rng.fork(), config.connection.max_payload);
         let outside = Rc::new(RefCell::new(outside));
         let mut app = App::new(Rc::clone(&outside), rng.fork(), plan);
         let mut manner = scenario::manner(&mut rng, size);

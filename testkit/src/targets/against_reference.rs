@@ -49,8 +49,8 @@ pub fn check(bytes: &[u8]) {
 /// What a server without compression tells its application of these bytes behind the upgrade request.
 pub fn listen(bytes: &[u8], cuts: &[u16], limits: &Limits) -> Listener {
     let mut config = Config::default();
-    config.max_payload = usize::try_from(limits.payload).expect("small");
-    config.max_fragments = limits.fragments;
+    config.connection.max_payload = usize::try_from(limits.payload).expect("small");
+    config.connection.max_fragments = limits.fragments;
     let mut session = Session::new(config, Listener::default());
     session.read(REQUEST);
     for piece in pieces(bytes, cuts) {

@@ -17,7 +17,7 @@ pub fn check(bytes: &[u8]) {
     let how = input.u8();
     let cuts = input.cuts();
     let mut config = Config::default();
-    (config.max_payload, config.max_fragments) = (4096, 64);
+    (config.connection.max_payload, config.connection.max_fragments) = (4096, 64);
     let request = match how & 3 {
         0 => Vec::new(),
         1 => REQUEST.to_vec(),

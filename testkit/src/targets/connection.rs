@@ -5,10 +5,12 @@
 use std::time::Duration;
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Message, ShutdownPlan,
+    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Payload, ShutdownPlan,
     clients::State,
     close::{CloseTiming, Initiator},
-    config::{Abort, CloseAnswer, ClosingData, ControlRate, Heartbeat, OnOverflow, OnPeerClose, Overrides},
+    config::{
+        Abort, CloseAnswer, ClosingData, ControlRate, Heartbeat, OnOverflow, OnPeerClose, SharedConfig,
+    },
     http::{Response, Upgrade, UpgradeRequest},
     shutdown::{LameDuckPolicy, Pace},
     testing::{self, Session},
@@ -21,7 +23,7 @@ pub fn check(bytes: &[u8]) {
     let mut input = Input(bytes);
     let config = config(&mut input);
     let offer = config.deflate.is_some().then(|| peer::offer(&mut input));
-    let actor = Actor { overrides: overrides(&mut input), moods: input.piece().to_vec(), ..Actor::default() };
+    let actor = Actor { own: own(&mut input, &config), moods: input.piece().to_vec(), ..Actor::default() };
     let mut session = Session::new(config, actor);
     let mut written = Vec::new();
     while !input.is_empty() {
@@ -60,48 +62,61 @@ pub fn check(bytes: &[u8]) {
 fn config(input: &mut Input<'_>) -> Config {
     let mut config = Config::default();
     let (flags, more) = (input.u8(), input.u8());
-    config.max_payload = 4096;
-    config.max_fragments = 64;
-    config.max_backlog = if flags & 1 == 0 { 8192 } else { 200 };
-    config.on_overflow = if flags & 2 == 0 { OnOverflow::Refuse } else { OnOverflow::Fail };
-    config.on_peer_close = if flags & 4 == 0 { OnPeerClose::FlushQueued } else { OnPeerClose::DropQueued };
-    config.answer = if flags & 8 == 0 { CloseAnswer::Auto } else { CloseAnswer::Manual };
-    config.closing_data = if flags & 16 == 0 { ClosingData::Deliver } else { ClosingData::Discard };
-    config.closing_bytes = if flags & 32 == 0 { 16 << 20 } else { 100 };
-    config.linger_bytes = if flags & 64 == 0 { 16 << 20 } else { 300 };
+    config.connection.max_payload = 4096;
+    config.connection.max_fragments = 64;
+    config.connection.max_backlog = if flags & 1 == 0 { 8192 } else { 200 };
+    config.connection.on_overflow = if flags & 2 == 0 { OnOverflow::Refuse } else { OnOverflow::Fail };
+    config.connection.on_peer_close =
+        if flags & 4 == 0 { OnPeerClose::FlushQueued } else { OnPeerClose::DropQueued };
+    config.connection.answer = if flags & 8 == 0 { CloseAnswer::Auto } else { CloseAnswer::Manual };
+    config.connection.closing_data =
+        if flags & 16 == 0 { ClosingData::Deliver } else { ClosingData::Discard };
+    config.connection.closing_bytes = if flags & 32 == 0 { 16 << 20 } else { 100 };
+    config.connection.linger_bytes = if flags & 64 == 0 { 16 << 20 } else { 300 };
     config.deflate = (flags & 128 != 0).then(|| peer::settings(input));
-    config.abort = [Abort::Auto, Abort::Fin, Abort::Reset][usize::from(more % 3)];
-    config.heartbeat.interval = (more & 4 == 0).then_some(Duration::from_secs(30));
-    config.control_rate = (more & 128 != 0).then_some(ControlRate { per_second: 2, burst: 3 });
-    config.stall_timeout = (more & 8 == 0).then_some(Duration::from_secs(30));
-    config.flush_budget =
-        [None, Some(Duration::ZERO), Some(Duration::from_mins(1))][usize::from(more >> 4) % 3];
+    config.connection.abort = [Abort::Auto, Abort::Fin, Abort::Reset][usize::from(more % 3)];
+    config.connection.heartbeat.interval = (more & 4 == 0).then_some(Duration::from_secs(30));
+    config.connection.control_rate = (more & 128 != 0).then_some(ControlRate { per_second: 2, burst: 3 });
+    config.connection.stall_timeout = (more & 8 == 0).then_some(Duration::from_secs(30));
+    config.connection.flush_budget =
+        [None, Some(Duration::ZERO), Some(config.connection.close_timeout)][usize::from(more >> 4) % 3];
     config
 }
 
-fn overrides(input: &mut Input<'_>) -> Option<Overrides> {
+fn own(input: &mut Input<'_>, config: &Config) -> Option<SharedConfig> {
     let flags = input.u8();
     if flags == 0 {
         return None;
     }
+    let mut own = config.connection.clone();
     let seconds = |on: u8, n: u64| (flags & on != 0).then_some(Duration::from_secs(n));
-    let mut own = Overrides::default();
-    own.close_timeout = seconds(1, 1);
-    own.flush_budget = seconds(2, 3);
-    own.stall_timeout = (flags & 4 != 0).then_some(seconds(1, 7));
-    own.heartbeat =
-        (flags & 8 != 0).then_some(Heartbeat { interval: seconds(2, 3), timeout: Duration::from_secs(2) });
-    own.max_payload = (flags & 16 != 0).then_some(50);
-    own.max_backlog = (flags & 32 != 0).then_some(1000);
-    own.answer = (flags & 64 != 0).then_some(CloseAnswer::Manual);
-    own.abort = (flags & 128 != 0).then_some(Abort::Fin);
-    Some(own)
+    own.close_timeout = seconds(1, 1).unwrap_or(own.close_timeout);
+    own.flush_budget = seconds(2, 3).or(own.flush_budget).map(|budget| budget.min(own.close_timeout));
+    if flags & 4 != 0 {
+        own.stall_timeout = seconds(1, 7);
+    }
+    if flags & 8 != 0 {
+        own.heartbeat = Heartbeat { interval: seconds(2, 3), timeout: Duration::from_secs(2) };
+    }
+    if flags & 16 != 0 {
+        own.max_payload = 50;
+    }
+    if flags & 32 != 0 {
+        own.max_backlog = 1000;
+    }
+    if flags & 64 != 0 {
+        own.answer = CloseAnswer::Manual;
+    }
+    if flags & 128 != 0 {
+        own.abort = Abort::Fin;
+    }
+    own.share().ok()
 }
 
 /// An application that does anything, and knows what it may expect.
 #[derive(Default)]
 struct Actor {
-    overrides: Option<Overrides>,
+    own: Option<SharedConfig>,
     /// What it does in its next callbacks.
     moods: Vec<u8>,
     id: Option<ConnectionId>,
@@ -124,8 +139,8 @@ impl Handler for Actor {
             }
             _ => {
                 let accept = adjourn::http::Accept::new(()).subprotocol(request.subprotocols().next());
-                Upgrade::Accept(match self.overrides.take() {
-                    Some(overrides) => accept.overrides(overrides),
+                Upgrade::Accept(match self.own.take() {
+                    Some(own) => accept.config(own),
                     None => accept,
                 })
             }
@@ -222,7 +237,7 @@ impl Actor {
         }
     }
 
-    fn send<'m>(&mut self, clients: &mut Clients<'_, ()>, id: ConnectionId, message: impl Into<Message<'m>>) {
+    fn send<'m>(&mut self, clients: &mut Clients<'_, ()>, id: ConnectionId, message: impl Into<Payload<'m>>) {
         match clients.send(id, message) {
             Ok(()) => self.accepted += 1,
             Err(error) => seen::note("SendError", || format!("{error:?}")),

@@ -25,7 +25,7 @@ pub fn check(bytes: &[u8]) {
     let mut input = Input(bytes);
     let cuts = input.cuts();
     let mut config = Config::default();
-    config.max_payload = LIMIT;
+    config.connection.max_payload = LIMIT;
     let settings = peer::settings(&mut input);
     config.deflate = Some(settings);
     let request = peer::request(&peer::offer(&mut input));

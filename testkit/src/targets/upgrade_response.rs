@@ -23,7 +23,8 @@ pub fn check(bytes: &[u8]) {
     let how = input.u8();
     let cuts = input.cuts();
     let mut config = Config::default();
-    (config.max_payload, config.max_head, config.max_headers) = (4096, 2048, 20);
+    (config.connection.max_payload, config.handshake.max_head, config.handshake.max_headers) =
+        (4096, 2048, 20);
     config.deflate = (how & 1 == 1).then(|| peer::settings(&mut input));
     let offers = if how & 2 == 2 { &SUBPROTOCOLS[..] } else { &[] };
     // Fuzzers are bad at SHA-1: a # stands for the key that our request asks for.

@@ -1,0 +1,65 @@
+//! The settings of compression.
+
+use super::check::within;
+use crate::error::ConfigError;
+
+/// How messages are compressed: permessage-deflate (RFC 7692).
+///
+/// As it is by default, a connection keeps nothing between messages: the loop has one inflater (46 KiB), and a compressor
+/// (370 KiB) per size of window that its peers ask for, which is one. Both are made for the first message that needs
+/// them. *Context takeover* lets messages refer to earlier ones, which makes similar messages much smaller, and costs
+/// each connection a compressor or an inflater of its own, from the first message that needs it until it closes.
+///
+/// A message is inflated when all of it is here. One that is cut, by fragments or by the end of a read, waits as it came, so
+/// a peer has to send every byte that it makes us hold. Inflating never allocates more than what has come out by then,
+/// [`ConnectionConfig::max_payload`](super::ConnectionConfig::max_payload) at most.
+///
+/// ```
+/// let mut deflate = adjourn::config::Deflate::default();
+/// deflate.threshold = 256;
+/// let mut config = adjourn::Config::default();
+/// config.deflate = Some(deflate);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deflate {
+    /// From 0 (stored) and 1 (fastest) to 9 (smallest). 3: most of what can be saved, in two thirds of the time that 6
+    /// takes.
+    pub level: u8,
+    /// Bytes below which a message of ours is sent as it is. 1,024, as npm ws has it: what fits in a packet anyway
+    /// gains nothing but work.
+    pub threshold: usize,
+    /// The server's messages do not refer to earlier ones: on a server, no compressor per connection (370 KiB). A client
+    /// that asks for it gets it in any case. True: a quiet connection owns no buffer.
+    pub server_no_context_takeover: bool,
+    /// The client's messages do not refer to earlier ones: on a server, no inflater per connection (46 KiB). A client
+    /// that offers it is taken at its word in any case. True, for the same reason.
+    pub client_no_context_takeover: bool,
+    /// The largest window of the server, 8 to 15 bits; the client may ask for less. 15: a smaller one makes messages
+    /// larger and saves little, since a compressor with 9 bits still takes 245 KiB.
+    pub server_max_window_bits: u8,
+    /// The largest window of the client, 8 to 15 bits. With less than 15, an offer of a client that cannot be limited is
+    /// declined. 15: an inflater's memory does not depend on it.
+    pub client_max_window_bits: u8,
+}
+
+impl Default for Deflate {
+    fn default() -> Self {
+        Self {
+            level: 3,
+            threshold: 1024,
+            server_no_context_takeover: true,
+            client_no_context_takeover: true,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+        }
+    }
+}
+
+impl Deflate {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        within("deflate.level", self.level, 0..=9)?;
+        within("deflate.server_max_window_bits", self.server_max_window_bits, 8..=15)?;
+        within("deflate.client_max_window_bits", self.client_max_window_bits, 8..=15)
+    }
+}
