@@ -4,7 +4,7 @@ use std::slice;
 
 use super::{
     client::Client,
-    handler::{Accept, UpgradeRequest},
+    decision::{Accept, UpgradeRequest},
     sweep::ShutdownRequest,
     table::Hub,
 };

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    handler::{Accept, Handler, Upgrade, UpgradeRequest},
+    decision::{Accept, Upgrade, UpgradeRequest},
+    handler::Handler,
     slot::Slot,
     table::Hub,
 };
@@ -246,7 +247,7 @@ struct From {
 }
 
 impl From {
-    const fn with<'r>(self, request: Request<'r>, ready: bool) -> UpgradeRequest<'r> {
+    const fn with(self, request: Request<'_>, ready: bool) -> UpgradeRequest<'_> {
         UpgradeRequest { request, id: self.id, peer: self.peer, ready }
     }
 }

@@ -179,7 +179,7 @@ impl App {
     /// Decides on an upgrade that it has deferred.
     fn decide(book: &mut Book, clients: &mut Clients<'_, u32>, conn: u32) {
         let Some(id) = book.of(conn).deferred else { return };
-        let accepts = conn % 2 == 0;
+        let accepts = conn.is_multiple_of(2);
         let result = if accepts {
             clients.accept(id, |request| {
                 assert_eq!((request.id(), Book::at_address(request.peer_addr())), (id, conn));

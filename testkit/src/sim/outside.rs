@@ -239,7 +239,7 @@ impl Outside {
                     self.orders.push(item);
                 }
                 Item::Command | Item::Decide(_) | Item::Wake | Item::Shutdown | Item::CutShort => {
-                    self.orders.push(item)
+                    self.orders.push(item);
                 }
             }
         }

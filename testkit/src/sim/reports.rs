@@ -94,7 +94,12 @@ impl Book {
         self.opens += 1;
         let state = self.state(conn);
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
-        let latched = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.refuses(self.phase));
+        let latched = match &self.shutdown {
+            // A shutdown may have been asked for since it was accepted.
+            Some(_) if self.facts[conn as usize].decided => self.phase >= ShutdownPhase::SoftSweep,
+            Some(shutdown) => shutdown.refuses(self.phase),
+            None => false,
+        };
         ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
@@ -125,6 +130,8 @@ impl Book {
             "{cause:?}, opened: {opened}, failed: {failed}"
         );
         let connecting = state == Some(State::Connecting);
+        // What waits for the application's decision is cut as if its request were not complete.
+        let cut = self.phase == ShutdownPhase::HardSweep && self.is_deferred(conn);
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
             HandshakeError::Timeout => {
@@ -150,7 +157,7 @@ impl Book {
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
             }
-            HandshakeError::ShuttingDown if head => {
+            HandshakeError::ShuttingDown if head && !cut => {
                 self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
                 let refuses = |shutdown: &ShutdownBook| {
