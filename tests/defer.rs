@@ -149,8 +149,8 @@ fn the_handshakes_timeout_runs_on() {
 
 #[test]
 fn a_peer_that_has_left_is_reported_at_once() {
-    let rows: [(&str, fn(&mut Session<Later>)); 2] =
-        [("PeerFin", Session::read_eof), ("PeerReset", Session::reset)];
+    type Leave = fn(&mut Session<Later>);
+    let rows: [(&str, Leave); 2] = [("PeerFin", Session::read_eof), ("PeerReset", Session::reset)];
     for (cause, leave) in rows {
         // With frames that nobody will read, and without.
         for behind in [vec![], frame(0x81, b"hello")] {

@@ -45,7 +45,7 @@ impl Handler for Actor {
                 clients.close(id, CloseFrame::NORMAL);
             }
             Event::Message { id, message, .. } if message.as_text() == Some("kick") => {
-                clients.kick(id, "bye", CloseFrame::NORMAL, true);
+                clients.kick_now(id, "bye", CloseFrame::NORMAL);
             }
             Event::Close { report: closed, .. } => self.closed = Some(*closed),
             Event::Drain { .. } => self.drains += 1,
@@ -478,6 +478,7 @@ fn a_pause_without_end_is_ended_by_pause_timeout() {
     session.advance(Duration::from_millis(200));
     session.read(&[frame(TEXT, b"unheard"), frame(PING, b"?")].concat());
     assert!(session.take_written().ends_with(b"\x8a\x01?"), "it is read from again");
+    session.act(|clients, _| assert!(!clients.resume(id), "too late"));
     session.read(&frame(CLOSE, CODE_1000));
     let closed = session.handler().closed.clone().expect("it has ended");
     assert!(closed.was_clean() && closed.lost.inbound_messages == 3, "{closed:?}");

@@ -304,14 +304,19 @@ impl Conn {
         self.details.strip();
     }
 
-    /// An invariant of ours is broken: what was queued cannot be trusted, so it is dropped, and the connection is failed.
+    /// An invariant of ours is broken: what was queued cannot be trusted, so it is dropped, and the connection is failed. It is
+    /// counted as lost, unless it cannot even be counted.
     #[cold]
     pub(super) fn fail_internally(&mut self, _: super::output::Broken, cx: &mut Context<'_>) {
         cx.common.internal_errors += 1;
+        let dropped = self.outbox.drop_all(&mut cx.common.output).unwrap_or_default();
         self.outbox.clear(&mut cx.common.output);
         let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "internal error");
         let failure =
             super::state::Failure { cause: Cause::Internal, frame, timing: super::CloseTiming::DEFAULT };
         self.apply(Input::Internal { failure }, cx);
+        if let Some(closing) = self.life.closing_mut() {
+            closing.count(dropped);
+        }
     }
 }

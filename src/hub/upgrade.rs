@@ -12,7 +12,7 @@ use crate::{
     config::{HandshakeConfig, SharedConfig},
     conn::{Compression, Cursor, WholeHead},
     detach::Take,
-    error::{DecideError, HandshakeError},
+    error::{ConnectionLimit, DecideError, HandshakeError},
     id::ConnectionId,
     wire::upgrade::{
         Accepted, BodyLength, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Refusal, Request,
@@ -96,7 +96,9 @@ impl<D> Hub<D> {
             _ if has_body => Answered::refusal(Refusal::BODY, request.is_head()),
             (Upgrade::Accept(accept), Ok(accepted)) => self.open(&request, &accepted, accept),
             (Upgrade::Defer, Ok(_)) if self.admission.may_defer() => Answered::Defer,
-            (Upgrade::Defer, Ok(_)) => self.unavailable(HandshakeError::TooManyConnections),
+            (Upgrade::Defer, Ok(_)) => {
+                self.unavailable(HandshakeError::TooManyConnections { limit: ConnectionLimit::Deferred })
+            }
             (Upgrade::Accept(_) | Upgrade::Defer, Err(refusal)) => {
                 Answered::refusal(refusal, request.is_head())
             }

@@ -5,6 +5,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
@@ -77,7 +78,7 @@ impl<D: 'static> Server<D> {
     /// # Errors
     /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, BindError> {
-        let mut server = Self::from_parts(Parts::new(config)?);
+        let mut server = Self::from_parts(Parts::new(config, Arc::default())?);
         server.listen(address)?;
         Ok(server)
     }
@@ -87,7 +88,7 @@ impl<D: 'static> Server<D> {
     /// # Errors
     /// If the system denies a poll, or there are 256 loops in the process already.
     pub fn outgoing(config: Config) -> io::Result<Self> {
-        Parts::new(config).map(Self::from_parts).map_err(|error| match error {
+        Parts::new(config, Arc::default()).map(Self::from_parts).map_err(|error| match error {
             BindError::Poll(error) => error,
             BindError::Config(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
             other => io::Error::other(other),
@@ -97,8 +98,10 @@ impl<D: 'static> Server<D> {
     pub(super) fn from_parts(parts: Parts<D>) -> Self {
         // Its keys are the system's entropy, its hash does not give them away.
         let seed = RandomState::new().hash_one(parts.number.get());
+        let shutdown_asked = Arc::clone(parts.shared.shutdown_asked());
         let sockets = Sockets::new(parts.poll, parts.shared, &parts.config);
         let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
+        driver.share_shutdown_asked(shutdown_asked);
         driver.continue_generations(parts.number.generation());
         Self {
             events: Events::with_capacity(EVENTS),
@@ -172,7 +175,7 @@ impl<D: 'static> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        let loops = vec![std::sync::Arc::clone(&self.driver.transport().shared)];
+        let loops = vec![Arc::clone(&self.driver.transport().shared)];
         let (signals, mut watchers) = signals::Signals::install(plan, loops)?;
         (self.signals, self.watcher) = (Some(signals), watchers.pop());
         Ok(())
@@ -226,9 +229,6 @@ impl<D: 'static> Server<D> {
         self.driver.end_turn(handler);
         self.forward_requests();
         self.listen_on();
-        if !self.driver.is_ready() {
-            self.driver.transport().shared.set_not_ready();
-        }
         self.siblings.publish(self.driver.stats().open);
         Ok(self.report(handler))
     }

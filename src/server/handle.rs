@@ -187,15 +187,20 @@ impl<D> Handle<D> {
     /// Asks this loop, which passes it on to those that shut down with it.
     pub(super) fn ask(&self, request: ShutdownRequest) -> Result<(), HandleError> {
         let begins = matches!(request, ShutdownRequest::Shutdown(_));
-        self.mailbox.push(Command::Ask(request), 0, Room::Always)?;
+        self.push_request(Command::Ask(request), begins)
+    }
+
+    pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {
+        let begins = matches!(request, ShutdownRequest::Shutdown(_));
+        self.push_request(Command::Relay(request), begins)
+    }
+
+    fn push_request(&self, request: Command<D>, begins: bool) -> Result<(), HandleError> {
+        self.mailbox.push(request, 0, Room::Always)?;
         if begins {
             self.mailbox.shared().set_not_ready();
         }
         Ok(())
-    }
-
-    pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {
-        self.mailbox.push(Command::Relay(request), 0, Room::Always)
     }
 
     /// Whether the server is ready for new clients: false once a shutdown has begun. For health checks; does not wait.

@@ -41,8 +41,9 @@ impl<D: 'static> Workers<D> {
         }
         let mut parts = Vec::new();
         let mut address = address.to_socket_addrs().map_err(BindError::Resolve)?.collect::<Vec<_>>();
+        let shutdown_asked = Arc::default();
         for _ in 0..count {
-            let mut part = Parts::new(config.clone())?;
+            let mut part = Parts::new(config.clone(), Arc::clone(&shutdown_asked))?;
             // The others bind what the first was given for port 0.
             let bound = part.listen(address.as_slice(), count > 1)?;
             address = vec![bound];

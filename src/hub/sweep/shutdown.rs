@@ -29,7 +29,7 @@ pub(in crate::hub) struct Shutdown {
     phase_began: Time,
     /// Lame duck and grace: when they end.
     phase_ends: Time,
-    /// Soft and hard sweep.
+    /// Soft and hard sweep; in the grace, for those whose deadline is cut.
     search: Search,
     /// Slots that the hard sweep may still end in this turn.
     left_in_turn: usize,
@@ -203,7 +203,7 @@ impl Shutdown {
         match self.phase {
             ShutdownPhase::Serving | ShutdownPhase::HardSweep => Some(now),
             ShutdownPhase::SoftSweep => Some(self.schedule.first().map_or(now, |first| first.0)),
-            ShutdownPhase::Grace if slots == self.late => Some(now),
+            ShutdownPhase::Grace if slots == self.late || !self.search.is_complete() => Some(now),
             ShutdownPhase::LameDuck | ShutdownPhase::Grace => Some(self.phase_ends),
             ShutdownPhase::Done => None,
         }
@@ -249,6 +249,15 @@ impl Shutdown {
             self.schedule.set(elsewhere, rng);
         }
         slot
+    }
+
+    /// The grace: the next slot to look at for a connection that was closing already, and the deadline that it has at the
+    /// latest.
+    pub(super) fn poll_cut(&mut self, end: usize) -> Option<(usize, Time)> {
+        if self.phase != ShutdownPhase::Grace || self.search.is_complete() {
+            return None;
+        }
+        Some((self.search.next(end)?, self.phase_ends))
     }
 
     /// The soft sweep: the next connection that waits for its Close, and its moment.
@@ -306,7 +315,10 @@ impl Shutdown {
     }
 
     fn end_phase_by(&mut self, at: Time) {
-        self.phase_ends = self.phase_ends.min(at);
+        if at < self.phase_ends {
+            // Those that were found in the grace are cut anew.
+            (self.phase_ends, self.search) = (at, Search::default());
+        }
     }
 }
 

@@ -1,9 +1,15 @@
 //! The application: asks for anything at any time, in every callback and between turns, and checks each answer.
 
-use std::{cell::RefCell, panic::resume_unwind, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    panic::resume_unwind,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use adjourn::{
-    Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
+    Clients, CloseCode, CloseFrame, Event, Handler, SendError, ShutdownPlan,
     clients::{Broadcast, State},
     close::{Cause, CloseTiming, Lost},
     config::{Abort, ConnectionConfig, SharedConfig},
@@ -391,7 +397,8 @@ impl App {
         let (Some(id), true) = (facts.id, facts.closed && self.farewell != Some(conn)) else { return };
         let refused = !clients.close(id, CloseFrame::NORMAL)
             && !clients.terminate(id)
-            && !clients.kick(id, "last", CloseFrame::NORMAL, true)
+            && !clients.kick(id, "last", CloseFrame::NORMAL)
+            && !clients.kick_now(id, "last", CloseFrame::NORMAL)
             && !clients.answer_close(id, CloseFrame::EMPTY)
             && !clients.pause(id)
             && !clients.resume(id)
@@ -468,11 +475,12 @@ impl App {
         book.numbers += 1;
         let (number, rng) = (book.numbers, &mut self.rng);
         let code = [1000, 1001, 1008, 1011, 1012, 3999, 4000][rng.usize(..7)];
+        let code = CloseCode::new(code).expect("a legal code");
         match rng.u8(..4) {
             0 => CloseFrame::EMPTY,
-            1 => CloseFrame::new(code, "").unwrap_or_default(),
+            1 => CloseFrame::of(code),
             2 => CloseFrame::new(code, format!("app {number}")).unwrap_or_default(),
-            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))).unwrap_or_default(),
+            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))),
         }
     }
 
@@ -492,7 +500,11 @@ impl App {
         let (number, payload) = self.payload(book, big);
         let (frame, drop_queued, length) = (self.frame(book), self.rng.bool(), payload.len());
         book.cover(conn, InputKind::Kick);
-        let began = clients.kick(id, payload, frame.clone(), drop_queued);
+        let began = if drop_queued {
+            clients.kick_now(id, payload, frame.clone())
+        } else {
+            clients.kick(id, payload, frame.clone())
+        };
         ensure!(book, conn, "kick_answers", began == (state == State::Open), "{began} in {state:?}");
         if state != State::Open {
             return;
@@ -583,8 +595,8 @@ impl App {
         self.sweeps_left -= 1;
         book.numbers += 1;
         let reason = format!("sweep {}", book.numbers);
-        let chosen: Rc<RefCell<Vec<u32>>> = Rc::default();
-        let list = Rc::clone(&chosen);
+        let chosen: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let list = Arc::clone(&chosen);
         let (of, rest, kind) = (self.rng.u32(1..4), self.rng.u32(..4), self.rng.u8(..4));
         let predicate = move |client: &adjourn::Client<'_, u32>| {
             let conn = *client.data();
@@ -594,7 +606,7 @@ impl App {
                 _ => conn % of == rest % of,
             };
             if chosen {
-                list.borrow_mut().push(conn);
+                list.lock().expect("not poisoned").push(conn);
             }
             chosen
         };
@@ -602,7 +614,8 @@ impl App {
         let id = if terminates {
             clients.terminate_where(predicate)
         } else {
-            let frame = CloseFrame::new(4001, reason.clone()).unwrap_or_default();
+            let frame = CloseFrame::new(CloseCode::new(4001).expect("a legal code"), reason.clone())
+                .unwrap_or_default();
             clients.close_where(frame, self.pace(), predicate)
         };
         trace!(book, "sweep {} ({reason}), terminates: {terminates}", id.as_u32());

@@ -12,7 +12,7 @@ use std::{
 };
 
 use adjourn::{
-    CloseFrame, Config, ConnectionId,
+    CloseCode, CloseFrame, Config, ConnectionId,
     clients::State,
     close::{Cause, CloseTiming, Initiator},
     config::{ConnectionConfig, OnOverflow},
@@ -267,6 +267,7 @@ impl Book {
         let now = self.now;
         let facts = self.of(conn);
         facts.decided |= result != Err(DecideError::NotFound);
+        facts.accepted |= accepted && result.is_ok();
         if result.is_ok() {
             // A silence before that was not the peer's.
             facts.last_inbound = now;
@@ -323,6 +324,7 @@ impl Book {
             initiator,
             cause,
             or_causes: Vec::new(),
+            aborted_in: None,
             slop: 0,
             ended: None,
             sent: None,
@@ -542,7 +544,12 @@ pub fn after(at: u64, by: Duration) -> u64 {
 
 /// How a Close is answered: by itself.
 pub fn answer_to(code: Option<u16>, reason: &str) -> CloseFrame {
-    code.and_then(|code| CloseFrame::new(code, reason.to_owned()).ok()).unwrap_or(CloseFrame::EMPTY)
+    code.and_then(|code| frame(code, reason.to_owned())).unwrap_or(CloseFrame::EMPTY)
+}
+
+/// The frame with a code and a reason, if it is legal.
+fn frame(code: u16, reason: String) -> Option<CloseFrame> {
+    CloseFrame::new(CloseCode::new(code).ok()?, reason).ok()
 }
 
 /// The frame that a payload on the wire is.
@@ -550,7 +557,7 @@ pub fn frame_of(payload: &[u8]) -> CloseFrame {
     match payload {
         [high, low, reason @ ..] => {
             let reason = String::from_utf8_lossy(reason).into_owned();
-            CloseFrame::new(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
+            frame(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
         }
         _ => CloseFrame::EMPTY,
     }

@@ -188,12 +188,12 @@ impl Book {
                     shutdown.cut_handshakes += 1;
                 }
             }
-            HandshakeError::TooManyConnections if state.is_none() => {}
-            HandshakeError::TooManyConnections if self.of(conn).turned_away => {
+            HandshakeError::TooManyConnections { .. } if state.is_none() => {}
+            HandshakeError::TooManyConnections { .. } if self.of(conn).turned_away => {
                 self.cover(conn, InputKind::Refusal);
                 self.begin_refusing(conn);
             }
-            HandshakeError::TooManyConnections => {
+            HandshakeError::TooManyConnections { .. } => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
                 let many = half_open > limit || self.is_overfull() || self.evictions > 0;

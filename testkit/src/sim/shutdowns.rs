@@ -13,7 +13,7 @@ use adjourn::{
 use super::{
     alarms::{Alarm, SERVER},
     book::{Book, after, ensure, trace},
-    facts::Expected,
+    facts::{Expected, Facts},
 };
 
 /// How long a shutdown may take beyond its plan.
@@ -34,6 +34,8 @@ pub struct ShutdownBook {
     /// A second one, an escalation or an abort came.
     pub cut: bool,
     pub phases: Vec<(ShutdownPhase, u64)>,
+    /// When the grace began at the earliest.
+    pub grace_began: Option<u64>,
     /// Established connections when it was asked for, and `Open` events until then.
     pub live: u64,
     pub opens: u64,
@@ -111,7 +113,7 @@ impl Book {
     pub fn check_sweeps(&mut self) {
         let mut ended = Vec::new();
         for (id, sweep) in &mut self.sweeps {
-            let chosen = sweep.chosen.borrow();
+            let chosen = sweep.chosen.lock().expect("not poisoned");
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
             ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
@@ -174,6 +176,9 @@ impl Book {
             Pace::Rate(_) => None,
         };
         let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
+        // Deferred upgrades that were accepted in this callback: their `Open` is to come.
+        let accepted = |facts: &&Facts| facts.decided && facts.accepted && !facts.opened;
+        let untold = self.facts.iter().filter(accepted).count() as u64;
         self.shutdown = Some(ShutdownBook {
             plan: plan.clone(),
             asked: now,
@@ -183,8 +188,9 @@ impl Book {
             done_after: 0,
             cut: false,
             phases: Vec::new(),
-            live: self.opens - self.closes,
-            opens: self.opens,
+            grace_began: None,
+            live: self.opens + untold - self.closes,
+            opens: self.opens + untold,
             ended: 0,
             groups: [0; 5],
             lost: Lost::default(),
@@ -205,6 +211,9 @@ impl Book {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
+        if phase == ShutdownPhase::Grace {
+            shutdown.grace_began = Some(self.settled_at.min(self.turn.began));
+        }
         if phase >= ShutdownPhase::SoftSweep && shutdown.bound == u64::MAX {
             let Pace::Rate(rate) = shutdown.plan.pace else { return };
             #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
