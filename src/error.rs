@@ -144,6 +144,8 @@ pub enum ConnectionLimit {
     PerAddress,
     /// [`LoopConfig::max_handshakes`](crate::config::LoopConfig::max_handshakes).
     Handshakes,
+    /// [`LoopConfig::max_deferred`](crate::config::LoopConfig::max_deferred).
+    Deferred,
 }
 
 impl std::fmt::Display for ConnectionLimit {
@@ -152,6 +154,7 @@ impl std::fmt::Display for ConnectionLimit {
             Self::Connections => "max_connections",
             Self::PerAddress => "max_connections_per_address",
             Self::Handshakes => "max_handshakes",
+            Self::Deferred => "max_deferred",
         })
     }
 }
@@ -235,6 +238,18 @@ pub enum ConnectError {
     TooManyConnections(usize),
     /// A shutdown closes the connections.
     #[error("shutting down")]
+    ShuttingDown,
+}
+
+/// Why a deferred upgrade was not accepted or rejected by this call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecideError {
+    /// No upgrade waits under this id: it was decided, its peer has left, its time ran out, or there never was one.
+    #[error("no deferred upgrade has this id")]
+    NotFound,
+    /// The server is shutting down: the upgrade was refused with 503.
+    #[error("shutting down: refused with 503")]
     ShuttingDown,
 }
 

@@ -2,16 +2,22 @@
 
 use std::slice;
 
-use super::{client::Client, sweep::ShutdownRequest, table::Hub};
+use super::{
+    client::Client,
+    decision::{Accept, UpgradeRequest},
+    sweep::ShutdownRequest,
+    table::Hub,
+};
 use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     conn::{ConnectRequest, Frames, State},
-    error::{ConnectError, SendError},
+    error::{ConnectError, DecideError, SendError},
     event::Stats,
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
+    wire::upgrade::Response,
 };
 
 /// The connections of one loop, as callbacks see them.
@@ -135,6 +141,27 @@ impl<D> Clients<'_, D> {
             }
         }
         result
+    }
+
+    /// Accepts an upgrade that was [deferred](crate::http::Upgrade::Defer): `Open` follows. `decide` sees the request again, so that a
+    /// subprotocol can be chosen; it is not called if this returns an error.
+    ///
+    /// # Errors
+    /// If none waits under this id, or if a shutdown has begun to refuse upgrades: then the peer gets 503.
+    pub fn accept<F>(&mut self, id: ConnectionId, decide: F) -> Result<(), DecideError>
+    where
+        F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D>,
+    {
+        self.hub.accept_deferred(id, decide)
+    }
+
+    /// Refuses an upgrade that was [deferred](crate::http::Upgrade::Defer) with this response;
+    /// [`HandshakeFailed(Rejected)`](crate::error::HandshakeError::Rejected) follows, with its id.
+    ///
+    /// # Errors
+    /// If none waits under this id.
+    pub fn reject(&mut self, id: ConnectionId, response: &Response) -> Result<(), DecideError> {
+        self.hub.reject_deferred(id, response)
     }
 
     /// Begins the closing handshake: the Close is queued after what is queued already, and the peer has `close_timeout` to take both

@@ -379,7 +379,8 @@ impl<D> Hub<D> {
             Note::Drain(id) => Event::Drain { id },
             Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
             Note::Failed(id, peer, cause) => {
-                self.drop_data_of = id.map(ConnectionId::slot);
+                // One whose upgrade was deferred has none, and its slot may be another one's by now.
+                self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },

@@ -76,7 +76,8 @@ impl Handler for App {
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, u32> {
         let outside = Rc::clone(&self.outside);
-        let Outside { book, handed, .. } = &mut *outside.borrow_mut();
+        let outside = &mut *outside.borrow_mut();
+        let book = &mut outside.book;
         let conn = Book::at_address(request.peer_addr());
         book.deciding(conn);
         let path = request.path().as_bytes();
@@ -89,7 +90,7 @@ impl Handler for App {
         let plain = !request.is_upgrade() && path.get(1) == Some(&b'p');
         if plain && conn % 2 == 1 {
             book.detached(conn);
-            let handed = Arc::clone(handed);
+            let handed = Arc::clone(&outside.handed);
             return Upgrade::detach(move |detached| {
                 let received = detached.into_parts().1;
                 handed.lock().expect("not poisoned").push((conn, received));
@@ -97,6 +98,11 @@ impl Handler for App {
         }
         if plain && request.body_length() == BodyLength::Zero {
             book.answered(conn);
+        }
+        if request.is_upgrade() && path.get(1) == Some(&b'a') && conn % 5 == 2 {
+            book.defers(conn, request.id());
+            outside.soon(u64::from(conn * 397 % 4000) * 1000, Item::Decide(conn));
+            return Upgrade::Defer;
         }
         match (path.get(1), text(if path.get(1) == Some(&b'r') { 403 } else { 200 })) {
             (Some(b'r'), Ok(response)) => Upgrade::Reject(response),
@@ -118,7 +124,9 @@ impl Handler for App {
         book.tally.events += 1;
         self.farewell = None;
         book.event(&event, conn);
-        let known = event.id().is_none() || conn.is_some();
+        // An upgrade that was deferred has an id, and no data.
+        let failed = matches!(event, Event::HandshakeFailed { .. });
+        let known = event.id().is_none() || conn.is_some() || failed;
         ensure!(book, conn, "data_until_close", known, "{event:?}");
         if let (Event::Close { .. }, Some(_)) = (&event, conn) {
             self.farewell = conn;
@@ -160,6 +168,7 @@ impl App {
         book.feeding_ends();
         match order {
             Item::Command => self.command(book, clients, None),
+            Item::Decide(conn) => Self::decide(book, clients, conn),
             Item::Shutdown if book.shutdown.is_none() => self.begin_shutdown(book, clients),
             Item::CutShort if book.shutdown.is_some() => self.cut_short(book, clients),
             Item::Leave => {
@@ -171,6 +180,21 @@ impl App {
             _ => {}
         }
         self.wake(book, clients);
+    }
+
+    /// Decides on an upgrade that it has deferred.
+    fn decide(book: &mut Book, clients: &mut Clients<'_, u32>, conn: u32) {
+        let Some(id) = book.of(conn).deferred else { return };
+        let accepts = conn.is_multiple_of(2);
+        let result = if accepts {
+            clients.accept(id, |request| {
+                assert_eq!((request.id(), Book::at_address(request.peer_addr())), (id, conn));
+                Accept::new(conn)
+            })
+        } else {
+            clients.reject(id, &Response::unavailable(Duration::ZERO))
+        };
+        book.decided(conn, accepts, result);
     }
 
     /// Sends more as soon as all is sent.

@@ -42,6 +42,11 @@ pub struct Facts {
     pub discards: bool,
     /// The socket has failed so; what can be read of it comes before that counts.
     pub failing: Option<std::io::ErrorKind>,
+    /// The application was to decide on its upgrade later, under this id; has done so; and as many as may wait waited already.
+    pub deferred: Option<ConnectionId>,
+    pub decided: bool,
+    pub accepted: bool,
+    pub turned_away: bool,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,

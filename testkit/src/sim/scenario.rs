@@ -135,6 +135,9 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
         config.connection.control_rate =
             Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
     }
+    if beside.u8(..6) == 0 {
+        config.event_loop.max_deferred = beside.usize(..3);
+    }
     if beside.u8(..4) == 0 {
         config.connection.pause_timeout = Some(Duration::from_micros(beside.u64(..3_000_000)));
     }
