@@ -205,7 +205,12 @@ fn newcomers_do_not_get_the_place_of_a_deferred_one() {
         session.driver().accept(([127, 0, 0, 1], port).into());
         session.turn();
     }
-    let evicted = session.handler().events.iter().filter(|event| *event == "TooManyConnections None").count();
+    let evicted = session
+        .handler()
+        .events
+        .iter()
+        .filter(|event| *event == "TooManyConnections { limit: Handshakes } None")
+        .count();
     assert_eq!((evicted, session.handler().events.len()), (4, 4), "{:?}", session.handler().events);
     assert_eq!(accept(&mut session, id), Ok(()));
 }
@@ -222,7 +227,7 @@ fn one_more_than_may_be_deferred_is_refused() {
     session.driver().begin_turn(&mut handler);
     session.driver().ready(slot, readiness, &mut handler);
     session.driver().end_turn(&mut handler);
-    assert_eq!(handler.events, ["TooManyConnections None"]);
+    assert_eq!(handler.events, ["TooManyConnections { limit: Deferred } None"]);
     let written = std::mem::take(&mut session.driver().transport().socket(slot).written);
     assert!(written.starts_with(b"HTTP/1.1 503 ") && written.windows(11).any(|part| part == b"Retry-After"));
     // When the first one is decided there is a place again.
