@@ -36,6 +36,7 @@ page!(
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
         "[example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs\n",
         "[example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs\n",
+        "[example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",
         "[example_close_lab]: https://docs.rs/crate/adjourn/latest/source/examples/close_lab/main.rs\n",
         "[example_bench_server]: https://docs.rs/crate/adjourn/latest/source/examples/bench_server.rs\n",

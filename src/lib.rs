@@ -13,6 +13,7 @@
 //! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
 //! [example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs
 //! [example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs
+//! [example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs
 //!
 #![cfg_attr(feature = "signals", doc = include_str!("../README.md"))]
 #![cfg_attr(

@@ -67,9 +67,9 @@ pub enum ListenerInShutdown {
     /// They are closed.
     #[default]
     Close,
-    /// They stay open until no connection is left or the hard sweep begins. [`Handler::on_upgrade`](crate::Handler::on_upgrade)
-    /// answers plain HTTP, such as health checks, as before; upgrades get 503 and `Retry-After`. Connections that come
-    /// now do not prolong the shutdown.
+    /// They stay open until no connection is left that came before. [`Handler::on_upgrade`](crate::Handler::on_upgrade)
+    /// answers plain HTTP, such as health checks, or [detaches](crate::http::Upgrade::Detach) it, as before; upgrades get 503 and
+    /// `Retry-After`. Connections that come now do not prolong the shutdown.
     PlainHttp,
 }
 
