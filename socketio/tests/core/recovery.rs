@@ -65,7 +65,7 @@ fn cut_events_meanwhile_back() {
     assert_eq!(client.take(&mut world), numbers(4..5), "its rooms");
     world.call(move |io| {
         let socket = io.socket("/", &sid).expect("is connected");
-        assert_eq!(socket.data().map(|data| data.to_string()), Some(r#"{"name":"x"}"#.to_owned()));
+        assert_eq!(socket.data().map(ToString::to_string), Some(r#"{"name":"x"}"#.to_owned()));
         let adjourn_socketio::core::ResumeOutcome::Resumed { missed, complete, away, .. } = *socket.resume()
         else {
             panic!("resumed");
