@@ -13,6 +13,7 @@ use std::io;
 use std::time::Duration;
 
 use adjourn::Server;
+#[cfg(feature = "signals")]
 use adjourn::shutdown::ShutdownPlan;
 
 use self::bridge::Bridge;
@@ -23,6 +24,7 @@ use crate::store::{NodeId, Store, StoreError};
 
 mod bridge;
 mod conn;
+#[cfg(feature = "polling")]
 mod cors;
 mod handle;
 mod links;
