@@ -407,6 +407,16 @@ fn s1_arguments_pass_through_byte_for_byte() {
     assert_eq!(ArgsBuf::new(&raws).expect("JSON").json(), r#"["\ud800",{"b":1,"a" : 2}]"#);
 }
 
+/// Arguments behind a binary value.
+struct Behind<'a>(Args<'a>);
+
+impl ToArgs for Behind<'_> {
+    fn to_args(&self, out: &mut ArgsEncoder) -> Result<(), EncodeError> {
+        out.push(&binary(9))?;
+        self.0.to_args(out)
+    }
+}
+
 #[test]
 fn s9_binary_arguments_pass_through_and_are_numbered_anew_among_others() {
     let packet = packet(&[
@@ -436,13 +446,6 @@ fn s9_binary_arguments_pass_through_and_are_numbered_anew_among_others() {
         ]
     );
     // All of it behind another binary value.
-    struct Behind<'a>(Args<'a>);
-    impl ToArgs for Behind<'_> {
-        fn to_args(&self, out: &mut ArgsEncoder) -> Result<(), EncodeError> {
-            out.push(&binary(9))?;
-            self.0.to_args(out)
-        }
-    }
     assert_eq!(
         texts(&event(&Behind(args)).frames()),
         [
