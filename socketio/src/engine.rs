@@ -1,6 +1,6 @@
 //! ROOM: one Engine.IO session as a value: transports, heartbeat, upgrade, closing (SESSIONS.md 2 to 5). Time is a parameter.
 //!
-//! The core owns the sessions, finds them by `sid` or link, and calls them. May not enter: Socket.IO, clocks, randomness, sockets.
+//! The core keeps the sessions, finds them by `sid` and by link, and calls them. Nothing of Socket.IO enters, no clock, no randomness.
 
 mod admission;
 mod config;

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod core;
+mod driver;
 pub mod engine;
 pub mod error;
 pub mod links;
@@ -10,3 +11,7 @@ pub mod packet;
 pub mod reason;
 pub mod stats;
 pub mod store;
+
+pub use driver::{Conn, DrainReport, RequestHead, SocketIo, SocketIoHandle, StartError};
+#[cfg(feature = "polling")]
+pub use driver::{HttpError, PeerAddr};

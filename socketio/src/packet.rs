@@ -1,6 +1,6 @@
 //! ROOM: Engine.IO and Socket.IO packets <-> bytes (SESSIONS.md 2, 6). Knows `links` and `offset` only.
 //!
-//! Stateless except for the attachments that a connection still owes ([`Decoder`]). May not enter: sessions, rooms, time.
+//! Stateless but for the attachments that a connection still has to send ([`Decoder`]). No sockets, rooms or time enter.
 
 mod args;
 mod binary;

@@ -48,6 +48,21 @@ pub trait Store: Send {
     fn inline(&self) -> bool;
 }
 
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn open(
+        self: Box<Self>,
+        node: NodeId,
+        settings: &StoreSettings,
+        now: Millis,
+    ) -> Result<Parts, StoreError> {
+        (*self).open(node, settings, now)
+    }
+
+    fn inline(&self) -> bool {
+        (**self).inline()
+    }
+}
+
 /// What a store needs to know of the configuration.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {

@@ -16,15 +16,12 @@ impl Core {
     // ---- requests
 
     /// Decides what a request is for (SESSIONS.md 2). `allow` is asked last, for new sessions only: `Origin` and the
-    /// application's `allow_request`.
+    /// application's `allow_request`. It ends nothing, so that it needs no links: call [`Core::handle_timeout`] before.
     pub fn admit(
         &mut self,
         request: &EngineRequest<'_>,
         allow: impl FnOnce() -> Result<(), Refusal>,
-        now: Duration,
-        links: &mut dyn Links,
     ) -> Result<Admission, Refusal> {
-        self.expire(now, links);
         let state = &self.state;
         let find = |sid: &str| state.conns.get(*state.by_sid.get(sid)?)?.engine.state();
         let new_session = || {
@@ -129,7 +126,9 @@ impl Core {
         let (content_type, length) = content;
         match self.state.by_sid.get(sid).copied() {
             Some(key) => {
-                self.input(key, now, links, |engine, cx| engine.begin_post(request, content_type, length, cx))
+                self.input(key, now, links, |engine, cx| {
+                    engine.begin_post(request, content_type, length, cx)
+                });
             }
             None => links.respond(request, Refusal::unknown_session().response()),
         }

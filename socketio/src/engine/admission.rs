@@ -1,4 +1,4 @@
-//! Admission of HTTP requests: the table of SESSIONS.md 2 as a pure function.
+//! Which request is answered how: the table of SESSIONS.md 2, as a function.
 
 use std::borrow::Cow;
 
@@ -9,17 +9,17 @@ use crate::packet::{Query, quoted};
 /// A request for the engine's path.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineRequest<'a> {
-    /// The method as received; compared by case.
+    /// The method, as it came.
     pub method: &'a str,
     /// The query, decoded.
     pub query: &'a Query,
     /// Is it a WebSocket upgrade?
     pub upgrade: bool,
-    /// Was the connection detached by an earlier request, so that an upgrade cannot be served?
+    /// Did it come on a connection that was detached before, so that an upgrade cannot be served?
     pub detached: bool,
 }
 
-/// The state of a session, as far as requests depend on it.
+/// What a session is at, as far as requests are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
     /// On polling.
@@ -28,11 +28,11 @@ pub enum SessionState {
     Upgrading,
     /// On WebSocket.
     WebSocket,
-    /// On polling, closing: GETs fetch the queued packets.
+    /// On polling, closing: GETs fetch what is queued.
     Closing,
 }
 
-/// What an accepted request is for, and which call of [`super::Engine`] serves it.
+/// What a request that is not refused is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// A new session on polling: `Engine::open_polling`.
@@ -49,7 +49,7 @@ pub enum Admission {
     ProbeRefused,
 }
 
-/// Why a request is refused. An upgrade gets the same response instead of the 101.
+/// A request is refused; an upgrade by the same answer, instead of the 101.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The HTTP status: 400, 403 or 503. The driver adds `Retry-After` to a 503.
@@ -62,10 +62,8 @@ pub struct Refusal {
     pub close: bool,
 }
 
-/// Applies the table of SESSIONS.md 2, first failing row first. Allocates nothing.
-///
-/// `session` looks up the state of a `sid`. `new_session` decides rows 7 (shutdown, limits) and 8 (`Origin`, `allow_request`);
-/// it is called last, and for new sessions only.
+/// Decides what a request is for. `session` finds the session of a `sid`; `new_session` is asked last and for new sessions only:
+/// rows 7 (shutdown, limits) and 8 (`Origin`, `allow_request`).
 pub fn admit(
     request: &EngineRequest<'_>,
     config: &EngineConfig,
@@ -170,7 +168,7 @@ impl Refusal {
         Self::new(503, 503, "Service unavailable")
     }
 
-    /// The HTTP response, with body `{"code":n,"message":".."}`.
+    /// The answer: `{"code":n,"message":".."}`.
     pub fn response(&self) -> Response {
         let message = quoted(&self.message);
         Response {

@@ -1,23 +1,23 @@
-//! The settings of the engine: plain data, validated in `config`.
+//! The settings of the engine.
 
 use std::time::Duration;
 
 /// The settings that an Engine.IO session needs (SESSIONS.md 18).
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// Time from the open, and from each pong, to the next ping.
+    /// From the open, and from each pong, to the next ping.
     pub ping_interval: Duration,
-    /// Time from a ping to the expiry of a session that has not answered it.
+    /// From a ping to the end of the session without a pong.
     pub ping_timeout: Duration,
-    /// Time that a WebSocket has to upgrade a polling session.
+    /// For how long a WebSocket may probe a polling session.
     pub upgrade_timeout: Duration,
-    /// Time that the client of a closing polling session has to fetch the queued packets.
+    /// How long a polling session that is closing waits for the client to fetch what is queued.
     pub close_timeout: Duration,
     /// Most bytes of a message, and of the body of a POST.
     pub max_payload: usize,
-    /// Most bytes of the response to a GET; a response has at least one packet, whatever its size.
+    /// Most bytes of the answer to a GET, but at least one packet.
     pub max_poll_response: usize,
-    /// Most bytes queued on a polling session, as encoded.
+    /// Most bytes queued on a polling session.
     pub send_queue: usize,
     /// Is long-polling served?
     pub polling: bool,

@@ -1,26 +1,26 @@
-//! When a ping is sent and when its pong is due (SESSIONS.md 5).
+//! Pings, and the pongs that are due (SESSIONS.md 5).
 
 use std::time::Duration;
 
 use super::config::EngineConfig;
 
-/// If a ping is sent later than this after it was due, the timeout counts from the sending.
+/// A ping that goes out later than this after it was due gives the client its whole timeout.
 const LATE: Duration = Duration::from_millis(50);
 
-/// The next deadline: that of a ping, or that of a pong.
+/// Which one of the two is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Heartbeat {
-    /// A ping is sent at `due`.
+    /// The next ping.
     Ping { due: Duration },
-    /// The session expires at `due`.
+    /// The pong.
     Pong {
         due: Duration,
-        /// Has a packet restarted the timeout? It can do so once.
+        /// Has a packet restarted the timeout?
         restarted: bool,
     },
 }
 
-/// What the session has to do.
+/// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
     Nothing,
@@ -29,7 +29,7 @@ pub(super) enum Beat {
 }
 
 impl Heartbeat {
-    /// The state after the open, and after a pong.
+    /// From the open on.
     pub(super) fn new(now: Duration, config: &EngineConfig) -> Self {
         Self::Ping { due: now + config.ping_interval }
     }
@@ -40,7 +40,7 @@ impl Heartbeat {
         }
     }
 
-    /// Returns the next action due at `now`. Call it again until it returns `Nothing`.
+    /// To be called until it says `Nothing`.
     pub(super) fn handle_timeout(&mut self, now: Duration, config: &EngineConfig) -> Beat {
         match *self {
             Self::Ping { due } if due <= now => {
@@ -53,7 +53,7 @@ impl Heartbeat {
         }
     }
 
-    /// Handles a pong; one without a ping is ignored.
+    /// A pong; without a ping it means nothing.
     pub(super) fn pong(&mut self, now: Duration, config: &EngineConfig) {
         match self {
             Self::Ping { .. } => (),
@@ -61,7 +61,7 @@ impl Heartbeat {
         }
     }
 
-    /// Handles a packet other than a pong: the first one while a pong is due restarts the timeout.
+    /// A packet other than a pong: the first one while a pong is due restarts the timeout.
     pub(super) fn packet(&mut self, now: Duration, config: &EngineConfig) {
         match self {
             Self::Ping { .. } | Self::Pong { restarted: true, .. } => (),

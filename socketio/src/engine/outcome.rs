@@ -1,4 +1,4 @@
-//! Arguments and results of the calls of a session.
+//! What goes into a session, and what comes out.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -7,37 +7,37 @@ use super::config::EngineConfig;
 use crate::links::{FrameRef, Links, RequestId};
 use crate::reason::Reason;
 
-/// The environment of a call.
+/// What each call of a session gets.
 pub struct Context<'a> {
-    /// Monotonic time since the start of the process.
+    /// Since the start, monotonic.
     pub now: Duration,
     /// The settings.
     pub config: &'a EngineConfig,
-    /// The connections that output is sent to.
+    /// The connections below.
     pub links: &'a mut dyn Links,
 }
 
-/// The result of an input, for the layer above. Output was sent through [`Links`] during the call.
+/// What an input led to. What it sends has been sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
-    /// Nothing to report.
+    /// Nothing for the layer above.
     Nothing,
-    /// A packet that has no meaning from a client (open, upgrade, noop). The core counts it.
+    /// A packet without a meaning from a client (open, upgrade, noop): to be counted.
     Ignored,
     /// A message.
     Message(Message<'a>),
-    /// The session has moved to WebSocket, onto the link of the probe.
+    /// The session is on WebSocket now: on the link that was the probe.
     Upgraded,
-    /// The probe was closed; the session stays on polling.
+    /// The probe is closed; the session polls on.
     ProbeFailed,
-    /// The session has ended. Reported once; not reported if the layer above ended it.
+    /// The session has ended. Said once, and never by a session that the layer above has closed.
     Ended(Reason),
 }
 
 /// A message from the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Text, without the packet type.
+    /// Text, without the type.
     Text(&'a str),
     /// Binary; owned if it was base64.
     Binary(Cow<'a, [u8]>),
@@ -46,13 +46,13 @@ pub enum Message<'a> {
 /// The body of a POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostBody<'a> {
-    /// The whole body.
+    /// All of it.
     Complete(&'a [u8]),
     /// It exceeded `max_payload` while it was read.
     TooLarge,
 }
 
-/// The packets of a POST that are not handled yet: see [`super::Engine::next_packet`].
+/// The packets of a POST that are still to be handled. See `Engine::next_packet`.
 #[derive(Debug)]
 pub struct PostPackets<'a> {
     pub(super) request: Option<RequestId>,
@@ -60,7 +60,7 @@ pub struct PostPackets<'a> {
 }
 
 impl Message<'_> {
-    /// Borrows it for [`crate::packet::Decoder::decode`].
+    /// A view, for [`crate::packet::Decoder::decode`].
     pub fn borrow(&self) -> FrameRef<'_> {
         match self {
             Self::Text(text) => FrameRef::Text(text),

@@ -1,4 +1,4 @@
-//! The state of a session on polling: queue, held GET, probe (SESSIONS.md 4).
+//! A session on polling: what waits for its GETs, and the WebSocket that probes it (SESSIONS.md 4).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,45 +8,45 @@ use bytes::Bytes;
 use crate::links::{Frame, LinkId, RequestId, Response};
 use crate::packet::{encoded_len, push_packet};
 
-/// Shortest time between two noops that answer GETs during a probe.
+/// Between two noops that answer GETs during a probe.
 const NOOP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The state of a session on polling.
+/// A session on polling.
 #[derive(Debug, Default)]
 pub(super) struct Polling {
     pub(super) queue: Queue,
-    /// The GET that is held. While there is one, the queue is empty.
+    /// The GET that waits. Nothing is queued while there is one.
     pub(super) held: Option<RequestId>,
     pub(super) probe: Option<Probe>,
 }
 
-/// Packets for the next GETs.
+/// What the next GETs fetch.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     frames: VecDeque<Frame>,
-    /// Their length as encoded, separators included.
+    /// As they will be encoded.
     bytes: usize,
 }
 
-/// A WebSocket connection that probes the session before it takes over.
+/// A WebSocket that wants to take the session over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     pub(super) link: LinkId,
-    /// Its deadline.
+    /// Until when it has time.
     pub(super) until: Duration,
-    /// Earliest time at which a held GET is answered by a noop. `None` before `2probe`.
+    /// From when on a held GET is answered by a noop; `None`: `2probe` has not come yet.
     pub(super) noop: Option<Duration>,
 }
 
 impl Polling {
-    /// The next deadline of the probe.
+    /// When something is to be done.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         let probe = self.probe?;
         let noop = probe.noop.filter(|_| self.held.is_some());
         Some(noop.map_or(probe.until, |noop| noop.min(probe.until)))
     }
 
-    /// Takes the held GET if it has to be answered by a noop now.
+    /// The GET that is to be answered by a noop now.
     pub(super) fn take_noop(&mut self, now: Duration) -> Option<RequestId> {
         let probe = self.probe.as_mut()?;
         if probe.noop? > now {
@@ -74,12 +74,12 @@ impl Queue {
         self.frames.is_empty()
     }
 
-    /// Length in bytes, as encoded.
+    /// Encoded bytes.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Removes the packets of one response: up to `max` bytes, at least one packet. Allocates the body.
+    /// Takes the answer to a GET: packets up to `max` bytes, at least one.
     pub(super) fn take(&mut self, max: usize) -> Response {
         let mut payload = String::with_capacity(self.bytes.min(max));
         while let Some(frame) = self.frames.front() {
@@ -94,7 +94,7 @@ impl Queue {
         polled(payload)
     }
 
-    /// All packets.
+    /// All of it.
     pub(super) fn into_frames(self) -> Vec<Frame> {
         self.frames.into()
     }
@@ -110,7 +110,7 @@ pub(super) fn posted() -> Response {
     answer(200, Some("text/html"), Bytes::from_static(b"ok"))
 }
 
-/// 413. The connection closes, because the body may not have been read.
+/// 413. The connection is closed, since the body may not have been read.
 pub(super) fn too_large() -> Response {
     Response { close: true, ..answer(413, None, Bytes::new()) }
 }

@@ -1,4 +1,4 @@
-//! One session: state, inputs, output, ends.
+//! One session: its state and its inputs.
 
 use std::mem;
 use std::time::Duration;
@@ -13,43 +13,41 @@ use crate::links::{Frame, FrameRef, LinkClose, LinkId, RequestId, SendRefused};
 use crate::packet::{EnginePacket, EnginePacketError, split_payload};
 use crate::reason::Reason;
 
-/// One Engine.IO session. Every input first handles the deadlines that have passed at `cx.now` (SESSIONS.md 4).
-///
-/// Idle on WebSocket it owns no heap memory; on polling it has one allocation and its queue.
+/// One Engine.IO session. Each input first handles what has expired at `cx.now`.
 #[derive(Debug)]
 pub struct Engine {
     sid: Sid,
     heartbeat: Heartbeat,
-    /// The POST whose body has not arrived yet.
+    /// The POST whose body has not come yet.
     post: Option<RequestId>,
     state: State,
 }
 
-/// The transport, or the stage of closing.
+/// Where its packets come from and go to.
 #[derive(Debug)]
 enum State {
     WebSocket(LinkId),
     Polling(Box<Polling>),
-    /// An orderly close on polling: until the deadline, GETs fetch the queued packets, then `1`.
+    /// An orderly close on polling: GETs fetch what is queued until then, and `1` after it.
     Closing(Box<(Queue, Duration)>),
     Gone,
-    /// Ended by [`Engine::cut`]: a POST that is being handled is not answered.
+    /// Gone, without an answer to anything.
     Cut,
 }
 
-/// The send queue had no room, so the session was closed.
+/// The send queue has no room: the session has been closed for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowConsumer;
 
 impl Engine {
-    /// Opens a session on a link; sends the handshake.
+    /// A session on a link that is open: sends the handshake.
     pub fn open_websocket(sid: Sid, link: LinkId, cx: &mut Context<'_>) -> Self {
-        // If the link refuses it, its end is the next event.
+        // A link that is ending already says so by its next event.
         let _ = cx.links.send(link, &[Frame::text(handshake(sid, "", cx.config))]);
         Self::new(sid, State::WebSocket(link), cx)
     }
 
-    /// Opens a session on polling; answers `request` with the handshake.
+    /// A session on polling: answers `request` by the handshake.
     pub fn open_polling(sid: Sid, request: RequestId, cx: &mut Context<'_>) -> Self {
         let upgrades = if cx.config.websocket { "\"websocket\"" } else { "" };
         cx.links.respond(request, polled(handshake(sid, upgrades, cx.config)));
@@ -60,12 +58,12 @@ impl Engine {
         Self { sid, heartbeat: Heartbeat::new(cx.now, cx.config), post: None, state }
     }
 
-    /// Its `sid`, a credential.
+    /// Its name: a credential.
     pub const fn sid(&self) -> Sid {
         self.sid
     }
 
-    /// Its link, if it is on WebSocket.
+    /// The link, on WebSocket.
     pub const fn link(&self) -> Option<LinkId> {
         match &self.state {
             State::WebSocket(link) => Some(*link),
@@ -73,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// The link of its probe.
+    /// The link that probes it.
     pub fn probe_link(&self) -> Option<LinkId> {
         match &self.state {
             State::Polling(polling) => Some(polling.probe?.link),
@@ -81,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// The state that [`super::admit`] asks for. `None`: the session is gone and can be dropped after the input.
+    /// For [`super::admit`]; `None`: it is gone, and can be dropped after the input.
     pub fn state(&self) -> Option<SessionState> {
         match &self.state {
             State::WebSocket(_) => Some(SessionState::WebSocket),
@@ -92,14 +90,14 @@ impl Engine {
         }
     }
 
-    /// Is it open: neither ended nor closing?
+    /// Has nothing ended it yet?
     pub const fn is_open(&self) -> bool {
         matches!(self.state, State::WebSocket(_) | State::Polling(_))
     }
 
     // ---- links
 
-    /// Handles a message of its link, or of the link of its probe. Messages of other links are ignored.
+    /// A message of its link, or of its probe's.
     pub fn message<'a>(&mut self, link: LinkId, frame: FrameRef<'a>, cx: &mut Context<'_>) -> Outcome<'a> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -113,7 +111,7 @@ impl Engine {
         }
     }
 
-    /// Handles the end of its link, or of the link of its probe. `reason` applies if it was the link of the session.
+    /// Its link, or its probe's, ends or has ended. `reason` is what that means if it was the session's.
     pub fn link_ended(&mut self, link: LinkId, reason: Reason, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -132,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// Attaches a probe: a link that opened after [`super::Admission::Probe`]. If the session cannot be probed (any more), the link is closed.
+    /// A link that is open probes it (after [`super::Admission::Probe`]). Where there is nothing to probe any more, it gets a Close.
     pub fn probe(&mut self, link: LinkId, cx: &mut Context<'_>) -> Outcome<'static> {
         let ended = self.expire(cx);
         match &mut self.state {
@@ -149,7 +147,7 @@ impl Engine {
         let Some(probe) = &mut polling.probe else { return Outcome::Nothing };
         match EnginePacket::decode(frame) {
             Ok(EnginePacket::Ping("probe")) => {
-                // If the link refuses it, its end is the next event.
+                // A link that does not take it is ending, and says so.
                 let _ = cx.links.send(link, &[Frame::from_static("3probe")]);
                 probe.noop = probe.noop.or(Some(cx.now));
                 self.answer_noop(cx);
@@ -164,7 +162,7 @@ impl Engine {
         }
     }
 
-    /// Moves the session and its queue to the link of the probe.
+    /// From polling to the probe's link, with all that is queued.
     fn switch(&mut self, link: LinkId, cx: &mut Context<'_>) -> Outcome<'static> {
         let State::Polling(polling) = mem::replace(&mut self.state, State::WebSocket(link)) else {
             return Outcome::Nothing;
@@ -181,7 +179,7 @@ impl Engine {
 
     // ---- requests
 
-    /// Handles a GET.
+    /// A GET.
     pub fn poll(&mut self, request: RequestId, cx: &mut Context<'_>) -> Outcome<'static> {
         let ended = self.expire(cx);
         match &mut self.state {
@@ -210,7 +208,7 @@ impl Engine {
         ended.unwrap_or(Outcome::Nothing)
     }
 
-    /// Handles the head of a POST. The body follows in [`Engine::post`].
+    /// The head of a POST; its body follows by [`Engine::post`].
     pub fn begin_post(
         &mut self,
         request: RequestId,
@@ -242,11 +240,7 @@ impl Engine {
         Outcome::Nothing
     }
 
-    /// Handles the body of a POST: its packets are returned one by one by [`Engine::next_packet`], so that the layer above can send between
-    /// them.
-    ///
-    /// # Errors
-    /// The outcome, if the body has no packets to handle.
+    /// The body of a POST. Its packets come one by one from [`Engine::next_packet`].
     pub fn post<'a>(
         &mut self,
         request: RequestId,
@@ -256,7 +250,7 @@ impl Engine {
         if let Some(ended) = self.expire(cx) {
             return Err(ended);
         }
-        // Otherwise it was answered already.
+        // One that was answered meanwhile.
         self.post.take_if(|post| *post == request).ok_or(Outcome::Nothing)?;
         let body = match body {
             PostBody::Complete(body) if body.len() <= cx.config.max_payload => body,
@@ -272,7 +266,7 @@ impl Engine {
         Err(self.fail(Reason::TransportError, cx))
     }
 
-    /// The outcome of the next packet. `None`: no packet is left, and the POST was answered.
+    /// The next packet's outcome; `None`: that was all, and the POST has been answered.
     pub fn next_packet<'a>(
         &mut self,
         packets: &mut PostPackets<'a>,
@@ -297,7 +291,7 @@ impl Engine {
         Some(outcome)
     }
 
-    /// Handles the end of a connection whose request was not answered yet.
+    /// The connection of a request died before its answer.
     pub fn request_gone(&mut self, request: RequestId, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -314,7 +308,7 @@ impl Engine {
 
     // ---- time
 
-    /// When to call [`Engine::handle_timeout`] next. It can change with every call.
+    /// When [`Engine::handle_timeout`] is to be called.
     pub fn next_timeout(&self) -> Option<Duration> {
         let heartbeat = self.heartbeat.due();
         match &self.state {
@@ -327,7 +321,7 @@ impl Engine {
         }
     }
 
-    /// Sends the ping, expires the session, ends the probe, whichever is due. An early call does nothing.
+    /// Pings, expires, ends the probe. A call before its time does nothing.
     pub fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {
             return ended;
@@ -345,13 +339,10 @@ impl Engine {
 
     // ---- output
 
-    /// Sends all frames or none. On a session that is not open it does nothing.
-    ///
-    /// # Errors
-    /// The queue has no room for all of them: the session was closed as a slow consumer.
+    /// Sends all frames, or none: then it is too slow, and has been closed. On a session that is not open it does nothing.
     pub fn send(&mut self, frames: &[Frame], cx: &mut Context<'_>) -> Result<(), SlowConsumer> {
         let taken = match &mut self.state {
-            // If the link is gone, its end is the next event.
+            // A link that is gone: its event follows.
             State::WebSocket(link) => cx.links.send(*link, frames) != Err(SendRefused::Full),
             State::Polling(polling) => {
                 let queued = polling.queue.push(frames, cx.config.send_queue);
@@ -369,7 +360,7 @@ impl Engine {
         Err(SlowConsumer)
     }
 
-    /// Bytes that are queued: on WebSocket those that the kernel has not taken, on polling those that no GET has fetched.
+    /// Bytes queued that the client has not taken.
     pub fn unsent(&self, cx: &mut Context<'_>) -> usize {
         match &self.state {
             State::WebSocket(link) => cx.links.unsent(*link),
@@ -379,7 +370,7 @@ impl Engine {
         }
     }
 
-    /// Can a volatile event be sent now (SESSIONS.md 9)? On WebSocket, if at most `limit` bytes are unsent; on polling, if a GET is held.
+    /// Would a volatile event be sent now (SESSIONS.md 9)? At most `limit` bytes may be unsent; on polling a GET has to wait.
     pub fn takes_volatile(&self, limit: usize, cx: &mut Context<'_>) -> bool {
         match &self.state {
             State::WebSocket(link) => cx.links.unsent(*link) <= limit,
@@ -390,7 +381,7 @@ impl Engine {
 
     // ---- ends
 
-    /// Closes it in order, for a reason of the layer above. `false`: it had ended before.
+    /// Ends it for a reason of the layer above: an orderly close. `false`: it had ended before.
     pub fn close(&mut self, reason: Reason, cx: &mut Context<'_>) -> bool {
         if !self.is_open() {
             return false;
@@ -432,20 +423,20 @@ impl Engine {
         true
     }
 
-    /// Ends it at once because of a failure (SESSIONS.md 4).
+    /// A failure: it is gone at once.
     fn fail(&mut self, reason: Reason, cx: &mut Context<'_>) -> Outcome<'static> {
         self.end(reason, "1", cx)
     }
 
-    /// Ends it at once; a held GET is answered with `last`.
-    fn end(&mut self, reason: Reason, last: &'static str, cx: &mut Context<'_>) -> Outcome<'static> {
+    /// Gone; a GET that is held is answered by `farewell`.
+    fn end(&mut self, reason: Reason, farewell: &'static str, cx: &mut Context<'_>) -> Outcome<'static> {
         self.refuse_post(cx);
         match mem::replace(&mut self.state, State::Gone) {
             State::WebSocket(link) => cx.links.close(link, close_of(reason)),
             State::Polling(polling) => {
                 close_probe(&polling, cx);
                 if let Some(held) = polling.held {
-                    cx.links.respond(held, polled(last));
+                    cx.links.respond(held, polled(farewell));
                 }
             }
             State::Closing(_) | State::Gone | State::Cut => return Outcome::Nothing,
@@ -455,7 +446,7 @@ impl Engine {
 
     // ---- parts of inputs
 
-    /// Handles the deadlines that end a session, and sends the ping that is due.
+    /// What has expired, and the ping that is due.
     fn expire(&mut self, cx: &mut Context<'_>) -> Option<Outcome<'static>> {
         if matches!(&self.state, State::Closing(closing) if closing.1 <= cx.now) {
             self.state = State::Gone;
@@ -474,7 +465,7 @@ impl Engine {
         None
     }
 
-    /// Handles a packet of the session, from either transport.
+    /// A packet of the session, on either transport.
     fn packet<'a>(
         &mut self,
         packet: Result<EnginePacket<'a>, EnginePacketError>,
@@ -497,7 +488,7 @@ impl Engine {
         outcome
     }
 
-    /// Answers the held GET with a noop, if one is due.
+    /// Answers the GET that is held by a noop, if the probe wants that now.
     fn answer_noop(&mut self, cx: &mut Context<'_>) {
         if let State::Polling(polling) = &mut self.state
             && let Some(held) = polling.take_noop(cx.now)
@@ -506,7 +497,7 @@ impl Engine {
         }
     }
 
-    /// Refuses the POST whose body has not arrived.
+    /// The POST whose body is under way comes too late.
     fn refuse_post(&mut self, cx: &mut Context<'_>) {
         if let Some(post) = self.post.take() {
             cx.links.respond(post, Refusal::unknown_session().response());

@@ -1,16 +1,16 @@
-//! Random names of sessions and sockets.
+//! Names of sessions and sockets.
 
 use std::fmt;
 
 use base64::engine::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 
-/// A `sid`, socket id or `pid`: 120 random bits as 20 characters of URL-safe base64. `Debug` shows the first 6.
+/// 120 random bits as 20 characters of URL-safe base64: a `sid`, a socket's id or a `pid`. `Debug` shows 6 of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid([u8; 20]);
 
 impl Sid {
-    /// Encodes 120 random bits.
+    /// The name that these bits give.
     pub fn from_random(bits: [u8; 15]) -> Self {
         let mut text = [0; 20];
         let written = URL_SAFE_NO_PAD.encode_slice(bits, &mut text);

@@ -1,4 +1,4 @@
-//! Arguments of events and acks: [`Args`] as received, [`ToArgs`] as sent.
+//! Arguments of events and acks: [`Args`] as they came, [`ToArgs`] as they go out.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::{binary, json};
 /// Official clients refuse packets with more attachments.
 const MAX_ATTACHMENTS: usize = 10;
 
-/// The arguments of an event (without its name) or of an ack, as received: a view of the JSON text.
+/// The arguments of an event (without its name) or of an ack, as they came. A view.
 #[derive(Clone, Copy, Debug)]
 pub struct Args<'a> {
     json: &'a str,
@@ -21,7 +21,7 @@ pub struct Args<'a> {
     attachments: &'a [Bytes],
 }
 
-/// Arguments that are owned: `Send`, and in the form that stores keep.
+/// Arguments that are owned: `Send`, and as they are stored.
 #[derive(Clone, Debug, Default)]
 pub struct ArgsBuf {
     json: String,
@@ -29,7 +29,7 @@ pub struct ArgsBuf {
     attachments: Vec<Bytes>,
 }
 
-/// Values that can be sent as arguments: tuples of up to 8 `Serialize` values ([`super::Binary`] among or within them), slices, [`Args`], [`ArgsBuf`].
+/// What can be sent as arguments: tuples of `Serialize` (with [`super::Binary`] in them), slices, [`Args`], [`ArgsBuf`].
 pub trait ToArgs {
     /// Writes each argument.
     fn to_args(&self, out: &mut ArgsEncoder) -> Result<(), EncodeError>;
@@ -58,7 +58,7 @@ impl<'a> Args<'a> {
         Self { json, elements, attachments }
     }
 
-    /// Their number.
+    /// How many there are.
     pub const fn len(&self) -> usize {
         self.elements.len()
     }
@@ -68,14 +68,14 @@ impl<'a> Args<'a> {
         self.elements.is_empty()
     }
 
-    /// Deserialises the argument at `index`, from 0. Borrows strings without escapes.
+    /// The argument at `index`, from 0.
     pub fn get<T: Deserialize<'a>>(&self, index: usize) -> Result<T, ArgsError> {
         let json = self.raw(index).ok_or(ArgsError::Missing { index, length: self.len() })?;
         binary::reading(self.attachments, || serde_json::from_str(json))
             .map_err(|source| ArgsError::Type { index, source })
     }
 
-    /// Deserialises them as a tuple; further arguments are ignored.
+    /// All of them as a tuple; more than it has elements are ignored.
     pub fn parse<T: Deserialize<'a>>(&self) -> Result<T, ArgsError> {
         let mut elements = Elements { args: *self, index: 0 };
         binary::reading(self.attachments, || T::deserialize(SeqAccessDeserializer::new(&mut elements)))
@@ -110,7 +110,7 @@ impl ArgsBuf {
         Some(Self { json, elements: scan.elements, attachments })
     }
 
-    /// Borrows them.
+    /// A view of them.
     pub fn as_args(&self) -> Args<'_> {
         Args { json: &self.json, elements: &self.elements, attachments: &self.attachments }
     }
@@ -127,7 +127,7 @@ impl ArgsBuf {
 }
 
 impl ArgsEncoder {
-    /// `start` is the text before the first argument: at least the bracket.
+    /// `start`: what stands before the first argument: a bracket, or more.
     pub(super) fn new(start: String) -> Self {
         Self { json: start.into_bytes(), elements: Vec::new(), attachments: Vec::new() }
     }
@@ -170,7 +170,7 @@ impl ArgsEncoder {
     }
 }
 
-/// Refuses placeholders that a client wrote into its text: sent on among other attachments, they would make receivers fail.
+/// Text of a client that looks like a placeholder, sent on together with other attachments, must not make the receivers fail.
 fn check_placeholders(json: &str, elements: &[Range<usize>], attachments: usize) -> Result<(), EncodeError> {
     for element in elements {
         let text = json.get(element.clone()).unwrap_or_default();
@@ -183,7 +183,7 @@ fn check_placeholders(json: &str, elements: &[Range<usize>], attachments: usize)
     Ok(())
 }
 
-/// The remaining elements, for [`Args::parse`].
+/// The elements that are left, for [`Args::parse`].
 struct Elements<'a> {
     args: Args<'a>,
     index: usize,

@@ -1,7 +1,7 @@
 //! Binary values within arguments: [`Binary`] and [`Raw`].
 //!
-//! serde has no channel for data beside the JSON text, so a thread-local variable holds the attachments of the arguments that
-//! are being serialised or deserialised on this thread.
+//! serde has no place for what goes beside the JSON text, so the attachments of the arguments that are being written or read
+//! on this thread are in a thread-local variable for as long as that takes.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,14 +19,14 @@ const NOT_AN_ARGUMENT: &str = "a binary value can only be a part of arguments";
 
 /// A binary argument, also within arrays and objects. Clones share the bytes.
 ///
-/// It is serialised and deserialised only as a part of arguments ([`super::ToArgs`], [`super::Args`]); elsewhere that is an
+/// It can be serialised and deserialised as a part of arguments only ([`super::ToArgs`], [`super::Args`]); elsewhere it is an
 /// error.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Binary(pub Bytes);
 
-/// Any argument: its JSON text as received, and the binary values in it.
+/// Any argument, as the JSON text that came, with the binary values in it.
 ///
-/// It is sent byte for byte; only the numbers of attachments change where they have to.
+/// As an argument it is sent byte for byte; only the numbers of attachments are changed where they have to be.
 #[derive(Clone, Debug)]
 pub struct Raw {
     json: Box<RawValue>,
@@ -108,7 +108,7 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
-/// Renumbers the placeholders of a JSON text: `attach` is called once per attachment and returns its new number.
+/// A JSON text with other numbers in its placeholders: each attachment is given to `attach` once, which says its new number.
 /// `None` if a placeholder is out of range.
 pub(super) fn renumbered(json: &str, mut attach: impl FnMut(usize) -> Option<usize>) -> Option<String> {
     let scan = json::scan(json, 0, usize::MAX, true).ok()?;
@@ -133,7 +133,7 @@ pub(super) fn renumbered(json: &str, mut attach: impl FnMut(usize) -> Option<usi
     Some(written)
 }
 
-/// Runs `run`; binary values that it serialises are appended to `attachments`.
+/// Runs `run`, within which binary values are added to `attachments`.
 pub(super) fn writing<T>(attachments: &mut Vec<Bytes>, run: impl FnOnce() -> T) -> T {
     let entered = Entered::new(Scope::Writing(mem::take(attachments)));
     let result = run();
@@ -143,7 +143,7 @@ pub(super) fn writing<T>(attachments: &mut Vec<Bytes>, run: impl FnOnce() -> T) 
     result
 }
 
-/// Runs `run`; placeholders that it deserialises refer to `attachments`.
+/// Runs `run`, within which placeholders stand for `attachments`.
 pub(super) fn reading<T>(attachments: &[Bytes], run: impl FnOnce() -> T) -> T {
     let _entered = Entered::new(Scope::Reading(attachments.to_vec()));
     run()
@@ -159,7 +159,7 @@ enum Scope {
     Reading(Vec<Bytes>),
 }
 
-/// Restores the previous scope, also after a panic.
+/// Puts the scope back that was there before, also after a panic.
 struct Entered(Option<Scope>);
 
 impl Entered {

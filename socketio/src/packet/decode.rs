@@ -11,12 +11,12 @@ use super::header::{Header, PacketKind, is_reserved};
 use super::json::{self, Kind, Placeholder, ScanError};
 use crate::links::FrameRef;
 
-/// Limits of a packet from a client (SESSIONS.md 18). More than each is a decode error.
+/// What a packet may hold (SESSIONS.md 18).
 #[derive(Clone, Debug)]
 pub struct PacketLimits {
     /// Most attachments of one packet.
     pub max_attachments: usize,
-    /// Deepest nesting of the payload; the outermost array or object is 1. At most 512 is used.
+    /// Deepest nesting of the payload, its outermost array or object counted as 1.
     pub max_depth: usize,
     /// Most bytes of all attachments of one packet.
     pub max_attachment_bytes: usize,
@@ -30,9 +30,7 @@ impl Default for PacketLimits {
     }
 }
 
-/// Assembles the packets of one connection from its messages: a text, then its attachments.
-///
-/// Without outstanding attachments it owns no heap memory.
+/// Makes packets of the messages of one connection: collects attachments.
 #[derive(Debug, Default)]
 pub struct Decoder {
     waiting: Option<Box<Waiting>>,
@@ -47,7 +45,7 @@ struct Waiting {
     room: usize,
 }
 
-/// A packet from a client. The text is borrowed from the message, or copied if attachments followed it.
+/// A packet from a client. Text is borrowed from the message unless it had attachments.
 #[derive(Debug)]
 pub struct Packet<'a> {
     text: Cow<'a, str>,
@@ -60,14 +58,12 @@ pub struct Packet<'a> {
 }
 
 impl Decoder {
-    /// A decoder without outstanding attachments.
+    /// One that waits for nothing.
     pub const fn new() -> Self {
         Self { waiting: None }
     }
 
-    /// Handles one message. `None`: attachments are outstanding. After an error the connection has to end.
-    ///
-    /// Allocates the list of elements, and copies of attachments and of the text that they belong to.
+    /// Takes one message; a packet if it is complete. After an error the connection has to end.
     pub fn decode<'a>(
         &mut self,
         message: FrameRef<'a>,
@@ -109,7 +105,7 @@ impl Decoder {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads the text of a packet. Returns also the number of attachments that follow it.
+    /// Reads the text of a packet. Also: how many attachments follow it.
     fn read(text: &'a str, limits: &PacketLimits) -> Result<(Self, usize), DecodeError> {
         let header = Header::read(text)?;
         let attachments = header.attachments.unwrap_or(0);
@@ -160,10 +156,6 @@ impl<'a> Packet<'a> {
             Some(b'"' | b'-' | b'0'..=b'9') => (),
             _ => return Err(DecodeError::Payload),
         }
-        // An escape is at most six bytes for one.
-        if self.name_text().len() > max_name.saturating_mul(6).saturating_add(2) {
-            return Err(DecodeError::NameLength);
-        }
         let name = self.name();
         if name.len() > max_name {
             return Err(DecodeError::NameLength);
@@ -198,18 +190,18 @@ impl Packet<'_> {
         }
     }
 
-    /// The ack id: always present in an ACK, and in an EVENT that asks for an ack.
+    /// The ack id: of an event, if it asks for an ack; of an ack, always.
     pub const fn ack(&self) -> Option<u64> {
         self.ack
     }
 
-    /// The payload of a CONNECT: the text of a JSON object.
+    /// What a CONNECT carries: the text of a JSON object.
     pub fn auth(&self) -> Option<&str> {
         let auth = self.text.get(self.payload.clone())?;
         if self.kind == PacketKind::Connect && !auth.is_empty() { Some(auth) } else { None }
     }
 
-    /// The name of an event; a number is spelled as received, a lone surrogate becomes U+FFFD. Empty for other packets.
+    /// The event's name; a number is its spelling, a lone surrogate U+FFFD. Empty for other packets.
     pub fn name(&self) -> Cow<'_, str> {
         let text = self.name_text();
         if text.starts_with('"') { json::unescape(text) } else { Cow::Borrowed(text) }

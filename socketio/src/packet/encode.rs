@@ -35,7 +35,7 @@ impl Deref for Frames {
     }
 }
 
-/// An event, encoded once for the log and all receivers. Each variant (plain, with an offset, with an ack id) is one copy of the text.
+/// An event, encoded once for all its receivers, the log included. Its variants (with an offset, with an ack id) cost a copy of the text each.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// `4` and the packet.
@@ -67,7 +67,7 @@ impl Event {
         Ok(Self { text, array, ends_in_string, attachments: attachments.into() })
     }
 
-    /// Restores an event from a log, which has kept [`Event::packet`] and [`Event::attachments`].
+    /// One that a log has kept: what [`Event::packet`] and [`Event::attachments`] gave.
     pub fn from_packet(packet: &str, attachments: Arc<[Bytes]>) -> Result<Self, DecodeError> {
         let header = Header::read(packet)?;
         let scan = json::scan(packet, header.payload, usize::MAX, false)?;
@@ -100,35 +100,35 @@ impl Event {
         self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
 
-    /// Is its last element a string, which clients take for an offset (SESSIONS.md 12)?
+    /// Would a client take its last element for an offset (SESSIONS.md 12)?
     pub const fn ends_in_string(&self) -> bool {
         self.ends_in_string
     }
 
-    /// Its frames. Copies the text.
+    /// As it is: a copy of the text.
     pub fn frames(&self) -> Frames {
         frames(self.text.clone(), &self.attachments)
     }
 
-    /// Its frames, for a single receiver. Copies nothing.
+    /// As it is, for a single receiver: without a copy.
     pub fn into_frames(self) -> Frames {
         frames(self.text, &self.attachments)
     }
 
-    /// Its frames, with `offset` as an additional last element. Copies the text.
+    /// With `offset` as one more element.
     pub fn frames_with_offset(&self, offset: Offset) -> Frames {
         let open = self.text.strip_suffix(']').unwrap_or(&self.text);
         frames(format!("{open},\"{offset}\"]"), &self.attachments)
     }
 
-    /// Its frames, with the id of the ack that it asks for. Copies the text.
+    /// Asking for an ack.
     pub fn frames_with_ack(&self, id: u64) -> Frames {
         let (header, array) = self.text.split_at_checked(self.array).unwrap_or((&self.text, ""));
         frames(format!("{header}{id}{array}"), &self.attachments)
     }
 }
 
-/// CONNECT: `0{"sid":..}`, with `pid` if there is one.
+/// `0{"sid":..}`, with `pid` if there is one.
 pub fn connect(namespace: &str, sid: &str, pid: Option<&str>) -> Frame {
     let mut text = header("40", namespace);
     text.push_str("{\"sid\":");
@@ -141,7 +141,7 @@ pub fn connect(namespace: &str, sid: &str, pid: Option<&str>) -> Frame {
     Frame::text(text)
 }
 
-/// CONNECT_ERROR: `4{"message":..}`; `data` is JSON text.
+/// `4{"message":..}`; `data` is JSON text.
 pub fn connect_error(namespace: &str, message: &str, data: Option<&str>) -> Frame {
     let mut text = header("44", namespace);
     text.push_str("{\"message\":");
@@ -154,12 +154,12 @@ pub fn connect_error(namespace: &str, message: &str, data: Option<&str>) -> Fram
     Frame::text(text)
 }
 
-/// DISCONNECT: `1`.
+/// `1`.
 pub fn disconnect(namespace: &str) -> Frame {
     Frame::text(header("41", namespace))
 }
 
-/// ACK: the answer to the event with that ack id.
+/// The answer to the event with that ack id.
 pub fn ack(namespace: &str, id: u64, args: &(impl ToArgs + ?Sized)) -> Result<Frames, EncodeError> {
     let mut text = header("43", namespace);
     text.push_str(&id.to_string());
@@ -182,7 +182,7 @@ fn header(types: &str, namespace: &str) -> String {
     text
 }
 
-/// Changes `2` and `3` to `5n-` and `6n-` if there are attachments. Returns also the position of the array.
+/// `2` and `3` become `5n-` and `6n-` if there are attachments; also where the array begins then.
 fn with_count(text: String, array: usize, attachments: usize) -> (String, usize) {
     if attachments == 0 {
         return (text, array);

@@ -1,4 +1,4 @@
-//! Engine.IO packets (SESSIONS.md 2), and payloads of long-polling, which are lists of packets (4).
+//! Engine.IO packets (SESSIONS.md 2), and the payloads of long-polling that are made of them (4).
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurp
 
 use crate::links::{Frame, FrameRef};
 
-/// Separates the packets of a payload.
+/// Between the packets of a payload.
 const SEPARATOR: char = '\u{1e}';
 
-/// Written with padding; read with or without, like browsers and node do.
+/// Padded when written; read also without padding, as browsers and node do.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -18,7 +18,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// A packet: a WebSocket message, or an element of a payload.
+/// A packet, from a WebSocket message or a part of a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnginePacket<'a> {
     /// `0`
@@ -39,13 +39,13 @@ pub enum EnginePacket<'a> {
     Noop,
 }
 
-/// Not a packet: an empty text, another first character, or bad base64. The session ends with `parse error`.
+/// Empty text, another first character, or bad base64: `parse error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an Engine.IO packet")]
 pub struct EnginePacketError;
 
 impl<'a> EnginePacket<'a> {
-    /// Decodes a packet. Allocates only for base64.
+    /// Reads a packet. Only base64 is copied.
     pub fn decode(frame: FrameRef<'a>) -> Result<Self, EnginePacketError> {
         let text = match frame {
             FrameRef::Binary(bytes) => return Ok(Self::Binary(Cow::Borrowed(bytes))),
@@ -69,12 +69,12 @@ impl<'a> EnginePacket<'a> {
     }
 }
 
-/// Splits a payload into its first packet and the rest.
+/// Takes the first packet off a payload.
 pub fn split_payload(payload: &str) -> (&str, Option<&str>) {
     payload.split_once(SEPARATOR).map_or((payload, None), |(first, rest)| (first, Some(rest)))
 }
 
-/// Length in bytes that [`push_packet`] adds, separator included.
+/// How many bytes [`push_packet`] writes, with a separator.
 pub fn encoded_len(frame: &Frame) -> usize {
     match frame {
         Frame::Text(_) => frame.len() + 1,

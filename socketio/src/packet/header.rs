@@ -1,4 +1,4 @@
-//! `<type>[<n>-][<namespace>,][<ack id>]`: the header of a packet, before its JSON (SESSIONS.md 6).
+//! `<type>[<n>-][<namespace>,][<ack id>]`: what stands before the JSON of a packet (SESSIONS.md 6).
 
 use std::ops::Range;
 
@@ -20,16 +20,16 @@ pub enum PacketKind {
     Ack,
 }
 
-/// The header of a packet.
+/// What stands before the JSON.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) kind: PacketKind,
-    /// The number of attachments that follow; present in the binary types.
+    /// How many attachments follow; only of the binary types.
     pub(super) attachments: Option<usize>,
-    /// The range of the namespace; empty if none is named.
+    /// Where the namespace is; empty: none is named.
     pub(super) namespace: Range<usize>,
     pub(super) ack: Option<u64>,
-    /// The start of the JSON.
+    /// Where the JSON begins.
     pub(super) payload: usize,
 }
 
@@ -75,7 +75,7 @@ impl Header {
     }
 }
 
-/// Is `name` reserved, so that neither side may use it for an event?
+/// Names that neither side may give to an event.
 pub fn is_reserved(name: &str) -> bool {
     matches!(
         name,

@@ -1,20 +1,20 @@
-//! A JSON scanner: checks a text, and finds its elements and placeholders, in one pass. It builds no values.
+//! One pass over a JSON text: is it valid, how deep, where are its elements and placeholders. Builds no values.
 //!
 //! Accepts exactly RFC 8259, which is what `JSON.parse` takes: any spelling of numbers, lone surrogates as escapes.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Upper bound of `max_depth`: the scanner recurses, so its stack is bounded whatever the settings say.
+/// Beyond this the scanner's own stack would be at risk, whatever the settings say.
 const DEEPEST: usize = 512;
 
-/// The result of a scan.
+/// What a text holds.
 #[derive(Debug)]
 pub(super) struct Scan {
     pub(super) kind: Kind,
     /// The elements, if it is an array.
     pub(super) elements: Vec<Range<usize>>,
-    /// Its placeholders in order, if they were asked for.
+    /// The placeholders in it, if they were asked for, in order.
     pub(super) placeholders: Vec<Placeholder>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Placeholder {
 pub(super) struct Num {
     /// Where it stands.
     pub(super) at: Range<usize>,
-    /// The attachment that it names; `None`: it is no integer.
+    /// Which attachment that is; `None`: no integer.
     pub(super) index: Option<usize>,
 }
 
@@ -101,7 +101,7 @@ pub(super) fn unescape(quoted: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf16_lossy(&units))
 }
 
-/// Reads the UTF-16 unit of an escape sequence, after its backslash. The scan has made sure that it is valid.
+/// The UTF-16 unit of the escape that has begun. The text was scanned, so that it is one.
 fn escape(rest: &mut std::str::Chars<'_>) -> u16 {
     match rest.next() {
         Some('u') => {
@@ -196,7 +196,7 @@ impl Scanner<'_> {
             let start = self.at;
             let kind = self.value(depth)?;
             if self.wanted {
-                // Of repeated names the last one counts, as in `JSON.parse`.
+                // The last one wins where a name comes twice, as in `JSON.parse`.
                 match unescape(self.text.get(key).unwrap_or_default()).as_ref() {
                     "_placeholder" => is_placeholder = kind == Kind::True,
                     "num" => num = Some(self.num(start..self.at, kind)),
@@ -211,14 +211,14 @@ impl Scanner<'_> {
             self.space();
         }
         if is_placeholder {
-            // Clients replace it as a whole, so placeholders within it do not count.
+            // It is replaced as a whole: what is within it means nothing.
             self.placeholders.truncate(before);
             self.placeholders.push(Placeholder { num });
         }
         Ok(Kind::Object)
     }
 
-    /// Skips the opening bracket and the space after it.
+    /// Past the opening bracket and the space behind it.
     fn enter(&mut self, depth: usize) -> Result<(), ScanError> {
         if depth > self.max_depth {
             return Err(ScanError::Depth);
@@ -228,7 +228,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Reads a key, the colon, and the space around it.
+    /// A key, the colon, and the space around it.
     fn key(&mut self) -> Result<Range<usize>, ScanError> {
         let start = self.at;
         if self.peek() != Some(b'"') {
@@ -312,7 +312,7 @@ impl Scanner<'_> {
     }
 }
 
-/// The value of a JSON number that is a small integer, in any spelling.
+/// The integer that a JSON number is, however it is spelled.
 pub(super) fn integer(spelled: &str) -> Option<usize> {
     if let Ok(index) = spelled.parse() {
         return Some(index);
