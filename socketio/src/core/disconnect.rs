@@ -106,9 +106,17 @@ impl Io<'_> {
     /// `41`, then the end of this socket alone.
     pub(super) fn disconnect_with_packet(&mut self, key: SocketKey, reason: Reason) {
         let Some(socket) = self.state.live(key) else { return };
+        let conn = socket.conn;
         let Some(space) = self.state.spaces.get(socket.space) else { return };
-        let frame = packet::disconnect(&space.name);
-        self.send(key, &[frame]);
+        let name = Arc::clone(&space.name);
+        self.send(key, &[packet::disconnect(&name)]);
+        if let Some(conn) = self.state.conns.get_mut(conn) {
+            conn.left.retain(|left| *left != name);
+            if conn.left.len() >= self.state.config.counts.namespaces_per_connection {
+                conn.left.remove(0);
+            }
+            conn.left.push(name);
+        }
         self.disconnect_socket(key, reason, None);
     }
 

@@ -66,7 +66,9 @@ impl Core {
                 self.io(now, links).abandon_connecting(connecting);
             }
             // The client may not know yet that its socket is disconnected.
-            (PacketKind::Event | PacketKind::Ack | PacketKind::Disconnect, None) if conn.connected => {
+            (PacketKind::Event | PacketKind::Ack | PacketKind::Disconnect, None)
+                if conn.left.iter().any(|left| **left == *namespace) =>
+            {
                 self.state.stats.packets_late += 1;
             }
             _ => self.with_io(now, links, |io| {

@@ -72,6 +72,7 @@ impl Core {
             decoder: Decoder::new(),
             peer: Arc::new(peer),
             bound: Vec::new(),
+            left: Vec::new(),
             connected: engine_only,
             connect_deadline: (!engine_only).then(|| now + self.state.config.times.connect_timeout),
             attachments_deadline: None,
@@ -126,9 +127,10 @@ impl Core {
         let (content_type, length) = content;
         match self.state.by_sid.get(sid).copied() {
             Some(key) => {
-                self.input(key, now, links, |engine, cx| {
+                let head = |engine: &mut Engine, cx: &mut Context<'_>| {
                     engine.begin_post(request, content_type, length, cx)
-                });
+                };
+                self.input(key, now, links, head);
             }
             None => links.respond(request, Refusal::unknown_session().response()),
         }

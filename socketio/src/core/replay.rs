@@ -39,20 +39,34 @@ impl Io<'_> {
     // ---- the first page
 
     pub(super) fn read_first_page(&mut self, key: ConnectingKey, space: SpaceKey, start: Position) {
-        if let Some(entries) = self.recent_entries(space, start) {
-            let reached = self.dispatched(space);
+        if let Some((entries, reached)) = self.recent_page(space, start) {
             return self.finish_resume(key, &entries, reached);
         }
         self.read_page(space, start, |to| Read::First(key, space, to));
     }
 
-    /// Entries after a position that are all in memory.
-    fn recent_entries(&mut self, space: SpaceKey, after: Position) -> Option<Vec<Entry>> {
-        self.log(space)?.recent_after(after).map(|entries| entries.cloned().collect())
+    /// A page of the entries after a position, and what it reaches, if all of them are in memory.
+    fn recent_page(&mut self, space: SpaceKey, after: Position) -> Option<(Vec<Entry>, Position)> {
+        let limit = self.page_bytes() as u64;
+        let log = self.log(space)?;
+        let dispatched = log.dispatched;
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let first = bytes == 0;
+            bytes += entry.new.bytes();
+            first || bytes <= limit
+        };
+        let entries: Vec<Entry> = log.recent_after(after)?.take_while(fits).cloned().collect();
+        let reached = entries.last().map_or(dispatched, |entry| entry.position);
+        Some((entries, reached))
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.state.config.recovery.as_ref().map_or(0, |recovery| recovery.replay_page)
     }
 
     fn read_page(&mut self, space: SpaceKey, after: Position, read: impl FnOnce(Position) -> Read) {
-        let bytes = self.state.config.recovery.as_ref().map_or(1 << 18, |recovery| recovery.replay_page);
+        let bytes = self.page_bytes();
         let Some(log) = self.log(space) else { return };
         log.reads += 1;
         let to = log.committed;
@@ -270,13 +284,12 @@ impl Io<'_> {
                 // `drained` follows.
                 return;
             }
-            let Some(entries) = self.recent_entries(space, position) else {
+            let Some((entries, reached)) = self.recent_page(space, position) else {
                 if let Some(replay) = self.replay_of(key) {
                     replay.reading = true;
                 }
                 return self.read_page(space, position, |to| Read::Next(key, space, to));
             };
-            let reached = self.dispatched(space);
             self.send_page(key, session, &entries, reached);
         }
     }

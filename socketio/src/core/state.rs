@@ -158,6 +158,8 @@ pub(crate) struct Conn {
     pub(crate) peer: Arc<Peer>,
     /// Its namespaces: few, so a list.
     pub(crate) bound: Vec<Bound>,
+    /// Namespaces whose socket the server has ended, the last few: the client may not know yet.
+    pub(crate) left: Vec<Arc<str>>,
     /// Has it ever sent a CONNECT?
     pub(crate) connected: bool,
     /// It has no socket, and is closed then.
