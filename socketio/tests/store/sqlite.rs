@@ -20,8 +20,8 @@ fn with_messages(file: &SqliteFile) -> adjourn_socketio::store::Parts {
 }
 
 fn insert(tx: &mut Tx<'_>) -> Result<(), RunError> {
-    let sql = tx.sql().map_err(RunError::new)?;
-    sql.execute("INSERT INTO messages VALUES ('hello')", []).map_err(RunError::new)?;
+    let sql = tx.sql()?;
+    sql.execute("INSERT INTO messages VALUES ('hello')", [])?;
     tx.append(event("/", "row"));
     Ok(())
 }
@@ -30,7 +30,7 @@ fn insert(tx: &mut Tx<'_>) -> Result<(), RunError> {
 fn rows_of_the_application_are_in_the_same_transaction() {
     let file = SqliteFile::new("rows");
     let mut parts = with_messages(&file);
-    let failing = |tx: &mut Tx<'_>| insert(tx).and(Err(RunError::new("no")));
+    let failing = |tx: &mut Tx<'_>| insert(tx).and(Err("no".into()));
     let panicking = |tx: &mut Tx<'_>| -> Result<_, RunError> {
         insert(tx)?;
         panic!("in the application's code")
@@ -49,7 +49,7 @@ fn code_that_ends_the_transaction_is_refused() {
     let mut parts = with_messages(&file);
     let code = |tx: &mut Tx<'_>| {
         insert(tx)?;
-        tx.sql().map_err(RunError::new)?.execute_batch("COMMIT").map_err(RunError::new)?;
+        tx.sql()?.execute_batch("COMMIT")?;
         Ok(ack("[]"))
     };
     let result = parts.writer.transact(Some(&key("k")), &context(None), Box::new(code), 0);
