@@ -1,5 +1,7 @@
 //! What the SQLite store alone promises: one process a file, the application's rows, a damaged, locked or full file.
 
+use std::time::Duration;
+
 use adjourn_socketio::store::{
     AttachError, Batch, NodeId, RunError, SqliteStore, Store as _, StoreError, TransactError, Tx,
 };
@@ -95,7 +97,8 @@ fn files_of_others_and_of_newer_versions_are_refused() {
 #[test]
 fn a_locked_file_fails_the_calls_and_then_works_again() {
     let file = SqliteFile::new("locked");
-    let mut parts = file.open(0);
+    let store = file.sqlite().expect("opens").busy_timeout(Duration::from_millis(50));
+    let mut parts = Box::new(store).open(NodeId("a".into()), &settings(), 0).expect("opens");
     fill(&mut parts, "/", 2, 0);
     assert!(save(&mut parts, session("p"), 0));
     let other = rusqlite::Connection::open(file.path()).expect("opens");
