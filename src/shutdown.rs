@@ -78,6 +78,22 @@ pub enum ListenerInShutdown {
 /// ```text
 /// Serving -> LameDuck -> SoftSweep -> Grace -> HardSweep -> Done
 /// ```
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use adjourn::{CloseFrame, Config, Server, ShutdownPlan, shutdown::Pace};
+///
+/// let mut plan = ShutdownPlan::soft(Duration::from_secs(5));
+/// plan.lame_duck = Duration::from_millis(10);
+/// plan.pace = Pace::Rate(1000.0);
+/// plan.frame = CloseFrame::SERVICE_RESTART;
+/// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
+/// server.handle().shutdown(plan)?;
+/// let report = server.run(|_, _| {})?;
+/// assert_eq!((report.clean, report.terminated), (0, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ShutdownPlan {

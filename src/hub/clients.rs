@@ -24,6 +24,30 @@ use crate::{
 ///
 /// Every call is legal at every moment; a repeated or late one does nothing and says so. What is asked for happens when
 /// the callback has returned, before the turn ends.
+///
+/// ```
+/// use adjourn::{CloseFrame, Config, Event, Message, handler, http::Upgrade, testing::{Session, frame}};
+///
+/// let mut session = Session::open(Config::default(), handler(
+///     |_| Upgrade::accept(0),
+///     |clients, event| {
+///         let Event::Message { id, message: Message::Text(text), .. } = event else { return };
+///         if let Some(count) = clients.get_mut(id) {
+///             *count += 1;
+///         }
+///         let count = clients.get(id).map_or(0, |client| *client.data());
+///         if let Err(error) = clients.send(id, format!("{count}: {text}")) {
+///             eprintln!("{id}: {error}");
+///         }
+///         if count == 2 {
+///             clients.close(id, CloseFrame::NORMAL);
+///         }
+///     },
+/// ));
+/// session.read(&frame(0x81, b"one"));
+/// session.read(&frame(0x81, b"two"));
+/// assert_eq!(session.take_written(), b"\x81\x061: one\x81\x062: two\x88\x02\x03\xe8");
+/// ```
 #[derive(Debug)]
 pub struct Clients<'h, D = ()> {
     hub: &'h mut Hub<D>,

@@ -11,6 +11,42 @@ use crate::event::Event;
 /// An application. Its callbacks run on the loop's thread, one at a time; what they ask for happens when they return.
 ///
 /// Every call of [`Clients`] is legal inside every callback and in every state; none panics.
+///
+/// ```
+/// use adjourn::{
+///     Clients, Config, Event, Handler,
+///     http::{Response, Upgrade, UpgradeRequest},
+///     testing::{REQUEST, Session},
+/// };
+///
+/// struct Door {
+///     entered: usize,
+/// }
+///
+/// impl Handler for Door {
+///     type Data = String;
+///
+///     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, String> {
+///         match request.header_text("Authorization") {
+///             Some(user) => Upgrade::accept(user.to_owned()),
+///             None => Upgrade::Reject(Response::new(401).expect("a final status")),
+///         }
+///     }
+///
+///     fn on_event(&mut self, clients: &mut Clients<'_, String>, event: Event<'_>) {
+///         if let Event::Open { id } = event {
+///             self.entered += 1;
+///             let hello = clients.get(id).map(|client| format!("hello {}", client.data()));
+///             let _ = clients.send(id, hello.unwrap_or_default());
+///         }
+///     }
+/// }
+///
+/// let mut session = Session::new(Config::default(), Door { entered: 0 });
+/// session.read(REQUEST);
+/// assert!(session.take_written().starts_with(b"HTTP/1.1 401 "));
+/// assert_eq!(session.handler().entered, 0);
+/// ```
 pub trait Handler {
     /// What the application keeps for each connection, made in [`Handler::on_upgrade`] or given to
     /// [`Clients::connect`], and dropped after `Close`.

@@ -43,6 +43,25 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// A WebSocket server, client, or both: one loop, any number of listeners and connections.
 ///
 /// `D` is what the application keeps for each connection; with [`Server::run`] there is nothing.
+///
+/// ```
+/// use adjourn::{Config, Event, Server};
+///
+/// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
+/// println!("listening on {:?}", server.local_addr());
+/// # server.handle().shutdown(adjourn::ShutdownPlan::hard())?;
+/// let report = server.run(|clients, event| match event {
+///     Event::Message { id, message, .. } => {
+///         if let Err(error) = clients.send(id, message) {
+///             eprintln!("{id}: {error}");
+///         }
+///     }
+///     Event::Close { id, report } => println!("{id}: {:?}", report.cause),
+///     _ => {}
+/// })?;
+/// println!("{} connections ended cleanly", report.clean);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Server<D = ()> {
     events: Events,
     few_events: Events,

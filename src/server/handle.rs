@@ -21,6 +21,27 @@ use crate::{
 /// [`Server::run`](super::Server::run) has returned, every call fails with [`HandleError::Stopped`]. Commands that wait
 /// have at most [`LoopConfig::max_handle_queue`](crate::config::LoopConfig::max_handle_queue) bytes; beyond that a call fails with
 /// [`HandleError::Full`], except for those about a shutdown, which always have room.
+///
+/// ```
+/// use std::{sync::mpsc, thread};
+///
+/// use adjourn::{Config, Server, ShutdownPlan};
+///
+/// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
+/// let handle = server.handle();
+/// let asking = thread::spawn(move || {
+///     let (sender, receiver) = mpsc::channel();
+///     // Anything can be done on the loop's thread; an answer comes by a channel.
+///     handle.defer(move |clients| {
+///         let _ = sender.send(clients.stats().open);
+///     })?;
+///     println!("{:?} connections are open", receiver.recv());
+///     handle.shutdown(ShutdownPlan::default())
+/// });
+/// server.run(|_, _| {})?;
+/// asking.join().expect("it does not panic")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Handle<D = ()> {
     mailbox: Arc<Mailbox<Command<D>>>,
 }

@@ -25,6 +25,21 @@ use crate::{
 };
 
 /// Several loops on one address.
+///
+/// ```
+/// use adjourn::{Config, Event, ShutdownPlan, Workers};
+///
+/// let workers = Workers::bind("127.0.0.1:0", 2, Config::default())?;
+/// println!("two loops listen on {:?}", workers.local_addr());
+/// # workers.handle().shutdown(ShutdownPlan::hard())?;
+/// let report = workers.run(|clients, event| {
+///     if let Event::Message { id, message, .. } = event {
+///         let _ = clients.send(id, message);
+///     }
+/// })?;
+/// println!("{} were open when it began to go down", report.live_at_start);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Workers<D = ()> {
     parts: Vec<Parts<D>>,
