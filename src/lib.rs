@@ -32,6 +32,12 @@
     )
 )]
 
+#[cfg(not(unix))]
+compile_error!(
+    "adjourn needs Unix: after a read that does not fill its buffer it waits for the next edge, and mio's poll on Windows arms a \
+     socket again only after a read that would block"
+);
+
 pub mod close;
 pub mod config;
 #[cfg(feature = "unstable-core")]
