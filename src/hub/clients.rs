@@ -26,27 +26,18 @@ use crate::{
 /// the callback has returned, before the turn ends.
 ///
 /// ```
-/// use adjourn::{CloseFrame, Config, Event, Message, handler, http::Upgrade, testing::{Session, frame}};
+/// use adjourn::{CloseFrame, Config, SendError, accept_all, testing::Session};
 ///
-/// let mut session = Session::open(Config::default(), handler(
-///     |_| Upgrade::accept(0),
-///     |clients, event| {
-///         let Event::Message { id, message: Message::Text(text), .. } = event else { return };
-///         if let Some(count) = clients.get_mut(id) {
-///             *count += 1;
-///         }
-///         let count = clients.get(id).map_or(0, |client| *client.data());
-///         if let Err(error) = clients.send(id, format!("{count}: {text}")) {
-///             eprintln!("{id}: {error}");
-///         }
-///         if count == 2 {
-///             clients.close(id, CloseFrame::NORMAL);
-///         }
-///     },
-/// ));
-/// session.read(&frame(0x81, b"one"));
-/// session.read(&frame(0x81, b"two"));
-/// assert_eq!(session.take_written(), b"\x81\x061: one\x81\x062: two\x88\x02\x03\xe8");
+/// let mut session = Session::open(Config::default(), accept_all::<u32>(|_, _| {}));
+/// session.act(|clients, _| {
+///     let id = clients.iter().next().expect("one is open").id();
+///     *clients.get_mut(id).expect("its data") = 42;
+///     assert_eq!(clients.broadcast("to those that count", |client| *client.data() > 40).sent, 1);
+///     assert!(clients.close(id, CloseFrame::GOING_AWAY));
+///     assert!(!clients.close(id, CloseFrame::NORMAL), "it is closing already");
+///     assert_eq!(clients.send(id, "late"), Err(SendError::Closing));
+/// });
+/// assert!(session.take_written().ends_with(b"\x81\x13to those that count\x88\x02\x03\xe9"));
 /// ```
 #[derive(Debug)]
 pub struct Clients<'h, D = ()> {

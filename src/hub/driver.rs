@@ -45,7 +45,7 @@ use crate::{
 ///
 /// ```
 /// use adjourn::{
-///     Clients, Config, Event, accept_all,
+///     Config, Event, accept_all,
 ///     hub::{Driver, Readiness},
 ///     testing::{Memory, REQUEST, frame},
 /// };

@@ -10,42 +10,44 @@ use crate::event::Event;
 
 /// An application. Its callbacks run on the loop's thread, one at a time; what they ask for happens when they return.
 ///
-/// Every call of [`Clients`] is legal inside every callback and in every state; none panics.
+/// Every call of [`Clients`] is legal inside every callback and in every state; none panics. [`handler`] and [`accept_all`] make
+/// handlers of closures.
 ///
 /// ```
 /// use adjourn::{
 ///     Clients, Config, Event, Handler,
 ///     http::{Response, Upgrade, UpgradeRequest},
-///     testing::{REQUEST, Session},
+///     testing::{Session, frame},
 /// };
 ///
-/// struct Door {
-///     entered: usize,
-/// }
+/// /// Connections have a name, and whoever has none is refused.
+/// struct Greeter;
 ///
-/// impl Handler for Door {
+/// impl Handler for Greeter {
 ///     type Data = String;
 ///
 ///     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, String> {
-///         match request.header_text("Authorization") {
-///             Some(user) => Upgrade::accept(user.to_owned()),
-///             None => Upgrade::Reject(Response::new(401).expect("a final status")),
+///         match request.query_value("name") {
+///             Some(name) => Upgrade::accept(name.into_owned()),
+///             None => Upgrade::Reject(Response::new(403).expect("a status")),
 ///         }
 ///     }
 ///
 ///     fn on_event(&mut self, clients: &mut Clients<'_, String>, event: Event<'_>) {
-///         if let Event::Open { id } = event {
-///             self.entered += 1;
-///             let hello = clients.get(id).map(|client| format!("hello {}", client.data()));
-///             let _ = clients.send(id, hello.unwrap_or_default());
+///         if let Event::Open { id } = event
+///             && let Some(client) = clients.get(id)
+///         {
+///             let _ = clients.send(id, format!("hello, {}", client.data()));
 ///         }
 ///     }
 /// }
 ///
-/// let mut session = Session::new(Config::default(), Door { entered: 0 });
-/// session.read(REQUEST);
-/// assert!(session.take_written().starts_with(b"HTTP/1.1 401 "));
-/// assert_eq!(session.handler().entered, 0);
+/// let mut session = Session::new(Config::default(), Greeter);
+/// session.read(
+///     b"GET /?name=J%C3%BCrgen HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+///     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+/// );
+/// assert!(session.take_written().ends_with("hello, Jürgen".as_bytes()));
 /// ```
 pub trait Handler {
     /// What the application keeps for each connection, made in [`Handler::on_upgrade`] or given to

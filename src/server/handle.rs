@@ -29,17 +29,19 @@ use crate::{
 ///
 /// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
 /// let handle = server.handle();
-/// let asking = thread::spawn(move || {
-///     let (sender, receiver) = mpsc::channel();
-///     // Anything can be done on the loop's thread; an answer comes by a channel.
-///     handle.defer(move |clients| {
-///         let _ = sender.send(clients.stats().open);
-///     })?;
-///     println!("{:?} connections are open", receiver.recv());
-///     handle.shutdown(ShutdownPlan::default())
-/// });
-/// server.run(|_, _| {})?;
-/// asking.join().expect("it does not panic")?;
+/// let thread = thread::spawn(move || server.run(|_, _| {}));
+///
+/// // Whatever `Clients` can do and know, another thread has it done or asks for it by `defer`.
+/// let (tell, told) = mpsc::channel();
+/// handle.defer(move |clients| {
+///     clients.broadcast("hello, all", |client| client.path() == Some("/news"));
+///     let _ = tell.send(clients.stats());
+/// })?;
+/// assert_eq!(told.recv()?.open, 0);
+///
+/// handle.shutdown(ShutdownPlan::hard())?;
+/// thread.join().expect("no callback panics")?;
+/// assert!(handle.defer(|_| {}).is_err(), "it has stopped");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Handle<D = ()> {
