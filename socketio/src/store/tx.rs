@@ -135,6 +135,13 @@ impl<'t> Tx<'t> {
     }
 }
 
+#[cfg(feature = "sqlite")]
+impl From<rusqlite::Error> for RunError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::new(error)
+    }
+}
+
 impl RunError {
     /// The error of the application's code.
     pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
