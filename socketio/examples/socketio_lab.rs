@@ -55,7 +55,7 @@ fn run(options: &Options) -> Result<(), Failure> {
     let handle: LateHandle = Arc::new(OnceLock::new());
     match options.suite {
         Some(Suite::Socket) => suite::serve_socket(&mut io),
-        Some(Suite::Engine) => {}
+        Some(Suite::Engine) => suite::serve_engine(&mut io),
         None => serve_lab(&mut io, &Lab::new(Arc::clone(&handle), rows, options.plan.clone(), options.log)),
     }
     let of_http = Arc::clone(&handle);

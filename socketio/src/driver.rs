@@ -13,17 +13,21 @@ use std::io;
 use std::time::Duration;
 
 use adjourn::Server;
+#[cfg(feature = "signals")]
 use adjourn::shutdown::ShutdownPlan;
 
 use self::bridge::Bridge;
 use crate::config::{ConfigError, SocketIoConfig};
-use crate::core::Namespace;
+use crate::core::{EngineSession, Namespace};
+use crate::links::FrameRef;
 use crate::stats::SocketIoStats;
 use crate::store::{NodeId, Store, StoreError};
 
 mod bridge;
 mod conn;
+#[cfg(feature = "polling")]
 mod cors;
+mod engine_server;
 mod handle;
 mod links;
 #[cfg(feature = "polling")]
@@ -35,6 +39,7 @@ mod storage;
 mod wake;
 
 pub use self::conn::Conn;
+pub use self::engine_server::EngineServer;
 pub use self::handle::SocketIoHandle;
 #[cfg(feature = "polling")]
 pub use self::polling::{HttpError, PeerAddr};
@@ -85,6 +90,14 @@ impl SocketIo {
         matching: impl Fn(&str, Option<&str>) -> bool + Send + 'static,
     ) -> &mut Namespace {
         self.bridge.core.namespace_matching(matching)
+    }
+
+    /// Serves Engine.IO alone: `handler` gets each message, which is not read as Socket.IO. See [`EngineServer`].
+    pub fn on_engine_message(
+        &mut self,
+        handler: impl FnMut(&mut EngineSession<'_>, FrameRef<'_>) + Send + 'static,
+    ) {
+        self.bridge.core.on_engine_message(handler);
     }
 
     /// Asked for each request that wants to open a session; an error is a 403 with its text.

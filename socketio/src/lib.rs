@@ -12,6 +12,6 @@ pub mod reason;
 pub mod stats;
 pub mod store;
 
-pub use driver::{Conn, DrainReport, RequestHead, SocketIo, SocketIoHandle, StartError};
+pub use driver::{Conn, DrainReport, EngineServer, RequestHead, SocketIo, SocketIoHandle, StartError};
 #[cfg(feature = "polling")]
 pub use driver::{HttpError, PeerAddr};

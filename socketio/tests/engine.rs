@@ -300,6 +300,12 @@ fn s4_an_answer_has_at_most_max_poll_response_but_one_packet() {
         ("3 send 4ddddddddddddddddddddddddddddddddddddddddd 4e", ""),
         ("4 get 4", "4=200 4ddddddddddddddddddddddddddddddddddddddddd"),
         ("4 get 5", "5=200 4e"),
+        // 30 bytes, 31 bytes
+        ("4 send 4aaaaaaaaaaaaaa 4bbbbbbbbbbbbb", ""),
+        ("4 get 8", "8=200 4aaaaaaaaaaaaaa|4bbbbbbbbbbbbb"),
+        ("4 send 4aaaaaaaaaaaaaa 4bbbbbbbbbbbbbb", ""),
+        ("4 get 9", "9=200 4aaaaaaaaaaaaaa"),
+        ("4 get 10", "10=200 4bbbbbbbbbbbbbb"),
         ("5 get 6", ""),
         // an event's attachments follow in later ones if they must
         ("6 send 452-................. 4bbbbbbbbb 4ccccccccc", "6=200 452-................."),
@@ -615,6 +621,20 @@ fn s4_a_probe_has_upgrade_timeout() {
 }
 
 #[test]
+fn s4_upgrade_timeout_does_not_wait_for_the_next_noop() {
+    let mut script = Script::polling();
+    script.config.upgrade_timeout = Duration::from_millis(50);
+    let script = script.run(&[
+        ("1 get 2", ""),
+        ("1 probe 9", ""),
+        ("2 ws 9 2probe", "L9<3probe, 2=200 6"),
+        ("3 get 3", ""),
+    ]);
+    assert_eq!(script.engine.next_timeout(), Some(Duration::from_millis(51)));
+    script.run(&[("51 tick", "L9 closed, probe failed"), ("150 tick", ""), ("151 send 4a", "3=200 4a")]);
+}
+
+#[test]
 fn s4_one_probe_at_a_time() {
     Script::polling().run(&[
         ("1 probe 9", ""),
@@ -766,6 +786,21 @@ fn s5_a_client_that_talks_and_never_pongs_lives_ping_interval_and_two_timeouts()
             (first..1000).find(|now| script.input(&format!("{now} ws 1 4a")).contains("ping timeout"));
         assert_eq!(ended, Some(first + 200));
     }
+}
+
+#[test]
+fn s5_2probe_and_3probe_are_no_heartbeat() {
+    Script::websocket().run(&[
+        ("300 tick", "L1<2"),
+        ("310 ws 1 3probe", ""),
+        ("500 tick", "L1 quick, ! ping timeout"),
+    ]);
+    Script::polling().run(&[
+        ("290 probe 9", ""),
+        ("300 tick", ""),
+        ("310 ws 9 2probe", "L9<3probe"),
+        ("500 tick", "L9 closed, ! ping timeout"),
+    ]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use adjourn_socketio::links::{Frame, FrameRef};
 use adjourn_socketio::offset::{Offset, Position};
 use adjourn_socketio::packet::{
-    self, Args, ArgsBuf, ArgsError, Binary, DecodeError, Decoder, EncodeError, EnginePacket,
+    self, Args, ArgsBuf, ArgsEncoder, ArgsError, Binary, DecodeError, Decoder, EncodeError, EnginePacket,
     EnginePacketError, Event, Packet, PacketKind, PacketLimits, Query, Raw, ToArgs,
 };
 use bytes::Bytes;
@@ -84,6 +84,7 @@ fn s6_packets_that_a_client_may_send() {
         ("2[1,2]", "Event / 1: 2"),
         ("2[-1.50]", "Event / -1.50:"),
         (r#"2["a\u0062\n\/\"\\"]"#, "Event / ab\n/\"\\:"),
+        ("2[\"m \u{7f}\u{2028}\"]", "Event / m \u{7f}\u{2028}:"),
         (r#"2["\ud83d\ude00\ud800!"]"#, "Event / 😀\u{fffd}!:"),
         (r#"2["m","\ud800",1E400,0.10000]"#, r#"Event / m: "\ud800" 1E400 0.10000"#),
         (r#"2["m",{"_placeholder":true,"num":9}]"#, r#"Event / m: {"_placeholder":true,"num":9}"#),
@@ -160,6 +161,8 @@ fn s6_decode_errors_of_text() {
         (r#"2["m","\x41"]"#, E::Json),
         (r#"2["m","\u12g4"]"#, E::Json),
         ("2[\"m\n\"]", E::Json),
+        ("2[\"m\u{1f}\"]", E::Json),
+        ("2[\"m\", \u{a0}1]", E::Json),
         (r#"2["m",{a:1}]"#, E::Json),
         (r#"2["m",tru]"#, E::Json),
         (r#"21-["m"]"#, E::Json),
@@ -404,6 +407,16 @@ fn s1_arguments_pass_through_byte_for_byte() {
     assert_eq!(ArgsBuf::new(&raws).expect("JSON").json(), r#"["\ud800",{"b":1,"a" : 2}]"#);
 }
 
+/// Arguments behind a binary value.
+struct Behind<'a>(Args<'a>);
+
+impl ToArgs for Behind<'_> {
+    fn to_args(&self, out: &mut ArgsEncoder) -> Result<(), EncodeError> {
+        out.push(&binary(9))?;
+        self.0.to_args(out)
+    }
+}
+
 #[test]
 fn s9_binary_arguments_pass_through_and_are_numbered_anew_among_others() {
     let packet = packet(&[
@@ -429,6 +442,16 @@ fn s9_binary_arguments_pass_through_and_are_numbered_anew_among_others() {
         [
             r#"452-["m",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":1},{"_placeholder":true,"num":1}]]"#,
             "[9]",
+            "[2]"
+        ]
+    );
+    // All of it behind another binary value.
+    assert_eq!(
+        texts(&event(&Behind(args)).frames()),
+        [
+            r#"453-["m",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":2},{"_placeholder":true,"num":2}],{"num":1,"_placeholder":true}]"#,
+            "[9]",
+            "[1]",
             "[2]"
         ]
     );

@@ -11,7 +11,7 @@ use adjourn_socketio::core::{
 use adjourn_socketio::error::ConnectError;
 use adjourn_socketio::packet::{Args, Raw, ToArgs};
 use adjourn_socketio::reason::Reason;
-use adjourn_socketio::store::{AckValue, RunError};
+use adjourn_socketio::store::AckValue;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -128,7 +128,7 @@ impl Lab {
         let joined = socket.transact(
             move |tx| {
                 for row in rows.select(tx, after, "")? {
-                    tx.emit("row", (&row.content, row.id)).map_err(RunError::new)?;
+                    tx.emit("row", (&row.content, row.id))?;
                 }
                 tx.join(ROWS);
                 Ok(())
@@ -268,8 +268,8 @@ impl Lab {
         let (rows, offset, id) = (self.rows.clone(), client_offset.clone(), Arc::clone(socket.id()));
         let run = move |tx: &mut adjourn_socketio::store::Tx<'_>| {
             let row = rows.insert(tx, &offset, &content)?;
-            tx.emit_to(&[ROWS.into()], "row", (&content, row)).map_err(RunError::new)?;
-            AckValue::new((row,)).map_err(RunError::new)
+            tx.emit_to(&[ROWS.into()], "row", (&content, row))?;
+            Ok(AckValue::new((row,))?)
         };
         let stored = socket.once(&client_offset, run, move |io, once| {
             let (value, duplicate) = match once {

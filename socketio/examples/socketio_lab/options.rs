@@ -49,11 +49,15 @@ impl Options {
     /// Reads `--name=value` and `--name value`; `Err` says what is wrong.
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut pairs = Vec::new();
-        let mut args = args;
+        let mut args = args.peekable();
         while let Some(arg) = args.next() {
             let name = arg.strip_prefix("--").ok_or_else(|| format!("{arg:?} is no option"))?;
             let (name, value) = match name.split_once('=') {
                 Some((name, value)) => (name.to_owned(), value.to_owned()),
+                // Alone it says yes.
+                None if name == "log" && args.peek().is_none_or(|next| next.starts_with("--")) => {
+                    (name.to_owned(), "1".to_owned())
+                }
                 None => (name.to_owned(), args.next().ok_or_else(|| format!("--{name} needs a value"))?),
             };
             pairs.push((name, value));
@@ -203,7 +207,11 @@ fn number<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, String
 }
 
 fn flag(name: &str, value: &str) -> Result<bool, String> {
-    choose(name, value, &[("0", false), ("1", true), ("false", false), ("true", true)])
+    choose(
+        name,
+        value,
+        &[("0", false), ("1", true), ("off", false), ("on", true), ("false", false), ("true", true)],
+    )
 }
 
 fn choose<T: Copy>(name: &str, value: &str, choices: &[(&str, T)]) -> Result<T, String> {

@@ -42,15 +42,13 @@ impl Rows {
                 rows.push(Row { id, client_offset, content });
                 Ok(id)
             }
-            Self::Sqlite => tx
-                .sql()
-                .map_err(RunError::new)?
-                .prepare_cached(
+            Self::Sqlite => {
+                let mut insert = tx.sql()?.prepare_cached(
                     "INSERT INTO lab_rows SELECT ?1, ifnull(max(id), 0) + 1, ?2, ?3 FROM lab_rows WHERE nsp = ?1 \
                      RETURNING id",
-                )
-                .and_then(|mut insert| insert.query_row((&**namespace, client_offset, content), |row| row.get(0)))
-                .map_err(RunError::new),
+                )?;
+                Ok(insert.query_row((&**namespace, client_offset, content), |row| row.get(0))?)
+            }
         }
     }
 
@@ -65,17 +63,15 @@ impl Rows {
                 Ok(rows.filter(|row| chosen(row)).cloned().collect())
             }
             Self::Sqlite => {
-                let sql = tx.sql().map_err(RunError::new)?;
-                let mut select = sql
-                    .prepare_cached(
-                        "SELECT id, client_offset, content FROM lab_rows WHERE nsp = ?1 AND id > ?2 ORDER BY id",
-                    )
-                    .map_err(RunError::new)?;
+                let sql = tx.sql()?;
+                let mut select = sql.prepare_cached(
+                    "SELECT id, client_offset, content FROM lab_rows WHERE nsp = ?1 AND id > ?2 ORDER BY id",
+                )?;
                 let rows = select.query_map((&**namespace, after), |row| {
                     Ok(Row { id: row.get(0)?, client_offset: row.get(1)?, content: row.get(2)? })
                 });
                 let rows: Result<Vec<Row>, _> = rows.and_then(Iterator::collect);
-                Ok(rows.map_err(RunError::new)?.into_iter().filter(chosen).collect())
+                Ok(rows?.into_iter().filter(chosen).collect())
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What the official protocol suites speak to.
 
 use adjourn_socketio::SocketIo;
+use adjourn_socketio::links::FrameRef;
 use adjourn_socketio::packet::ArgsBuf;
 
 /// `/` and `/custom`, as `docs/socket.io-protocol/v5-test-suite` of the official repository wants them.
@@ -20,5 +21,13 @@ pub(crate) fn serve_socket(io: &mut SocketIo) {
         if let Some(ack) = ack {
             let _ = ack.send(socket.io(), args);
         }
+    });
+}
+
+/// Every message is sent back, as `docs/engine.io-protocol/v4-test-suite` wants it.
+pub(crate) fn serve_engine(io: &mut SocketIo) {
+    io.on_engine_message(|session, message| match message {
+        FrameRef::Text(text) => session.send_text(text),
+        FrameRef::Binary(bytes) => session.send_binary(bytes.to_vec()),
     });
 }

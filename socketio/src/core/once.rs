@@ -11,7 +11,7 @@ use super::state::{
 };
 use crate::config::EmitPolicy;
 use crate::error::OnceError;
-use crate::packet::{Args, ArgsBuf, ArgsError, EncodeError, Event, ToArgs};
+use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs};
 use crate::store::{AckValue, EntryKind, NewEntry, OnceKey, Run, RunError, StoreError, TransactContext, Tx};
 
 /// Where the key of an event is found.
@@ -105,18 +105,6 @@ impl AckValue {
     pub fn new(args: impl ToArgs) -> Result<Self, EncodeError> {
         let args = ArgsBuf::new(&args)?;
         Ok(Self { json: Arc::from(args.json()), attachments: Arc::from(args.attachments()) })
-    }
-}
-
-impl From<EncodeError> for RunError {
-    fn from(error: EncodeError) -> Self {
-        Self::new(error)
-    }
-}
-
-impl From<ArgsError> for RunError {
-    fn from(error: ArgsError) -> Self {
-        Self::new(error)
     }
 }
 

@@ -185,7 +185,7 @@ impl Io<'_> {
             Err(error) => {
                 self.state.stats.once_rolled_back += 1;
                 Err(match error {
-                    TransactError::Run(error) => OnceError::Application(error.0),
+                    TransactError::Run(error) => OnceError::Application(error),
                     TransactError::Panicked => OnceError::Panicked,
                     TransactError::Running { .. } => OnceError::Busy,
                     TransactError::Store(error) => OnceError::Store(error),

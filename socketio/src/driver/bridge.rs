@@ -27,6 +27,9 @@ use crate::store::{NodeId, Store, StoreSettings};
 
 #[cfg(feature = "polling")]
 mod http;
+#[cfg(not(feature = "polling"))]
+#[path = "bridge/no_http.rs"]
+mod http;
 
 /// What `Retry-After` says.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -48,7 +51,6 @@ pub(super) struct Bridge {
     clock: Clock,
     waker: Waker,
     links: LinkTable,
-    #[cfg(feature = "polling")]
     http: http::HttpSide,
     phase: ShutdownPhase,
     plan: PlanCell,
@@ -82,7 +84,6 @@ impl Bridge {
             clock,
             waker,
             links: LinkTable::default(),
-            #[cfg(feature = "polling")]
             http: http::HttpSide::default(),
             phase: ShutdownPhase::Serving,
             plan: PlanCell::default(),
@@ -99,6 +100,7 @@ impl Bridge {
         SocketIoHandle::new(self.core.inbox(), server.handle(), Arc::clone(&self.plan))
     }
 
+    #[cfg(feature = "signals")]
     pub(super) fn set_plan(&mut self, plan: &ShutdownPlan) {
         self.sweep.set_plan(plan);
     }
@@ -106,9 +108,7 @@ impl Bridge {
     /// Before each turn.
     pub(super) fn start(&mut self, server: &Server<Conn>) -> io::Result<()> {
         self.waker.attach(server);
-        #[cfg(feature = "polling")]
-        self.http.start(&self.config, &self.waker)?;
-        Ok(())
+        self.http.start(&self.config, &self.waker)
     }
 
     /// How long the loop may wait.
@@ -130,7 +130,7 @@ impl Bridge {
             clients,
             table: &mut self.links,
             #[cfg(feature = "polling")]
-            http: self.http.get(),
+            http: self.http.get_mut(),
         };
         act(&mut self.core, now, &mut links);
         while let Some(command) = self.core.poll_store() {
@@ -144,7 +144,6 @@ impl Bridge {
     /// After each turn: what other threads have left, and what is due.
     pub(super) fn take_inputs(&mut self, clients: &mut Clients<'_, Conn>) {
         self.waker.sleep_over();
-        #[cfg(feature = "polling")]
         self.take_http(clients);
         self.take_answers(clients);
         self.input(clients, |core, now, links| {
@@ -225,7 +224,6 @@ impl Bridge {
             self.core.lame_duck();
         }
         if phase >= ShutdownPhase::SoftSweep && !self.sweep.has_begun() {
-            #[cfg(feature = "polling")]
             self.http.drain();
             let mut polling = 0;
             self.input(clients, |core, now, links| {
@@ -242,7 +240,7 @@ impl Bridge {
     /// After the connections' shutdown: polling sessions have their time, too, then the store is flushed and closed.
     pub(super) fn finish(&mut self, raw: ShutdownReport, clients: &mut Clients<'_, Conn>) -> DrainReport {
         let end = self.sweep.end().unwrap_or_default();
-        while self.http_connections() > 0 && self.clock.now() < end {
+        while self.http.connections() > 0 && self.clock.now() < end {
             self.rest(clients);
         }
         self.hard_sweep(clients);
@@ -258,13 +256,6 @@ impl Bridge {
         DrainReport::new(raw, counts)
     }
 
-    fn http_connections(&self) -> usize {
-        #[cfg(feature = "polling")]
-        return self.http.connections();
-        #[cfg(not(feature = "polling"))]
-        0
-    }
-
     /// A turn of a loop that has no connections any more.
     fn rest(&mut self, clients: &mut Clients<'_, Conn>) {
         std::thread::sleep(REST);
@@ -273,16 +264,7 @@ impl Bridge {
 
     fn hard_sweep(&mut self, clients: &mut Clients<'_, Conn>) {
         self.input(clients, |core, now, links| core.hard_sweep(now, links));
-        #[cfg(feature = "polling")]
         self.http.cut();
-    }
-}
-
-#[cfg(not(feature = "polling"))]
-impl Bridge {
-    /// A plain request, without long-polling.
-    fn plain<'r>(&self) -> Upgrade<'r, Conn> {
-        Upgrade::Answer(not_found())
     }
 }
 

@@ -1,7 +1,5 @@
 //! [`Links`] over adjourn's connections and the HTTP thread.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use adjourn::clients::SentTo;
@@ -24,9 +22,6 @@ pub(super) struct LinkTable {
     slots: Vec<Option<ConnectionId>>,
     /// Kept between two calls.
     ids: Vec<ConnectionId>,
-    #[cfg(feature = "polling")]
-    /// The `sid`s of HTTP requests that are not answered.
-    requests: HashMap<RequestId, Arc<str>>,
 }
 
 impl LinkTable {
@@ -48,21 +43,6 @@ impl LinkTable {
         }
     }
 
-    /// A request of a session has come.
-    pub(super) fn wait(&mut self, request: RequestId, sid: &str) {
-        self.requests.insert(request, sid.into());
-    }
-
-    /// The session of a request that is not answered.
-    pub(super) fn waiting(&self, request: RequestId) -> Option<Arc<str>> {
-        self.requests.get(&request).cloned()
-    }
-
-    /// A request is answered, or gone.
-    pub(super) fn answered(&mut self, request: RequestId) -> Option<Arc<str>> {
-        self.requests.remove(&request)
-    }
-
     fn get(&self, link: LinkId) -> Option<ConnectionId> {
         // The slot's place in `ConnectionId`; whatever is found is compared.
         let slot = usize::try_from(link.0 >> 32 & 0x00ff_ffff).ok()?;
@@ -80,7 +60,7 @@ pub(super) struct DriverLinks<'d, 'c> {
     pub(super) clients: &'d mut Clients<'c, Conn>,
     pub(super) table: &'d mut LinkTable,
     #[cfg(feature = "polling")]
-    pub(super) http: Option<&'d Http>,
+    pub(super) http: Option<&'d mut Http>,
 }
 
 impl Links for DriverLinks<'_, '_> {
@@ -132,16 +112,14 @@ impl Links for DriverLinks<'_, '_> {
 
     #[cfg(feature = "polling")]
     fn respond(&mut self, request: RequestId, response: Response) {
-        self.table.answered(request);
-        if let Some(http) = self.http {
+        if let Some(http) = &mut self.http {
             http.respond(request, response);
         }
     }
 
     #[cfg(feature = "polling")]
     fn abort(&mut self, request: RequestId) {
-        self.table.answered(request);
-        if let Some(http) = self.http {
+        if let Some(http) = &mut self.http {
             http.abort(request);
         }
     }

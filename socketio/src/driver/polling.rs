@@ -4,7 +4,7 @@
 //! goes to the loop as its head, and as its body when that is complete; the loop answers by number. All that is decided
 //! about a session is decided there.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -97,6 +97,8 @@ pub(super) struct Http {
     commands: UnboundedSender<Command>,
     shared: Arc<Shared>,
     limit: usize,
+    /// The `sid`s of requests that are not answered.
+    waiting: HashMap<RequestId, Arc<str>>,
 }
 
 /// What both threads use.
@@ -127,7 +129,7 @@ impl Http {
         thread::Builder::new()
             .name("sio-http".into())
             .spawn(move || connection::run(&runtime, settings, service, of_thread, to_do))?;
-        Ok(Self { commands, shared, limit })
+        Ok(Self { commands, shared, limit, waiting: HashMap::new() })
     }
 
     /// A place for one more connection, if there is one.
@@ -144,13 +146,30 @@ impl Http {
         self.shared.connections.load(Ordering::Acquire)
     }
 
+    /// Notes that a request of this session has come.
+    pub(super) fn wait(&mut self, request: RequestId, sid: &str) {
+        self.waiting.insert(request, sid.into());
+    }
+
+    /// The session of a request that is not answered.
+    pub(super) fn waiting(&self, request: RequestId) -> Option<Arc<str>> {
+        self.waiting.get(&request).cloned()
+    }
+
+    /// A request is gone: its session, if it was not answered.
+    pub(super) fn gone(&mut self, request: RequestId) -> Option<Arc<str>> {
+        self.waiting.remove(&request)
+    }
+
     /// Answers a request; one that is gone is ignored.
-    pub(super) fn respond(&self, request: RequestId, response: Response) {
+    pub(super) fn respond(&mut self, request: RequestId, response: Response) {
+        self.waiting.remove(&request);
         self.command(Command::Answer(request, Answer::Response(response)));
     }
 
     /// Ends the connection of a request without an answer.
-    pub(super) fn abort(&self, request: RequestId) {
+    pub(super) fn abort(&mut self, request: RequestId) {
+        self.waiting.remove(&request);
         self.command(Command::Answer(request, Answer::Abort));
     }
 

@@ -25,8 +25,9 @@ mod writer;
 const SCHEMA_VERSION: i64 = 1;
 const SCHEMA: &str = include_str!("sqlite/schema.sql");
 
-/// How long a call waits for another process that has the file locked; then it fails.
-const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a call waits for another process that has the file locked, unless said otherwise. Longer than the layer takes to
+/// declare the store down: who holds the lock so long is waited for, and meanwhile nobody else waits.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements kept, ours and the application's.
 const STATEMENTS_KEPT: usize = 128;
@@ -48,6 +49,7 @@ pub struct SqliteStore {
     /// `None`: in memory, where reader and writer share the connection.
     file: Option<LockedFile>,
     synchronous: Synchronous,
+    busy_timeout: Duration,
 }
 
 /// The file, and the lock on the file beside it that keeps other processes out.
@@ -74,9 +76,10 @@ impl SqliteStore {
             let file = LockedFile::open(path)?;
             (Connection::open(&file.path)?, Some(file))
         };
-        configure(&writer)?;
+        configure(&writer, BUSY_TIMEOUT)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
-        let mut store = Self { writer, file, synchronous: Synchronous::default() };
+        let mut store =
+            Self { writer, file, synchronous: Synchronous::default(), busy_timeout: BUSY_TIMEOUT };
         store.create_tables()?;
         Ok(store)
     }
@@ -85,6 +88,13 @@ impl SqliteStore {
     #[must_use]
     pub fn synchronous(mut self, synchronous: Synchronous) -> Self {
         self.synchronous = synchronous;
+        self
+    }
+
+    /// How long a call waits for another process that has the file locked; then it fails. Default 5 s.
+    #[must_use]
+    pub fn busy_timeout(mut self, timeout: Duration) -> Self {
+        self.busy_timeout = timeout;
         self
     }
 
@@ -143,11 +153,12 @@ impl Store for SqliteStore {
             Synchronous::Full => "FULL",
         };
         self.writer.pragma_update(None, "synchronous", synchronous)?;
+        configure(&self.writer, self.busy_timeout)?;
         let writer: Shared = Arc::new(Mutex::new(self.writer));
         let reader = match &self.file {
             Some(file) => {
                 let connection = Connection::open(&file.path)?;
-                configure(&connection)?;
+                configure(&connection, self.busy_timeout)?;
                 Arc::new(Mutex::new(connection))
             }
             None => Arc::clone(&writer),
@@ -184,8 +195,8 @@ impl LockedFile {
     }
 }
 
-fn configure(connection: &Connection) -> Result<(), StoreError> {
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+fn configure(connection: &Connection, busy_timeout: Duration) -> Result<(), StoreError> {
+    connection.busy_timeout(busy_timeout)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(())
 }

@@ -37,10 +37,8 @@ pub struct TransactContext {
 /// The application's part of a transaction.
 pub type Run<'a> = Box<dyn FnOnce(&mut Tx<'_>) -> Result<AckValue, RunError> + Send + 'a>;
 
-/// The application's code refused; everything is rolled back.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(pub Box<dyn std::error::Error + Send + Sync>);
+/// Any error of the application's code, so that `?` works in it; everything is rolled back.
+pub type RunError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What a transaction did.
 #[derive(Debug)]
@@ -59,8 +57,8 @@ pub struct Transacted {
 #[derive(Debug, thiserror::Error)]
 pub enum TransactError {
     /// The application's code refused.
-    #[error(transparent)]
-    Run(#[from] RunError),
+    #[error("the transaction was refused: {0}")]
+    Run(RunError),
     /// The application's code panicked.
     #[error("the application's code panicked")]
     Panicked,
@@ -132,20 +130,6 @@ impl<'t> Tx<'t> {
             Ok(Err(error)) => Err(TransactError::Run(error)),
             Err(_) => Err(TransactError::Panicked),
         }
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl From<rusqlite::Error> for RunError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::new(error)
-    }
-}
-
-impl RunError {
-    /// The error of the application's code.
-    pub fn new(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self(error.into())
     }
 }
 

@@ -201,7 +201,7 @@ fn a_resume_while_the_store_stalls_can_be_made_later() {
     world.advance(Duration::from_secs(2));
     client.pump(&mut world);
     assert!(client.pid.is_none() && client.sid != sid);
-    assert!(world.noted().contains(&"connected store unavailable".to_owned()));
+    assert!(world.noted().contains(&"connected StoreUnavailable".to_owned()));
     client.cut(&mut world);
     world.run_store();
     world.mode = StoreMode::Inline;

@@ -22,7 +22,7 @@ fn set_up(core: &mut Core, log: &Arc<Mutex<Vec<String>>>) {
             let run = ran.fetch_add(1, Ordering::Relaxed) + 1;
             match &*text {
                 "panic" if run == 1 => panic!("the first time"),
-                "error" if run == 1 => return Err(RunError::new("the first time")),
+                "error" if run == 1 => return Err(RunError::from("the first time")),
                 _ => {}
             }
             tx.emit_to(&[Arc::from("chat")], "message", (&text, run))?;

@@ -422,7 +422,7 @@ fn away_longer_than_window() {
     assert_eq!(world.noted(), ["expired /"], "told once");
     client.connect(&mut world);
     assert_ne!(client.sid, sid);
-    assert_eq!(world.noted(), ["connected unknown session"]);
+    assert_eq!(world.noted(), ["connected UnknownSession"]);
 }
 
 #[test]
@@ -444,8 +444,8 @@ fn log_trimmed_beyond_the_start() {
     client.connect(&mut world);
     assert_ne!(client.sid, sid);
     let events = client.take(&mut world);
-    assert_eq!(events, [r#"["failed",{"floor":"90","reason":"offset trimmed"}]"#]);
-    assert_eq!(world.noted(), ["connected offset trimmed"]);
+    assert_eq!(events, [r#"["failed",{"floor":"90","reason":"OffsetTrimmed"}]"#]);
+    assert_eq!(world.noted(), ["connected OffsetTrimmed"]);
 }
 
 #[test]
@@ -673,7 +673,7 @@ fn another_principal_does_not_resume_the_session() {
     client.cut(&mut world);
     world.noted();
     client.connect(&mut world);
-    assert_eq!(world.noted(), ["connected principal mismatch"]);
+    assert_eq!(world.noted(), ["connected PrincipalMismatch"]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ const assert = require('node:assert/strict');
 const { chromium } = require('playwright-core');
 const { Program, main, sleep, test, until } = require('./lab.js');
 
-const BUNDLE = require.resolve('socket.io-client/dist/socket.io.min.js');
+// What a page loads; the package does not export its path.
+const BUNDLE = require('node:path').join(__dirname, 'node_modules/socket.io-client/dist/socket.io.min.js');
 
 async function freePort() {
   const server = require('node:net').createServer();

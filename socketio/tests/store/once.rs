@@ -133,7 +133,7 @@ on_every_store! {
         fill(&mut parts, "/", 2, 0);
         let failed = run(&mut parts, "k", 0, |tx| {
             tx.append(event("/", "lost"));
-            Err(RunError::new("no"))
+            Err("no".into())
         });
         assert!(matches!(failed, Err(TransactError::Run(error)) if error.to_string() == "no"));
         let panicked = run(&mut parts, "k", 0, |tx| {

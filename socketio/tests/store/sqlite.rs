@@ -1,5 +1,7 @@
 //! What the SQLite store alone promises: one process a file, the application's rows, a damaged, locked or full file.
 
+use std::time::Duration;
+
 use adjourn_socketio::store::{
     AttachError, Batch, NodeId, RunError, SqliteStore, Store as _, StoreError, TransactError, Tx,
 };
@@ -18,8 +20,8 @@ fn with_messages(file: &SqliteFile) -> adjourn_socketio::store::Parts {
 }
 
 fn insert(tx: &mut Tx<'_>) -> Result<(), RunError> {
-    let sql = tx.sql().map_err(RunError::new)?;
-    sql.execute("INSERT INTO messages VALUES ('hello')", []).map_err(RunError::new)?;
+    let sql = tx.sql()?;
+    sql.execute("INSERT INTO messages VALUES ('hello')", [])?;
     tx.append(event("/", "row"));
     Ok(())
 }
@@ -28,7 +30,7 @@ fn insert(tx: &mut Tx<'_>) -> Result<(), RunError> {
 fn rows_of_the_application_are_in_the_same_transaction() {
     let file = SqliteFile::new("rows");
     let mut parts = with_messages(&file);
-    let failing = |tx: &mut Tx<'_>| insert(tx).and(Err(RunError::new("no")));
+    let failing = |tx: &mut Tx<'_>| insert(tx).and(Err("no".into()));
     let panicking = |tx: &mut Tx<'_>| -> Result<_, RunError> {
         insert(tx)?;
         panic!("in the application's code")
@@ -47,7 +49,7 @@ fn code_that_ends_the_transaction_is_refused() {
     let mut parts = with_messages(&file);
     let code = |tx: &mut Tx<'_>| {
         insert(tx)?;
-        tx.sql().map_err(RunError::new)?.execute_batch("COMMIT").map_err(RunError::new)?;
+        tx.sql()?.execute_batch("COMMIT")?;
         Ok(ack("[]"))
     };
     let result = parts.writer.transact(Some(&key("k")), &context(None), Box::new(code), 0);
@@ -95,7 +97,8 @@ fn files_of_others_and_of_newer_versions_are_refused() {
 #[test]
 fn a_locked_file_fails_the_calls_and_then_works_again() {
     let file = SqliteFile::new("locked");
-    let mut parts = file.open(0);
+    let store = file.sqlite().expect("opens").busy_timeout(Duration::from_millis(50));
+    let mut parts = Box::new(store).open(NodeId("a".into()), &settings(), 0).expect("opens");
     fill(&mut parts, "/", 2, 0);
     assert!(save(&mut parts, session("p"), 0));
     let other = rusqlite::Connection::open(file.path()).expect("opens");

@@ -180,16 +180,16 @@ impl ResumeOutcome {
     }
 }
 
-/// The name of a refusal, as `failed_event` and stats have it.
+/// The name of a refusal, as `failed_event` has it.
 pub(crate) const fn refusal_name(why: ResumeRefusal) -> &'static str {
     match why {
-        ResumeRefusal::UnknownSession => "unknown session",
-        ResumeRefusal::Expired => "expired",
-        ResumeRefusal::OffsetTrimmed { .. } => "offset trimmed",
-        ResumeRefusal::OffsetInvalid => "offset invalid",
-        ResumeRefusal::PrincipalMismatch => "principal mismatch",
-        ResumeRefusal::ReplayTooLarge => "replay too large",
-        ResumeRefusal::StoreUnavailable => "store unavailable",
+        ResumeRefusal::UnknownSession => "UnknownSession",
+        ResumeRefusal::Expired => "Expired",
+        ResumeRefusal::OffsetTrimmed { .. } => "OffsetTrimmed",
+        ResumeRefusal::OffsetInvalid => "OffsetInvalid",
+        ResumeRefusal::PrincipalMismatch => "PrincipalMismatch",
+        ResumeRefusal::ReplayTooLarge => "ReplayTooLarge",
+        ResumeRefusal::StoreUnavailable => "StoreUnavailable",
     }
 }
 

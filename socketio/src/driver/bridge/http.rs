@@ -49,6 +49,16 @@ impl HttpSide {
         self.http.as_ref()
     }
 
+    pub(super) fn get_mut(&mut self) -> Option<&mut Http> {
+        self.http.as_mut()
+    }
+
+    fn wait(&mut self, request: RequestId, sid: &str) {
+        if let Some(http) = &mut self.http {
+            http.wait(request, sid);
+        }
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.http.as_ref().map_or(0, Http::connections)
     }
@@ -96,12 +106,12 @@ impl Bridge {
             match input {
                 HttpInput::Head { request, head, peer } => self.http_head(clients, request, &head, peer),
                 HttpInput::Body { request, body } => {
-                    let Some(sid) = self.links.waiting(request) else { continue };
+                    let Some(sid) = self.http.get().and_then(|http| http.waiting(request)) else { continue };
                     let body = body.as_deref().map_or(PostBody::TooLarge, PostBody::Complete);
                     self.input(clients, |core, now, links| core.post_body(request, &sid, body, now, links));
                 }
                 HttpInput::Gone { request } => {
-                    let Some(sid) = self.links.answered(request) else { continue };
+                    let Some(sid) = self.http.get_mut().and_then(|http| http.gone(request)) else { continue };
                     self.input(clients, |core, now, links| core.request_gone(request, &sid, now, links));
                 }
             }
@@ -131,11 +141,11 @@ impl Bridge {
                 self.input(clients, |core, now, links| core.open_polling(request, peer, now, links));
             }
             Ok(Admission::Poll) => {
-                self.links.wait(request, sid);
+                self.http.wait(request, sid);
                 self.input(clients, |core, now, links| core.poll(request, sid, now, links));
             }
             Ok(Admission::Post) => {
-                self.links.wait(request, sid);
+                self.http.wait(request, sid);
                 let content_type = text(&head.headers, CONTENT_TYPE);
                 let length = text(&head.headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
                 self.input(clients, |core, now, links| {

@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    fn respond(&self, request: RequestId, body: &'static str) {
+    fn respond(&mut self, request: RequestId, body: &'static str) {
         self.http.respond(request, response(200, body, false));
     }
 }

@@ -16,8 +16,8 @@ use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
     Attach, AttachError, Attached, Batch, Committed, LogLimits, LogState, Millis, NewEntry, OnceFinish,
-    OnceKey, OnceState, Run, RunError, SessionSummary, StoreError, StoreSettings, TRIM_SLICE,
-    TransactContext, TransactError, Transacted, Trimmed, Tx, TxEffect, Writer, millis,
+    OnceKey, OnceState, Run, SessionSummary, StoreError, StoreSettings, TRIM_SLICE, TransactContext,
+    TransactError, Transacted, Trimmed, Tx, TxEffect, Writer, millis,
 };
 
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Writer for SqliteWriter {
         }
         let (ack, effects) = Tx::with_sql(context, &tx).run(run)?;
         if tx.is_autocommit() {
-            return Err(RunError::new("the application's code ended the transaction").into());
+            return Err(TransactError::Run("the application's code ended the transaction".into()));
         }
         if key.is_some() && ack.bytes() > self.settings.max_ack {
             return Err(StoreError::Full("max_ack").into());
