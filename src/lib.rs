@@ -32,6 +32,7 @@
     )
 )]
 
+mod adopt;
 pub mod close;
 pub mod config;
 #[cfg(feature = "unstable-core")]
