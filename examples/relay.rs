@@ -120,7 +120,7 @@ pub(crate) fn config() -> Config {
 
 /// Serves until a shutdown is complete.
 pub(crate) fn serve(server: &mut Server<ConnectionId>, relay: &mut Relay) -> io::Result<()> {
-    while server.poll(None, relay)?.is_none() {
+    while server.poll_with(None, relay)?.is_none() {
         for (client, request) in relay.asked.drain(..) {
             if server.connect(request, client).is_err() {
                 let _ = server.clients().reject(client, &bad_gateway());

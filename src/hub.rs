@@ -48,7 +48,7 @@ pub use self::{
     clients::{Broadcast, Clients, SentTo},
     decision::{Accept, Upgrade, UpgradeRequest},
     driver::Driver,
-    handler::Handler,
+    handler::{Handler, accept_all, handler},
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };

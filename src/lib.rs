@@ -66,7 +66,7 @@ pub use crate::{
     config::Config,
     error::SendError,
     event::Event,
-    hub::{Client, Clients, Handler},
+    hub::{Client, Clients, Handler, accept_all, handler},
     id::ConnectionId,
     message::{Message, Payload},
     server::{Handle, Server, Workers, WorkersHandle},

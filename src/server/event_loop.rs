@@ -28,7 +28,7 @@ use crate::{
     conn::ConnectRequest,
     error::{AdoptError, BindError, ConnectError},
     event::Event,
-    hub::{Clients, Driver, Handler, Readiness, Transport as _, Upgrade, UpgradeRequest},
+    hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
     shutdown::ShutdownReport,
 };
@@ -140,7 +140,7 @@ impl<D: 'static> Server<D> {
         Ok(bound)
     }
 
-    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll`] or before the
+    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll_with`] or before the
     /// loop runs. Its timeout starts now.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl<D: 'static> Server<D> {
         self.mailbox.handle()
     }
 
-    /// The connections, between two calls of [`Server::poll`].
+    /// The connections, between two calls of [`Server::poll_with`].
     pub fn clients(&mut self) -> Clients<'_, D> {
         self.driver.clients()
     }
@@ -194,13 +194,13 @@ impl<D: 'static> Server<D> {
         Ok(())
     }
 
-    /// Serves until a shutdown is complete; returns its report.
+    /// Serves until a shutdown is complete; returns its report. [`handler`](crate::handler) makes a handler of two closures.
     ///
     /// # Errors
     /// If the system's poll fails.
     pub fn run_with<H: Handler<Data = D>>(&mut self, handler: &mut H) -> io::Result<ShutdownReport> {
         loop {
-            if let Some(report) = self.poll(None, handler)? {
+            if let Some(report) = self.poll_with(None, handler)? {
                 return Ok(report);
             }
         }
@@ -214,7 +214,7 @@ impl<D: 'static> Server<D> {
     ///
     /// # Errors
     /// If the system's poll fails.
-    pub fn poll<H: Handler<Data = D>>(
+    pub fn poll_with<H: Handler<Data = D>>(
         &mut self,
         timeout: Option<Duration>,
         handler: &mut H,
@@ -369,21 +369,17 @@ impl Server<()> {
     where
         F: FnMut(&mut Clients<'_, ()>, Event<'_>),
     {
-        self.run_with(&mut AcceptAll(on_event))
-    }
-}
-
-/// The handler that [`Server::run`] makes of a closure.
-struct AcceptAll<F>(F);
-
-impl<F: FnMut(&mut Clients<'_, ()>, Event<'_>)> Handler for AcceptAll<F> {
-    type Data = ();
-
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        Upgrade::accept(())
+        self.run_with(&mut accept_all(on_event))
     }
 
-    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        (self.0)(clients, event);
+    /// One turn, as [`Server::poll_with`]. Every valid upgrade is accepted.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn poll<F>(&mut self, timeout: Option<Duration>, on_event: F) -> io::Result<Option<ShutdownReport>>
+    where
+        F: FnMut(&mut Clients<'_, ()>, Event<'_>),
+    {
+        self.poll_with(timeout, &mut accept_all(on_event))
     }
 }

@@ -173,7 +173,7 @@ impl Book {
         let paced = match plan.pace {
             Pace::AtOnce => Some(Duration::ZERO),
             Pace::Spread(over) => Some(over),
-            Pace::Rate(_) => None,
+            _ => None,
         };
         let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
         // Deferred upgrades that were accepted in this callback: their `Open` is to come.
