@@ -88,16 +88,10 @@ impl Conn {
     }
 
     /// One whose opening handshake is complete, with what was read after it. Call [`Conn::establish`] next.
-    pub(crate) fn adopted(
-        peer: SocketAddr,
-        role: Role,
-        received: Vec<u8>,
-        generation: u32,
-        now: Time,
-    ) -> Self {
+    pub(crate) fn adopted(peer: SocketAddr, role: Role, received: &[u8], generation: u32, now: Time) -> Self {
         let mut conn = Self::new(peer, generation, now);
         conn.client = role == Role::Client;
-        conn.inbox.hold(&received);
+        conn.inbox.hold(received);
         conn.pending.add(Pending::READ);
         conn
     }

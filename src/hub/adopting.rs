@@ -38,7 +38,7 @@ impl<D> Hub<D> {
         }
         insert(self.slots.vacant_key()).map_err(|error| AdoptRefusal::Io(error.kind()))?;
         let generation = self.next_generation();
-        let slot = self.insert(Conn::adopted(peer, role, received, generation, self.now), Some(data));
+        let slot = self.insert(Conn::adopted(peer, role, &received, generation, self.now), Some(data));
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if role == Role::Server {
             self.admission.adopted(id, peer);

@@ -143,6 +143,7 @@ impl<'a> Extensions<'a> {
     }
 
     /// Lets `look` see the elements of one value of the header.
+    #[cfg(feature = "deflate")]
     pub(crate) fn with_value<T>(value: &str, look: impl FnOnce(Extensions<'_>) -> T) -> T {
         let headers = [Header { name: Self::NAME, value: value.as_bytes() }];
         look(Extensions::new(&headers))
