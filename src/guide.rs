@@ -35,6 +35,7 @@ page!(
         "[example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
         "[example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs\n",
+        "[example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs\n",
         "[example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs\n",
         "[example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",

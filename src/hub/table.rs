@@ -110,7 +110,7 @@ impl<D> std::fmt::Debug for Hub<D> {
 }
 
 impl<D> Hub<D> {
-    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the masks
+    /// An empty hub. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the masks
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
