@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     config::{Abort, Config},
-    conn::{ConnectRequest, Extent, Found, Probe},
+    conn::{ConnectRequest, Extent, Found, Note, Probe},
     error::ConnectError,
     event::{Event, Stats},
     id::ConnectionId,
@@ -236,9 +236,12 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.stats.unsent += 1;
     }
 
-    /// Counts failed calls of `accept`.
-    pub const fn note_accept_errors(&mut self, count: u64) {
-        self.hub.stats.accept_errors += count;
+    /// Counts a failed call of `accept`, and reports it if `lasting`: newcomers wait.
+    pub fn note_accept_error(&mut self, error: io::Error, lasting: bool) {
+        self.hub.stats.accept_errors += 1;
+        if lasting {
+            self.hub.notes.push_back(Note::AcceptFailed(error));
+        }
     }
 
     // Waiting.

@@ -383,6 +383,7 @@ impl<D> Hub<D> {
                 self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
+            Note::AcceptFailed(error) => Event::AcceptFailed { error },
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Close(id, ended) => {
