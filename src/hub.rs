@@ -3,6 +3,31 @@
 //! No clock and no socket enters: [`Driver`] runs the one turn of this crate over any [`Transport`]. The server's
 //! transport is sockets; the simulation's, the benches' and [`testing`](crate::testing)'s are memory.
 //!
+//! An application's own transport implements [`Transport`] and has its turns by [`Driver`]; `examples/own_loop.rs` does so over
+//! `std` sockets. Without any socket, over memory:
+//!
+//! ```
+//! use adjourn::{
+//!     Config, Event, accept_all,
+//!     hub::{Driver, Readiness},
+//!     testing::{Memory, REQUEST, frame},
+//! };
+//!
+//! let mut driver: Driver<(), _> = Driver::new(Config::default(), 0, 42, Memory::default());
+//! let mut echo = accept_all(|clients, event| {
+//!     if let Event::Message { id, message, .. } = event {
+//!         let _ = clients.send(id, message);
+//!     }
+//! });
+//! let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
+//! driver.transport().socket(slot).input = [REQUEST, &frame(0x81, b"hello")].concat();
+//!
+//! driver.begin_turn(&mut echo);
+//! driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut echo);
+//! driver.end_turn(&mut echo);
+//! assert!(driver.transport().socket(slot).written.ends_with(b"\x81\x05hello"));
+//! ```
+//!
 //! ```text
 //!   driver      the turn: when what is read, delivered, written, judged and done
 //!     reading        the reading of a turn
@@ -11,6 +36,7 @@
 //!     incoming       what was read, and the events in it
 //!     table     the connections, and their event queue
 //!       handler      what an application is to the loop
+//!       decision     a request as it sees it, and what it decides
 //!       clients      what it may ask of the connections, and what it may know of one
 //!       upgrade      the opening handshake of a server
 //!       connecting   connections of our own
@@ -26,6 +52,7 @@ mod client;
 mod clients;
 mod connecting;
 mod deadlines;
+mod decision;
 mod driver;
 mod handler;
 mod incoming;
@@ -42,8 +69,9 @@ mod upgrade;
 pub use self::{
     client::{Client, ReadyState},
     clients::{Broadcast, Clients, SentTo},
+    decision::{Accept, Upgrade, UpgradeRequest},
     driver::Driver,
-    handler::{Accept, Handler, Upgrade, UpgradeRequest},
+    handler::{Handler, accept_all, handler},
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };

@@ -171,7 +171,7 @@ impl SocketIo {
     ) -> io::Result<Option<DrainReport>> {
         self.bridge.start(server)?;
         let wait = self.bridge.wait(timeout);
-        let report = server.poll(wait, &mut self.bridge)?;
+        let report = server.poll_with(wait, &mut self.bridge)?;
         self.bridge.take_inputs(&mut server.clients());
         Ok(report.map(|raw| self.bridge.finish(raw, &mut server.clients())))
     }

@@ -8,7 +8,7 @@
 use std::{
     io::{self, IoSlice},
     mem,
-    rc::Rc,
+    sync::Arc,
 };
 
 use super::{
@@ -101,9 +101,10 @@ impl Outbox {
         self.queue.is_some()
     }
 
-    /// Since when the kernel has taken nothing of the backlog, if there is one.
+    /// Since when the kernel has taken nothing of the backlog, if there is one and the socket has not failed.
     pub(super) fn waiting_since(&self) -> Option<Time> {
-        self.queue.as_ref().filter(|queue| !queue.backlog.is_empty()).map(|queue| queue.progress)
+        let queue = self.queue.as_ref().filter(|queue| !queue.backlog.is_empty())?;
+        Some(queue.progress).filter(|since| *since != Time::NEVER)
     }
 
     /// The kernel took less than it was offered, at `now`, and not at `then`.
@@ -113,6 +114,16 @@ impl Outbox {
         {
             queue.progress = now;
         }
+    }
+
+    /// The socket has failed: that the kernel takes nothing more is no stall.
+    pub(super) fn handle_failed(&mut self, output: &mut OutputBuffer) -> Result<(), Broken> {
+        self.backlog(output, Time::NEVER)?;
+        if let Some(queue) = &mut self.queue {
+            queue.progress = Time::NEVER;
+        }
+        self.tidy();
+        Ok(())
     }
 
     /// Our Close is wholly in the kernel.
@@ -218,7 +229,7 @@ impl Outbox {
     /// Queues a frame that several backlogs share.
     pub(super) fn push_shared(
         &mut self,
-        frame: &Rc<[u8]>,
+        frame: &Arc<[u8]>,
         output: &mut OutputBuffer,
         now: Time,
     ) -> Result<(), Broken> {

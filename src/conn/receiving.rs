@@ -91,6 +91,15 @@ impl Conn {
         }
     }
 
+    /// A callback has panicked, and this was read and not parsed: held if it still counts, discarded if not.
+    pub(crate) fn recover(&mut self, rest: &[u8], cx: &mut Context<'_>) {
+        if self.state().capabilities().discards {
+            self.handle_discarded(rest.len(), cx);
+        } else {
+            self.hold(rest);
+        }
+    }
+
     /// Bytes of a state in which nothing is parsed.
     fn handle_discarded(&mut self, n: usize, cx: &mut Context<'_>) {
         if n == 0 || !self.state().capabilities().discards {

@@ -69,14 +69,20 @@ impl Conn {
     /// The socket says that the peer has left, and reading is paused: nothing was read, so its Close may still be there.
     /// Of no effect if reading is not paused: then the next read shows it.
     pub(crate) fn handle_read_closed(&mut self, cx: &mut Context<'_>) {
-        if self.life.holds_input() {
-            self.apply(Input::PeerLeftPaused, cx);
+        match &self.life {
+            // It does not wait for its upgrade any more.
+            Life::Deferred(_) => self.apply(Input::Eof, cx),
+            life if life.holds_input() => self.apply(Input::PeerLeftPaused, cx),
+            _ => {}
         }
     }
 
     /// The socket failed, and reading has not told so. What the peer sent before, its Close perhaps, is to be read first,
     /// although reading may be paused; then call [`Conn::handle_reset`].
     pub(crate) fn handle_failed(&mut self, cx: &mut Context<'_>) {
+        if self.outbox.handle_failed(&mut cx.common.output).is_err() {
+            return self.fail_internally(Broken, cx);
+        }
         if self.life.holds_input() {
             self.apply(Input::PauseEnd, cx);
         }

@@ -3,7 +3,8 @@
 //!
 //! The last two exclude each other, so they share a word: a control frame is inbound, and what is inbound answers our Ping
 //! and ends a rest. Our Ping, on the other hand, is the end of a silence, and forgives what came before it. Control frames
-//! that were read before a rest and are parsed after it are no more than one read brings; they are not counted.
+//! that were read before our Ping or a rest and are parsed after it, having been held back, are no more than one read brings:
+//! they end neither, and are not counted.
 
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ impl Watch {
     /// token that the last frame took. It is at most `burst` ahead of the clock, or it is in the past, which 30 bits tell
     /// apart as long as they do not come round to the very same burst.
     pub(super) fn control(&mut self, rate: ControlRate, now: Time) -> bool {
-        if self.rest().is_some() {
-            // It was read before the rest, and held back since: it belongs to no silence and to no rate.
+        if self.rest().is_some() || self.unanswered().is_some() {
+            // It was read before the rest, or before our Ping, and held back since: it ends neither, and is not counted.
             return true;
         }
         let burst = rate.burst;
@@ -138,6 +139,13 @@ mod tests {
     fn a_ping_of_ours_and_their_control_frames_share_a_word() {
         let mut watch = Watch::asked(Duration::from_micros(30_000_001));
         assert_eq!(watch.unanswered(), Some(Duration::from_millis(30_001)));
+        assert!(watch.control(ControlRate { per_second: 0, burst: 0 }, Time::ZERO), "it was held back");
+        assert_eq!(
+            watch.unanswered(),
+            Some(Duration::from_millis(30_001)),
+            "what was read before answers nothing"
+        );
+        assert!(watch.end_silence());
         assert!(watch.control(ControlRate::default(), Time::ZERO));
         assert_eq!((watch.unanswered(), watch.rest()), (None, None));
         assert_eq!(Watch::asked(Duration::ZERO).unanswered(), Some(Duration::from_millis(1)));

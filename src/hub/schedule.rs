@@ -78,12 +78,13 @@ impl<D> Hub<D> {
     /// What is due comes now. It has as much of a budget as the rest of the turn.
     pub(super) fn begin_judging(&mut self) {
         self.renew_budget();
-        self.turn.judged_until = self.now;
+        self.turn.judged_until = Some(self.now);
     }
 
-    /// The hard sweep comes now. It has as much again.
+    /// Judging is over, and the hard sweep comes now. It has as much again.
     pub(super) fn begin_hard_sweep(&mut self) {
         self.renew_budget();
+        self.turn.judged_until = None;
     }
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
@@ -266,7 +267,7 @@ impl<D> Hub<D> {
         {
             return None;
         }
-        let slot = self.deadlines.first_due(self.turn.judged_until)? as usize;
+        let slot = self.deadlines.first_due(self.turn.judged_until?)? as usize;
         self.turn.judgements += 1;
         let entry = self.slots.get_mut(slot)?;
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);

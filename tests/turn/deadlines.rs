@@ -4,7 +4,7 @@ use adjourn::{
     Clients, CloseFrame, CloseReport, Config, Event,
     close::Cause,
     http::ConnectRequest,
-    hub::Driver,
+    hub::{Driver, Readiness},
     shutdown::Pace,
     testing::{Clock, Memory, REQUEST, Session, frame},
 };
@@ -274,4 +274,54 @@ fn a_flush_budget_ends_after_8_mib() {
     turn(&mut driver, &mut app, &[(0, READABLE)]);
     let [closed] = &app.closed[..] else { panic!("it has ended") };
     assert!(closed.lost.messages > 290 && closed.was_clean(), "{closed:?}");
+}
+
+/// A write had failed, and what the peer sent before was still being read: the connection ended as a stall (3.1, 4.2).
+#[test]
+fn a_reset_that_a_write_has_found_is_no_stall() {
+    let config = config(|config| {
+        config.connection.stall_timeout = Some(SECOND);
+        (config.event_loop.read_buffer, config.event_loop.reads_per_turn) = (10, 1);
+    });
+    let mut app = nothing();
+    let mut driver = open(config, 1, &mut app);
+    let clock = driver.transport().clock.clone();
+    let id = id_of(&mut driver, 0);
+    driver.transport().socket(0).room = 0;
+    driver.clients().send(id, "hello").expect("room");
+    turn(&mut driver, &mut app, &[]);
+    let socket = driver.transport().socket(0);
+    (socket.input, socket.error) = (frame(0x82, &[0; 1000]), Some(std::io::ErrorKind::ConnectionReset));
+    turn(&mut driver, &mut app, &[(0, Readiness { writable: true, ..Readiness::default() })]);
+    for _ in 0..200 {
+        turn(&mut driver, &mut app, &[]);
+        clock.pass(100 * MS);
+    }
+    let causes: Vec<_> = app.closed.iter().map(|closed| closed.cause).collect();
+    assert_eq!((causes, app.count("Message")), (vec![Cause::PeerReset], 1));
+}
+
+/// Pings of the peer that were read before ours, and parsed after it, made the loop forget that ours was unanswered: the
+/// next one came when that one's timeout was over (3.1).
+#[test]
+fn control_frames_that_were_held_do_not_answer_our_ping() {
+    let config = config(|config| {
+        (config.connection.heartbeat.interval, config.connection.heartbeat.timeout) =
+            (Some(SECOND), 10 * SECOND);
+        config.event_loop.turn_callbacks = 1;
+    });
+    let mut app = nothing();
+    let mut driver = open(config, 1, &mut app);
+    let clock = driver.transport().clock.clone();
+    driver.transport().socket(0).input = frame(0x89, b"").repeat(10);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    clock.pass(SECOND);
+    rest(&mut driver, &mut app);
+    assert_eq!(app.count("Ping"), 10);
+    clock.pass(SECOND);
+    driver.transport().socket(0).input = frame(0x8A, b"");
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    let next = driver.poll_timeout().map(|at| at.since(adjourn::Time::ZERO));
+    assert_eq!(next, Some(3 * SECOND), "a second after the Pong");
 }

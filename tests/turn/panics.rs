@@ -7,6 +7,7 @@ use std::panic::catch_unwind;
 use adjourn::{
     Clients, CloseFrame, Config, Event, Handler, ShutdownPlan,
     close::CloseTiming,
+    config::OnOverflow,
     http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     shutdown::Pace,
@@ -322,4 +323,23 @@ fn a_predicate_that_panics_does_not_stop_the_reads() {
         }));
     }
     assert!(app.count("Message") >= 4, "{} messages in ten turns", app.count("Message"));
+}
+
+/// What a panic left unparsed of a connection that failed in the same callback was held for ever, and not counted (4.10, 5.4).
+#[test]
+fn what_comes_after_a_failure_is_counted_behind_a_panic() {
+    let app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            clients.send(*id, [0; 1000].as_slice()).expect("as it was asked to");
+        }
+    });
+    let config = config(|config| {
+        (config.connection.max_backlog, config.connection.on_overflow) = (100, OnOverflow::Fail);
+    });
+    let mut session = Session::open(config, app);
+    let bytes = [frame(0x81, b"one"), frame(0x81, b"two"), frame(0x81, b"three")].concat();
+    assert!(catch_unwind(AssertUnwindSafe(|| session.read(&bytes))).is_err());
+    session.turn();
+    let lost = session.handler().closed.first().expect("failed").lost;
+    assert_eq!(lost.trailing_bytes, 20, "two frames");
 }

@@ -96,13 +96,14 @@ const STEP: Duration = Duration::from_millis(20);
 /// How long it takes to sweep `total` sessions.
 fn length(pace: Pace, total: usize) -> Duration {
     match pace {
-        Pace::AtOnce => Duration::ZERO,
         Pace::Spread(time) => time,
         Pace::Rate(rate) => {
             let per_second = if rate > 0.0 { rate } else { 1.0 };
             #[allow(clippy::cast_precision_loss, reason = "there are fewer than 2^52 sessions")]
             Duration::try_from_secs_f64(total as f64 / per_second).unwrap_or(Duration::MAX)
         }
+        // `AtOnce`, and paces that later versions of adjourn may have: polling sessions then go first.
+        _ => Duration::ZERO,
     }
 }
 

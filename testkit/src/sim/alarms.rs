@@ -97,6 +97,7 @@ impl Book {
             self.alarms.pop();
             match self.due(conn, alarm) {
                 None => {}
+                Some(due) if due.saturating_add(999) >= wake => self.set_alarm(due, conn, alarm),
                 // What was due again at once is due in the next millisecond.
                 Some(due) if due <= self.now && wake <= self.now + 1000 => {
                     later.push(Reverse((at, conn, alarm)));
@@ -108,11 +109,14 @@ impl Book {
                 {
                     early.push((conn, alarm));
                 }
-                Some(due) if due.saturating_add(999) < wake => {
+                // Its grace may have brought it forward.
+                Some(_)
+                    if alarm == Alarm::Flush
+                        && self.cut_by_grace(conn, alarm).is_some_and(|cut| cut <= self.now) => {}
+                Some(due) => {
                     let text = format!("{alarm:?} is due at {due}, and nothing would happen before {wake}");
                     return self.fail("woken_for_every_deadline", conn, text);
                 }
-                Some(due) => self.set_alarm(due, conn, alarm),
             }
         }
         self.alarms.extend(later);
@@ -183,15 +187,28 @@ impl Book {
 
     /// What had not begun is dropped.
     pub fn flush_budget_over(&mut self, conn: u32) {
+        trace!(self, "#{conn} flush budget is over");
         self.check_probe(conn, Alarm::Flush);
         self.cover(conn, InputKind::FlushBudget);
         let busy = self.busy(conn);
         busy.pongs_dropped = true;
         let Some(ending) = &mut busy.ending else { return };
-        ending.flush_over = true;
+        (ending.flush_over, ending.none_begins) = (true, true);
         if std::mem::take(&mut ending.unanswered) {
             let received = ending.received.clone().unwrap_or_default();
             ending.sent = Some(Expected::Frame(answer_to(received.0, &received.1)));
+        }
+    }
+
+    /// The kernel took less than it was offered.
+    pub fn refused(&mut self, conn: u32) {
+        let now = self.now;
+        let facts = self.of(conn);
+        if facts.behind.is_none() && facts.failing.is_none() {
+            facts.behind = Some(now);
+            if let Some(at) = self.due(conn, Alarm::Stall) {
+                self.set_alarm(at, conn, Alarm::Stall);
+            }
         }
     }
 

@@ -12,11 +12,12 @@ use std::{
 };
 
 use adjourn::{
-    CloseFrame, Config,
+    CloseCode, CloseFrame, Config, ConnectionId,
     clients::State,
     close::{Cause, CloseTiming, Initiator},
     config::{ConnectionConfig, OnOverflow},
     conn::InputKind,
+    error::DecideError,
     shutdown::ShutdownPhase,
 };
 
@@ -212,7 +213,10 @@ impl Book {
     /// Forgets handshakes that are over. Returns how many are not, and how many of these there may be.
     pub fn half_open(&mut self) -> (usize, usize) {
         let facts = &self.facts;
-        self.handshakes.retain(|conn| facts[*conn as usize].state == Some(State::Connecting));
+        self.handshakes.retain(|conn| {
+            let facts = &facts[*conn as usize];
+            facts.state == Some(State::Connecting) && (facts.deferred.is_none() || facts.turned_away)
+        });
         let limit = self.config.event_loop.max_handshakes.unwrap_or(usize::MAX);
         (self.handshakes.len(), limit)
     }
@@ -229,6 +233,46 @@ impl Book {
     pub fn answered(&mut self, conn: u32) {
         self.cover(conn, InputKind::PlainAnswer);
         self.begin_refusing(conn);
+    }
+
+    /// The application will decide on its upgrade later.
+    pub fn defers(&mut self, conn: u32, id: ConnectionId) {
+        let waiting =
+            (0..self.facts.len()).filter(|conn| self.is_deferred(u32::try_from(*conn).unwrap_or(0)));
+        let crowded = waiting.count() >= self.config.event_loop.max_deferred;
+        let facts = self.of(conn);
+        (facts.deferred, facts.turned_away) = (Some(id), crowded);
+    }
+
+    /// Whether it waits for the application, as far as was told.
+    pub fn is_deferred(&self, conn: u32) -> bool {
+        let facts = &self.facts[conn as usize];
+        facts.deferred.is_some() && !facts.decided && facts.state == Some(State::Connecting)
+    }
+
+    /// The application has decided on its upgrade.
+    pub fn decided(&mut self, conn: u32, accepted: bool, result: Result<(), DecideError>) {
+        let refuses =
+            self.shutdown.as_ref().is_some_and(|shutdown| shutdown.refuses(self.phase) || shutdown.cut);
+        let waits = self.is_deferred(conn);
+        // What has happened to it may not be told yet.
+        let over = self.is_due(conn, Alarm::Handshake) || self.failure_due.contains(&conn);
+        let right = match result {
+            Ok(()) => waits,
+            Err(DecideError::NotFound) => !waits || over || refuses || self.of(conn).turned_away,
+            Err(DecideError::ShuttingDown) => waits && accepted && refuses,
+            Err(_) => false,
+        };
+        ensure!(self, conn, "decisions_answer", right, "{result:?}, waits: {waits}, refuses: {refuses}");
+        let now = self.now;
+        let facts = self.of(conn);
+        facts.decided |= result != Err(DecideError::NotFound);
+        facts.accepted |= accepted && result.is_ok();
+        if result.is_ok() {
+            // A silence before that was not the peer's.
+            facts.last_inbound = now;
+        }
+        self.touch(conn);
     }
 
     /// The application takes it out of the loop.
@@ -280,6 +324,7 @@ impl Book {
             initiator,
             cause,
             or_causes: Vec::new(),
+            aborted_in: None,
             slop: 0,
             ended: None,
             sent: None,
@@ -288,6 +333,7 @@ impl Book {
             deadline,
             flush_deadline,
             flush_over: false,
+            none_begins: false,
             unanswered: false,
             lost_in,
             lost_in_bytes,
@@ -325,7 +371,7 @@ impl Book {
     pub fn cut_flush_budget(&mut self, conn: u32) {
         let at = self.now + 1;
         if let Some(ending) = self.ending(conn) {
-            ending.flush_deadline = at;
+            (ending.flush_deadline, ending.flush_over) = (at, false);
         }
         self.set_alarm(at, conn, Alarm::Flush);
     }
@@ -370,6 +416,8 @@ impl Book {
                 ending.cause = cause;
             }
         }
+        // A FIN that waits for replies has not counted if the application, or a sweep, was first.
+        self.of(conn).eof_read &= cause != Cause::Terminated;
         self.of(conn).must_abort = true;
         self.close_due.push(conn);
     }
@@ -464,11 +512,19 @@ impl Book {
         if self.state(conn) == Some(State::Open) && self.of(conn).discards {
             return; // Too late.
         }
+        self.note_pause_in_closing(conn);
         if std::mem::take(&mut self.of(conn).paused) {
             self.rest(conn);
         }
         self.unpaused(conn);
         self.touch(conn);
+    }
+
+    /// It is paused or resumed while it closes: what is parsed before is given or discarded by what was so before.
+    pub fn note_pause_in_closing(&mut self, conn: u32) {
+        let facts = self.of(conn);
+        let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+        facts.maybe_paused |= facts.state == Some(State::LocalClosing) && holds;
     }
 
     /// Silence that we imposed is not the peer's.
@@ -488,7 +544,12 @@ pub fn after(at: u64, by: Duration) -> u64 {
 
 /// How a Close is answered: by itself.
 pub fn answer_to(code: Option<u16>, reason: &str) -> CloseFrame {
-    code.and_then(|code| CloseFrame::new(code, reason.to_owned()).ok()).unwrap_or(CloseFrame::EMPTY)
+    code.and_then(|code| frame(code, reason.to_owned())).unwrap_or(CloseFrame::EMPTY)
+}
+
+/// The frame with a code and a reason, if it is legal.
+fn frame(code: u16, reason: String) -> Option<CloseFrame> {
+    CloseFrame::new(CloseCode::new(code).ok()?, reason).ok()
 }
 
 /// The frame that a payload on the wire is.
@@ -496,7 +557,7 @@ pub fn frame_of(payload: &[u8]) -> CloseFrame {
     match payload {
         [high, low, reason @ ..] => {
             let reason = String::from_utf8_lossy(reason).into_owned();
-            CloseFrame::new(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
+            frame(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
         }
         _ => CloseFrame::EMPTY,
     }

@@ -1,6 +1,9 @@
 //! What is known of one connection, of its ending, and of one sweep.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use adjourn::{
     CloseFrame, ConnectionId,
@@ -39,6 +42,11 @@ pub struct Facts {
     pub discards: bool,
     /// The socket has failed so; what can be read of it comes before that counts.
     pub failing: Option<std::io::ErrorKind>,
+    /// The application was to decide on its upgrade later, under this id; has done so; and as many as may wait waited already.
+    pub deferred: Option<ConnectionId>,
+    pub decided: bool,
+    pub accepted: bool,
+    pub turned_away: bool,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,
@@ -55,6 +63,8 @@ pub struct Facts {
     pub read_in_head: bool,
     /// What was read may be parsed later: it was paused, or a callback panicked.
     pub delayed: bool,
+    /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
+    pub maybe_paused: bool,
     /// A heartbeat's Ping was due when it was paused.
     pub may_beat: bool,
     /// The callback that paused it, by its number.
@@ -111,6 +121,15 @@ pub struct Share {
     pub written: usize,
     pub writes: usize,
     pub drains: u32,
+    /// What it had written of a turn that was cut short.
+    pub had: usize,
+}
+
+impl Share {
+    /// How much it has written at most, as the loop may count it: in whole KiB.
+    pub const fn had_written(&self) -> usize {
+        self.had + self.written + (self.writes << 10)
+    }
 }
 
 /// What only a connection has with which something is going on.
@@ -159,6 +178,8 @@ pub struct Ending {
     pub cause: Cause,
     /// What it may also be: several reasons came together.
     pub or_causes: Vec<Cause>,
+    /// The state in which it was aborted for one of them.
+    pub aborted_in: Option<State>,
     /// By how much it may have begun earlier.
     pub slop: u64,
     /// When its outcome was fixed.
@@ -168,8 +189,10 @@ pub struct Ending {
     pub began: u64,
     pub deadline: u64,
     pub flush_deadline: u64,
-    /// The flush budget is used up: no message may begin.
+    /// The flush budget is used up, and what follows has been done.
     pub flush_over: bool,
+    /// It was used up once: no message may begin.
+    pub none_begins: bool,
     pub unanswered: bool,
     pub lost_in: u64,
     pub lost_in_bytes: u64,
@@ -191,7 +214,7 @@ pub struct Ending {
 pub struct SweepBook {
     pub terminates: bool,
     /// Whom the predicate chose, in order.
-    pub chosen: Rc<RefCell<Vec<u32>>>,
+    pub chosen: Arc<Mutex<Vec<u32>>>,
     /// How many of `chosen` were looked at.
     pub seen: usize,
     /// When it began.
@@ -212,4 +235,11 @@ pub enum Given<'a> {
     Message { text: bool, payload: &'a [u8], closing: bool },
     Ping(&'a [u8]),
     Pong(&'a [u8]),
+}
+
+impl Given<'_> {
+    /// Whether it is this message.
+    pub fn is(&self, text: bool, payload: &[u8]) -> bool {
+        matches!(self, Self::Message { text: t, payload: p, .. } if (*t, *p) == (text, payload))
+    }
 }

@@ -71,13 +71,16 @@ impl Book {
         self.match_next(conn, &mut rest, given);
         let used = before - rest.len();
         held.drain(..used);
+        self.of(conn).maybe_paused &= !held.is_empty();
         self.busy(conn).held = held;
     }
 
     fn match_next(&mut self, conn: u32, bytes: &mut &[u8], given: Given<'_>) {
         while let Some(found) = self.pull(conn, bytes) {
             match (&found, given) {
-                (Found::Message { text, payload }, _) if self.is_discarded(conn, payload.len()) => {
+                (Found::Message { text, payload }, _)
+                    if self.is_discarded(conn, payload.len(), given.is(*text, payload)) =>
+                {
                     trace!(self, "#{conn} discards {} bytes, text: {text}", payload.len());
                 }
                 (Found::Message { text, payload }, Given::Message { text: t, payload: p, closing }) => {
@@ -134,6 +137,7 @@ impl Book {
             return;
         }
         self.fed_up(conn, held.make_contiguous());
+        self.of(conn).maybe_paused = false;
     }
 
     fn fed_up(&mut self, conn: u32, mut bytes: &[u8]) {
@@ -163,7 +167,7 @@ impl Book {
             }
             match self.pull(conn, &mut bytes) {
                 None => return,
-                Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len()) => {}
+                Some(Found::Message { payload, .. }) if self.is_discarded(conn, payload.len(), false) => {}
                 Some(Found::Close(code, reason)) => self.peer_closed(conn, code, reason),
                 Some(Found::Breach(breach)) => self.peer_broke(conn, breach),
                 Some(Found::Ping(_) | Found::Pong(_)) if !self.is_within_rate(conn) => {
@@ -185,7 +189,8 @@ impl Book {
         let Some(rate) = self.settings(conn).control_rate.filter(|_| state == Some(State::Open)) else {
             return true;
         };
-        if self.of(conn).rested {
+        if self.of(conn).rested || self.of(conn).pinged.is_some() {
+            // Read before, and held back.
             return true;
         }
         let tokens = u128::from(now) * u128::from(rate.per_second) / 1_000_000;
@@ -216,9 +221,11 @@ impl Book {
         self.busy(conn).inbound.pull(bytes, limits)
     }
 
-    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it.
-    pub fn is_discarded(&mut self, conn: u32, len: usize) -> bool {
-        let (paused, state) = (self.of(conn).paused, self.state(conn));
+    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it. `given`: it is
+    /// what the application is given now.
+    pub fn is_discarded(&mut self, conn: u32, len: usize, given: bool) -> bool {
+        let (facts, state) = (&self.facts[conn as usize], self.state(conn));
+        let paused = if facts.maybe_paused { !given } else { facts.paused };
         if state == Some(State::Open) && self.of(conn).discards {
             let discarded = &mut self.busy(conn).discarded;
             *discarded = (discarded.0 + 1, discarded.1 + len as u64);

@@ -60,7 +60,7 @@ impl Book {
     /// The loop has read the clock. What began to close since then did so in a callback that has returned, and its time
     /// begins now (section 3 of the specification).
     pub fn set_now(&mut self, now: u64) {
-        let by = now - self.now;
+        let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
         self.now = now;
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
@@ -69,7 +69,10 @@ impl Book {
             if self.state(conn) == Some(State::Refusing) {
                 self.of(conn).since += by;
             }
-            let Some(ending) = self.ending(conn) else { continue };
+            // The timers of one whose outcome is fixed have had their time.
+            let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
+            // Behind a panic it may have been judged before the clock was read.
+            ending.slop += if cut { by } else { 0 };
             if let Some(before) = before {
                 ending.deadline = ending.deadline.saturating_add(by).min(before);
             } else {
@@ -146,10 +149,12 @@ impl Book {
 
     /// What a connection has had of this turn.
     pub fn share(&mut self, conn: u32) -> &mut Share {
-        let turn = self.turn.number;
+        let (turn, after_cut) = (self.turn.number, self.turn.after_cut);
         let share = &mut self.of(conn).share;
         if share.turn != turn {
-            *share = Share { turn, ..Share::default() };
+            // A turn that a panic has cut short is ended first, and what it has had of that counts until then.
+            let had = if after_cut && share.turn + 1 == turn { share.had_written() } else { 0 };
+            *share = Share { turn, had, ..Share::default() };
         }
         share
     }
@@ -157,9 +162,7 @@ impl Book {
     /// It must wait for the next turn to write.
     pub fn has_written_its_share(&mut self, conn: u32) -> bool {
         let most = self.config.event_loop.write_bytes_per_turn;
-        // Writes may be counted in whole KiB.
-        let share = self.share(conn);
-        share.written + (share.writes << 10) >= most
+        self.share(conn).had_written() >= most
     }
 
     // The transport.
@@ -171,6 +174,8 @@ impl Book {
         self.ended = None;
         // What was held back has been parsed before more is read.
         self.settle(conn);
+        let deferred = self.is_deferred(conn);
+        ensure!(self, conn, "a_deferred_one_is_not_read", !deferred, "nobody has decided on it");
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             let due = self.is_due(conn, Alarm::Pause);
             let left = self.of(conn).left;
@@ -216,7 +221,8 @@ impl Book {
     pub fn flush_was_due(&self, conn: u32) -> bool {
         self.ending_of(conn).is_some_and(|ending| {
             let at = ending.ended.unwrap_or(self.now);
-            !ending.flush_over && ending.flush_deadline.saturating_sub(ending.slop) <= at
+            let cut = self.cut_by_grace(conn, Alarm::Flush).is_some_and(|cut| cut <= at);
+            !ending.flush_over && (cut || ending.flush_deadline.saturating_sub(ending.slop) <= at)
         })
     }
 
@@ -292,7 +298,9 @@ impl Book {
             return; // The first error counts.
         }
         self.ended.take_if(|(ended, _)| *ended == conn);
-        self.of(conn).failing.get_or_insert(kind);
+        let facts = self.of(conn);
+        // That it takes nothing more is no stall.
+        (facts.failing, facts.behind) = (facts.failing.or(Some(kind)), None);
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.pause_ends(conn);
         }
@@ -309,6 +317,9 @@ impl Book {
     pub fn left_while_paused(&mut self, conn: u32) {
         self.feeding_ends();
         self.take_end(None);
+        if self.is_deferred(conn) {
+            return self.eof(conn);
+        }
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.cover(conn, InputKind::PeerLeftPaused);
             let at = after(self.now, self.close_timeout(conn, CloseTiming::default()));
@@ -317,7 +328,7 @@ impl Book {
         }
     }
 
-    fn is_pause_due(&self, conn: u32) -> bool {
+    pub fn is_pause_due(&self, conn: u32) -> bool {
         let facts = &self.facts[conn as usize];
         let paused = facts.state == Some(State::Open) && facts.paused && !facts.discards;
         paused && self.is_due(conn, Alarm::Pause)
@@ -461,10 +472,11 @@ impl Book {
     /// A Close of ours is seen, or told, and the book knows no reason: a heartbeat, a sweep.
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
         // A sweep says so by its frame: what was held back need not have been parsed.
-        let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
-        let swept =
-            soft && self.phase >= ShutdownPhase::SoftSweep || self.sweep_frames.contains_key(frame.reason());
-        if !swept || !self.of(conn).delayed && !self.is_pause_due(conn) {
+        let swept = self.is_soft_sweep(frame) || self.sweep_frames.contains_key(frame.reason());
+        if swept {
+            // A sweep comes when all that was read this turn was parsed, but for what is held.
+            self.feeding_ends();
+        } else {
             self.catch_up(conn);
         }
         match self.state(conn) {
@@ -557,7 +569,7 @@ impl Book {
         };
         self.abort(conn, cause, Initiator::Local, asked);
         if let Some(ending) = self.ending(conn) {
-            ending.or_causes = others;
+            (ending.or_causes, ending.aborted_in) = (others, state);
         }
     }
 
@@ -576,8 +588,27 @@ impl Book {
 
     /// Whether something was due at the earliest that may be meant.
     pub fn is_due(&self, conn: u32, alarm: Alarm) -> bool {
-        let slop = self.slop(conn, alarm);
-        self.due(conn, alarm).is_some_and(|due| due.saturating_sub(slop) <= self.now)
+        self.due_at_the_earliest(conn, alarm).is_some_and(|due| due <= self.now)
+    }
+
+    /// When something may be due: a shutdown's grace may have cut it.
+    fn due_at_the_earliest(&self, conn: u32, alarm: Alarm) -> Option<u64> {
+        let due = self.due(conn, alarm)?.saturating_sub(self.slop(conn, alarm));
+        Some(self.cut_by_grace(conn, alarm).map_or(due, |cut| cut.min(due)))
+    }
+
+    /// The deadline of a connection that was closing already is the end of the grace at the latest, and its flush budget half of
+    /// what was left. Which turn has found it is not known.
+    pub fn cut_by_grace(&self, conn: u32, alarm: Alarm) -> Option<u64> {
+        let shutdown = self.shutdown.as_ref()?;
+        let began = shutdown.grace_began?;
+        let ending = self.ending_of(conn).filter(|ending| ending.cause != Cause::ShutdownSoft)?;
+        let grace = if shutdown.cut { Duration::ZERO } else { shutdown.plan.grace };
+        match alarm {
+            Alarm::Close => Some(after(began, grace)),
+            Alarm::Flush if !ending.flush_over => Some(after(began, grace / 2)),
+            _ => None,
+        }
     }
 
     /// By how much an alarm may be due earlier.
@@ -591,11 +622,10 @@ impl Book {
 
     /// Who waits for its peer is looked at before it is ended: what answers may lie in the kernel (section 3).
     pub fn check_probe(&mut self, conn: u32, alarm: Alarm) {
-        let Some(due) = self.due(conn, alarm) else { return };
+        let Some(due) = self.due_at_the_earliest(conn, alarm) else { return };
         let state = self.state(conn);
         let spent = self.has_written_its_share(conn);
         let facts = &self.facts[conn as usize];
-        let due = due.saturating_sub(self.slop(conn, alarm));
         let ending = self.ending_of(conn);
         let close_waits = ending.is_some_and(|ending| ending.sent.is_some()) && !facts.close_done;
         let dropped = ending.is_some_and(|ending| ending.flush_over);
@@ -621,6 +651,7 @@ impl Book {
 
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
+        self.note_pause_in_closing(conn);
         let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);

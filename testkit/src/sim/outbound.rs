@@ -42,7 +42,8 @@ impl Book {
             Seen::Answer(status) => {
                 let refused = self.state(conn) == Some(State::Refusing);
                 // Its event may be for the next turn, when this one has called as many callbacks as it may.
-                let untold = status != 101 && self.state(conn) == Some(State::Connecting) && self.may_hold();
+                let late = status != 101 || self.of(conn).decided;
+                let untold = late && self.state(conn) == Some(State::Connecting) && self.may_hold();
                 let right = (status == 101) == opened && (status == 101) != refused || untold;
                 ensure!(self, conn, "the_answer_fits", right, "{status} in {:?}", self.state(conn));
             }
@@ -53,7 +54,7 @@ impl Book {
                 if opcode == CLOSE {
                     self.of(conn).close_begun = true;
                 } else if opcode < CLOSE {
-                    let over = self.ending(conn).is_some_and(|ending| ending.flush_over);
+                    let over = self.ending(conn).is_some_and(|ending| ending.none_begins);
                     ensure!(self, conn, "flush_budget", !over, "a message begins after the flush budget");
                 }
             }
@@ -71,7 +72,14 @@ impl Book {
                     self.busy(conn).pings_due += 1;
                 }
             }
-            Seen::Pong(payload) => self.busy(conn).last_pong = Some(payload),
+            Seen::Pong(payload) => {
+                if self.is_pause_due(conn) && self.busy(conn).last_ping.as_ref() != Some(&payload) {
+                    // It answers what was held: the pause is over.
+                    self.pause_ends(conn);
+                    self.settle(conn);
+                }
+                self.busy(conn).last_pong = Some(payload);
+            }
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
     }
@@ -129,7 +137,11 @@ impl Book {
         };
         ensure!(self, conn, "the_close_that_was_meant", right, "{payload:?} instead of {expected:?}");
         match self.state(conn) {
-            Some(State::RemoteClosing | State::Failing) => self.finish(conn),
+            Some(State::RemoteClosing | State::Failing) => {
+                // What was read before came too late for the peer.
+                self.settle(conn);
+                self.finish(conn);
+            }
             Some(State::LocalClosing) => {
                 // The peer's may have been parsed before.
                 if self.of(conn).delayed

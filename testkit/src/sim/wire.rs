@@ -107,6 +107,7 @@ impl Transport for Wire {
         let room = match link.room(offered) {
             Ok(0) => {
                 self.refused = true;
+                outside.book.refused(conn);
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(room) => room,
@@ -116,6 +117,9 @@ impl Transport for Wire {
             }
         };
         self.refused = room < offered;
+        if self.refused {
+            outside.book.refused(conn);
+        }
         outside.moved = true;
         let closes = outside.book.of(conn).close_begun;
         let mut left = room;

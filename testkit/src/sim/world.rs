@@ -71,6 +71,9 @@ impl World {
     fn new(mut rng: Rng, size: Size, tracing: bool) -> Self {
         let config = scenario::config(&mut rng, size);
         let plan = scenario::plan(&mut rng, size);
+        if tracing {
+            eprintln!("CONFIG {config:?}");
+        }
         let seed = rng.u64(..);
         let book = Book::new(config.clone(), size.connections as usize, tracing);
         let outside = Outside::new(size, book, rng.fork(), config.connection.max_payload);
