@@ -345,7 +345,7 @@ impl<D: 'static> Server<D> {
             // Each that is refused leaves an event: they do not become more than can be delivered.
             return listener.put_off();
         }
-        let mut errors = 0;
+        let mut errors = Vec::new();
         let take = |stream, peer| {
             if let Some(slot) = driver.accept(peer)
                 && let Err(error) = driver.transport().insert(slot, stream)
@@ -353,8 +353,10 @@ impl<D: 'static> Server<D> {
                 driver.handle_reset(slot, error.kind());
             }
         };
-        listener.accept(take, |_| errors += 1);
-        driver.note_accept_errors(errors);
+        listener.accept(take, |error, lasting| errors.push((error, lasting)));
+        for (error, lasting) in errors {
+            driver.note_accept_error(error, lasting);
+        }
     }
 }
 
