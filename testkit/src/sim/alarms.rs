@@ -196,12 +196,15 @@ impl Book {
         }
     }
 
-    /// The kernel took less than it was offered.
-    pub fn refused(&mut self, conn: u32) {
-        let now = self.now;
+    /// The kernel took less than it was offered, at `now`: the loop reads the clock for that.
+    pub fn refused(&mut self, conn: u32, now: u64) {
+        let loops = self.now;
         let facts = self.of(conn);
+        if facts.progress == loops {
+            facts.progress = now;
+        }
         if facts.behind.is_none() && facts.failing.is_none() {
-            facts.behind = Some(now);
+            (facts.behind, facts.stall_slop) = (Some(now), 0);
             if let Some(at) = self.due(conn, Alarm::Stall) {
                 self.set_alarm(at, conn, Alarm::Stall);
             }
@@ -215,7 +218,7 @@ impl Book {
         if queued == 0 {
             facts.behind = None;
         } else if facts.behind.is_none() && facts.failing.is_none() {
-            (facts.behind, facts.slop) = (Some(now), now - began);
+            (facts.behind, facts.stall_slop) = (Some(now), now - began);
             if let Some(at) = self.due(conn, Alarm::Stall) {
                 self.set_alarm(at, conn, Alarm::Stall);
             }
@@ -224,6 +227,7 @@ impl Book {
 
     /// Nothing is queued: every Ping that was due is on the wire, and the newest of the peer's Pings is answered.
     pub fn check_control_frames(&mut self, conn: u32) {
+        self.of(conn).may_beat = 0;
         let state = self.state(conn);
         let Some(busy) = &self.facts[conn as usize].busy else { return };
         let (pings, due) = (busy.pings, busy.pings_due);

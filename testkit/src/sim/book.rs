@@ -241,7 +241,8 @@ impl Book {
     pub fn begin_refusing(&mut self, conn: u32) {
         let now = self.now;
         let facts = self.of(conn);
-        (facts.state, facts.since) = (Some(State::Refusing), now);
+        // Settings of its own begin with the upgrade.
+        (facts.state, facts.since, facts.own) = (Some(State::Refusing), now, None);
         self.unarmed.push((conn, None));
         let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
@@ -281,7 +282,9 @@ impl Book {
             cause,
             or_causes: Vec::new(),
             slop: 0,
+            told_late: false,
             ended: None,
+            early: 0,
             sent: None,
             received: None,
             began: now,
@@ -337,8 +340,9 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Lingering), now);
         let half_closed = facts.eof;
-        if let Some(ending) = self.ending(conn) {
-            ending.ended.get_or_insert(now);
+        let early = now - self.of(conn).parsed_at.clamp(self.of(conn).tried_at.min(now), now);
+        if let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) {
+            (ending.ended, ending.early) = (Some(now), early);
         }
         self.close_due.push(conn);
         if half_closed {
@@ -363,6 +367,15 @@ impl Book {
             self.begin_ending(conn, State::Closed, initiator, cause, CloseTiming::default());
         }
         self.keep_undo(conn);
+        if self.feeding == Some(conn)
+            && matches!(self.state(conn), Some(State::Failing | State::RemoteClosing))
+        {
+            // What is being parsed may have been looked at before.
+            let left = self.busy(conn).held.len() as u64;
+            if let Some(ending) = self.ending(conn) {
+                ending.trailing.1 += left;
+            }
+        }
         self.drop_inbound(conn, None);
         self.of(conn).state = Some(State::Closed);
         if let Some(ending) = self.ending(conn) {

@@ -89,7 +89,8 @@ impl Book {
         let ended = ending.ended.unwrap_or(self.now);
         let phase = if had_close { Duration::from_micros(ended - ending.began) } else { Duration::ZERO };
         let slop = if had_close { Duration::from_micros(ending.slop) } else { Duration::ZERO };
-        let phase_right = (phase..=phase + slop).contains(&closed.close_phase);
+        let early = Duration::from_micros(ending.early);
+        let phase_right = (phase.saturating_sub(early)..=phase + slop).contains(&closed.close_phase);
         let text = format!("{closed:?}; by the book {ending:?}, flushed: {flushed}");
         ensure!(self, conn, "close_sent", sent_right, "{text}");
         ensure!(self, conn, "close_sent_flushed", closed.sent_flushed == flushed, "{text}");

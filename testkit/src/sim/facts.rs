@@ -55,10 +55,12 @@ pub struct Facts {
     pub read_in_head: bool,
     /// What was read may be parsed later: it was paused, or a callback panicked.
     pub delayed: bool,
+    /// When it may have been parsed, if it was not delayed after all.
+    pub parsed_at: u64,
     /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
     pub maybe_paused: bool,
-    /// A heartbeat's Ping was due when it was paused.
-    pub may_beat: bool,
+    /// So many heartbeat's Pings may be queued: one was due when it was read or paused.
+    pub may_beat: u32,
     /// The callback that paused it, by its number.
     pub delayed_by: u64,
     /// A FIN was read that counts only when the replies had their chance.
@@ -73,6 +75,7 @@ pub struct Facts {
     pub offered_at: u64,
     /// By how much what is due may be due earlier: the clock went on in the turn in which its time began.
     pub slop: u64,
+    pub stall_slop: u64,
     pub share: Share,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
@@ -172,8 +175,12 @@ pub struct Ending {
     pub or_causes: Vec<Cause>,
     /// By how much it may have begun earlier.
     pub slop: u64,
+    /// The loop began it, and had told nobody when.
+    pub told_late: bool,
     /// When its outcome was fixed.
     pub ended: Option<u64>,
+    /// By how much that may have been earlier: what ended it was read then, and may have been held.
+    pub early: u64,
     pub sent: Option<Expected>,
     pub received: Option<(Option<u16>, String)>,
     pub began: u64,

@@ -25,7 +25,7 @@ impl Book {
         // A Ping may have been queued by now, in a slice of which nobody has told.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         let facts = self.of(conn);
-        facts.may_beat |= beats;
+        facts.may_beat += u32::from(beats);
         facts.last_inbound = now;
         facts.rested = false;
         facts.spoke = true;

@@ -61,7 +61,7 @@ impl Book {
     /// begins now (section 3 of the specification).
     pub fn set_now(&mut self, now: u64) {
         let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
-        self.now = now;
+        let before_that = std::mem::replace(&mut self.now, now);
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
                 continue;
@@ -71,8 +71,9 @@ impl Book {
             }
             // The timers of one whose outcome is fixed have had their time.
             let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
-            // Behind a panic it may have been judged before the clock was read.
-            ending.slop += if cut { by } else { 0 };
+            // It may have been judged before the clock was read, and one that the loop closed may have been armed then.
+            let due = ending.deadline.min(ending.flush_deadline) <= before_that;
+            ending.slop += if cut || due || ending.told_late { by } else { 0 };
             if let Some(before) = before {
                 ending.deadline = ending.deadline.saturating_add(by).min(before);
             } else {
@@ -203,7 +204,13 @@ impl Book {
             [Alarm::Handshake, Alarm::Heartbeat, Alarm::Close, Alarm::Flush, Alarm::Stall, Alarm::Linger];
         // The hard sweep probes, too, and may not have been told.
         let hard = self.shutdown.is_some();
-        let due = hard || all.iter().any(|alarm| self.is_due(conn, *alarm));
+        // What waits for its share may look as if the kernel took nothing of it.
+        let waits = self
+            .settings(conn)
+            .stall_timeout
+            .map(|timeout| after(self.facts[conn as usize].progress, timeout));
+        let waits = waits.is_some_and(|due| due <= self.now) && self.has_written_its_share(conn);
+        let due = hard || waits || all.iter().any(|alarm| self.is_due(conn, *alarm));
         self.share(conn).probed |= due;
         due
     }
@@ -376,7 +383,10 @@ impl Book {
             let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
             if parses && holds && self.may_hold() {
                 self.touch(conn);
-                return self.of(conn).delayed = true;
+                let now = self.now;
+                let facts = self.of(conn);
+                (facts.delayed, facts.parsed_at) = (true, now);
+                return;
             }
             self.settle(conn);
         }
@@ -467,16 +477,13 @@ impl Book {
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
         // A sweep says so by its frame: what was held back need not have been parsed.
         let swept = self.is_soft_sweep(frame) || self.sweep_frames.contains_key(frame.reason());
-        if swept {
-            // A sweep comes when all that was read this turn was parsed, but for what is held.
-            self.feeding_ends();
-        } else {
+        if !swept {
             self.catch_up(conn);
         }
         match self.state(conn) {
             Some(State::Open) => {}
             // By one sweep closed and by the next terminated, before the first was heard of.
-            Some(State::Closed) => return self.swept_and_terminated(conn, frame),
+            Some(State::Closed | State::Lingering) => return self.swept_and_terminated(conn, frame),
             _ => return,
         }
         if matches!(frame.code(), Some(1002 | 1008)) {
@@ -493,7 +500,7 @@ impl Book {
         }
         let slop = self.now - self.settled_at;
         if let Some(ending) = self.ending(conn) {
-            ending.slop = slop;
+            (ending.slop, ending.told_late) = (slop, true);
         }
     }
 
@@ -591,6 +598,7 @@ impl Book {
         match alarm {
             Alarm::Shutdown => 0,
             Alarm::Close | Alarm::Flush => self.ending_of(conn).map_or(0, |ending| ending.slop),
+            Alarm::Stall => self.facts[conn as usize].stall_slop,
             _ => self.facts[conn as usize].slop,
         }
     }
@@ -631,7 +639,7 @@ impl Book {
         let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
-        self.of(conn).may_beat |= beats;
+        self.of(conn).may_beat += u32::from(beats);
         let facts = self.of(conn);
         let holds = feeding || facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
         if facts.state == Some(State::Open) && holds && !facts.delayed {
@@ -663,7 +671,11 @@ impl Book {
     pub fn panics(&mut self) {
         self.turn.panicked = true;
         if let Some(conn) = self.feeding.take() {
-            self.of(conn).delayed = true;
+            if matches!(self.state(conn), Some(State::RemoteClosing | State::Failing)) {
+                self.settle(conn);
+            } else {
+                self.of(conn).delayed = true;
+            }
         }
     }
 }

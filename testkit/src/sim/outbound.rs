@@ -62,12 +62,12 @@ impl Book {
                 let busy = self.busy(conn);
                 busy.pings += 1;
                 let more = busy.pings > busy.pings_due;
-                let may_beat = self.of(conn).may_beat;
+                let may_beat = self.of(conn).may_beat > 0;
                 let due = self.due(conn, Alarm::Heartbeat).is_some_and(|due| due <= self.now);
                 if more && (due || !may_beat && self.is_due(conn, Alarm::Heartbeat)) {
                     self.heart_beats(conn);
                 } else if more && may_beat {
-                    self.of(conn).may_beat = false;
+                    self.of(conn).may_beat -= 1;
                     self.busy(conn).pings_due += 1;
                 }
             }

@@ -59,8 +59,6 @@ impl Book {
             }
             Event::Close { report: closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
-                // It comes when nothing is being parsed.
-                self.feeding_ends();
                 self.share(conn).drains += 1;
                 self.of(conn).owed = false;
                 let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
@@ -79,7 +77,6 @@ impl Book {
                 self.handshake_failed(Self::at_address(*peer), *cause);
             }
             Event::SweepDone { sweep, report } => {
-                self.feeding_ends();
                 self.check_sweeps();
                 self.sweep_done(sweep.as_u32(), report);
             }
@@ -106,10 +103,6 @@ impl Book {
 
     pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeError) {
         trace!(self, "#{conn} HandshakeFailed({cause:?})");
-        if self.feeding != Some(conn) {
-            // No callback brings it about: nothing else is being parsed.
-            self.feeding_ends();
-        }
         self.catch_up(conn);
         self.touch(conn);
         self.tally.failed_handshake(cause);

@@ -40,6 +40,8 @@ impl Transport for Wire {
     }
 
     fn lap(&mut self) -> Option<Duration> {
+        // Nothing is being parsed when the loop asks this.
+        self.outside.borrow_mut().book.feeding_ends();
         let now = self.outside.borrow().now;
         let took = now - std::mem::replace(&mut self.lap, now);
         (took > 0).then(|| Duration::from_micros(took))
@@ -107,7 +109,7 @@ impl Transport for Wire {
         let room = match link.room(offered) {
             Ok(0) => {
                 self.refused = true;
-                outside.book.refused(conn);
+                outside.book.refused(conn, outside.now);
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(room) => room,
@@ -117,9 +119,6 @@ impl Transport for Wire {
             }
         };
         self.refused = room < offered;
-        if self.refused {
-            outside.book.refused(conn);
-        }
         outside.moved = true;
         let closes = outside.book.of(conn).close_begun;
         let mut left = room;
@@ -128,6 +127,9 @@ impl Transport for Wire {
             left -= piece.len();
             link.down.put(piece);
             outside.book.wrote(conn, piece);
+        }
+        if self.refused {
+            outside.book.refused(conn, outside.now);
         }
         let crosses = !closes && outside.book.of(conn).close_begun;
         outside.set_down_moving(conn);

@@ -79,9 +79,7 @@ impl World {
         let outside = Outside::new(size, book, rng.fork(), config.connection.max_payload);
         let outside = Rc::new(RefCell::new(outside));
         let mut app = App::new(Rc::clone(&outside), rng.fork(), plan);
-        let mut manner = scenario::manner(&mut rng, size);
-        // The book does not follow deadlines that move within a turn yet.
-        manner.slow = 0;
+        let manner = scenario::manner(&mut rng, size);
         app.manner = manner;
         if !size.crowd {
             app.nerve = [0, 5, 20, 50][rng.usize(..4)];
@@ -130,16 +128,18 @@ impl World {
     fn next_wake(&self) -> Option<u64> {
         let outside = self.outside.borrow();
         if self.cut || self.driver.has_more() || !outside.edges.is_empty() {
-            return Some(outside.now);
+            return Some(outside.book.now);
         }
         let due = self.driver.poll_timeout().map(micros);
         let next = [outside.next(), due].into_iter().flatten().min();
-        next.map(|at| at.next_multiple_of(1000).max(outside.now))
+        next.map(|at| at.next_multiple_of(1000).max(outside.book.now))
     }
 
     fn begin_turn(&mut self, wake: u64, late: u64) {
         let outside = &mut *self.outside.borrow_mut();
         outside.book.check_wake(wake);
+        // A callback may have taken longer.
+        let wake = wake.max(outside.now);
         outside.book.late += late;
         let busy = std::mem::take(&mut outside.moved);
         self.spins = if wake + late == outside.now && !busy { self.spins + 1 } else { 0 };
@@ -232,7 +232,8 @@ impl World {
                 // What is left of it is for the next turn.
                 outside.book.touch(conn);
             } else {
-                check_connection(&clients, outside, conn);
+                let told = outside.edges.iter().any(|edge| edge.conn == conn);
+                check_connection(&clients, outside, conn, told);
             }
         }
     }
@@ -247,8 +248,8 @@ impl World {
     }
 }
 
-/// What must be true of a connection when the loop is about to wait.
-fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32) {
+/// What must be true of a connection when the loop is about to wait. `told`: the kernel has news of it.
+fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32, told: bool) {
     outside.book.settle(conn);
     outside.book.give_up(conn);
     let facts = &outside.book.facts[conn as usize];
@@ -265,7 +266,7 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     if !state.is_established() {
         return;
     }
-    let stuck = queued > 0 && !link.is_awaited() && !link.is_dead();
+    let stuck = queued > 0 && !told && !link.is_awaited() && !link.is_dead();
     ensure!(book, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
     let facts = &book.facts[conn as usize];
     let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
@@ -275,7 +276,7 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     let held = busy.is_some_and(|busy| !busy.held.is_empty());
     let quiet = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
     let keeps = state == State::Open && quiet && owns;
-    ensure!(book, conn, "input_is_not_forgotten", !(reads && unread), "{} bytes", link.up.arrived());
+    ensure!(book, conn, "input_is_not_forgotten", told || !(reads && unread), "{} bytes", link.up.arrived());
     ensure!(book, conn, "a_quiet_one_owns_nothing", !keeps, "it owns a buffer");
     if queued == 0 {
         book.check_control_frames(conn);
