@@ -43,7 +43,7 @@ pub struct Facts {
     pub head_done: bool,
     pub head_matched: u8,
     /// A byte has come.
-    pub spoke: bool,
+    pub has_sent: bool,
     pub touched: bool,
     /// The peer's FIN was handed in.
     pub eof: bool,
@@ -57,6 +57,8 @@ pub struct Facts {
     pub delayed: bool,
     /// When it may have been parsed, if it was not delayed after all.
     pub parsed_at: u64,
+    /// The loop says that its control frames were too many.
+    pub flooded: bool,
     /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
     pub maybe_paused: bool,
     /// So many heartbeat's Pings may be queued: one was due when it was read or paused.
@@ -74,8 +76,8 @@ pub struct Facts {
     pub drained_at: u64,
     pub offered_at: u64,
     /// By how much what is due may be due earlier: the clock went on in the turn in which its time began.
-    pub slop: u64,
-    pub stall_slop: u64,
+    pub uncertainty: u64,
+    pub stall_uncertainty: u64,
     pub share: Share,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
@@ -133,7 +135,7 @@ pub struct Busy {
     /// Messages that `send` accepted and that are not whole on the wire: number and length.
     pub queued: VecDeque<(Option<u64>, u64)>,
     /// How many of them were to be dropped at once, the one on the wire excepted.
-    pub condemned: usize,
+    pub to_drop: usize,
     pub spared: bool,
     pub accepted: u64,
     pub accepted_bytes: u64,
@@ -174,7 +176,7 @@ pub struct Ending {
     /// What it may also be: several reasons came together.
     pub or_causes: Vec<Cause>,
     /// By how much it may have begun earlier.
-    pub slop: u64,
+    pub uncertainty: u64,
     /// The loop began it, and had told nobody when.
     pub told_late: bool,
     /// When its outcome was fixed.
@@ -200,7 +202,7 @@ pub struct Ending {
     pub partial_in: (u64, u64),
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
-    /// The abort style that was asked for; `None` is the book's ignorance.
+    /// The abort style that was asked for; `None` is the checker's ignorance.
     pub style: Option<adjourn::config::Abort>,
     /// What the kernel held at the abort.
     pub unsent: Option<u32>,
@@ -208,7 +210,7 @@ pub struct Ending {
 
 /// A `close_where` or `terminate_where`.
 #[derive(Debug)]
-pub struct SweepBook {
+pub struct SweepFacts {
     pub terminates: bool,
     /// Whom the predicate chose, in order.
     pub chosen: Rc<RefCell<Vec<u32>>>,

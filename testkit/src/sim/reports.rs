@@ -13,12 +13,12 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    book::{Book, ensure, trace},
+    checker::{Checker, ensure, trace},
     facts::{Expected, Given},
-    shutdowns::ShutdownBook,
+    shutdowns::ShutdownFacts,
 };
 
-impl Book {
+impl Checker {
     /// The connection with this address.
     pub fn at_address(peer: SocketAddr) -> u32 {
         match peer.ip() {
@@ -40,7 +40,7 @@ impl Book {
         let Some(conn) = conn else { return self.server_event(event) };
         self.touch(conn);
         if let Some(given) = given(event) {
-            self.fed(conn, given);
+            self.delivered(conn, given);
         }
         let facts = self.of(conn);
         let (opened, closing, closed) = (facts.opened, facts.closing, facts.closed);
@@ -107,8 +107,8 @@ impl Book {
         self.touch(conn);
         self.tally.failed_handshake(cause);
         let facts = self.of(conn);
-        let (state, opened, failed, head, spoke) =
-            (facts.state, facts.opened, facts.failed, facts.head_done, facts.spoke);
+        let (state, opened, failed, head, has_sent) =
+            (facts.state, facts.opened, facts.failed, facts.head_done, facts.has_sent);
         facts.failed = true;
         ensure!(
             self,
@@ -118,7 +118,7 @@ impl Book {
             "{cause:?}, opened: {opened}, failed: {failed}"
         );
         let connecting = state == Some(State::Connecting);
-        let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
+        let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {has_sent}");
         match cause {
             HandshakeError::Timeout => {
                 self.cover(conn, InputKind::HandshakeTimeout);
@@ -132,7 +132,7 @@ impl Book {
             | HandshakeError::BadVersion
             | HandshakeError::Rejected => {
                 self.cover(conn, InputKind::Refusal);
-                ensure!(self, conn, "refused_for_its_request", connecting && spoke, "{text}");
+                ensure!(self, conn, "refused_for_its_request", connecting && has_sent, "{text}");
                 self.begin_refusing(conn);
             }
             HandshakeError::PeerFin | HandshakeError::PeerReset | HandshakeError::Io(_) => {
@@ -144,7 +144,7 @@ impl Book {
             HandshakeError::ShuttingDown if head => {
                 self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
-                let refuses = |shutdown: &ShutdownBook| {
+                let refuses = |shutdown: &ShutdownFacts| {
                     shutdown.refuses(self.phase) || self.phase == ShutdownPhase::Serving && shutdown.cut
                 };
                 let late = self.shutdown.as_ref().is_some_and(refuses);
@@ -164,7 +164,7 @@ impl Book {
             HandshakeError::ShuttingDown => {
                 let hard = self.phase == ShutdownPhase::HardSweep;
                 self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });
-                let silent = self.phase >= ShutdownPhase::SoftSweep && (hard || !spoke);
+                let silent = self.phase >= ShutdownPhase::SoftSweep && (hard || !has_sent);
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
