@@ -5,8 +5,8 @@
 
 mod alarms;
 mod app;
-mod book;
 mod chance;
+mod checker;
 mod endings;
 mod facts;
 mod frames;
@@ -23,8 +23,8 @@ mod tally;
 mod wire;
 mod world;
 
-pub use book::{Book, Failure};
 pub use chance::Rng;
+pub use checker::{Checker, Failure};
 pub use scenario::{Size, of_bytes};
 pub use tally::{Tally, rows_with_an_effect};
 pub use world::live;

@@ -51,7 +51,7 @@ pub struct Facts {
     pub head_done: bool,
     pub head_matched: u8,
     /// A byte has come.
-    pub spoke: bool,
+    pub has_sent: bool,
     pub touched: bool,
     /// The peer's FIN was handed in.
     pub eof: bool,
@@ -80,7 +80,7 @@ pub struct Facts {
     pub drained_at: u64,
     pub offered_at: u64,
     /// By how much what is due may be due earlier: the clock went on in the turn in which its time began.
-    pub slop: u64,
+    pub uncertainty: u64,
     pub share: Share,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
@@ -138,7 +138,7 @@ pub struct Busy {
     /// Messages that `send` accepted and that are not whole on the wire: number and length.
     pub queued: VecDeque<(Option<u64>, u64)>,
     /// How many of them were to be dropped at once, the one on the wire excepted.
-    pub condemned: usize,
+    pub to_drop: usize,
     pub spared: bool,
     pub accepted: u64,
     pub accepted_bytes: u64,
@@ -181,7 +181,7 @@ pub struct Ending {
     /// The state in which it was aborted for one of them.
     pub aborted_in: Option<State>,
     /// By how much it may have begun earlier.
-    pub slop: u64,
+    pub uncertainty: u64,
     /// When its outcome was fixed.
     pub ended: Option<u64>,
     pub sent: Option<Expected>,
@@ -203,7 +203,7 @@ pub struct Ending {
     pub partial_in: (u64, u64),
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
-    /// The abort style that was asked for; `None` is the book's ignorance.
+    /// The abort style that was asked for; `None` is the checker's ignorance.
     pub style: Option<adjourn::config::Abort>,
     /// What the kernel held at the abort.
     pub unsent: Option<u32>,
@@ -211,7 +211,7 @@ pub struct Ending {
 
 /// A `close_where` or `terminate_where`.
 #[derive(Debug)]
-pub struct SweepBook {
+pub struct SweepFacts {
     pub terminates: bool,
     /// Whom the predicate chose, in order.
     pub chosen: Arc<Mutex<Vec<u32>>>,

@@ -1,6 +1,6 @@
-//! The book's ears: what passes between the loop and its transport, and between the loop and its application.
+//! The checker's ears: what passes between the loop and its transport, and between the loop and its application.
 //!
-//! The loop does not say when it has parsed something or has judged somebody. So the book writes down what came in, and
+//! The loop does not say when it has parsed something or has judged somebody. So the checker writes down what came in, and
 //! takes the consequence when something is seen that only this consequence explains, or when the loop must be done with it:
 //! with what was read, when it turns to its transport again; with the end of the input, when it turns to anything else; with
 //! what was due, when it says that nothing is due any more.
@@ -18,7 +18,7 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    book::{Book, after, ensure, trace},
+    checker::{Checker, after, ensure, trace},
     facts::Share,
     frames::Found,
 };
@@ -33,7 +33,7 @@ pub enum End {
 /// What the present turn has done.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
-pub struct TurnBook {
+pub struct TurnFacts {
     /// Tells turns apart.
     pub number: u64,
     pub began: u64,
@@ -56,7 +56,7 @@ pub struct TurnBook {
     pub unsettled: bool,
 }
 
-impl Book {
+impl Checker {
     /// The loop has read the clock. What began to close since then did so in a callback that has returned, and its time
     /// begins now (section 3 of the specification).
     pub fn set_now(&mut self, now: u64) {
@@ -72,7 +72,7 @@ impl Book {
             // The timers of one whose outcome is fixed have had their time.
             let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
             // Behind a panic it may have been judged before the clock was read.
-            ending.slop += if cut { by } else { 0 };
+            ending.uncertainty += if cut { by } else { 0 };
             if let Some(before) = before {
                 ending.deadline = ending.deadline.saturating_add(by).min(before);
             } else {
@@ -93,14 +93,14 @@ impl Book {
             self.settled_at = self.now;
         }
         let (number, after_cut) = (self.turn.number + 1, self.turn.open);
-        self.turn = TurnBook {
+        self.turn = TurnFacts {
             number,
             began: self.now,
             open: true,
             unsettled: true,
             after_cut,
             grants: if after_cut { 3 } else { 0 },
-            ..TurnBook::default()
+            ..TurnFacts::default()
         };
     }
 
@@ -111,7 +111,7 @@ impl Book {
 
     /// The turn is over. `has_more`: the loop will not wait. `next`: when something is due next, as it says.
     pub fn end_turn(&mut self, has_more: bool, next: Option<u64>) {
-        self.feeding_ends();
+        self.parsing_ends();
         self.take_end(None);
         self.check_sweeps();
         self.turn.unsettled = has_more;
@@ -169,7 +169,7 @@ impl Book {
 
     /// The loop is about to read.
     pub fn will_read(&mut self, conn: u32) {
-        self.feeding_ends();
+        self.parsing_ends();
         self.take_end(Some(conn));
         self.ended = None;
         // What was held back has been parsed before more is read.
@@ -222,7 +222,7 @@ impl Book {
         self.ending_of(conn).is_some_and(|ending| {
             let at = ending.ended.unwrap_or(self.now);
             let cut = self.cut_by_grace(conn, Alarm::Flush).is_some_and(|cut| cut <= at);
-            !ending.flush_over && (cut || ending.flush_deadline.saturating_sub(ending.slop) <= at)
+            !ending.flush_over && (cut || ending.flush_deadline.saturating_sub(ending.uncertainty) <= at)
         })
     }
 
@@ -263,7 +263,7 @@ impl Book {
     /// The loop is about to write.
     pub fn will_write(&mut self, conn: u32) {
         trace!(self, "#{conn} is to be written");
-        self.feeding_ends();
+        self.parsing_ends();
         self.take_end(Some(conn));
         self.touch(conn);
         let now = self.now;
@@ -308,14 +308,14 @@ impl Book {
 
     /// The socket of a paused connection says that it has failed: what is unread does not count.
     pub fn reset_while_paused(&mut self, conn: u32, kind: io::ErrorKind) {
-        self.feeding_ends();
+        self.parsing_ends();
         self.take_end(None);
         self.reset(conn, kind);
     }
 
     /// The socket of a paused connection says that its peer has left.
     pub fn left_while_paused(&mut self, conn: u32) {
-        self.feeding_ends();
+        self.parsing_ends();
         self.take_end(None);
         if self.is_deferred(conn) {
             return self.eof(conn);
@@ -348,7 +348,7 @@ impl Book {
         self.cover(conn, InputKind::PauseEnd);
         self.rest(conn);
         let facts = self.of(conn);
-        (facts.discards, facts.slop) = (true, now - earliest);
+        (facts.discards, facts.uncertainty) = (true, now - earliest);
         facts.delayed = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
         self.touch(conn);
     }
@@ -356,7 +356,7 @@ impl Book {
     /// The loop is about to end its side of a connection, somehow. Returns whether that is an abort, as opposed to what
     /// follows a Close, an HTTP answer or an end that is known.
     pub fn is_abort(&mut self, conn: u32) -> bool {
-        self.feeding_ends();
+        self.parsing_ends();
         self.check_sweeps();
         self.catch_up(conn);
         self.take_end(None);
@@ -371,9 +371,9 @@ impl Book {
     // Consequences.
 
     /// The loop turns to something else: what it has read was parsed.
-    pub fn feeding_ends(&mut self) {
+    pub fn parsing_ends(&mut self) {
         self.writing = None;
-        if let Some(conn) = self.feeding.take()
+        if let Some(conn) = self.parsing.take()
             && !self.of(conn).delayed
         {
             let parses =
@@ -424,8 +424,8 @@ impl Book {
 
     /// Something is seen of a connection that what is known does not explain: takes whatever consequence is open.
     pub fn catch_up(&mut self, conn: u32) {
-        if self.feeding == Some(conn) {
-            self.feeding = None;
+        if self.parsing == Some(conn) {
+            self.parsing = None;
         }
         if self.is_pause_due(conn) {
             self.pause_ends(conn);
@@ -469,13 +469,13 @@ impl Book {
         }
     }
 
-    /// A Close of ours is seen, or told, and the book knows no reason: a heartbeat, a sweep.
+    /// A Close of ours is seen, or told, and the checker knows no reason: a heartbeat, a sweep.
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
         // A sweep says so by its frame: what was held back need not have been parsed.
         let swept = self.is_soft_sweep(frame) || self.sweep_frames.contains_key(frame.reason());
         if swept {
             // A sweep comes when all that was read this turn was parsed, but for what is held.
-            self.feeding_ends();
+            self.parsing_ends();
         } else {
             self.catch_up(conn);
         }
@@ -497,9 +497,9 @@ impl Book {
         } else {
             self.swept(conn, frame);
         }
-        let slop = self.now - self.settled_at;
+        let uncertainty = self.now - self.settled_at;
         if let Some(ending) = self.ending(conn) {
-            ending.slop = slop;
+            ending.uncertainty = uncertainty;
         }
     }
 
@@ -593,7 +593,7 @@ impl Book {
 
     /// When something may be due: a shutdown's grace may have cut it.
     fn due_at_the_earliest(&self, conn: u32, alarm: Alarm) -> Option<u64> {
-        let due = self.due(conn, alarm)?.saturating_sub(self.slop(conn, alarm));
+        let due = self.due(conn, alarm)?.saturating_sub(self.uncertainty(conn, alarm));
         Some(self.cut_by_grace(conn, alarm).map_or(due, |cut| cut.min(due)))
     }
 
@@ -612,11 +612,11 @@ impl Book {
     }
 
     /// By how much an alarm may be due earlier.
-    pub fn slop(&self, conn: u32, alarm: Alarm) -> u64 {
+    pub fn uncertainty(&self, conn: u32, alarm: Alarm) -> u64 {
         match alarm {
             Alarm::Shutdown => 0,
-            Alarm::Close | Alarm::Flush => self.ending_of(conn).map_or(0, |ending| ending.slop),
-            _ => self.facts[conn as usize].slop,
+            Alarm::Close | Alarm::Flush => self.ending_of(conn).map_or(0, |ending| ending.uncertainty),
+            _ => self.facts[conn as usize].uncertainty,
         }
     }
 
@@ -629,7 +629,7 @@ impl Book {
         let ending = self.ending_of(conn);
         let close_waits = ending.is_some_and(|ending| ending.sent.is_some()) && !facts.close_done;
         let dropped = ending.is_some_and(|ending| ending.flush_over);
-        let waiting = facts.busy.as_ref().is_some_and(|busy| busy.queued.len() > busy.condemned);
+        let waiting = facts.busy.as_ref().is_some_and(|busy| busy.queued.len() > busy.to_drop);
         // Behind a Close there is no message.
         let waits = waiting && !dropped && !facts.close_begun;
         let queued = !facts.wire.at_boundary() || close_waits || waits;
@@ -652,12 +652,12 @@ impl Book {
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
         self.note_pause_in_closing(conn);
-        let (now, feeding, callback) = (self.now, self.feeding == Some(conn), self.tally.events);
+        let (now, parsing, callback) = (self.now, self.parsing == Some(conn), self.tally.events);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         self.of(conn).may_beat |= beats;
         let facts = self.of(conn);
-        let holds = feeding || facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+        let holds = parsing || facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
         if facts.state == Some(State::Open) && holds && !facts.delayed {
             (facts.delayed, facts.delayed_by) = (true, callback);
         }
@@ -686,7 +686,7 @@ impl Book {
     /// A callback panics: what is left of the read that it came from is for the next turn.
     pub fn panics(&mut self) {
         self.turn.panicked = true;
-        if let Some(conn) = self.feeding.take() {
+        if let Some(conn) = self.parsing.take() {
             self.of(conn).delayed = true;
         }
     }
