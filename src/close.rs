@@ -56,6 +56,20 @@ impl CloseCode {
     }
 }
 
+impl TryFrom<u16> for CloseCode {
+    type Error = CloseFrameError;
+
+    fn try_from(code: u16) -> Result<Self, CloseFrameError> {
+        Self::new(code)
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        code.0
+    }
+}
+
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -77,11 +91,13 @@ pub enum CloseFrameError {
 /// What a Close frame says: nothing, or a code and a reason. An illegal one cannot be built.
 ///
 /// ```
-/// use adjourn::CloseFrame;
+/// use adjourn::{CloseCode, CloseFrame};
 ///
-/// let frame = CloseFrame::new(1001, "see you soon")?;
+/// let frame = CloseFrame::new(CloseCode::GOING_AWAY, "see you soon")?;
 /// assert_eq!(frame.code(), Some(1001));
-/// assert!(CloseFrame::new(1006, "").is_err());
+/// let own = CloseFrame::new(CloseCode::new(4000)?, "kicked")?;
+/// assert_eq!(own.to_string(), "4000 kicked");
+/// assert!(CloseCode::new(1006).is_err());
 /// # Ok::<(), adjourn::close::CloseFrameError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -109,9 +125,12 @@ impl CloseFrame {
         Self { code: Some(code), reason: Cow::Borrowed(reason) }
     }
 
-    /// A frame with a code and a reason of at most 123 bytes. Allocates only what `reason` brings.
-    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Result<Self, CloseFrameError> {
-        let (code, reason) = (CloseCode::new(code)?, reason.into());
+    /// A frame with a code and a reason of at most 123 bytes. Allocates nothing.
+    ///
+    /// # Errors
+    /// If the reason is longer.
+    pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Result<Self, CloseFrameError> {
+        let reason = reason.into();
         if reason.len() > MAX_REASON {
             return Err(CloseFrameError::ReasonTooLong(reason.len()));
         }
@@ -119,8 +138,8 @@ impl CloseFrame {
     }
 
     /// Like [`CloseFrame::new`], but a reason that does not fit is cut at the last character boundary that does.
-    pub fn truncating(code: u16, reason: impl Into<Cow<'static, str>>) -> Result<Self, CloseFrameError> {
-        let (code, mut reason) = (CloseCode::new(code)?, reason.into());
+    pub fn truncating(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        let mut reason = reason.into();
         if reason.len() > MAX_REASON {
             let end = reason.floor_char_boundary(MAX_REASON);
             match &mut reason {
@@ -128,7 +147,7 @@ impl CloseFrame {
                 Cow::Owned(text) => text.truncate(end),
             }
         }
-        Ok(Self { code: Some(code), reason })
+        Self { code: Some(code), reason }
     }
 
     /// Reads the payload of a received Close frame (§5.5.1, §7.4). Allocates the reason.
@@ -171,6 +190,17 @@ impl CloseFrame {
     }
 }
 
+/// `1001 see you soon`, `1000`, or `empty`.
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            None => f.write_str("empty"),
+            Some(code) if self.reason.is_empty() => code.fmt(f),
+            Some(code) => write!(f, "{code} {}", self.reason),
+        }
+    }
+}
+
 /// §7.1.5: the Close frame had no code.
 pub(crate) const NO_STATUS: u16 = 1005;
 /// §7.1.5: there was no Close frame.
@@ -187,6 +217,12 @@ pub enum Initiator {
     Both,
     /// Neither: FIN without a Close, a reset, an I/O error.
     Transport,
+}
+
+impl fmt::Display for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
 }
 
 /// Why the connection ended.
@@ -273,6 +309,22 @@ impl Cause {
     }
 }
 
+/// The name, and what the fields say: `TooBig: more than 1024`.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Protocol(error) => write!(f, ": {error}"),
+            Self::TooBig { limit } => write!(f, ": more than {limit}"),
+            Self::Overflow { queued } => write!(f, ": {queued} bytes queued"),
+            Self::CloseTimeout { flushed: true } => f.write_str(": no answer"),
+            Self::CloseTimeout { flushed: false } => f.write_str(": the Close was not flushed"),
+            Self::Io(kind) => write!(f, ": {kind}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl From<Violation> for Cause {
     fn from(violation: Violation) -> Self {
         match violation {
@@ -287,6 +339,7 @@ impl From<Violation> for Cause {
 ///
 /// In every run, what `send` accepted = what was wholly handed to the kernel + `messages` + `partial`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lost {
     /// Whole messages that were accepted and never begun on the wire.
     pub messages: u64,
@@ -368,6 +421,25 @@ impl CloseReport {
     }
 }
 
+/// One line for a log: the code to log, the cause, who ended it, whether cleanly, and what was lost.
+///
+/// ```text
+/// 1001 LocalClose by Local, clean, open for 2.5s
+/// 1006 PeerReset by Transport, not clean, open for 2.5s, lost 3 messages (3072 bytes)
+/// ```
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clean = if self.was_clean() { "clean" } else { "not clean" };
+        let (code, cause, by) = (self.effective_code(), self.cause, self.initiator);
+        write!(f, "{code} {cause} by {by}, {clean}, open for {:?}", self.duration)?;
+        let lost = self.lost.messages + self.lost.partial;
+        if lost > 0 {
+            write!(f, ", lost {lost} messages ({} bytes)", self.lost.bytes)?;
+        }
+        Ok(())
+    }
+}
+
 /// How long a closing handshake may take, where the caller says otherwise than the settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloseTiming {
@@ -380,4 +452,34 @@ pub struct CloseTiming {
 impl CloseTiming {
     /// As the settings have it.
     pub(crate) const DEFAULT: Self = Self { close_timeout: None, flush_budget: None };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line() {
+        let mut report = CloseReport {
+            initiator: Initiator::Local,
+            cause: Cause::CloseTimeout { flushed: true },
+            sent: Some(CloseFrame::GOING_AWAY),
+            sent_flushed: true,
+            received: None,
+            lost: Lost::ZERO,
+            duration: Duration::from_millis(2500),
+            close_phase: Duration::ZERO,
+        };
+        assert_eq!(report.to_string(), "1001 CloseTimeout: no answer by Local, not clean, open for 2.5s");
+        (report.received, report.cause) = (Some(CloseFrame::EMPTY), Cause::LocalClose);
+        (report.lost.messages, report.lost.partial, report.lost.bytes) = (2, 1, 30);
+        assert_eq!(
+            report.to_string(),
+            "1005 LocalClose by Local, clean, open for 2.5s, lost 3 messages (30 bytes)"
+        );
+        assert_eq!(
+            Cause::Protocol(ProtocolError::Unmasked).to_string(),
+            "Protocol: client frame is not masked"
+        );
+    }
 }

@@ -45,7 +45,7 @@ impl Handler for Actor {
                 clients.close(id, CloseFrame::NORMAL);
             }
             Event::Message { id, message, .. } if message.as_text() == Some("kick") => {
-                clients.kick(id, "bye", CloseFrame::NORMAL, true);
+                clients.kick_now(id, "bye", CloseFrame::NORMAL);
             }
             Event::Close { report: closed, .. } => self.closed = Some(*closed),
             Event::Drain { .. } => self.drains += 1,
@@ -331,7 +331,7 @@ fn the_queue_of_a_handle_had_no_bound() {
     let queued = (0..20).take_while(|_| handle.send(id, &message).is_ok()).count();
     assert!((5..10).contains(&queued), "{queued} of 1,000 bytes and a little more");
     assert_eq!(handle.send(id, &message), Err(HandleError::Full));
-    server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
+    server.poll_with(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
     assert_eq!(handle.send(id, &message), Ok(()), "there is room again");
     while handle.send(id, "").is_ok() {}
     handle.shutdown(ShutdownPlan::hard()).expect("a shutdown always has room");
@@ -342,7 +342,7 @@ fn the_queue_of_a_handle_had_no_bound() {
 fn a_message_of_a_handle_was_dropped_without_being_counted() {
     let (mut server, handle, id) = idle_loop(Config::default());
     handle.send(id, "hello").expect("it has room");
-    server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
+    server.poll_with(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
     assert_eq!(server.clients().stats().unsent, 1);
 }
 
@@ -478,6 +478,7 @@ fn a_pause_without_end_is_ended_by_pause_timeout() {
     session.advance(Duration::from_millis(200));
     session.read(&[frame(TEXT, b"unheard"), frame(PING, b"?")].concat());
     assert!(session.take_written().ends_with(b"\x8a\x01?"), "it is read from again");
+    session.act(|clients, _| assert!(!clients.resume(id), "too late"));
     session.read(&frame(CLOSE, CODE_1000));
     let closed = session.handler().closed.clone().expect("it has ended");
     assert!(closed.was_clean() && closed.lost.inbound_messages == 3, "{closed:?}");

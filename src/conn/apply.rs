@@ -23,6 +23,8 @@ struct Before {
     paused: bool,
     /// The peer's FIN was read.
     eof: bool,
+    /// The application knows its id, and was to decide on its upgrade.
+    deferred: bool,
 }
 
 impl Conn {
@@ -34,7 +36,7 @@ impl Conn {
             Life::Refusing { eof, .. } => *eof,
             life => life.closing().is_some_and(|closing| closing.eof),
         };
-        let before = Before { paused: self.life.is_paused(), eof };
+        let before = Before { paused: self.life.is_paused(), eof, deferred: self.deferred().is_some() };
         self.pending.add(Pending::ALARM);
         if step.next != state {
             if state == State::Open
@@ -77,7 +79,7 @@ impl Conn {
                 }
             }
             Effect::ReportFailure(cause) => {
-                let id = self.client.then_some(cx.id);
+                let id = (self.client || before.deferred).then_some(cx.id);
                 cx.notes.push_back(Note::Failed(id, self.peer(), cause));
             }
             Effect::QueueMessage(message) => {
@@ -302,14 +304,19 @@ impl Conn {
         self.details.strip();
     }
 
-    /// An invariant of ours is broken: what was queued cannot be trusted, so it is dropped, and the connection is failed.
+    /// An invariant of ours is broken: what was queued cannot be trusted, so it is dropped, and the connection is failed. It is
+    /// counted as lost, unless it cannot even be counted.
     #[cold]
     pub(super) fn fail_internally(&mut self, _: super::output::Broken, cx: &mut Context<'_>) {
         cx.common.internal_errors += 1;
+        let dropped = self.outbox.drop_all(&mut cx.common.output).unwrap_or_default();
         self.outbox.clear(&mut cx.common.output);
         let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "internal error");
         let failure =
             super::state::Failure { cause: Cause::Internal, frame, timing: super::CloseTiming::DEFAULT };
         self.apply(Input::Internal { failure }, cx);
+        if let Some(closing) = self.life.closing_mut() {
+            closing.count(dropped);
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
     config::{Abort, OnOverflow},
-    error::{HandshakeError, SendError},
+    error::{ConnectionLimit, HandshakeError, SendError},
     message::{Data, Payload},
     shutdown::SweepId,
     time::Time,
@@ -299,9 +299,9 @@ impl Conn {
     }
 
     /// A newcomer gets its place: it was refused, or its handshake is the oldest.
-    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn evict(&mut self, limit: ConnectionLimit, cx: &mut Context<'_>) {
         if self.state() == State::Connecting {
-            self.apply(Input::Evicted, cx);
+            self.apply(Input::Evicted { limit }, cx);
         } else {
             self.apply(Input::LingerEnd { exceeded: false }, cx);
         }
@@ -316,6 +316,14 @@ impl Conn {
     pub(crate) fn shorten(&mut self, deadline: Time, now: Time) {
         if let Some(closing) = self.life.closing_mut() {
             closing.shorten(deadline, now);
+        }
+    }
+
+    /// The same in a shutdown's grace, for one that the soft sweep has not begun to close.
+    pub(crate) fn cut_deadline(&mut self, deadline: Time, now: Time) {
+        if self.life.closing().is_some_and(|closing| closing.cause != Cause::ShutdownSoft) {
+            self.shorten(deadline, now);
+            self.pending.add(Pending::ALARM);
         }
     }
 
@@ -352,8 +360,9 @@ impl Conn {
         }
     }
 
-    /// Reads again; what was read and not parsed comes first. Too late if input is being discarded.
-    pub(crate) fn resume(&mut self, now: Time) {
+    /// Reads again; what was read and not parsed comes first. Says whether input is delivered now: it is too late for one whose
+    /// input is being discarded.
+    pub(crate) fn resume(&mut self, now: Time) -> bool {
         match &mut self.life {
             Life::Paused(paused) if !paused.discards => {
                 let times = paused.times;
@@ -362,8 +371,9 @@ impl Conn {
                 self.life = Life::Open { watch, times };
             }
             Life::LocalClosing { paused, .. } if *paused => *paused = false,
-            _ => return,
+            life => return matches!(life, Life::Open { .. } | Life::LocalClosing { .. }),
         }
         self.pending.add(Pending::READ | Pending::ALARM);
+        true
     }
 }

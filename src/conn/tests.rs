@@ -150,16 +150,19 @@ fn a_broken_invariant_fails_the_connection_with_1011() {
     assert_eq!(bench.write_all(), b"\x88\x10\x03\xf3internal error");
     let closed = bench.closed().expect("it is reported");
     assert_eq!((closed.cause, closed.effective_code(), closed.was_clean()), (Cause::Internal, 1011, false));
+    assert_eq!((closed.lost.messages, closed.lost.bytes), (1, 4), "counted");
 }
 
 #[test]
 fn a_broken_invariant_ends_a_closing_connection() {
     let mut bench = Bench::open(Config::default());
+    bench.with(|conn, cx| conn.send(Payload::from("lost"), cx)).expect("there is room");
     bench.close();
     bench.with(|conn, cx| conn.fail_internally(Broken, cx));
     assert_eq!(bench.conn.state(), State::Closed);
     bench.with(|conn, cx| conn.handle_aborted(None, false, cx));
-    assert_eq!(bench.closed().expect("it is reported").cause, Cause::Internal);
+    let closed = bench.closed().expect("it is reported");
+    assert_eq!((closed.cause, closed.lost.messages), (Cause::Internal, 1));
 }
 
 /// What a driver finds on a paused connection: its peer has left, or a write fails.

@@ -12,7 +12,12 @@
 //! An application may catch a panic of its own around a turn and go on with the next one: which read the callback
 //! interrupted, and what of it is not parsed, is remembered; the next turn first ends the interrupted one.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use super::{
     clients::Clients,
@@ -156,6 +161,11 @@ impl<D, T: Transport> Driver<D, T> {
     /// False once a shutdown has begun.
     pub fn is_ready(&self) -> bool {
         self.hub.is_ready()
+    }
+
+    /// Shares with other threads whether a shutdown was asked for, of this loop or of those that go down with it.
+    pub(crate) fn share_shutdown_asked(&mut self, asked: Arc<AtomicBool>) {
+        self.hub.shutdown_asked = asked;
     }
 
     /// Whether the listeners are to stay open.

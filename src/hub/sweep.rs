@@ -186,10 +186,15 @@ impl<P> Sweeps<P> {
         self.shutdown.as_mut()?.poll_soft_search(end, self.live_elsewhere, &mut self.rng)
     }
 
-    /// The hard sweep may end `slice` slots in this turn.
-    pub(super) fn begin_hard_slice(&mut self, slice: usize) {
+    /// The next slot for the grace to look at, and the deadline of one that was closing already; `end` is one past the last.
+    pub(super) fn poll_cut(&mut self, end: usize) -> Option<(usize, Time)> {
+        self.shutdown.as_mut()?.poll_cut(end)
+    }
+
+    /// The hard sweep may end `slice` slots in this turn, of `slots` that are in use.
+    pub(super) fn begin_hard_slice(&mut self, slice: usize, slots: usize) {
         if let Some(shutdown) = &mut self.shutdown {
-            shutdown.begin_slice(slice);
+            shutdown.begin_slice(slice, slots);
         }
     }
 

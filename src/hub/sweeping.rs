@@ -1,5 +1,7 @@
 //! Drives the sweeps over the hub's connections: asks predicates, closes, ends, and reports.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     client::{Client, Predicate},
     sweep::{Doing, Present, ShutdownRequest},
@@ -37,6 +39,9 @@ impl<D> Hub<D> {
 
     /// Applies what another loop was asked.
     pub(super) fn apply_request(&mut self, request: ShutdownRequest) {
+        if matches!(request, ShutdownRequest::Shutdown(_)) {
+            self.shutdown_asked.store(true, Ordering::Release);
+        }
         let live = self.stats.open + self.stats.closing + self.sweeps.undelivered;
         let present = Present { live, open: self.stats.open };
         if let Some(phase) = self.sweeps.handle_request(request, present, self.now) {
@@ -183,9 +188,13 @@ impl<D> Hub<D> {
                 self.soft_sweep_slice();
                 self.enter_next_phase();
             }
+            ShutdownPhase::Grace => {
+                self.cut_deadlines();
+                self.enter_next_phase();
+            }
             ShutdownPhase::HardSweep if self.slots.is_empty() => self.enter_next_phase(),
-            ShutdownPhase::HardSweep => self.sweeps.begin_hard_slice(self.slice()),
-            ShutdownPhase::Serving | ShutdownPhase::LameDuck | ShutdownPhase::Grace | ShutdownPhase::Done => {
+            ShutdownPhase::HardSweep => self.sweeps.begin_hard_slice(self.slice(), self.slots.len()),
+            ShutdownPhase::Serving | ShutdownPhase::LameDuck | ShutdownPhase::Done => {
                 self.enter_next_phase();
             }
         }
@@ -227,7 +236,10 @@ impl<D> Hub<D> {
         let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.is_late(generation)) else {
             return;
         };
-        if is_silent {
+        if conn.deferred().is_some() {
+            // What it waits for could only be a 503.
+            self.refuse_deferred(slot);
+        } else if is_silent {
             shutdown.handle_handshake_cut();
             self.with(slot, Conn::sweep_silent);
         } else if let Some(id) = open
@@ -240,6 +252,14 @@ impl<D> Hub<D> {
     fn close_softly(&mut self, id: ConnectionId) {
         let Some(frame) = self.sweeps.shutdown().map(|shutdown| shutdown.frame().clone()) else { return };
         self.with_id(id, |conn, cx| conn.close(frame, Cause::ShutdownSoft, CloseTiming::default(), cx));
+    }
+
+    /// One slice of those that were closing before the soft sweep: their deadline is the end of the grace at the latest.
+    fn cut_deadlines(&mut self) {
+        for _ in 0..self.slice() {
+            let Some((slot, deadline)) = self.sweeps.poll_cut(self.slots_end()) else { return };
+            self.with(slot, |conn, cx| conn.cut_deadline(deadline, cx.now));
+        }
     }
 
     /// The next slot that the hard sweep ends in this turn, and what to look at before: then call [`Hub::end_hard`] for it.
@@ -255,8 +275,10 @@ impl<D> Hub<D> {
     /// Ends what is in a slot for the hard sweep, whatever it is.
     pub(super) fn end_hard(&mut self, slot: usize) {
         let Some(entry) = self.slots.get(slot) else { return };
-        let is_handshake = entry.conn.state() == State::Connecting;
-        let Some(shutdown) = self.sweeps.shutdown() else { return };
+        let (is_handshake, generation) = (entry.conn.state() == State::Connecting, entry.conn.generation);
+        let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.spares(generation)) else {
+            return;
+        };
         if is_handshake {
             shutdown.handle_handshake_cut();
         }

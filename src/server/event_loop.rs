@@ -5,6 +5,7 @@ use std::{
     hash::{BuildHasher as _, RandomState},
     io,
     net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ use crate::{
     conn::ConnectRequest,
     error::{BindError, ConnectError},
     event::Event,
-    hub::{Clients, Driver, Handler, Readiness, Transport as _, Upgrade, UpgradeRequest},
+    hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
     shutdown::ShutdownReport,
 };
@@ -77,7 +78,7 @@ impl<D: 'static> Server<D> {
     /// # Errors
     /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     pub fn bind(address: impl ToSocketAddrs, config: Config) -> Result<Self, BindError> {
-        let mut server = Self::from_parts(Parts::new(config)?);
+        let mut server = Self::from_parts(Parts::new(config, Arc::default())?);
         server.listen(address)?;
         Ok(server)
     }
@@ -87,7 +88,7 @@ impl<D: 'static> Server<D> {
     /// # Errors
     /// If the system denies a poll, or there are 256 loops in the process already.
     pub fn outgoing(config: Config) -> io::Result<Self> {
-        Parts::new(config).map(Self::from_parts).map_err(|error| match error {
+        Parts::new(config, Arc::default()).map(Self::from_parts).map_err(|error| match error {
             BindError::Poll(error) => error,
             BindError::Config(error) => io::Error::new(io::ErrorKind::InvalidInput, error),
             other => io::Error::other(other),
@@ -97,8 +98,10 @@ impl<D: 'static> Server<D> {
     pub(super) fn from_parts(parts: Parts<D>) -> Self {
         // Its keys are the system's entropy, its hash does not give them away.
         let seed = RandomState::new().hash_one(parts.number.get());
+        let shutdown_asked = Arc::clone(parts.shared.shutdown_asked());
         let sockets = Sockets::new(parts.poll, parts.shared, &parts.config);
         let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
+        driver.share_shutdown_asked(shutdown_asked);
         driver.continue_generations(parts.number.generation());
         Self {
             events: Events::with_capacity(EVENTS),
@@ -135,7 +138,7 @@ impl<D: 'static> Server<D> {
         Ok(bound)
     }
 
-    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll`] or before the
+    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll_with`] or before the
     /// loop runs. Its timeout starts now.
     ///
     /// # Errors
@@ -154,7 +157,7 @@ impl<D: 'static> Server<D> {
         self.mailbox.handle()
     }
 
-    /// The connections, between two calls of [`Server::poll`].
+    /// The connections, between two calls of [`Server::poll_with`].
     pub fn clients(&mut self) -> Clients<'_, D> {
         self.driver.clients()
     }
@@ -172,19 +175,19 @@ impl<D: 'static> Server<D> {
     /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, plan: crate::shutdown::ShutdownPlan) -> io::Result<()> {
-        let loops = vec![std::sync::Arc::clone(&self.driver.transport().shared)];
+        let loops = vec![Arc::clone(&self.driver.transport().shared)];
         let (signals, mut watchers) = signals::Signals::install(plan, loops)?;
         (self.signals, self.watcher) = (Some(signals), watchers.pop());
         Ok(())
     }
 
-    /// Serves until a shutdown is complete; returns its report.
+    /// Serves until a shutdown is complete; returns its report. [`handler`](crate::handler) makes a handler of two closures.
     ///
     /// # Errors
     /// If the system's poll fails.
     pub fn run_with<H: Handler<Data = D>>(&mut self, handler: &mut H) -> io::Result<ShutdownReport> {
         loop {
-            if let Some(report) = self.poll(None, handler)? {
+            if let Some(report) = self.poll_with(None, handler)? {
                 return Ok(report);
             }
         }
@@ -198,7 +201,7 @@ impl<D: 'static> Server<D> {
     ///
     /// # Errors
     /// If the system's poll fails.
-    pub fn poll<H: Handler<Data = D>>(
+    pub fn poll_with<H: Handler<Data = D>>(
         &mut self,
         timeout: Option<Duration>,
         handler: &mut H,
@@ -226,9 +229,6 @@ impl<D: 'static> Server<D> {
         self.driver.end_turn(handler);
         self.forward_requests();
         self.listen_on();
-        if !self.driver.is_ready() {
-            self.driver.transport().shared.set_not_ready();
-        }
         self.siblings.publish(self.driver.stats().open);
         Ok(self.report(handler))
     }
@@ -353,21 +353,17 @@ impl Server<()> {
     where
         F: FnMut(&mut Clients<'_, ()>, Event<'_>),
     {
-        self.run_with(&mut AcceptAll(on_event))
-    }
-}
-
-/// The handler that [`Server::run`] makes of a closure.
-struct AcceptAll<F>(F);
-
-impl<F: FnMut(&mut Clients<'_, ()>, Event<'_>)> Handler for AcceptAll<F> {
-    type Data = ();
-
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        Upgrade::accept(())
+        self.run_with(&mut accept_all(on_event))
     }
 
-    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        (self.0)(clients, event);
+    /// One turn, as [`Server::poll_with`]. Every valid upgrade is accepted.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn poll<F>(&mut self, timeout: Option<Duration>, on_event: F) -> io::Result<Option<ShutdownReport>>
+    where
+        F: FnMut(&mut Clients<'_, ()>, Event<'_>),
+    {
+        self.poll_with(timeout, &mut accept_all(on_event))
     }
 }

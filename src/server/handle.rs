@@ -7,10 +7,11 @@ use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     error::HandleError,
-    hub::{Clients, Driver, Handler, ShutdownRequest, Transport},
+    hub::{Accept, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan},
+    wire::upgrade::Response,
 };
 
 /// Speaks to a server from other threads. Every call queues a command and returns at once; the loop executes commands in
@@ -125,6 +126,31 @@ impl<D> Handle<D> {
         self.push(Command::Terminate(id, None), 0)
     }
 
+    /// See [`Clients::accept`]. If the upgrade does not wait any more when the loop gets to it, `decide` is dropped.
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn accept<F>(&self, id: ConnectionId, decide: F) -> Result<(), HandleError>
+    where
+        F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D> + Send + 'static,
+    {
+        self.defer(move |clients| {
+            let _ = clients.accept(id, decide);
+        })
+    }
+
+    /// See [`Clients::reject`].
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn reject(&self, id: ConnectionId, response: Response) -> Result<(), HandleError> {
+        let bytes = response.size();
+        let reject = move |clients: &mut Clients<'_, D>| {
+            let _ = clients.reject(id, &response);
+        };
+        self.push(Command::Defer(Box::new(reject)), bytes)
+    }
+
     /// Calls `act` on the loop's thread.
     ///
     /// # Errors
@@ -161,15 +187,20 @@ impl<D> Handle<D> {
     /// Asks this loop, which passes it on to those that shut down with it.
     pub(super) fn ask(&self, request: ShutdownRequest) -> Result<(), HandleError> {
         let begins = matches!(request, ShutdownRequest::Shutdown(_));
-        self.mailbox.push(Command::Ask(request), 0, Room::Always)?;
+        self.push_request(Command::Ask(request), begins)
+    }
+
+    pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {
+        let begins = matches!(request, ShutdownRequest::Shutdown(_));
+        self.push_request(Command::Relay(request), begins)
+    }
+
+    fn push_request(&self, request: Command<D>, begins: bool) -> Result<(), HandleError> {
+        self.mailbox.push(request, 0, Room::Always)?;
         if begins {
             self.mailbox.shared().set_not_ready();
         }
         Ok(())
-    }
-
-    pub(super) fn relay(&self, request: ShutdownRequest) -> Result<(), HandleError> {
-        self.mailbox.push(Command::Relay(request), 0, Room::Always)
     }
 
     /// Whether the server is ready for new clients: false once a shutdown has begun. For health checks; does not wait.

@@ -71,12 +71,13 @@ pub(super) struct Shared<W = Waker, F = AtomicBool> {
     waker: W,
     /// A wake-up is under way: a further one is not needed.
     woken: F,
-    ready: AtomicBool,
+    /// A shutdown was asked for, of one of the loops that shut down together.
+    shutdown_asked: Arc<AtomicBool>,
 }
 
 impl<W: Wake, F: Flag> Shared<W, F> {
-    pub(super) fn new(waker: W) -> Self {
-        Self { waker, woken: F::new(false), ready: AtomicBool::new(true) }
+    pub(super) fn new(waker: W, shutdown_asked: Arc<AtomicBool>) -> Self {
+        Self { waker, woken: F::new(false), shutdown_asked }
     }
 
     /// Wakes the loop, unless it is being woken already. Safe in a signal handler: an atomic swap and a system call.
@@ -98,12 +99,17 @@ impl<W: Wake, F: Flag> Shared<W, F> {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        !self.shutdown_asked.load(Ordering::Acquire)
+    }
+
+    /// Whether a shutdown was asked for, for all loops that shut down together.
+    pub(super) const fn shutdown_asked(&self) -> &Arc<AtomicBool> {
+        &self.shutdown_asked
     }
 
     /// A shutdown was asked for.
     pub(super) fn set_not_ready(&self) {
-        self.ready.store(false, Ordering::Release);
+        self.shutdown_asked.store(true, Ordering::Release);
     }
 }
 
@@ -222,7 +228,7 @@ mod tests {
 
     fn mailbox(failures: u32, limit: usize) -> Mailbox<u64, Faulty> {
         let faulty = Faulty { failures: failures.into(), ..Faulty::default() };
-        Mailbox::new(Arc::new(Shared::new(faulty)), limit)
+        Mailbox::new(Arc::new(Shared::new(faulty, Arc::default())), limit)
     }
 
     fn woken(mailbox: &Mailbox<u64, Faulty>) -> u32 {
@@ -361,7 +367,8 @@ mod model {
     fn model<F: Flag + Send + Sync + 'static>(pushers: &'static [usize], most: usize, take: Take<F>) {
         loom::model(move || {
             let poll = Poll { signalled: Mutex::new(false), changed: Condvar::new() };
-            let mailbox = Arc::new(Modelled::<F>::new(Arc::new(Shared::new(poll)), usize::MAX));
+            let mailbox =
+                Arc::new(Modelled::<F>::new(Arc::new(Shared::new(poll, Arc::default())), usize::MAX));
             for items in pushers {
                 let mailbox = Arc::clone(&mailbox);
                 thread::spawn(move || {
@@ -405,8 +412,10 @@ mod model {
     fn a_command_that_was_accepted_is_handed_out_although_the_loop_stops() {
         loom::model(|| {
             let poll = Poll { signalled: Mutex::new(false), changed: Condvar::new() };
-            let mailbox =
-                Arc::new(Modelled::<atomic::AtomicBool>::new(Arc::new(Shared::new(poll)), usize::MAX));
+            let mailbox = Arc::new(Modelled::<atomic::AtomicBool>::new(
+                Arc::new(Shared::new(poll, Arc::default())),
+                usize::MAX,
+            ));
             let pusher = {
                 let mailbox = Arc::clone(&mailbox);
                 thread::spawn(move || mailbox.push(1, 0, Room::Limited))

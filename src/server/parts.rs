@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use mio::{Poll, Token, Waker};
@@ -39,12 +39,13 @@ pub(super) struct Parts<D> {
 }
 
 impl<D> Parts<D> {
-    pub(super) fn new(config: Config) -> Result<Self, BindError> {
+    /// `shutdown_asked` is shared with the loops that shut down with this one.
+    pub(super) fn new(config: Config, shutdown_asked: Arc<AtomicBool>) -> Result<Self, BindError> {
         config.validate()?;
         let number = LoopNumber::take()?;
         let poll = Poll::new().map_err(BindError::Poll)?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::Poll)?;
-        let shared = Arc::new(Shared::new(waker));
+        let shared = Arc::new(Shared::new(waker, shutdown_asked));
         let mailbox =
             MailboxOwner(Arc::new(Mailbox::new(Arc::clone(&shared), config.event_loop.max_handle_queue)));
         Ok(Self {

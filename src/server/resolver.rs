@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn one_question_for_all_who_ask_it_and_the_loop_is_woken() {
         let mut poll = Poll::new().expect("a poll");
-        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker")));
+        let shared =
+            Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker"), Arc::default()));
         let mut resolver = Resolver::new(4);
         let id = |n| ConnectionId::new(0, n, n);
         for n in 0..100 {
@@ -211,7 +212,7 @@ mod tests {
 
     fn shared() -> Arc<Shared> {
         let poll = Poll::new().expect("a poll");
-        Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker")))
+        Arc::new(Shared::new(Waker::new(poll.registry(), Token(0)).expect("a waker"), Arc::default()))
     }
 
     /// Waits until the threads of a resolver hold `shared` no more.

@@ -30,7 +30,7 @@ fn every_rule_holds_in_every_world() {
         return;
     }
     let mut tally = Tally::default();
-    for seed in 0..300 {
+    for seed in 0..400 {
         tally.add(&live(seed, LITTLE));
     }
     let (rows, met, missing) = tally.coverage();

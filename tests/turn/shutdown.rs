@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adjourn::{
     Clients, CloseFrame, CloseReport, Config, Event, ShutdownPlan,
-    close::CloseTiming,
+    close::{Cause, CloseTiming},
     shutdown::Pace,
     testing::{Clock, frame},
 };
@@ -51,20 +51,30 @@ fn the_probes_of_the_hard_sweep_have_the_budget_of_the_turn() {
     }
 }
 
-/// `Handle::ready` stayed true until the turn of the shutdown had ended, also if a handle had asked for it (8.11). A shutdown
-/// that the loop's own thread asks for is seen by handles at the end of its turn.
+/// `Handle::ready` stayed true until the turn of the shutdown had ended (8.11).
 #[test]
 fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
     let mut server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
+    assert!(handle.ready() && server.clients().is_ready());
     server.clients().shutdown(ShutdownPlan::soft(10 * SECOND));
     assert!(!server.clients().is_ready());
-    server.poll(Some(Duration::ZERO), &mut nothing()).expect("the poll works");
-    assert!(!handle.ready(), "asked between two polls");
-    let server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
+    assert!(!handle.ready(), "asked by the loop's own thread");
+    let mut server = adjourn::Server::<()>::outgoing(Config::default()).expect("a poll");
     let handle = server.handle();
     handle.shutdown(ShutdownPlan::hard()).expect("a loop");
     assert!(!handle.ready(), "asked by a handle");
+    assert!(!server.clients().is_ready(), "asked by a handle");
+}
+
+/// The same for loops that shut down together: each of them learned it by a message.
+#[test]
+fn no_loop_is_ready_from_the_call_of_shutdown_on() {
+    let workers = adjourn::Workers::<()>::bind("127.0.0.1:0", 3, Config::default()).expect("bound");
+    let handles = workers.handle();
+    let handle = handles.iter().last().expect("three loops").clone();
+    handle.shutdown(ShutdownPlan::hard()).expect("a loop");
+    assert!(handles.iter().all(|handle| !handle.ready()));
 }
 
 /// 8: the hard sweep had only what judging had left of its budget: one peer that flooded behind its deadline kept it from everybody.
@@ -128,4 +138,36 @@ fn the_hard_sweep_parses_what_was_read_before_it_ends() {
     assert!(closed.was_clean(), "{closed:?}");
     assert_eq!(app.count("Message") as u64 + closed.lost.inbound_messages, 50, "delivered, or counted");
     assert!(driver.shutdown_report().is_some());
+}
+
+/// A connection that was closing already kept its flush budget and its deadline, and the hard sweep ended it with the Close
+/// still in its queue (8.3).
+#[test]
+fn the_deadline_of_a_closing_connection_is_cut_to_the_end_of_grace() {
+    for spread in [Duration::ZERO, 4 * SECOND] {
+        let (mut app, clock) = (nothing(), Clock::default());
+        let mut driver =
+            open_at(config(|config| config.connection.close_timeout = 30 * SECOND), 3, &mut app, &clock);
+        driver.transport().socket(0).room = 0;
+        let id = id_of(&mut driver, 0);
+        (0..2).for_each(|_| driver.clients().send(id, vec![b'x'; 1000]).expect("room"));
+        let timing = CloseTiming { close_timeout: Some(60 * SECOND), flush_budget: None };
+        driver.clients().close_with(id, CloseFrame::NORMAL, timing);
+        turn(&mut driver, &mut app, &[]);
+        let mut plan = ShutdownPlan::soft(10 * SECOND);
+        plan.pace = Pace::Spread(spread);
+        driver.clients().shutdown(plan);
+        while driver.shutdown_report().is_none() {
+            turn(&mut driver, &mut app, &[]);
+            if clock.now() == spread + 6 * SECOND {
+                let queued = driver.clients().get(id).map(|client| client.buffered_amount());
+                assert_eq!(queued, Some(4), "half of what was left: the Close");
+            }
+            clock.pass(50 * MS);
+        }
+        let causes: Vec<_> = app.closed.iter().map(|closed| closed.cause).collect();
+        assert!(causes.contains(&Cause::CloseTimeout { flushed: false }), "{causes:?}");
+        assert_eq!(causes.iter().filter(|cause| **cause == Cause::ShutdownHard).count(), 2, "{causes:?}");
+        assert!(clock.now() <= spread + 11 * SECOND);
+    }
 }

@@ -68,7 +68,8 @@ impl Handler for App {
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, u32> {
         let outside = Rc::clone(&self.outside);
-        let Outside { checker, handed, .. } = &mut *outside.borrow_mut();
+        let outside = &mut *outside.borrow_mut();
+        let checker = &mut outside.checker;
         let conn = Checker::at_address(request.peer_addr());
         checker.deciding(conn);
         let path = request.path().as_bytes();
@@ -81,7 +82,7 @@ impl Handler for App {
         let plain = !request.is_upgrade() && path.get(1) == Some(&b'p');
         if plain && conn % 2 == 1 {
             checker.detached(conn);
-            let handed = Arc::clone(handed);
+            let handed = Arc::clone(&outside.handed);
             return Upgrade::detach(move |detached| {
                 let received = detached.into_parts().1;
                 handed.lock().expect("not poisoned").push((conn, received));
@@ -89,6 +90,11 @@ impl Handler for App {
         }
         if plain && request.body_length() == BodyLength::Zero {
             checker.answered(conn);
+        }
+        if request.is_upgrade() && path.get(1) == Some(&b'a') && conn % 5 == 2 {
+            checker.defers(conn, request.id());
+            outside.soon(u64::from(conn * 397 % 4000) * 1000, Item::Decide(conn));
+            return Upgrade::Defer;
         }
         match (path.get(1), text(if path.get(1) == Some(&b'r') { 403 } else { 200 })) {
             (Some(b'r'), Ok(response)) => Upgrade::Reject(response),
@@ -110,7 +116,9 @@ impl Handler for App {
         checker.tally.events += 1;
         self.closed_last = None;
         checker.event(&event, conn);
-        let known = event.id().is_none() || conn.is_some();
+        // An upgrade that was deferred has an id, and no data.
+        let failed = matches!(event, Event::HandshakeFailed { .. });
+        let known = event.id().is_none() || conn.is_some() || failed;
         ensure!(checker, conn, "data_until_close", known, "{event:?}");
         if let (Event::Close { .. }, Some(_)) = (&event, conn) {
             self.closed_last = conn;
@@ -152,6 +160,7 @@ impl App {
         checker.parsing_ends();
         match order {
             Item::Command => self.command(checker, clients, None),
+            Item::Decide(conn) => Self::decide(checker, clients, conn),
             Item::Shutdown if checker.shutdown.is_none() => self.begin_shutdown(checker, clients),
             Item::CutShort if checker.shutdown.is_some() => self.cut_short(checker, clients),
             Item::Leave => {
@@ -163,6 +172,21 @@ impl App {
             _ => {}
         }
         self.wake(checker, clients);
+    }
+
+    /// Decides on an upgrade that it has deferred.
+    fn decide(checker: &mut Checker, clients: &mut Clients<'_, u32>, conn: u32) {
+        let Some(id) = checker.of(conn).deferred else { return };
+        let accepts = conn.is_multiple_of(2);
+        let result = if accepts {
+            clients.accept(id, |request| {
+                assert_eq!((request.id(), Checker::at_address(request.peer_addr())), (id, conn));
+                Accept::new(conn)
+            })
+        } else {
+            clients.reject(id, &Response::unavailable(Duration::ZERO))
+        };
+        checker.decided(conn, accepts, result);
     }
 
     /// Sends more as soon as all is sent.
@@ -379,7 +403,8 @@ impl App {
         let (Some(id), true) = (facts.id, facts.closed && self.closed_last != Some(conn)) else { return };
         let refused = !clients.close(id, CloseFrame::NORMAL)
             && !clients.terminate(id)
-            && !clients.kick(id, "last", CloseFrame::NORMAL, true)
+            && !clients.kick(id, "last", CloseFrame::NORMAL)
+            && !clients.kick_now(id, "last", CloseFrame::NORMAL)
             && !clients.answer_close(id, CloseFrame::EMPTY)
             && !clients.pause(id)
             && !clients.resume(id)

@@ -1,10 +1,13 @@
 //! What the application sends and sweeps, and what each call must answer.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use adjourn::{
-    Clients, CloseFrame, SendError,
-    clients::{Broadcast, State},
+    Clients, CloseCode, CloseFrame, SendError,
+    clients::State,
     close::{Cause, CloseTiming, Lost},
     conn::InputKind,
     shutdown::Pace,
@@ -85,11 +88,12 @@ impl App {
         checker.numbers += 1;
         let (number, rng) = (checker.numbers, &mut self.rng);
         let code = [1000, 1001, 1008, 1011, 1012, 3999, 4000][rng.usize(..7)];
+        let code = CloseCode::new(code).expect("a legal code");
         match rng.u8(..4) {
             0 => CloseFrame::EMPTY,
-            1 => CloseFrame::new(code, "").unwrap_or_default(),
+            1 => CloseFrame::of(code),
             2 => CloseFrame::new(code, format!("app {number}")).unwrap_or_default(),
-            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))).unwrap_or_default(),
+            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))),
         }
     }
 
@@ -109,7 +113,11 @@ impl App {
         let (number, payload) = self.payload(checker, big);
         let (frame, drop_queued, length) = (self.frame(checker), self.rng.bool(), payload.len());
         checker.cover(conn, InputKind::Kick);
-        let began = clients.kick(id, payload, frame.clone(), drop_queued);
+        let began = if drop_queued {
+            clients.kick_now(id, payload, frame.clone())
+        } else {
+            clients.kick(id, payload, frame.clone())
+        };
         ensure!(checker, conn, "kick_answers", began == (state == State::Open), "{began} in {state:?}");
         if state != State::Open {
             return;
@@ -138,8 +146,9 @@ impl App {
             takes
         });
         let sent = chosen.iter().filter(|(_, _, fits)| *fits).count();
-        let expected = Broadcast { sent, refused: chosen.len() - sent };
-        ensure!(checker, None, "broadcast_answers", result == expected, "{result:?} instead of {expected:?}");
+        let expected = (sent, chosen.len() - sent);
+        let right = (result.sent, result.refused) == expected;
+        ensure!(checker, None, "broadcast_answers", right, "{result:?} instead of {expected:?}");
         for (conn, queued, fits) in chosen {
             checker.touch(conn);
             if fits {
@@ -200,8 +209,8 @@ impl App {
         self.sweeps_left -= 1;
         checker.numbers += 1;
         let reason = format!("sweep {}", checker.numbers);
-        let chosen: Rc<RefCell<Vec<u32>>> = Rc::default();
-        let list = Rc::clone(&chosen);
+        let chosen: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let list = Arc::clone(&chosen);
         let (of, rest, kind) = (self.rng.u32(1..4), self.rng.u32(..4), self.rng.u8(..4));
         let predicate = move |client: &adjourn::Client<'_, u32>| {
             let conn = *client.data();
@@ -211,7 +220,7 @@ impl App {
                 _ => conn % of == rest % of,
             };
             if chosen {
-                list.borrow_mut().push(conn);
+                list.lock().expect("not poisoned").push(conn);
             }
             chosen
         };
@@ -219,7 +228,8 @@ impl App {
         let id = if terminates {
             clients.terminate_where(predicate)
         } else {
-            let frame = CloseFrame::new(4001, reason.clone()).unwrap_or_default();
+            let frame = CloseFrame::new(CloseCode::new(4001).expect("a legal code"), reason.clone())
+                .unwrap_or_default();
             clients.close_where(frame, self.pace(), predicate)
         };
         trace!(checker, "sweep {} ({reason}), terminates: {terminates}", id.as_u32());

@@ -6,6 +6,7 @@ use adjourn::{
     CloseReport,
     clients::State,
     close::{Cause, Initiator},
+    conn::InputKind,
 };
 
 use super::{
@@ -42,6 +43,9 @@ impl Checker {
                     ending.initiator = Initiator::Local;
                 }
                 _ => {}
+            }
+            if let (Cause::ShutdownHard, Some(state)) = (closed.cause, ending.aborted_in) {
+                self.tally.cover(state, InputKind::HardSweep);
             }
         }
         // The automatic answer may have been queued before something else ended it.

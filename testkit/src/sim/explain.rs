@@ -13,7 +13,7 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    checker::{Checker, ensure},
+    checker::{Checker, after, ensure},
     frames::Found,
     observe::End,
 };
@@ -219,7 +219,7 @@ impl Checker {
         };
         self.abort(conn, cause, Initiator::Local, asked);
         if let Some(ending) = self.ending(conn) {
-            ending.or_causes = others;
+            (ending.or_causes, ending.aborted_in) = (others, state);
         }
     }
 
@@ -238,8 +238,27 @@ impl Checker {
 
     /// Whether something was due at the earliest that may be meant.
     pub fn is_due(&self, conn: u32, alarm: Alarm) -> bool {
-        let uncertainty = self.uncertainty(conn, alarm);
-        self.due(conn, alarm).is_some_and(|due| due.saturating_sub(uncertainty) <= self.now)
+        self.due_at_the_earliest(conn, alarm).is_some_and(|due| due <= self.now)
+    }
+
+    /// When something may be due: a shutdown's grace may have cut it.
+    fn due_at_the_earliest(&self, conn: u32, alarm: Alarm) -> Option<u64> {
+        let due = self.due(conn, alarm)?.saturating_sub(self.uncertainty(conn, alarm));
+        Some(self.cut_by_grace(conn, alarm).map_or(due, |cut| cut.min(due)))
+    }
+
+    /// The deadline of a connection that was closing already is the end of the grace at the latest, and its flush budget half of
+    /// what was left. Which turn has found it is not known.
+    pub fn cut_by_grace(&self, conn: u32, alarm: Alarm) -> Option<u64> {
+        let shutdown = self.shutdown.as_ref()?;
+        let began = shutdown.grace_began?;
+        let ending = self.ending_of(conn).filter(|ending| ending.cause != Cause::ShutdownSoft)?;
+        let grace = if shutdown.cut { Duration::ZERO } else { shutdown.plan.grace };
+        match alarm {
+            Alarm::Close => Some(after(began, grace)),
+            Alarm::Flush if !ending.flush_over => Some(after(began, grace / 2)),
+            _ => None,
+        }
     }
 
     /// By how much an alarm may be due earlier.
@@ -254,11 +273,10 @@ impl Checker {
 
     /// Who waits for its peer is looked at before it is ended: what answers may lie in the kernel (section 3).
     pub fn check_probe(&mut self, conn: u32, alarm: Alarm) {
-        let Some(due) = self.due(conn, alarm) else { return };
+        let Some(due) = self.due_at_the_earliest(conn, alarm) else { return };
         let state = self.state(conn);
         let spent = self.has_written_its_share(conn);
         let facts = &self.facts[conn as usize];
-        let due = due.saturating_sub(self.uncertainty(conn, alarm));
         let ending = self.ending_of(conn);
         let close_waits = ending.is_some_and(|ending| ending.sent.is_some()) && !facts.close_done;
         let dropped = ending.is_some_and(|ending| ending.flush_over);

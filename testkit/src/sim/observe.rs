@@ -29,6 +29,8 @@ impl Checker {
         self.ended = None;
         // What was held back has been parsed before more is read.
         self.settle(conn);
+        let deferred = self.is_deferred(conn);
+        ensure!(self, conn, "a_deferred_one_is_not_read", !deferred, "nobody has decided on it");
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             let due = self.is_due(conn, Alarm::Pause);
             let left = self.of(conn).left;
@@ -63,7 +65,8 @@ impl Checker {
     pub fn flush_was_due(&self, conn: u32) -> bool {
         self.ending_of(conn).is_some_and(|ending| {
             let at = ending.ended.unwrap_or(self.now);
-            !ending.flush_over && ending.flush_deadline.saturating_sub(ending.uncertainty) <= at
+            let cut = self.cut_by_grace(conn, Alarm::Flush).is_some_and(|cut| cut <= at);
+            !ending.flush_over && (cut || ending.flush_deadline.saturating_sub(ending.uncertainty) <= at)
         })
     }
 
@@ -150,6 +153,9 @@ impl Checker {
     pub fn left_while_paused(&mut self, conn: u32) {
         self.parsing_ends();
         self.take_end(None);
+        if self.is_deferred(conn) {
+            return self.eof(conn);
+        }
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.cover(conn, InputKind::PeerLeftPaused);
             let at = after(self.now, self.close_timeout(conn, CloseTiming::default()));

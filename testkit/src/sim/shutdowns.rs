@@ -7,13 +7,13 @@ use adjourn::{
     clients::{State, Stats},
     close::{Cause, CloseTiming, Initiator, Lost},
     conn::InputKind,
-    shutdown::{LameDuckPolicy, Pace, ShutdownPhase, ShutdownReport, SweepReport},
+    shutdown::{LameDuckPolicy, ListenerInShutdown, Pace, ShutdownPhase, ShutdownReport, SweepReport},
 };
 
 use super::{
     alarms::{Alarm, SERVER},
     checker::{Checker, after, ensure, trace},
-    facts::Expected,
+    facts::{Expected, Facts},
 };
 
 /// How long a shutdown may take beyond its plan.
@@ -34,6 +34,8 @@ pub struct ShutdownFacts {
     /// A second one, an escalation or an abort came.
     pub cut: bool,
     pub phases: Vec<(ShutdownPhase, u64)>,
+    /// When the grace began at the earliest.
+    pub grace_began: Option<u64>,
     /// Established connections when it was asked for, and `Open` events until then.
     pub live: u64,
     pub opens: u64,
@@ -112,7 +114,7 @@ impl Checker {
     pub fn check_sweeps(&mut self) {
         let mut ended = Vec::new();
         for (id, sweep) in &mut self.sweeps {
-            let chosen = sweep.chosen.borrow();
+            let chosen = sweep.chosen.lock().expect("not poisoned");
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
             ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
@@ -172,9 +174,12 @@ impl Checker {
         let paced = match plan.pace {
             Pace::AtOnce => Some(Duration::ZERO),
             Pace::Spread(over) => Some(over),
-            Pace::Rate(_) => None,
+            _ => None,
         };
         let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
+        // Deferred upgrades that were accepted in this callback: their `Open` is to come.
+        let accepted = |facts: &&Facts| facts.decided && facts.accepted && !facts.opened;
+        let untold = self.facts.iter().filter(accepted).count() as u64;
         self.shutdown = Some(ShutdownFacts {
             plan: plan.clone(),
             asked: now,
@@ -184,8 +189,9 @@ impl Checker {
             done_after: 0,
             cut: false,
             phases: Vec::new(),
-            live: self.opens - self.closes,
-            opens: self.opens,
+            grace_began: None,
+            live: self.opens + untold - self.closes,
+            opens: self.opens + untold,
             ended: 0,
             groups: [0; 5],
             lost: Lost::default(),
@@ -206,6 +212,9 @@ impl Checker {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
+        if phase == ShutdownPhase::Grace {
+            shutdown.grace_began = Some(self.settled_at.min(self.turn.began));
+        }
         if phase >= ShutdownPhase::SoftSweep && shutdown.bound == u64::MAX {
             let Pace::Rate(rate) = shutdown.plan.pace else { return };
             #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
@@ -233,10 +242,16 @@ impl Checker {
 
     /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
     pub fn check_soft_sweep(&mut self) {
+        // Where plain HTTP is served, those that came since may be silent.
+        let since = self
+            .shutdown
+            .as_ref()
+            .filter(|shutdown| shutdown.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp);
+        let since = since.map_or(u64::MAX, |shutdown| shutdown.asked);
         let mut all = self.facts.iter().zip(0_u32..);
         let missed = all.find(|(facts, conn)| match facts.state {
             Some(State::Open) => !self.may_be_judged(*conn),
-            Some(State::Connecting) => !facts.has_sent,
+            Some(State::Connecting) => !facts.has_sent && facts.since < since,
             _ => false,
         });
         let missed = missed.map(|(_, conn)| conn);

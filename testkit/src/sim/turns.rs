@@ -156,7 +156,12 @@ impl Checker {
             .stall_timeout
             .map(|timeout| after(self.facts[conn as usize].progress, timeout));
         let waits = waits.is_some_and(|due| due <= self.now) && self.has_written_its_share(conn);
-        let due = hard || waits || all.iter().any(|alarm| self.is_due(conn, *alarm));
+        // While the kernel takes more, a flush budget that is used up is looked at again in each turn.
+        let flushes = self.ending_of(conn).is_some_and(|ending| {
+            self.state(conn).is_some_and(State::is_closing)
+                && ending.flush_deadline.saturating_sub(ending.uncertainty) <= self.now
+        });
+        let due = hard || waits || flushes || all.iter().any(|alarm| self.is_due(conn, *alarm));
         self.share(conn).probed |= due;
         due
     }
