@@ -219,6 +219,7 @@ impl Checker {
     pub fn note_queue(&mut self, conn: u32, queued: usize) {
         let (now, began) = (self.now, self.turn.began);
         let facts = self.of(conn);
+        facts.owed |= queued > 0;
         if queued == 0 {
             facts.behind = None;
         } else if facts.behind.is_none() && facts.failing.is_none() {

@@ -59,6 +59,8 @@ impl App {
         if *result == Err(SendError::Closing) {
             checker.answered_in_time(conn);
         }
+        // For a message that never fits there is nothing to wait for.
+        checker.of(conn).owed |= queued > 0;
         let state = checker.state(conn);
         let takes = state == Some(State::Open) || checker.is_unanswered(conn);
         let fits = queued + frame <= limit;

@@ -178,6 +178,7 @@ pub struct Undo {
 
 /// The facts of an ending.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Ending {
     pub initiator: Initiator,
     pub cause: Cause,

@@ -185,7 +185,7 @@ impl World {
             let outside = Rc::clone(&self.outside);
             self.go_on(|driver, app| {
                 driver.act(app, |clients, app| {
-                    app.apply_order(&mut outside.borrow_mut().checker, clients, order)
+                    app.apply_order(&mut outside.borrow_mut().checker, clients, order);
                 });
             })?;
         }
@@ -269,6 +269,9 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
         return;
     }
     let stuck = queued > 0 && !told && !link.is_awaited() && !link.is_dead();
+    let (open, owed) = (state == State::Open, checker.of(conn).owed);
+    let waits = open && owed && queued == 0;
+    ensure!(checker, conn, "an_owed_drain_comes", !waits, "all is written");
     ensure!(checker, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
     let facts = &checker.facts[conn as usize];
     let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
