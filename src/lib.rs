@@ -8,10 +8,11 @@
 //! [specification]: crate::guide::specification
 //! [which_example]: crate::guide::which_example
 //! [security]: https://docs.rs/crate/adjourn/latest/source/SECURITY.md
-//! [example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs
+//! [example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs
 //! [example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs
 //! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
 //! [example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs
+//! [example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs
 //! [example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs
 //! [example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs
 //!

@@ -1,0 +1,13 @@
+//! The core in virtual time: one file for each part of SESSIONS.md.
+
+#[path = "core/world.rs"]
+mod world;
+
+#[path = "core/basics.rs"]
+mod basics;
+#[path = "core/failures.rs"]
+mod failures;
+#[path = "core/once.rs"]
+mod once;
+#[path = "core/recovery.rs"]
+mod recovery;
