@@ -39,6 +39,7 @@ compile_error!(
      socket again only after a read that would block"
 );
 
+mod adopt;
 pub mod close;
 pub mod config;
 #[cfg(feature = "unstable-core")]
