@@ -74,11 +74,10 @@ fn bind(port: u16) -> adjourn::Server<Conn> {
     }
 }
 
-/// The server as a child, and the port it listens on.
+/// The server as a child; killed at the end.
 struct Served {
     child: Child,
-    port: u16,
-    _out: BufReader<ChildStdout>,
+    out: BufReader<ChildStdout>,
 }
 
 impl Served {
@@ -90,19 +89,27 @@ impl Served {
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
-        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, out }
+    }
+
+    /// The port it listens on, once it does.
+    fn port(&mut self) -> u16 {
         let mut line = String::new();
         loop {
             line.clear();
-            assert!(out.read_line(&mut line).expect("reads") > 0, "the server has ended");
+            assert!(self.out.read_line(&mut line).expect("reads") > 0, "the server has ended");
             // The test harness writes on the same line before.
             if let Some((_, port)) = line.trim().split_once("listening ") {
-                return Self { child, port: port.parse().expect("a port"), _out: out };
+                return port.parse().expect("a port");
             }
         }
     }
+}
 
-    fn kill(mut self) {
+impl Drop for Served {
+    fn drop(&mut self) {
+        // SIGKILL.
         self.child.kill().expect("kills");
         self.child.wait().expect("ends");
     }
@@ -140,15 +147,10 @@ impl Session {
                 return None;
             }
         };
-        match text.strip_prefix('4') {
-            Some(packet) => Some(packet.to_owned()),
-            None => {
-                if text == "2" {
-                    self.send("3");
-                }
-                None
-            }
+        if text == "2" {
+            self.send("3");
         }
+        text.strip_prefix('4').map(str::to_owned)
     }
 
     /// A connection whose CONNECT is answered. `None`: the server is not there, or was killed meanwhile.
@@ -210,7 +212,7 @@ fn each_event_arrives_once_and_in_order_however_often_the_server_is_killed() {
     let directory = Directory::new();
     let file = directory.0.join("kill.db");
     let mut served = Served::start(&file, 0);
-    let port = served.port;
+    let port = served.port();
     let (ended, stored) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let complete = Arc::new(AtomicBool::new(false));
     let mut subscriber = Session::new(port);
@@ -248,14 +250,15 @@ fn each_event_arrives_once_and_in_order_however_often_the_server_is_killed() {
         thread::sleep(Duration::from_micros(
             seed.wrapping_add(kill).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48,
         ));
-        served.kill();
+        drop(served);
         served = Served::start(&file, port);
+        served.port();
     }
     ended.store(true, Ordering::Release);
     publisher.join().expect("the publisher's part");
     complete.store(true, Ordering::Release);
     let arrived = counter.join().expect("the subscriber's part");
-    served.kill();
+    drop(served);
     check(&file, arrived);
     assert_eq!(arrived, stored.load(Ordering::Acquire));
     assert!(arrived > kills, "hardly anything happened between the kills: {arrived} events");
