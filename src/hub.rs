@@ -16,6 +16,7 @@
 //!       connecting   connections of our own
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
+//!       timers       the application's timers, earliest first
 //!       sweeping     sweeps over the connections
 //!         sweep      shutdown and sweeps as state machines, without connections
 //!       slots        which slots are in use
@@ -36,6 +37,7 @@ mod slots;
 mod sweep;
 mod sweeping;
 mod table;
+mod timers;
 mod transport;
 mod upgrade;
 

@@ -5,7 +5,10 @@
 use std::net::TcpStream;
 
 use adjourn::{Config, ShutdownPlan};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use testkit::net::{Echo, descriptors, wait_until};
 
 #[test]
@@ -23,6 +26,9 @@ fn accept_rests_without_descriptors_and_resumes() {
     files.pop();
     let waiting = TcpStream::connect(server.address).expect("there is a descriptor");
     wait_until("the failure is counted", || server.stats().accept_errors > 0);
+    wait_until("and reported", || !server.not_accepted.lock().expect("not poisoned").is_empty());
+    let reported = server.not_accepted.lock().expect("not poisoned").first().copied().flatten();
+    assert_eq!(reported, Some(Errno::MFILE.raw_os_error()));
     drop(files);
     wait_until("it is accepted", || server.stats().connecting == 1);
     drop(waiting);

@@ -1,11 +1,11 @@
 //! Reports on their way to the application, until the hub delivers them.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator},
     error::HandshakeError,
-    event::Stats,
+    event::{SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, SweepId, SweepReport},
     state::State,
@@ -22,6 +22,11 @@ pub(crate) enum Note {
     Failed(Option<ConnectionId>, SocketAddr, HandshakeError),
     SweepDone(SweepId, SweepReport),
     Phase(ShutdownPhase, Stats),
+    /// A timer of a connection, or of the loop, with its key.
+    Timer(Option<ConnectionId>, u64),
+    /// What it has become is kept beside it.
+    Source(SourceId),
+    AcceptFailed(Option<SocketAddr>, io::Error),
 }
 
 /// The report of an ending, and what the hub's accounts need besides.

@@ -1,6 +1,6 @@
 //! The application's view: what it may ask of its connections, and what it may know of one.
 
-use std::slice;
+use std::{slice, time::Duration};
 
 use super::{client::Client, sweep::ShutdownRequest, table::Hub};
 use crate::{
@@ -195,6 +195,30 @@ impl<D> Clients<'_, D> {
     pub fn resume(&mut self, id: ConnectionId) -> bool {
         let now = self.hub.now;
         self.hub.with_id(id, |conn, _| conn.resume(now)).unwrap_or(false)
+    }
+
+    /// Sets a timer of a connection: when `after` has passed since the present callback returned, an
+    /// [`Event::Timer`](crate::Event::Timer) brings `key`, at most 50 ms late, once. The same key again moves the timer. It goes
+    /// with the connection. Returns whether it was set: not if the connection is not established. O(log timers), allocates.
+    ///
+    /// Set anew at each message, it finds connections whose *application* is idle; [`Client::idle_for`] counts Pongs, too.
+    pub fn set_timer(&mut self, id: ConnectionId, after: Duration, key: u64) -> bool {
+        self.hub.set_timer(Some(id), after, key)
+    }
+
+    /// Removes a timer of a connection. Returns whether it was set; one whose event waits for its delivery is not any more.
+    pub fn clear_timer(&mut self, id: ConnectionId, key: u64) -> bool {
+        self.hub.timers.clear((Some(id), key))
+    }
+
+    /// Sets a timer of the loop, as [`Clients::set_timer`] does for a connection. Its keys are its own.
+    pub fn set_loop_timer(&mut self, after: Duration, key: u64) {
+        self.hub.set_timer(None, after, key);
+    }
+
+    /// Removes a timer of the loop. Returns whether it was set.
+    pub fn clear_loop_timer(&mut self, key: u64) -> bool {
+        self.hub.timers.clear((None, key))
     }
 
     /// Closes every open connection that `predicate` chooses, in slices of

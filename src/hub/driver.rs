@@ -32,7 +32,7 @@ use crate::{
     config::{Abort, Config},
     conn::{ConnectRequest, Extent, Found, Probe},
     error::ConnectError,
-    event::{Event, Stats},
+    event::{Event, SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
@@ -122,6 +122,11 @@ impl<D, T: Transport> Driver<D, T> {
         &mut self.transport
     }
 
+    /// The same, to look at.
+    pub const fn as_transport(&self) -> &T {
+        &self.transport
+    }
+
     /// The settings.
     pub const fn config(&self) -> &Config {
         self.hub.config()
@@ -206,14 +211,19 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.take_requests()
     }
 
-    /// Counts a message of another thread that could not be sent.
-    pub const fn note_unsent(&mut self) {
-        self.hub.stats.unsent += 1;
+    /// Counts messages of another thread that could not be sent.
+    pub const fn note_unsent(&mut self, messages: usize) {
+        self.hub.stats.unsent += messages as u64;
     }
 
-    /// Counts failed calls of `accept`.
-    pub const fn note_accept_errors(&mut self, count: u64) {
-        self.hub.stats.accept_errors += count;
+    /// `accept` failed on the listener of that address, if it is known: counted, and reported.
+    pub fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: io::Error) {
+        self.hub.handle_accept_error(listener, error);
+    }
+
+    /// A source of the application's own became ready: reported with the other events of this turn.
+    pub fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
+        self.hub.handle_source(source, readiness);
     }
 
     // Waiting.
@@ -422,6 +432,7 @@ impl<D, T: Transport> Driver<D, T> {
             let found = self.probe(judgement.slot, judgement.probe, handler);
             self.hub.judge(judgement, found);
         }
+        self.hub.fire_timers();
         self.hub.advance_shutdown();
         self.hub.begin_hard_sweep();
         self.deliver(handler);
@@ -513,10 +524,14 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// Delivers what waits, each callback measured, as far as the turn's budget goes.
+    #[inline]
     pub(super) fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        if !self.hub.has_events() {
-            return;
+        if self.hub.has_events() {
+            self.deliver_waiting(handler);
         }
+    }
+
+    fn deliver_waiting<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.lap(nobody);
         while !self.hub.is_out_of_callbacks()
             && let Some(event) = self.hub.poll_event()

@@ -160,6 +160,7 @@ impl<D> Hub<D> {
     }
 
     /// `n` bytes of this slot were read.
+    #[inline]
     pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
         self.turn.bytes = self.turn.bytes.saturating_sub(n);
         if let Some(entry) = self.slots.get_mut(slot) {

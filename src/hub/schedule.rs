@@ -94,6 +94,7 @@ impl<D> Hub<D> {
                 entry.unarmed = false;
             }
         }
+        self.timers.callback_returned(Duration::ZERO);
         self.now = self.now.max(now);
     }
 
@@ -101,6 +102,9 @@ impl<D> Hub<D> {
     pub(super) fn callback_returned(&mut self, now: Time) {
         let by = now.since(self.now);
         self.now = self.now.max(now);
+        if self.timers.has_unarmed() {
+            self.timers.callback_returned(by);
+        }
         if self.unarmed.is_empty() {
             return;
         }
@@ -117,7 +121,7 @@ impl<D> Hub<D> {
 
     /// Whether timers were started since the clock was read last.
     pub(super) const fn has_unarmed(&self) -> bool {
-        !self.unarmed.is_empty()
+        !self.unarmed.is_empty() || self.timers.has_unarmed()
     }
 
     /// The turn has done as much as one may: the rest is the next one's.

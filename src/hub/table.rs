@@ -5,7 +5,7 @@
 //! when all its events are delivered.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io, mem,
     net::SocketAddr,
     sync::{
@@ -24,6 +24,8 @@ use super::{
     slot::{Share, Slot},
     slots::SlotSet,
     sweep::Sweeps,
+    timers::Timers,
+    transport::Readiness,
 };
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
@@ -31,7 +33,7 @@ use crate::{
     conn::{Common, Conn, Context, Listed, Note, Pending, State},
     detach::Handover,
     error::HandshakeError,
-    event::{Event, Stats},
+    event::{Event, SourceId, Stats},
     id::{ConnectionId, MAX_SLOTS},
     shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
@@ -71,6 +73,9 @@ pub(crate) struct Hub<D> {
     /// Slots whose socket has failed, and whose input is read to its end: mostly none.
     pub(super) failed: usize,
     pub(super) stats: Stats,
+    pub(super) timers: Timers,
+    /// What the application's own sources have become, of those whose event waits.
+    pub(super) ready_sources: BTreeMap<SourceId, Readiness>,
     pub(super) sweeps: Sweeps<Predicate<D>>,
     /// A shutdown was asked for, of this loop or of one that shuts down with it: handles look at it.
     pub(super) shutdown_asked: Arc<AtomicBool>,
@@ -133,6 +138,8 @@ impl<D> Hub<D> {
             turn: Turn::default(),
             failed: 0,
             stats: Stats::default(),
+            timers: Timers::default(),
+            ready_sources: BTreeMap::new(),
             sweeps: Sweeps::new(seed),
             shutdown_asked: Arc::default(),
             config,
@@ -249,6 +256,46 @@ impl<D> Hub<D> {
         slot
     }
 
+    /// `accept` failed.
+    pub(super) fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: io::Error) {
+        self.stats.accept_errors += 1;
+        self.notes.push_back(Note::AcceptFailed(listener, error));
+    }
+
+    /// A source of the application's own became ready. One event waits for each at most.
+    pub(super) fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
+        let waiting = self.ready_sources.entry(source).or_insert_with(|| {
+            self.notes.push_back(Note::Source(source));
+            Readiness::default()
+        });
+        waiting.readable |= readiness.readable;
+        waiting.writable |= readiness.writable;
+        waiting.ended |= readiness.ended;
+    }
+
+    // Timers of the application.
+
+    /// Sets a timer of the loop, or of a connection that is established; says whether it did.
+    pub(super) fn set_timer(&mut self, owner: Option<ConnectionId>, after: Duration, key: u64) -> bool {
+        let established = |id| self.find(id).is_some_and(|entry| entry.conn.state().is_established());
+        let may = owner.is_none_or(established);
+        if may {
+            self.timers.set((owner, key), self.now.after(after));
+        }
+        may
+    }
+
+    /// Takes out the timers that are due, as many as a turn may deliver. More are taken when those are delivered.
+    pub(super) fn fire_timers(&mut self) {
+        if self.has_undelivered() {
+            return;
+        }
+        for _ in 0..self.turn.callbacks {
+            let Some((id, key)) = self.timers.poll(self.now) else { return };
+            self.notes.push_back(Note::Timer(id, key));
+        }
+    }
+
     /// The peer's FIN was read.
     pub(super) fn handle_eof(&mut self, slot: usize) {
         self.with(slot, Conn::handle_eof);
@@ -350,10 +397,7 @@ impl<D> Hub<D> {
 
     /// When [`Hub::poll_judgement`] has something to do next.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        match (self.deadlines.next(), self.poll_sweeps()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.deadlines.next(), self.timers.next(), self.poll_sweeps()].into_iter().flatten().min()
     }
 
     // What the driver takes out.
@@ -377,6 +421,13 @@ impl<D> Hub<D> {
             }
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
+            Note::Timer(id, key) => Event::Timer { id, key },
+            Note::Source(source) => {
+                let Readiness { readable, writable, ended } =
+                    self.ready_sources.remove(&source).unwrap_or_default();
+                Event::Source { source, readable, writable, ended }
+            }
+            Note::AcceptFailed(listener, error) => Event::AcceptFailed { listener, error },
             Note::Close(id, ended) => {
                 self.drop_data_of = Some(id.slot());
                 self.record_close(id, &ended);
@@ -473,7 +524,10 @@ impl<D> Hub<D> {
         }
         let alarm = conn.pending.take(Pending::ALARM);
         if before != after {
-            self.sweeps.undelivered += usize::from(before.is_established() && !after.is_established());
+            if before.is_established() && !after.is_established() {
+                self.sweeps.undelivered += 1;
+                self.timers.clear_all(id);
+            }
             if !conn.is_client() {
                 self.admission.changed(id, || conn.peer(), before, after);
             }

@@ -7,6 +7,7 @@ use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     error::HandleError,
+    event::Stats,
     hub::{Clients, Driver, Handler, ShutdownRequest, Transport},
     id::ConnectionId,
     message::Payload,
@@ -39,6 +40,7 @@ impl<D> fmt::Debug for Handle<D> {
 /// What a thread wants a loop to do.
 pub(super) enum Command<D> {
     Send(ConnectionId, Payload<'static>),
+    Broadcast(Payload<'static>),
     Close(ConnectionId, CloseFrame, CloseTiming),
     Terminate(ConnectionId, Option<Abort>),
     Defer(Deferred<D>),
@@ -61,17 +63,17 @@ impl<D> Command<D> {
             Self::Ask(request) => driver.ask(request),
             Self::Relay(request) => driver.apply_request(request),
             command => {
-                if !driver.act(handler, |clients, _| command.act(clients)) {
-                    driver.note_unsent();
-                }
+                let unsent = driver.act(handler, |clients, _| command.act(clients));
+                driver.note_unsent(unsent);
             }
         }
     }
 
-    /// Returns whether a message was queued, if there is one.
-    fn act(self, clients: &mut Clients<'_, D>) -> bool {
+    /// Returns how many messages could not be queued.
+    fn act(self, clients: &mut Clients<'_, D>) -> usize {
         match self {
-            Self::Send(id, payload) => return clients.send(id, payload).is_ok(),
+            Self::Send(id, payload) => return usize::from(clients.send(id, payload).is_err()),
+            Self::Broadcast(payload) => return clients.broadcast(payload, |_| true).refused,
             Self::Close(id, frame, timing) => {
                 clients.close_with(id, frame, timing);
             }
@@ -84,7 +86,7 @@ impl<D> Command<D> {
             Self::Defer(act) => act(clients),
             Self::Ask(_) | Self::Relay(_) => {}
         }
-        true
+        0
     }
 }
 
@@ -107,6 +109,23 @@ impl<D> Handle<D> {
         let message = message.into().into_owned();
         let bytes = message.len();
         self.push(Command::Send(id, message), bytes)
+    }
+
+    /// Queues a message for every connection that is open when the loop gets to it, as [`Clients::broadcast`] does. Those that
+    /// have no room are counted in [`Stats::unsent`](crate::clients::Stats::unsent). To choose among connections, use
+    /// [`Handle::defer`].
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn broadcast<'m>(&self, message: impl Into<Payload<'m>>) -> Result<(), HandleError> {
+        let message = message.into().into_owned();
+        let bytes = message.len();
+        self.push(Command::Broadcast(message), bytes)
+    }
+
+    /// How many connections the loop had, by state, at the end of its last turn. Does not wait for the loop.
+    pub fn stats(&self) -> Stats {
+        self.mailbox.shared().stats()
     }
 
     /// See [`Clients::close`].

@@ -46,14 +46,24 @@ impl Listener {
         for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
             match open(address, settings, shared) {
                 Ok(socket) => {
-                    let mut socket = TcpListener::from_std(socket);
-                    registry.register(&mut socket, token, Interest::READABLE).map_err(BindError::Poll)?;
-                    return Ok(Self { socket, state: State::Drained, batch: settings.accept_batch });
+                    return Self::watch(socket, settings, registry, token).map_err(BindError::Poll);
                 }
                 Err(source) => last = BindError::Listen { address, source },
             }
         }
         Err(last)
+    }
+
+    /// Watches a socket that listens already, in non-blocking mode.
+    pub(super) fn watch(
+        socket: std::net::TcpListener,
+        settings: &ListenerConfig,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut socket = TcpListener::from_std(socket);
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        Ok(Self { socket, state: State::Drained, batch: settings.accept_batch })
     }
 
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
@@ -73,12 +83,12 @@ impl Listener {
         self.state = State::More;
     }
 
-    /// Accepts what waits, up to a batch. `failed` gets every error, for the counters: those of one connection, after which
+    /// Accepts what waits, up to a batch. `failed` gets every error: those of one connection, after which
     /// the next one is accepted, and the one that makes the listener rest.
     pub(super) fn accept(
         &mut self,
         mut take: impl FnMut(TcpStream, SocketAddr),
-        mut failed: impl FnMut(&io::Error),
+        mut failed: impl FnMut(io::Error),
     ) {
         self.state = State::More;
         for _ in 0..self.batch {
@@ -90,9 +100,9 @@ impl Listener {
                         return;
                     }
                     Failure::Interrupted => {}
-                    Failure::OneConnection => failed(&error),
+                    Failure::OneConnection => failed(error),
                     Failure::Lasting => {
-                        failed(&error);
+                        failed(error);
                         self.state = State::Resting;
                         return;
                     }

@@ -16,8 +16,10 @@ use super::{event_loop::Server, handle::Handle, parts::Parts, siblings::Siblings
 use crate::{
     config::Config,
     error::{BindError, ConfigError, HandleError},
+    event::Stats,
     hub::{Clients, Handler, ShutdownRequest},
     id::ConnectionId,
+    message::Payload,
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
 };
 
@@ -214,6 +216,22 @@ impl<D> WorkersHandle<D> {
             let act = act.clone();
             handle.defer(move |clients| act(clients))
         })
+    }
+
+    /// Queues a message for every open connection of every loop that runs. See [`Handle::broadcast`].
+    ///
+    /// # Errors
+    /// If all loops have stopped, or none has room for it.
+    pub fn broadcast<'m>(&self, message: impl Into<Payload<'m>>) -> Result<(), HandleError> {
+        let message = message.into().into_owned();
+        self.each(|handle| handle.broadcast(message.clone()))
+    }
+
+    /// How many connections all loops have, by state. See [`Handle::stats`].
+    pub fn stats(&self) -> Stats {
+        let mut all = Stats::default();
+        self.iter().for_each(|handle| all.add(&handle.stats()));
+        all
     }
 
     /// Begins a shutdown of all loops, or shortens the one that runs.

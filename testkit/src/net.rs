@@ -23,6 +23,8 @@ pub struct Echo {
     pub handle: Handle,
     pub closed: Arc<Mutex<Vec<CloseReport>>>,
     pub failed: Arc<Mutex<Vec<HandshakeError>>>,
+    /// Errors of `accept`, as the system numbers them.
+    pub not_accepted: Arc<Mutex<Vec<Option<i32>>>>,
     thread: Option<JoinHandle<ShutdownReport>>,
 }
 
@@ -30,6 +32,8 @@ impl Echo {
     pub fn start(config: Config) -> Self {
         let (sender, receiver) = mpsc::channel();
         let (closed, failed) = <(Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>)>::default();
+        let not_accepted = Arc::<Mutex<Vec<_>>>::default();
+        let not_accepted_there = Arc::clone(&not_accepted);
         let (closed_there, failed_there) = (Arc::clone(&closed), Arc::clone(&failed));
         let thread = std::thread::spawn(move || {
             let mut server = Server::bind("127.0.0.1:0", config).expect("a port is free");
@@ -46,12 +50,16 @@ impl Echo {
                     Event::HandshakeFailed { error: cause, .. } => {
                         failed_there.lock().expect("not poisoned").push(cause);
                     }
+                    Event::AcceptFailed { listener, error } => {
+                        assert_eq!(listener, Some(address));
+                        not_accepted_there.lock().expect("not poisoned").push(error.raw_os_error());
+                    }
                     _ => {}
                 })
                 .expect("the poll works")
         });
         let (address, handle) = receiver.recv().expect("the server starts");
-        Self { address, handle, closed, failed, thread: Some(thread) }
+        Self { address, handle, closed, failed, not_accepted, thread: Some(thread) }
     }
 
     pub fn connect(&self) -> TcpStream {
