@@ -5,7 +5,7 @@
 //! `cargo run --example echo [ADDRESS [--deflate]]`, then open a WebSocket to <ws://127.0.0.1:9001>.
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectionId, Event, Message, SendError, Server, config::Deflate,
+    Clients, CloseCode, CloseFrame, Config, ConnectionId, Event, Message, SendError, Server, config::Deflate,
 };
 
 /// Unsent bytes from which on a client is not read from.
@@ -53,5 +53,5 @@ fn echo(clients: &mut Clients<'_, ()>, id: ConnectionId, message: Message<'_>) -
 /// `close 4000 good bye` -> the frame, if it is a legal one.
 fn asked_to_close(text: &str) -> Option<CloseFrame> {
     let (code, reason) = text.strip_prefix("close ")?.split_once(' ').unwrap_or((text.get(6..)?, ""));
-    CloseFrame::new(code.parse().ok()?, reason.to_owned()).ok()
+    CloseFrame::new(CloseCode::new(code.parse().ok()?).ok()?, reason.to_owned()).ok()
 }

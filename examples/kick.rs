@@ -3,7 +3,7 @@
 //! `cargo run --example kick`, then connect to <ws://127.0.0.1:9001/alice> and <ws://127.0.0.1:9001/bob>; send
 //! `/kick alice` as bob.
 
-use adjourn::{CloseFrame, Config, Event, Server, shutdown::Pace};
+use adjourn::{CloseCode, CloseFrame, Config, Event, Server, shutdown::Pace};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
@@ -18,11 +18,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let loudest =
                 clients.iter().find(|client| client.path() == Some(&path) && client.buffered_amount() > 0);
             if let Some(id) = loudest.map(|client| client.id()) {
-                clients.kick(id, "you never listen", CloseFrame::of(adjourn::CloseCode::POLICY), true);
+                clients.kick_now(id, "you never listen", CloseFrame::of(CloseCode::POLICY));
             }
             // ... and all the others in one sweep, which tells when the last of them has gone.
-            let frame =
-                CloseFrame::truncating(4003, format!("kicked by {id}")).expect("4003 is a legal code");
+            let code = CloseCode::new(4003).expect("a legal code");
+            let frame = CloseFrame::truncating(code, format!("kicked by {id}"));
             clients.close_where(frame, Pace::AtOnce, move |client| client.path() == Some(&path));
         }
         Event::SweepDone { report, .. } => {

@@ -43,7 +43,7 @@ fn relay(udp: &UdpSocket, mut clients: Clients<'_, ()>) -> io::Result<()> {
     }
 }
 
-pub fn run(mut server: Server, mut udp: UdpSocket) -> io::Result<ShutdownReport> {
+pub(crate) fn run(mut server: Server, mut udp: UdpSocket) -> io::Result<ShutdownReport> {
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(64));
     let server_fd = server.as_fd().as_raw_fd();
     poll.registry().register(&mut SourceFd(&server_fd), SERVER, Interest::READABLE)?;

@@ -9,7 +9,7 @@ use std::{
 use adjourn::{Config, Event, Server, ShutdownPlan, shutdown::ShutdownReport};
 use mio::{Interest, net::UdpSocket, unix::pipe};
 
-pub fn run(
+pub(crate) fn run(
     mut server: Server,
     mut udp: UdpSocket,
     mut commands: pipe::Receiver,

@@ -56,6 +56,20 @@ impl CloseCode {
     }
 }
 
+impl TryFrom<u16> for CloseCode {
+    type Error = CloseFrameError;
+
+    fn try_from(code: u16) -> Result<Self, CloseFrameError> {
+        Self::new(code)
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        code.0
+    }
+}
+
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -77,11 +91,13 @@ pub enum CloseFrameError {
 /// What a Close frame says: nothing, or a code and a reason. An illegal one cannot be built.
 ///
 /// ```
-/// use adjourn::CloseFrame;
+/// use adjourn::{CloseCode, CloseFrame};
 ///
-/// let frame = CloseFrame::new(1001, "see you soon")?;
+/// let frame = CloseFrame::new(CloseCode::GOING_AWAY, "see you soon")?;
 /// assert_eq!(frame.code(), Some(1001));
-/// assert!(CloseFrame::new(1006, "").is_err());
+/// let own = CloseFrame::new(CloseCode::new(4000)?, "kicked")?;
+/// assert_eq!(own.to_string(), "4000 kicked");
+/// assert!(CloseCode::new(1006).is_err());
 /// # Ok::<(), adjourn::close::CloseFrameError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -109,9 +125,12 @@ impl CloseFrame {
         Self { code: Some(code), reason: Cow::Borrowed(reason) }
     }
 
-    /// A frame with a code and a reason of at most 123 bytes. Allocates only what `reason` brings.
-    pub fn new(code: u16, reason: impl Into<Cow<'static, str>>) -> Result<Self, CloseFrameError> {
-        let (code, reason) = (CloseCode::new(code)?, reason.into());
+    /// A frame with a code and a reason of at most 123 bytes. Allocates nothing.
+    ///
+    /// # Errors
+    /// If the reason is longer.
+    pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Result<Self, CloseFrameError> {
+        let reason = reason.into();
         if reason.len() > MAX_REASON {
             return Err(CloseFrameError::ReasonTooLong(reason.len()));
         }
@@ -119,8 +138,8 @@ impl CloseFrame {
     }
 
     /// Like [`CloseFrame::new`], but a reason that does not fit is cut at the last character boundary that does.
-    pub fn truncating(code: u16, reason: impl Into<Cow<'static, str>>) -> Result<Self, CloseFrameError> {
-        let (code, mut reason) = (CloseCode::new(code)?, reason.into());
+    pub fn truncating(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        let mut reason = reason.into();
         if reason.len() > MAX_REASON {
             let end = reason.floor_char_boundary(MAX_REASON);
             match &mut reason {
@@ -128,7 +147,7 @@ impl CloseFrame {
                 Cow::Owned(text) => text.truncate(end),
             }
         }
-        Ok(Self { code: Some(code), reason })
+        Self { code: Some(code), reason }
     }
 
     /// Reads the payload of a received Close frame (§5.5.1, §7.4). Allocates the reason.
@@ -168,6 +187,17 @@ impl CloseFrame {
     /// The reason; empty if there is none.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+}
+
+/// `1001 see you soon`, `1000`, or `empty`.
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.code {
+            None => f.write_str("empty"),
+            Some(code) if self.reason.is_empty() => code.fmt(f),
+            Some(code) => write!(f, "{code} {}", self.reason),
+        }
     }
 }
 

@@ -53,40 +53,110 @@ pub enum ProtocolError {
 }
 
 /// Why an opening handshake ended without a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// `handshake_timeout` ran out.
+    #[error("the handshake took longer than handshake_timeout")]
     Timeout,
     /// Client: `connect_timeout` ran out before there was a TCP connection.
+    #[error("connecting took longer than connect_timeout")]
     ConnectTimeout,
     /// Client: the name has no address.
+    #[error("the name has no address")]
     NotResolved,
     /// Client: the server answered with this status instead of 101.
+    #[error("the server answered with status {0} instead of 101")]
     Status(u16),
     /// Client: not a response that RFC 6455 §4.1 allows.
+    #[error("the server's response is no answer to the upgrade: {0}")]
     BadResponse(ResponseFault),
     /// Client: `close`, `kick` or `terminate` was called before the handshake was complete.
+    #[error("given up before the handshake was complete")]
     Cancelled,
     /// Not a request that RFC 6455 §4.2.1 allows.
+    #[error("not a valid upgrade request")]
     BadRequest,
     /// The request's or response's head is over `max_head` bytes or `max_headers` lines.
+    #[error("the head exceeds max_head or max_headers")]
     HeadTooLarge,
     /// A `Sec-WebSocket-Version` other than 13.
+    #[error("another version of WebSocket than 13")]
     BadVersion,
-    /// The application's `on_upgrade` refused it.
+    /// The application's `on_upgrade` refused it, or panicked.
+    #[error("refused by the application")]
     Rejected,
+    /// The request's `Origin` is not in [`HandshakeConfig::origins`](crate::config::HandshakeConfig::origins). Answered with
+    /// 403; the application was not asked.
+    #[error("its origin may not connect")]
+    OriginRefused,
     /// The peer sent FIN first.
+    #[error("the peer closed the TCP connection")]
     PeerFin,
     /// The peer reset the TCP connection.
+    #[error("the peer reset the TCP connection")]
     PeerReset,
     /// The socket failed in another way; for a client, its connect was refused.
+    #[error("the socket failed: {0}")]
     Io(std::io::ErrorKind),
     /// We are shutting down.
+    #[error("the server is shutting down")]
     ShuttingDown,
-    /// A limit on connections was reached: on all, on those of its address, or, for the oldest handshake, on handshakes or
-    /// all.
-    TooManyConnections,
+    /// A limit on connections was reached: this one was not let in, or its handshake was the oldest.
+    #[error("too many connections: {limit} is reached")]
+    TooManyConnections {
+        /// Which one.
+        limit: ConnectionLimit,
+    },
+}
+
+impl HandshakeError {
+    /// The name without fields, for logs and counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "Timeout",
+            Self::ConnectTimeout => "ConnectTimeout",
+            Self::NotResolved => "NotResolved",
+            Self::Status(_) => "Status",
+            Self::BadResponse(_) => "BadResponse",
+            Self::Cancelled => "Cancelled",
+            Self::BadRequest => "BadRequest",
+            Self::HeadTooLarge => "HeadTooLarge",
+            Self::BadVersion => "BadVersion",
+            Self::Rejected => "Rejected",
+            Self::OriginRefused => "OriginRefused",
+            Self::PeerFin => "PeerFin",
+            Self::PeerReset => "PeerReset",
+            Self::Io(_) => "Io",
+            Self::ShuttingDown => "ShuttingDown",
+            Self::TooManyConnections { .. } => "TooManyConnections",
+        }
+    }
+}
+
+/// A limit on connections. Displays as the name of the setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionLimit {
+    /// [`LoopConfig::max_connections`](crate::config::LoopConfig::max_connections).
+    Connections,
+    /// [`LoopConfig::max_connections_per_address`](crate::config::LoopConfig::max_connections_per_address).
+    PerAddress,
+    /// [`LoopConfig::max_handshakes`](crate::config::LoopConfig::max_handshakes).
+    Handshakes,
+    /// [`LoopConfig::max_deferred`](crate::config::LoopConfig::max_deferred).
+    Deferred,
+}
+
+impl std::fmt::Display for ConnectionLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connections => "max_connections",
+            Self::PerAddress => "max_connections_per_address",
+            Self::Handshakes => "max_handshakes",
+            Self::Deferred => "max_deferred",
+        })
+    }
 }
 
 /// What is wrong with a server's response to a client's opening handshake (§4.1).
@@ -168,6 +238,18 @@ pub enum ConnectError {
     TooManyConnections(usize),
     /// A shutdown closes the connections.
     #[error("shutting down")]
+    ShuttingDown,
+}
+
+/// Why a deferred upgrade was not accepted or rejected by this call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecideError {
+    /// No upgrade waits under this id: it was decided, its peer has left, its time ran out, or there never was one.
+    #[error("no deferred upgrade has this id")]
+    NotFound,
+    /// The server is shutting down: the upgrade was refused with 503.
+    #[error("shutting down: refused with 503")]
     ShuttingDown,
 }
 

@@ -70,8 +70,8 @@ pub enum Event<'a> {
     },
     /// An opening handshake ended without a connection.
     HandshakeFailed {
-        /// Which one, if it was begun by [`Clients::connect`](crate::Clients::connect). Its data can be looked at for the
-        /// last time.
+        /// Which one, if the application knows its id: it was begun by [`Clients::connect`](crate::Clients::connect), and its data
+        /// can be looked at for the last time; or its upgrade was [deferred](crate::http::Upgrade::Defer).
         id: Option<ConnectionId>,
         /// The peer's address: of several, the one tried last; `0.0.0.0` if the name was not resolved.
         peer: SocketAddr,

@@ -11,6 +11,7 @@
 //!     incoming       what was read, and the events in it
 //!     table     the connections, and their event queue
 //!       handler      what an application is to the loop
+//!       decision     a request as it sees it, and what it decides
 //!       clients      what it may ask of the connections, and what it may know of one
 //!       upgrade      the opening handshake of a server
 //!       connecting   connections of our own
@@ -27,6 +28,7 @@ mod client;
 mod clients;
 mod connecting;
 mod deadlines;
+mod decision;
 mod driver;
 mod handler;
 mod incoming;
@@ -44,8 +46,9 @@ mod upgrade;
 pub use self::{
     client::{Client, ReadyState},
     clients::{Broadcast, Clients, SentTo},
+    decision::{Accept, Upgrade, UpgradeRequest},
     driver::Driver,
-    handler::{Accept, Handler, Upgrade, UpgradeRequest},
+    handler::Handler,
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };

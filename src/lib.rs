@@ -1,4 +1,24 @@
-#![doc = include_str!("../README.md")]
+// The links of README.md lead to files; of two definitions the first one wins, so these lead to pages of the documentation.
+//! [attacks]: crate::guide::attacks
+//! [autobahn]: crate::guide::autobahn
+//! [coming_from]: crate::guide::coming_from
+//! [how_a_connection_ends]: crate::guide::how_a_connection_ends
+//! [performance]: crate::guide::performance
+//! [shutting_down]: crate::guide::shutting_down
+//! [specification]: crate::guide::specification
+//! [which_example]: crate::guide::which_example
+//! [security]: https://docs.rs/crate/adjourn/latest/source/SECURITY.md
+//! [example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs
+//! [example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs
+//! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
+//! [example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs
+//! [example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs
+//!
+#![cfg_attr(feature = "signals", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "signals"),
+    doc = "A WebSocket server and client whose connections end on time. README.md needs the feature `signals`."
+)]
 // Without the feature, what only a driver of the core uses is not reachable.
 #![cfg_attr(
     not(feature = "unstable-core"),

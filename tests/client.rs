@@ -685,7 +685,7 @@ fn giving_up_before_open() {
     assert!(client.clients().terminate(named), "before its name is known");
     client.poll(Some(Duration::ZERO), &mut recorder).expect("poll");
     assert!(client.clients().terminate(ids[1]));
-    assert!(client.clients().kick(ids[2], "x", CloseFrame::NORMAL, false));
+    assert!(client.clients().kick(ids[2], "x", CloseFrame::NORMAL));
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 4);
     run_dry(&mut client, &mut recorder);
     assert!(recorder.failed.iter().all(|failed| failed.2 == HandshakeError::Cancelled));

@@ -535,7 +535,7 @@ fn a_kick_that_drops_what_is_queued_does_not_refer_to_it() {
                     clients.send(id, prices(n, 500)).expect("there is room");
                 }
             });
-            bench.act(|clients| clients.kick(id, prices(0, 500), CloseFrame::GOING_AWAY, true));
+            bench.act(|clients| clients.kick_now(id, prices(0, 500), CloseFrame::GOING_AWAY));
             bench.make_room(slot, usize::MAX);
             let mut frames = bench.frames(slot);
             assert_eq!(frames.pop().map(|frame| frame.first), Some(0x88));

@@ -7,7 +7,7 @@ use adjourn::{
     clients::ReadyState,
     close::{Cause, Initiator},
     config::ControlRate,
-    error::{HandshakeError, ProtocolError},
+    error::{ConnectionLimit, HandshakeError, ProtocolError},
     http::{Accept, ExtraHeader, Origins, Response, Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
     testing::{Memory, REQUEST, Session, Socket, frame},
@@ -268,9 +268,9 @@ fn asked_from(origin: &str) -> (Session<Keeper>, String) {
 fn pages_of_the_list_get_a_101_and_others_a_403() {
     let rows = [
         ("Origin: https://example.com\r\n", "101", None),
-        ("Origin: https://example.com.evil.net\r\n", "403", Some(HandshakeError::Rejected)),
-        ("Origin: null\r\n", "403", Some(HandshakeError::Rejected)),
-        ("", "403", Some(HandshakeError::Rejected)),
+        ("Origin: https://example.com.evil.net\r\n", "403", Some(HandshakeError::OriginRefused)),
+        ("Origin: null\r\n", "403", Some(HandshakeError::OriginRefused)),
+        ("", "403", Some(HandshakeError::OriginRefused)),
         (
             "Origin: https://example.com\r\nOrigin: https://example.com\r\n",
             "400",
@@ -345,12 +345,41 @@ fn half_open_connections_lock_nobody_out_of_a_small_house() {
             assert!(house.accept().is_some(), "{max_connections}");
             assert!(house.driver.stats().total() <= max_connections);
         }
-        assert_eq!(house.keeper.failed, Some(HandshakeError::TooManyConnections));
+        assert_eq!(
+            house.keeper.failed,
+            Some(HandshakeError::TooManyConnections { limit: ConnectionLimit::Connections })
+        );
         for _ in 0..max_connections {
             assert_eq!(house.connect(REQUEST), Some(ReadyState::Open), "{max_connections}");
         }
         assert_eq!(house.accept(), None, "established connections stay");
         assert_eq!(house.driver.stats().open, max_connections);
+    }
+}
+
+/// Three limits had one cause.
+#[test]
+fn too_many_connections_names_its_limit() {
+    let failed = |limits: fn(&mut Config)| {
+        let mut house = House::new(limits);
+        house.accept();
+        house.accept();
+        house.turn();
+        house.keeper.failed.expect("one too many")
+    };
+    let rows: [(fn(&mut Config), _, _); 3] = [
+        (|config| config.event_loop.max_connections = 1, ConnectionLimit::Connections, "max_connections"),
+        (
+            |config| config.event_loop.max_connections_per_address = Some(1),
+            ConnectionLimit::PerAddress,
+            "max_connections_per_address",
+        ),
+        (|config| config.event_loop.max_handshakes = Some(1), ConnectionLimit::Handshakes, "max_handshakes"),
+    ];
+    for (limits, limit, name) in rows {
+        let error = failed(limits);
+        assert_eq!(error, HandshakeError::TooManyConnections { limit });
+        assert_eq!(error.to_string(), format!("too many connections: {name} is reached"));
     }
 }
 

@@ -19,10 +19,10 @@ use adjourn::{
 };
 use testkit::net::{REQUEST, frame, wait_until};
 
-#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(dead_code)]
 #[path = "../examples/own_loop.rs"]
 mod own_loop;
-#[allow(dead_code, missing_docs, unreachable_pub)]
+#[allow(dead_code)]
 #[path = "../examples/own_sources.rs"]
 mod own_sources;
 

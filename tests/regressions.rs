@@ -45,7 +45,7 @@ impl Handler for Actor {
                 clients.close(id, CloseFrame::NORMAL);
             }
             Event::Message { id, message, .. } if message.as_text() == Some("kick") => {
-                clients.kick(id, "bye", CloseFrame::NORMAL, true);
+                clients.kick_now(id, "bye", CloseFrame::NORMAL);
             }
             Event::Close { report: closed, .. } => self.closed = Some(*closed),
             Event::Drain { .. } => self.drains += 1,

@@ -13,7 +13,7 @@ use adjourn::{
     close::{Cause, CloseTiming},
     config::Abort,
     conn::{Effect, Failure, Input, InputKind, Step, TakesSends, step},
-    error::HandshakeError,
+    error::{ConnectionLimit, HandshakeError},
 };
 
 const TABLES: &str = include_str!("../docs/transitions.md");
@@ -41,7 +41,7 @@ fn samples(kind: InputKind) -> Vec<(String, Input<'static>)> {
         InputKind::Detached => Input::Detached { handover: None },
         InputKind::HandshakeTimeout => Input::HandshakeTimeout { response: response() },
         InputKind::SweptSilent => Input::SweptSilent,
-        InputKind::Evicted => Input::Evicted,
+        InputKind::Evicted => Input::Evicted { limit: ConnectionLimit::Handshakes },
         InputKind::ConnectFailed => Input::ConnectFailed { cause: HandshakeError::Timeout },
         InputKind::PeerClose => Input::PeerClose { frame },
         InputKind::PeerCloseAfterFlush => Input::PeerCloseAfterFlush { frame },

@@ -3,7 +3,7 @@
 use std::{net::TcpStream, time::Duration};
 
 use adjourn::{
-    CloseFrame, Config, ShutdownPlan,
+    CloseCode, CloseFrame, Config, ShutdownPlan,
     close::{Cause, Initiator},
 };
 use testkit::net::{Echo, wait_until};
@@ -87,7 +87,9 @@ fn a_close_of_the_server_reaches_the_client_behind_what_was_sent_before() {
         for number in 0..100 {
             clients.send(id, format!("message {number}")).expect("there is room");
         }
-        assert!(clients.close(id, CloseFrame::new(3001, "bye").expect("legal")));
+        assert!(
+            clients.close(id, CloseFrame::new(CloseCode::new(3001).expect("legal"), "bye").expect("short"))
+        );
         assert!(!clients.close(id, CloseFrame::EMPTY), "a second close is a no-op");
         assert!(clients.send(id, "late").is_err(), "nothing is sent behind a Close");
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adjourn::{CloseFrame, close::CloseTiming, config::Abort};
+use adjourn::{CloseCode, CloseFrame, close::CloseTiming, config::Abort};
 
 /// What a text message asks for.
 #[derive(Clone, Debug)]
@@ -101,7 +101,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn frame(text: &str) -> Result<CloseFrame, String> {
     let (code, reason) = text.split_once(' ').unwrap_or((text, ""));
     let code = code.parse().map_err(|_| format!("{code:?} is not a Close code"))?;
-    CloseFrame::new(code, reason.to_owned()).map_err(|error| error.to_string())
+    CloseCode::new(code)
+        .and_then(|code| CloseFrame::new(code, reason.to_owned()))
+        .map_err(|error| error.to_string())
 }
 
 /// `CODE REASON|MESSAGE`

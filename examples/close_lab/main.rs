@@ -98,12 +98,13 @@ impl Handler for Lab {
                     }
                 }
             }
-            Event::HandshakeFailed { peer, error: cause, .. } => {
-                let cause = match cause {
-                    HandshakeError::Io(_) => "Io".to_owned(),
-                    other => format!("{other:?}"),
-                };
-                print(&json!({"event": "handshake_failed", "peer": peer.to_string(), "cause": cause}));
+            Event::HandshakeFailed { peer, error, .. } => {
+                let mut line =
+                    json!({"event": "handshake_failed", "peer": peer.to_string(), "cause": error.name()});
+                if let HandshakeError::TooManyConnections { limit } = error {
+                    line["cause_fields"] = json!({"limit": limit.to_string()});
+                }
+                print(&line);
             }
             Event::SweepDone { sweep, report } => self.sweep_done(sweep, &report),
             Event::Phase { phase, stats: counts } if self.worker == 0 => {
@@ -161,7 +162,7 @@ impl Lab {
                 clients.close_with(id, frame, timing);
             }
             Command::Kick(frame, message) => {
-                clients.kick(id, message, frame, false);
+                clients.kick(id, message, frame);
             }
             Command::Terminate(style) => terminate(clients, id, style),
             Command::Flood(flood, then) => {
@@ -172,7 +173,7 @@ impl Lab {
                         clients.close(id, frame);
                     }
                     Then::Kick(frame, message) => {
-                        clients.kick(id, message, frame, false);
+                        clients.kick(id, message, frame);
                     }
                     Then::Terminate(style) => terminate(clients, id, style),
                 }

@@ -21,6 +21,10 @@ pub struct LoopConfig {
     /// within 64 and 16,384: so large servers always have places for connections, their request heads take at most 256 MiB,
     /// and with round trips of 200 ms even 80,000 new ones a second push nobody out.
     pub max_handshakes: Option<usize>,
+    /// Connections whose upgrade the application has [deferred](crate::http::Upgrade::Defer). One more is refused with 503;
+    /// none of them is closed for another one. 1,024: as many answers as a database owes at a time, and with their request heads
+    /// and what was read after these 80 MiB at most. 0: none can be deferred.
+    pub max_deferred: usize,
     /// Bytes of commands that may wait for the loop: what other threads ask of it by a [`Handle`](crate::Handle), payloads
     /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::error::HandleError::Full). 64 MiB: as
     /// much as may be queued for one connection.
@@ -56,6 +60,7 @@ impl Default for LoopConfig {
             max_connections: MAX_SLOTS,
             max_connections_per_address: None,
             max_handshakes: None,
+            max_deferred: 1024,
             max_handle_queue: 64 << 20,
             read_buffer: 64 << 10,
             reads_per_turn: 4,

@@ -23,6 +23,8 @@ struct Before {
     paused: bool,
     /// The peer's FIN was read.
     eof: bool,
+    /// The application knows its id, and was to decide on its upgrade.
+    deferred: bool,
 }
 
 impl Conn {
@@ -34,7 +36,7 @@ impl Conn {
             Life::Refusing { eof, .. } => *eof,
             life => life.closing().is_some_and(|closing| closing.eof),
         };
-        let before = Before { paused: self.life.is_paused(), eof };
+        let before = Before { paused: self.life.is_paused(), eof, deferred: self.deferred().is_some() };
         self.pending.add(Pending::ALARM);
         if step.next != state {
             if state == State::Open
@@ -77,7 +79,7 @@ impl Conn {
                 }
             }
             Effect::ReportFailure(cause) => {
-                let id = self.client.then_some(cx.id);
+                let id = (self.client || before.deferred).then_some(cx.id);
                 cx.notes.push_back(Note::Failed(id, self.peer(), cause));
             }
             Effect::QueueMessage(message) => {

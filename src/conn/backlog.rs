@@ -4,7 +4,7 @@
 //! Of what a frame means only this is known here: a data frame is a message, and a newer Pong replaces an older one. What
 //! waits for what is the outbox's business.
 
-use std::{collections::VecDeque, io::IoSlice, rc::Rc, sync::Arc};
+use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use super::output::{Broken, BufferPool, broken, part};
 use crate::{
@@ -56,7 +56,7 @@ enum Chunk {
     /// The payload of the frame whose header ends the chunk before.
     Payload(Body),
     /// One whole frame that several backlogs share.
-    Shared(Rc<[u8]>),
+    Shared(Arc<[u8]>),
     /// One Pong: replaced by a newer one as long as it is not begun.
     Pong(Vec<u8>),
 }
@@ -76,7 +76,7 @@ impl Chunk {
 pub(super) enum Body {
     Owned(Vec<u8>),
     /// A message that came in and is sent on.
-    Lent(Rc<Vec<u8>>),
+    Lent(Arc<Vec<u8>>),
     Shared(Arc<[u8]>),
     #[cfg(feature = "bytes")]
     Bytes(bytes::Bytes),
@@ -97,7 +97,7 @@ impl Body {
     fn into_buffer(self) -> Option<Vec<u8>> {
         match self {
             Self::Owned(bytes) => Some(bytes),
-            Self::Lent(bytes) => Rc::into_inner(bytes),
+            Self::Lent(bytes) => Arc::into_inner(bytes),
             Self::Shared(_) => None,
             #[cfg(feature = "bytes")]
             Self::Bytes(_) => None,
@@ -178,9 +178,9 @@ impl Backlog {
         self.len += added;
     }
 
-    pub(super) fn push_shared(&mut self, frame: &Rc<[u8]>) {
+    pub(super) fn push_shared(&mut self, frame: &Arc<[u8]>) {
         self.len += frame.len();
-        self.chunks.push_back(Chunk::Shared(Rc::clone(frame)));
+        self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
     }
 
     /// Queues the frame of a Pong, or replaces the one that is queued and not begun (§5.5.3).

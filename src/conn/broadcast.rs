@@ -1,6 +1,6 @@
 //! The frames of a message that many get: each is made for the first connection that gets it, and shared by the others.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{
     Context,
@@ -13,7 +13,7 @@ use crate::{message::Payload, wire::header::frame_length};
 /// A shared frame: a range of the output buffer, or, if it is large, counted.
 pub(super) enum Shared {
     Range(usize, usize),
-    Counted(Rc<[u8]>),
+    Counted(Arc<[u8]>),
 }
 
 /// See above.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
     config::{Abort, OnOverflow},
-    error::{HandshakeError, SendError},
+    error::{ConnectionLimit, HandshakeError, SendError},
     message::{Data, Payload},
     shutdown::SweepId,
     time::Time,
@@ -299,9 +299,9 @@ impl Conn {
     }
 
     /// A newcomer gets its place: it was refused, or its handshake is the oldest.
-    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn evict(&mut self, limit: ConnectionLimit, cx: &mut Context<'_>) {
         if self.state() == State::Connecting {
-            self.apply(Input::Evicted, cx);
+            self.apply(Input::Evicted { limit }, cx);
         } else {
             self.apply(Input::LingerEnd { exceeded: false }, cx);
         }

@@ -131,7 +131,7 @@ impl Conn {
         }
         let capabilities = self.state().capabilities();
         match capabilities.parses {
-            Parses::Head => !self.is_dialling(),
+            Parses::Head => !self.is_dialling() && !self.life.holds_input(),
             Parses::Frames => !self.life.holds_input() && !self.inbox.has_held(),
             Parses::Nothing => capabilities.discards,
         }

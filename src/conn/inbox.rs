@@ -4,7 +4,7 @@
 //! A message that lies whole in the loop's buffer is lent from there. Only what the buffer's end or fragmentation cuts, or
 //! what is read although the application does not want it, is copied, into [`Kept`], which is freed when it is empty.
 
-use std::{mem, rc::Rc, str};
+use std::{mem, str, sync::Arc};
 
 use super::{
     deflate::{Inflate, Target},
@@ -34,7 +34,7 @@ pub struct Cursor<'b> {
     rest: &'b mut [u8],
     scratch: &'b mut Vec<u8>,
     /// What was in it, as long as the application looks at it.
-    lent: Option<Rc<Vec<u8>>>,
+    lent: Option<Arc<Vec<u8>>>,
 }
 
 impl<'b> Cursor<'b> {
@@ -75,15 +75,15 @@ impl<'b> Cursor<'b> {
         if self.scratch.len() < OWN_BUFFER {
             return self.scratch;
         }
-        let message = Rc::new(mem::take(self.scratch));
-        lent.set(Some(Rc::clone(&message)));
+        let message = Arc::new(mem::take(self.scratch));
+        lent.set(Some(Arc::clone(&message)));
         self.lent.insert(message)
     }
 
     /// The application has looked at it. Its buffer is the scratch buffer again, unless it was sent on.
     pub(crate) fn take_back(&mut self, lent: &mut Lent) {
         lent.set(None);
-        if let Some(buffer) = self.lent.take().and_then(Rc::into_inner) {
+        if let Some(buffer) = self.lent.take().and_then(Arc::into_inner) {
             *self.scratch = buffer;
         }
     }

@@ -18,6 +18,8 @@ pub(super) enum Life {
         since: Time,
         head: Option<Box<HeadBuffer>>,
     },
+    /// The request is complete, and the application has yet to decide on it. What follows waits.
+    Deferred(Box<Deferred>),
     /// A client's connection that is being made.
     Dialling(Box<Dialling>),
     Refusing {
@@ -57,6 +59,15 @@ pub(super) enum Life {
     },
 }
 
+/// An upgrade that the application has deferred.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    /// When it was accepted from the listener.
+    pub(super) since: Time,
+    /// The request's head.
+    pub(super) head: Vec<u8>,
+}
+
 /// One that is paused.
 #[derive(Debug)]
 pub(super) struct Paused {
@@ -78,7 +89,7 @@ impl Life {
     #[inline]
     pub(super) const fn state(&self) -> State {
         match self {
-            Self::Connecting { .. } | Self::Dialling(_) => State::Connecting,
+            Self::Connecting { .. } | Self::Deferred(_) | Self::Dialling(_) => State::Connecting,
             Self::Refusing { .. } => State::Refusing,
             Self::Open { .. } | Self::Paused(_) => State::Open,
             Self::LocalClosing { .. } => State::LocalClosing,
@@ -97,6 +108,7 @@ impl Life {
             | Self::Failing(closing) => Some(closing),
             Self::Closed { unreported, .. } => unreported.as_deref(),
             Self::Connecting { .. }
+            | Self::Deferred(_)
             | Self::Lingering { .. }
             | Self::Dialling(_)
             | Self::Refusing { .. }
@@ -113,6 +125,7 @@ impl Life {
             | Self::Failing(closing) => Some(closing),
             Self::Closed { unreported, .. } => unreported.as_deref_mut(),
             Self::Connecting { .. }
+            | Self::Deferred(_)
             | Self::Lingering { .. }
             | Self::Dialling(_)
             | Self::Refusing { .. }
@@ -141,7 +154,11 @@ impl Life {
 
     /// What was read and is not parsed has to wait for the application.
     pub(super) fn holds_input(&self) -> bool {
-        matches!(self, Self::Paused(paused) if !paused.discards)
+        match self {
+            Self::Paused(paused) => !paused.discards,
+            Self::Deferred(_) => true,
+            _ => false,
+        }
     }
 
     pub(super) const fn is_paused(&self) -> bool {
@@ -154,6 +171,7 @@ impl Life {
             Self::Connecting { since, .. } | Self::Refusing { since, .. } | Self::Lingering { since, .. } => {
                 *since
             }
+            Self::Deferred(deferred) => deferred.since,
             Self::Dialling(dialling) => dialling.since,
             Self::Open { times, .. } => times.opened,
             Self::Paused(paused) => paused.times.opened,
@@ -218,6 +236,7 @@ impl Life {
             Self::Closed { unreported, .. } => unreported,
             Self::Lingering { .. }
             | Self::Connecting { .. }
+            | Self::Deferred(_)
             | Self::Dialling(_)
             | Self::Refusing { .. }
             | Self::Detached(_) => None,

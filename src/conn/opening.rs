@@ -17,7 +17,7 @@ use super::{
     details::Details,
     dialling::{Dialling, Stage},
     head::{WholeHead, take_head},
-    life::Life,
+    life::{Deferred, Life},
     peer::Peer,
     state::Input,
 };
@@ -108,7 +108,22 @@ impl Conn {
 
     /// Bytes of a request have been received.
     pub(crate) const fn has_request_bytes(&self) -> bool {
-        matches!(self.life, Life::Connecting { head: Some(_), .. })
+        matches!(self.life, Life::Connecting { head: Some(_), .. } | Life::Deferred(_))
+    }
+
+    /// The application will decide on the request with this head later. Nothing is read until then.
+    pub(crate) fn defer(&mut self, head: Vec<u8>) {
+        if let Life::Connecting { since, .. } = self.life {
+            self.life = Life::Deferred(Box::new(Deferred { since, head }));
+        }
+    }
+
+    /// The head of the request that waits for the application's decision, if one does.
+    pub(crate) fn deferred(&self) -> Option<&[u8]> {
+        match &self.life {
+            Life::Deferred(deferred) => Some(&deferred.head),
+            _ => None,
+        }
     }
 
     /// The head of a request. Takes it off the cursor when it is complete; what is after it are frames, if the request is
@@ -263,7 +278,12 @@ impl Conn {
     ) {
         self.details =
             Details::new(path, cx.config.handshake.max_path_kept, subprotocol, config, compression);
+        let deferred = self.deferred().is_some();
         self.apply(Input::Upgrade { response }, cx);
+        if deferred {
+            // What was read after the head waits, and what came since has had its edge.
+            self.pending.add(Pending::READ);
+        }
     }
 
     /// The application takes it out of the loop, with what was read of it: a head of `head_len` bytes first.

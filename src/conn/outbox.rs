@@ -8,7 +8,7 @@
 use std::{
     io::{self, IoSlice},
     mem,
-    rc::Rc,
+    sync::Arc,
 };
 
 use super::{
@@ -229,7 +229,7 @@ impl Outbox {
     /// Queues a frame that several backlogs share.
     pub(super) fn push_shared(
         &mut self,
-        frame: &Rc<[u8]>,
+        frame: &Arc<[u8]>,
         output: &mut OutputBuffer,
         now: Time,
     ) -> Result<(), Broken> {

@@ -1,7 +1,7 @@
 //! What the connections of a loop share for writing: the output buffer, and the pool of large buffers. No socket and no
 //! connection enters.
 
-use std::{rc::Rc, slice::SliceIndex};
+use std::{slice::SliceIndex, sync::Arc};
 
 use thiserror::Error;
 
@@ -165,20 +165,20 @@ pub(super) const OWN_BUFFER: usize = 16 << 10;
 
 /// The large message that the application is looking at. If it is sent on, it is counted instead of copied.
 #[derive(Debug, Default)]
-pub(crate) struct Lent(Option<Rc<Vec<u8>>>);
+pub(crate) struct Lent(Option<Arc<Vec<u8>>>);
 
 impl Lent {
     pub(crate) const fn is_some(&self) -> bool {
         self.0.is_some()
     }
 
-    pub(super) fn set(&mut self, message: Option<Rc<Vec<u8>>>) {
+    pub(super) fn set(&mut self, message: Option<Arc<Vec<u8>>>) {
         self.0 = message;
     }
 
     /// The message, if `payload` is all of it.
-    pub(super) fn get(&self, payload: &[u8]) -> Option<Rc<Vec<u8>>> {
-        self.0.as_ref().filter(|message| std::ptr::eq(message.as_slice(), payload)).map(Rc::clone)
+    pub(super) fn get(&self, payload: &[u8]) -> Option<Arc<Vec<u8>>> {
+        self.0.as_ref().filter(|message| std::ptr::eq(message.as_slice(), payload)).map(Arc::clone)
     }
 }
 

@@ -241,7 +241,9 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         (Connecting, Input::PlainAnswer { response }) => to(Refusing, [E::Answer(response)]),
         (Connecting, Input::Detached { handover }) => to(Closed, [E::HandOver(handover)]),
         (Connecting, Input::SweptSilent) => no_handshake(HandshakeError::ShuttingDown),
-        (Connecting, Input::Evicted) => no_handshake(HandshakeError::TooManyConnections),
+        (Connecting, Input::Evicted { limit }) => {
+            no_handshake(HandshakeError::TooManyConnections { limit: *limit })
+        }
         (Connecting, Input::ConnectFailed { cause }) => no_handshake(*cause),
         (
             Refusing | Open | LocalClosing | RemoteClosing | Failing | Lingering | Closed,
@@ -251,7 +253,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
             | Input::PlainAnswer { .. }
             | Input::Detached { .. }
             | Input::SweptSilent
-            | Input::Evicted
+            | Input::Evicted { .. }
             | Input::ConnectFailed { .. },
         ) => to(state, []),
 

@@ -54,6 +54,7 @@ impl Conn {
     pub(crate) fn deadline(&self, config: &Config) -> Option<Time> {
         match &self.life {
             Life::Connecting { since, .. } => Some(since.after(config.handshake.handshake_timeout)),
+            Life::Deferred(deferred) => Some(deferred.since.after(config.handshake.handshake_timeout)),
             Life::Dialling(dialling) => Some(dialling.deadline),
             Life::Refusing { since, .. } | Life::Lingering { since, .. } => {
                 Some(since.after(self.settings(config).linger_timeout))
@@ -127,9 +128,11 @@ impl Conn {
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
                 (false, true, closing.deadline <= now)
             }
-            Life::Refusing { .. } | Life::Lingering { .. } | Life::Detached(_) | Life::Closed { .. } => {
-                (false, false, false)
-            }
+            Life::Deferred(_)
+            | Life::Refusing { .. }
+            | Life::Lingering { .. }
+            | Life::Detached(_)
+            | Life::Closed { .. } => (false, false, false),
         };
         Probe { read, write: write && self.queued() > 0, closing }
     }
@@ -197,7 +200,7 @@ impl Conn {
             return;
         }
         match &self.life {
-            Life::Connecting { .. } => {
+            Life::Connecting { .. } | Life::Deferred(_) => {
                 let mut response = Vec::new();
                 Refusal::TIMEOUT.write(&mut response);
                 self.apply(Input::HandshakeTimeout { response }, cx);

@@ -69,8 +69,11 @@ impl Conn {
     /// The socket says that the peer has left, and reading is paused: nothing was read, so its Close may still be there.
     /// Of no effect if reading is not paused: then the next read shows it.
     pub(crate) fn handle_read_closed(&mut self, cx: &mut Context<'_>) {
-        if self.life.holds_input() {
-            self.apply(Input::PeerLeftPaused, cx);
+        match &self.life {
+            // It does not wait for its upgrade any more.
+            Life::Deferred(_) => self.apply(Input::Eof, cx),
+            life if life.holds_input() => self.apply(Input::PeerLeftPaused, cx),
+            _ => {}
         }
     }
 

@@ -21,10 +21,12 @@ pub(super) struct Admission {
     limits: Limits,
     /// Connections of each address, if there is a limit on them. Those that were refused do not count.
     by_address: HashMap<IpAddr, u32>,
-    /// Connections of peers in the state `Connecting`.
+    /// Connections of peers in the state `Connecting` that wait for the peer.
     handshakes: BTreeSet<Age>,
     /// Connections of peers that were refused, until they are closed.
     refused: BTreeSet<Age>,
+    /// Of connections of peers in that state, those whose upgrade is deferred.
+    deferred: usize,
     /// The generation that came last.
     latest: u32,
 }
@@ -34,6 +36,7 @@ struct Limits {
     connections: usize,
     per_address: Option<u32>,
     handshakes: usize,
+    deferred: usize,
 }
 
 /// A connection. The older of two is the lesser, until generations wrap: see [`Admission::oldest`].
@@ -56,10 +59,12 @@ impl Admission {
                 connections: settings.max_connections,
                 per_address: settings.max_connections_per_address,
                 handshakes: handshake_limit(settings),
+                deferred: settings.max_deferred,
             },
             by_address: HashMap::new(),
             handshakes: BTreeSet::new(),
             refused: BTreeSet::new(),
+            deferred: 0,
             latest: 0,
         }
     }
@@ -95,6 +100,16 @@ impl Admission {
         self.oldest(&self.handshakes)
     }
 
+    /// Whether the upgrade of one more may be deferred.
+    pub(super) const fn may_defer(&self) -> bool {
+        self.deferred < self.limits.deferred
+    }
+
+    /// The upgrade of a peer's connection is deferred: it waits for the application, so no newcomer gets its place.
+    pub(super) fn deferred(&mut self, id: ConnectionId) {
+        self.deferred += usize::from(self.handshakes.remove(&Age::of(id)));
+    }
+
     /// The slot of the oldest of them. Generations wrap: half of all numbers are before the latest one.
     fn oldest(&self, of: &BTreeSet<Age>) -> Option<usize> {
         let from = Age { generation: self.latest.wrapping_add(1 << 31), slot: 0 };
@@ -112,7 +127,8 @@ impl Admission {
     ) {
         match before {
             State::Connecting => {
-                self.handshakes.remove(&Age::of(id));
+                let waited_for_the_peer = self.handshakes.remove(&Age::of(id));
+                self.deferred = self.deferred.saturating_sub(usize::from(!waited_for_the_peer));
             }
             // It was aborted by FIN, and lingers.
             State::Closed => return self.take_share(peer()),

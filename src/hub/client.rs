@@ -6,7 +6,7 @@ use super::slot::Slot;
 use crate::{conn::State, id::ConnectionId, time::Time};
 
 /// What decides for a sweep whom it concerns.
-pub(super) type Predicate<D> = Box<dyn FnMut(&Client<'_, D>) -> bool>;
+pub(super) type Predicate<D> = Box<dyn FnMut(&Client<'_, D>) -> bool + Send>;
 
 /// A connection's state in the words of the WHATWG.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,16 +2,22 @@
 
 use std::{slice, time::Duration};
 
-use super::{client::Client, sweep::ShutdownRequest, table::Hub};
+use super::{
+    client::Client,
+    decision::{Accept, UpgradeRequest},
+    sweep::ShutdownRequest,
+    table::Hub,
+};
 use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     conn::{ConnectRequest, Frames, State},
-    error::{ConnectError, SendError},
+    error::{ConnectError, DecideError, SendError},
     event::Stats,
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
+    wire::upgrade::Response,
 };
 
 /// The connections of one loop, as callbacks see them.
@@ -137,6 +143,27 @@ impl<D> Clients<'_, D> {
         result
     }
 
+    /// Accepts an upgrade that was [deferred](crate::http::Upgrade::Defer): `Open` follows. `decide` sees the request again, so that a
+    /// subprotocol can be chosen; it is not called if this returns an error.
+    ///
+    /// # Errors
+    /// If none waits under this id, or if a shutdown has begun to refuse upgrades: then the peer gets 503.
+    pub fn accept<F>(&mut self, id: ConnectionId, decide: F) -> Result<(), DecideError>
+    where
+        F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D>,
+    {
+        self.hub.accept_deferred(id, decide)
+    }
+
+    /// Refuses an upgrade that was [deferred](crate::http::Upgrade::Defer) with this response;
+    /// [`HandshakeFailed(Rejected)`](crate::error::HandshakeError::Rejected) follows, with its id.
+    ///
+    /// # Errors
+    /// If none waits under this id.
+    pub fn reject(&mut self, id: ConnectionId, response: &Response) -> Result<(), DecideError> {
+        self.hub.reject_deferred(id, response)
+    }
+
     /// Begins the closing handshake: the Close is queued after what is queued already, and the peer has `close_timeout` to take both
     /// and to answer. Returns whether this call began it; a later call can only be a no-op.
     pub fn close(&mut self, id: ConnectionId, frame: CloseFrame) -> bool {
@@ -149,19 +176,32 @@ impl<D> Clients<'_, D> {
         self.hub.close(id, frame, timing)
     }
 
-    /// A last message, past the limit on what may be queued, and the Close after it, in one call. With `drop_queued`
-    /// what is queued and has not begun is dropped first. Returns whether this call began the closing.
-    pub fn kick<'m>(
+    /// A last message, past the limit on what may be queued, and the Close after it, in one call. Both are queued after what is
+    /// queued already. Returns whether this call began the closing.
+    pub fn kick<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>, frame: CloseFrame) -> bool {
+        self.kick_with(id, message.into(), frame, false)
+    }
+
+    /// Like [`Clients::kick`], but what is queued and has not begun on the wire is dropped first, and counted in
+    /// [`CloseReport::lost`](crate::CloseReport::lost).
+    pub fn kick_now<'m>(
         &mut self,
         id: ConnectionId,
         message: impl Into<Payload<'m>>,
         frame: CloseFrame,
+    ) -> bool {
+        self.kick_with(id, message.into(), frame, true)
+    }
+
+    fn kick_with(
+        &mut self,
+        id: ConnectionId,
+        message: Payload<'_>,
+        frame: CloseFrame,
         drop_queued: bool,
     ) -> bool {
         let timing = CloseTiming::default();
-        self.hub
-            .with_id(id, |conn, cx| conn.kick(message.into(), frame, drop_queued, timing, cx))
-            .unwrap_or(false)
+        self.hub.with_id(id, |conn, cx| conn.kick(message, frame, drop_queued, timing, cx)).unwrap_or(false)
     }
 
     /// Answers the peer's Close, where [`CloseAnswer::Manual`](crate::config::CloseAnswer::Manual) leaves that to the application.
@@ -228,14 +268,17 @@ impl<D> Clients<'_, D> {
         &mut self,
         frame: CloseFrame,
         pace: Pace,
-        predicate: impl FnMut(&Client<'_, D>) -> bool + 'static,
+        predicate: impl FnMut(&Client<'_, D>) -> bool + Send + 'static,
     ) -> SweepId {
         self.hub.begin_close_where(frame, pace, Box::new(predicate))
     }
 
     /// Terminates every connection that `predicate` chooses, closing ones too, in slices. One
     /// [`Event::SweepDone`](crate::Event::SweepDone) follows.
-    pub fn terminate_where(&mut self, predicate: impl FnMut(&Client<'_, D>) -> bool + 'static) -> SweepId {
+    pub fn terminate_where(
+        &mut self,
+        predicate: impl FnMut(&Client<'_, D>) -> bool + Send + 'static,
+    ) -> SweepId {
         self.hub.begin_terminate_where(Box::new(predicate))
     }
 

@@ -236,7 +236,10 @@ impl<D> Hub<D> {
         let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.is_late(generation)) else {
             return;
         };
-        if is_silent {
+        if conn.deferred().is_some() {
+            // What it waits for could only be a 503.
+            self.refuse_deferred(slot);
+        } else if is_silent {
             shutdown.handle_handshake_cut();
             self.with(slot, Conn::sweep_silent);
         } else if let Some(id) = open

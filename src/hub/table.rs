@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     conn::{Common, Conn, Context, Listed, Note, Pending, State},
     detach::Handover,
-    error::HandshakeError,
+    error::{ConnectionLimit, HandshakeError},
     event::{Event, SourceId, Stats},
     id::{ConnectionId, MAX_SLOTS},
     shutdown::{ShutdownPhase, ShutdownReport},
@@ -219,8 +219,15 @@ impl<D> Hub<D> {
     /// A TCP connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
     /// One that was refused, or the oldest handshake, may have to go for it.
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
-        if !self.admission.admits(peer) || !self.make_room() {
-            self.notes.push_back(Note::Failed(None, peer, HandshakeError::TooManyConnections));
+        let exceeded = if !self.admission.admits(peer) {
+            Some(ConnectionLimit::PerAddress)
+        } else if !self.make_room() {
+            Some(ConnectionLimit::Connections)
+        } else {
+            None
+        };
+        if let Some(limit) = exceeded {
+            self.notes.push_back(Note::Failed(None, peer, HandshakeError::TooManyConnections { limit }));
             return None;
         }
         let generation = self.next_generation();
@@ -229,7 +236,7 @@ impl<D> Hub<D> {
         self.sweeps.handle_accepted(generation);
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if let Some(oldest) = self.admission.accepted(id, peer) {
-            self.with(oldest, Conn::evict);
+            self.with(oldest, |conn, cx| conn.evict(ConnectionLimit::Handshakes, cx));
         }
         Some(slot)
     }
@@ -238,7 +245,7 @@ impl<D> Hub<D> {
     /// descriptors go before the turn ends.
     pub(super) fn make_room(&mut self) -> bool {
         if let Some(slot) = self.admission.next_to_evict(self.stats.total()) {
-            self.with(slot, Conn::evict);
+            self.with(slot, |conn, cx| conn.evict(ConnectionLimit::Connections, cx));
         }
         self.stats.total() < self.admission.max_connections() && self.slots.len() < MAX_SLOTS
     }
@@ -416,7 +423,8 @@ impl<D> Hub<D> {
             Note::Drain(id) => Event::Drain { id },
             Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
             Note::Failed(id, peer, cause) => {
-                self.drop_data_of = id.map(ConnectionId::slot);
+                // One whose upgrade was deferred has none, and its slot may be another one's by now.
+                self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },

@@ -3,16 +3,20 @@
 use std::net::SocketAddr;
 
 use super::{
-    handler::{Handler, Upgrade, UpgradeRequest},
+    decision::{Accept, Upgrade, UpgradeRequest},
+    handler::Handler,
+    slot::Slot,
     table::Hub,
 };
 use crate::{
-    config::SharedConfig,
+    config::{HandshakeConfig, SharedConfig},
     conn::{Compression, Cursor, WholeHead},
     detach::Take,
-    error::HandshakeError,
+    error::{ConnectionLimit, DecideError, HandshakeError},
+    id::ConnectionId,
     wire::upgrade::{
-        BodyLength, HeaderStorage, HeaderValue, Refusal, Request, Response, write_switching_protocols,
+        Accepted, BodyLength, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Refusal, Request,
+        Response, write_switching_protocols,
     },
 };
 
@@ -36,7 +40,10 @@ impl<D> Hub<D> {
         handler: &mut H,
     ) {
         let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return };
-        let peer = conn.peer();
+        let from = From {
+            id: ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), conn.generation),
+            peer: conn.peer(),
+        };
         let answer = match conn.take_request(cursor, &self.config) {
             Ok(None) => return,
             Ok(Some(mut head)) => {
@@ -44,12 +51,13 @@ impl<D> Hub<D> {
                 self.deciding = Some(slot);
                 let mut storage = HeaderStorage::new();
                 let answer = match head.get().and_then(|head| Request::parse(head, &mut storage)) {
-                    Ok(request) => self.decide(peer, request, handler),
+                    Ok(request) => self.decide(from, request, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
                 self.deciding = None;
                 match answer {
                     Answered::Detach(take) => return self.detach(slot, take, head, cursor),
+                    Answered::Defer => return self.defer(from.id, head),
                     answer => answer,
                 }
             }
@@ -61,7 +69,7 @@ impl<D> Hub<D> {
     /// Who answers a request, and how: we if it is invalid, the application if it is not.
     fn decide<H: Handler<Data = D>>(
         &mut self,
-        peer: SocketAddr,
+        from: From,
         request: Request<'_>,
         handler: &mut H,
     ) -> Answered<D> {
@@ -72,9 +80,7 @@ impl<D> Hub<D> {
             return Answered::refusal(*refusal, request.is_head());
         }
         if accepted.is_ok() && self.sweeps.refuses_handshakes() {
-            let mut response = Vec::new();
-            Response::unavailable(self.config.handshake.retry_after).write(&mut response);
-            return Answered::Refuse { response, cause: Some(HandshakeError::ShuttingDown) };
+            return self.unavailable(HandshakeError::ShuttingDown);
         }
         if accepted.is_ok()
             && self.config.handshake.origins.as_ref().is_some_and(|origins| !origins.allows(&request))
@@ -82,38 +88,109 @@ impl<D> Hub<D> {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let has_body = request.body_length() != BodyLength::Zero;
-        let request = UpgradeRequest { request, peer, ready: self.is_ready() };
+        let request = from.with(request, self.is_ready());
         self.note_callback_begins();
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Detach(take), Err(_)) => Answered::Detach(take),
             (Upgrade::Detach(_), Ok(_)) => Answered::refusal(Refusal::NOT_PLAIN, false),
             _ if has_body => Answered::refusal(Refusal::BODY, request.is_head()),
-            (Upgrade::Accept(accept), Ok(accepted)) => {
-                let (compression, extensions) = Compression::accept(&self.config, &request).unzip();
-                let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
-                let mut response = Vec::with_capacity(192);
-                write_switching_protocols(
-                    &mut response,
-                    &accepted,
-                    accept.subprotocol,
-                    extensions,
-                    &accept.headers,
-                );
-                Answered::Open {
-                    response,
-                    path: request.path().into(),
-                    subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
-                    config: accept.config,
-                    compression,
-                    data: accept.data,
-                }
+            (Upgrade::Accept(accept), Ok(accepted)) => self.open(&request, &accepted, accept),
+            (Upgrade::Defer, Ok(_)) if self.admission.may_defer() => Answered::Defer,
+            (Upgrade::Defer, Ok(_)) => {
+                self.unavailable(HandshakeError::TooManyConnections { limit: ConnectionLimit::Deferred })
             }
-            (Upgrade::Accept(_), Err(refusal)) => Answered::refusal(refusal, request.is_head()),
+            (Upgrade::Accept(_) | Upgrade::Defer, Err(refusal)) => {
+                Answered::refusal(refusal, request.is_head())
+            }
             (Upgrade::Reject(response), _) => {
                 Answered::response(&response, request.is_head(), Some(HandshakeError::Rejected))
             }
             (Upgrade::Answer(response), _) => Answered::response(&response, request.is_head(), None),
         }
+    }
+
+    /// The 101, and what is kept of the request.
+    fn open(&self, request: &Request<'_>, accepted: &Accepted, accept: Accept<'_, D>) -> Answered<D> {
+        let (compression, extensions) = Compression::accept(&self.config, request).unzip();
+        let extensions = extensions.as_deref().and_then(|value| HeaderValue::new(value).ok());
+        let mut response = Vec::with_capacity(192);
+        write_switching_protocols(&mut response, accepted, accept.subprotocol, extensions, &accept.headers);
+        Answered::Open {
+            response,
+            path: request.path().into(),
+            subprotocol: accept.subprotocol.map(|chosen| chosen.as_str().into()),
+            config: accept.config,
+            compression,
+            data: accept.data,
+        }
+    }
+
+    /// 503 with `Retry-After`.
+    fn unavailable(&self, cause: HandshakeError) -> Answered<D> {
+        let mut response = Vec::new();
+        Response::unavailable(self.config.handshake.retry_after).write(&mut response);
+        Answered::Refuse { response, cause: Some(cause) }
+    }
+
+    // Upgrades that the application has deferred.
+
+    fn defer(&mut self, id: ConnectionId, head: WholeHead<'_>) {
+        self.admission.deferred(id);
+        if let Some(entry) = self.slots.get_mut(id.slot()) {
+            entry.conn.defer(head.into_bytes());
+        }
+    }
+
+    /// Decides on a deferred upgrade. `decide` sees its request again.
+    ///
+    /// # Errors
+    /// If there is none under this id, or a shutdown refuses it.
+    pub(super) fn accept_deferred<F>(&mut self, id: ConnectionId, decide: F) -> Result<(), DecideError>
+    where
+        F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D>,
+    {
+        let entry = self.deferred(id).ok_or(DecideError::NotFound)?;
+        if self.sweeps.refuses_handshakes() {
+            self.refuse_deferred(id.slot());
+            return Err(DecideError::ShuttingDown);
+        }
+        let (from, head) = (From { id, peer: entry.conn.peer() }, entry.conn.deferred().unwrap_or_default());
+        let mut storage = HeaderStorage::new();
+        let answer = match read_again(head, &self.config.handshake, &mut storage) {
+            Ok((request, accepted)) => {
+                let request = from.with(request, self.is_ready());
+                self.open(&request, &accepted, decide(&request))
+            }
+            Err(refusal) => Answered::refusal(refusal, false),
+        };
+        self.answer(id.slot(), answer);
+        Ok(())
+    }
+
+    /// Refuses a deferred upgrade with this response.
+    ///
+    /// # Errors
+    /// If there is none under this id.
+    pub(super) fn reject_deferred(
+        &mut self,
+        id: ConnectionId,
+        response: &Response,
+    ) -> Result<(), DecideError> {
+        self.deferred(id).ok_or(DecideError::NotFound)?;
+        self.answer(id.slot(), Answered::response(response, false, Some(HandshakeError::Rejected)));
+        Ok(())
+    }
+
+    /// Refuses a deferred upgrade because of a shutdown.
+    pub(super) fn refuse_deferred(&mut self, slot: usize) {
+        let answer = self.unavailable(HandshakeError::ShuttingDown);
+        self.answer(slot, answer);
+    }
+
+    fn deferred(&self, id: ConnectionId) -> Option<&Slot<D>> {
+        let entry = self.slots.get(id.slot())?;
+        let same = entry.conn.generation == id.generation() && self.worker == id.loop_number();
+        (same && entry.conn.deferred().is_some()).then_some(entry)
     }
 
     /// The application takes the connection out of the loop, with all that was read of it.
@@ -126,8 +203,8 @@ impl<D> Hub<D> {
 
     fn answer(&mut self, slot: usize, answer: Answered<D>) {
         match answer {
-            // It was taken off before.
-            Answered::Detach(_) => {}
+            // They were taken off before.
+            Answered::Defer | Answered::Detach(_) => {}
             Answered::Open { response, path, subprotocol, config, compression, data } => {
                 if let Some(entry) = self.slots.get_mut(slot) {
                     entry.data = Some(data);
@@ -160,7 +237,34 @@ enum Answered<D> {
         response: Vec<u8>,
         cause: Option<HandshakeError>,
     },
+    Defer,
     Detach(Take),
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy)]
+struct From {
+    id: ConnectionId,
+    peer: SocketAddr,
+}
+
+impl From {
+    const fn with(self, request: Request<'_>, ready: bool) -> UpgradeRequest<'_> {
+        UpgradeRequest { request, id: self.id, peer: self.peer, ready }
+    }
+}
+
+/// A request that was found to be a valid upgrade when it came.
+fn read_again<'h>(
+    head: &'h [u8],
+    config: &HandshakeConfig,
+    storage: &'h mut HeaderStorage<'h>,
+) -> Result<(Request<'h>, Accepted), Refusal> {
+    let limits = HeadLimits { max_head: config.max_head, max_headers: config.max_headers };
+    let head = HeadScanner::default().scan(head, &limits)?.ok_or(Refusal::INTERNAL)?;
+    let request = Request::parse(head, storage)?;
+    let accepted = request.accept()?;
+    Ok((request, accepted))
 }
 
 impl<D> Answered<D> {

@@ -8,10 +8,11 @@ use crate::{
     config::Abort,
     error::HandleError,
     event::Stats,
-    hub::{Clients, Driver, Handler, ShutdownRequest, Transport},
+    hub::{Accept, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan},
+    wire::upgrade::Response,
 };
 
 /// Speaks to a server from other threads. Every call queues a command and returns at once; the loop executes commands in
@@ -142,6 +143,31 @@ impl<D> Handle<D> {
     /// If the server has stopped, or too much waits for it.
     pub fn terminate(&self, id: ConnectionId) -> Result<(), HandleError> {
         self.push(Command::Terminate(id, None), 0)
+    }
+
+    /// See [`Clients::accept`]. If the upgrade does not wait any more when the loop gets to it, `decide` is dropped.
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn accept<F>(&self, id: ConnectionId, decide: F) -> Result<(), HandleError>
+    where
+        F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D> + Send + 'static,
+    {
+        self.defer(move |clients| {
+            let _ = clients.accept(id, decide);
+        })
+    }
+
+    /// See [`Clients::reject`].
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn reject(&self, id: ConnectionId, response: Response) -> Result<(), HandleError> {
+        let bytes = response.size();
+        let reject = move |clients: &mut Clients<'_, D>| {
+            let _ = clients.reject(id, &response);
+        };
+        self.push(Command::Defer(Box::new(reject)), bytes)
     }
 
     /// Calls `act` on the loop's thread.

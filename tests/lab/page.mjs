@@ -212,6 +212,9 @@ async function endings() {
       agreed(seen, { code: 1006, clean: false, cause: 'Terminated' });
       ordered(seen.timeline, 'abort', 'done', 'CloseEvent');
       assert.ok(!seen.timeline.includes('Close 1'), seen.timeline);
+      const words = { reset: 'abort: RST from', fin: 'abort: FIN from', auto: 'abort: RST or FIN from' }[style];
+      assert.ok(seen.timeline.includes(words), seen.timeline);
+      assert.doesNotMatch(await tab.textContent('#timeline .note'), /FIN/, 'no FIN is told of under an abort');
     });
   }
 
@@ -378,6 +381,28 @@ async function others() {
     const seen = await ended(path);
     agreed(seen, { code: 1006, clean: false, cause: 'Terminated' });
     await until('sweep_done', () => events.some((event) => event.event === 'sweep_done' && event.matched === 1));
+  });
+
+  await test('ws.close on a paused connection: the page says what it waits for', async () => {
+    const path = await connect();
+    paths.push(path);
+    await command('pause');
+    await until('the pause', () => eventsOf(path, 'message').length);
+    assert.equal(await tab.textContent('#state'), 'open, paused');
+    assert.ok(await tab.isHidden('#paused'));
+    await tab.click('#own-close');
+    assert.ok(await tab.isVisible('#paused'), 'the hint is there');
+    assert.equal(await tab.textContent('#state'), 'closing, paused');
+    await tab.click('#resume');
+    const seen = await ended(path);
+    agreed(seen, { code: 3001, reason: 'the page has had enough', clean: true, cause: 'PeerClose', initiator: 'Remote' });
+    assert.ok(await tab.isHidden('#paused'));
+  });
+
+  await test('a tooltip on everything that can be pressed or filled in', async () => {
+    const bare = await tab.$$eval('button:not([title]), input:not([title]), select:not([title])', (found) =>
+      found.filter((node) => !node.closest('#history')).map((node) => node.outerHTML.slice(0, 80)));
+    assert.deepEqual(bare, []);
   });
 
   await test('close-where', async () => {

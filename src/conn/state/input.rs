@@ -6,7 +6,7 @@ use crate::{
     close::{Cause, CloseFrame, CloseTiming},
     config::Abort,
     detach::Handover,
-    error::HandshakeError,
+    error::{ConnectionLimit, HandshakeError},
     message::Payload,
 };
 
@@ -73,7 +73,10 @@ inputs! {
     /// The soft sweep found it without one byte of a request.
     SweptSilent,
     /// Its handshake is the oldest of too many.
-    Evicted,
+    Evicted {
+        /// What there are too many for.
+        limit: ConnectionLimit,
+    },
     /// Client: there will be no connection. No address can be connected to, a timeout ran out, the response is not the
     /// 101 that was asked for, or it was given up.
     ConnectFailed {

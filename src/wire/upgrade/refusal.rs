@@ -67,8 +67,11 @@ impl Refusal {
 
     // From the settings.
     /// The request's `Origin` is none of [`HandshakeConfig::origins`](crate::config::HandshakeConfig::origins).
-    pub const FOREIGN_ORIGIN: Self =
-        Self { status: 403, cause: HandshakeError::Rejected, text: "this origin may not connect here\n" };
+    pub const FOREIGN_ORIGIN: Self = Self {
+        status: 403,
+        cause: HandshakeError::OriginRefused,
+        text: "this origin may not connect here\n",
+    };
 
     const fn bad(text: &'static str) -> Self {
         Self { status: 400, cause: HandshakeError::BadRequest, text }

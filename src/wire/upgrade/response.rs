@@ -99,6 +99,12 @@ impl Response {
         self.status
     }
 
+    /// Bytes that it owns or refers to.
+    pub(crate) fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|header| header.name.len() + header.value.len());
+        headers.sum::<usize>() + self.body.len()
+    }
+
     /// Appends the whole answer to `out`. Allocates only as `out` grows.
     pub fn write(&self, out: &mut Vec<u8>) {
         self.write_head(out);

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectionId, Event, Handler, Time,
+    Clients, CloseCode, CloseFrame, Config, ConnectionId, Event, Handler, Time,
     clients::{State, Stats},
     config::Heartbeat,
     http::{ConnectRequest, Upgrade, UpgradeRequest},
@@ -233,7 +233,7 @@ fn frame(side: usize) -> CloseFrame {
 /// With which frame it kicks.
 fn last_frame(side: usize) -> CloseFrame {
     let code = if side == SERVER { 3000 } else { 4000 };
-    CloseFrame::new(code, "").expect("a code for applications")
+    CloseFrame::of(CloseCode::new(code).expect("a code for applications"))
 }
 
 /// A Close with 1005, which must not be on the wire (§7.4.1); masked by zeros where a mask must be.
@@ -421,7 +421,13 @@ impl World {
     fn kick(&mut self, side: usize) {
         let (message, frame) = (self.message(side, LAST), last_frame(side));
         self.ask(side, b'K', move |clients, id, facts, now| {
-            let yes = id.is_some_and(|id| clients.kick(id, &message, frame.clone(), side == SERVER));
+            let yes = id.is_some_and(|id| {
+                if side == SERVER {
+                    clients.kick_now(id, &message, frame.clone())
+                } else {
+                    clients.kick(id, &message, frame.clone())
+                }
+            });
             facts.asked(&frame, true, yes, now)
         });
     }

@@ -1,9 +1,15 @@
 //! The application: asks for anything at any time, in every callback and between turns, and checks each answer.
 
-use std::{cell::RefCell, panic::resume_unwind, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    panic::resume_unwind,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use adjourn::{
-    Clients, CloseFrame, Event, Handler, SendError, ShutdownPlan,
+    Clients, CloseCode, CloseFrame, Event, Handler, SendError, ShutdownPlan,
     clients::{Broadcast, State},
     close::{Cause, CloseTiming, Lost},
     config::{Abort, ConnectionConfig, SharedConfig},
@@ -70,7 +76,8 @@ impl Handler for App {
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, u32> {
         let outside = Rc::clone(&self.outside);
-        let Outside { book, handed, .. } = &mut *outside.borrow_mut();
+        let outside = &mut *outside.borrow_mut();
+        let book = &mut outside.book;
         let conn = Book::at_address(request.peer_addr());
         book.deciding(conn);
         let path = request.path().as_bytes();
@@ -83,7 +90,7 @@ impl Handler for App {
         let plain = !request.is_upgrade() && path.get(1) == Some(&b'p');
         if plain && conn % 2 == 1 {
             book.detached(conn);
-            let handed = Arc::clone(handed);
+            let handed = Arc::clone(&outside.handed);
             return Upgrade::detach(move |detached| {
                 let received = detached.into_parts().1;
                 handed.lock().expect("not poisoned").push((conn, received));
@@ -91,6 +98,11 @@ impl Handler for App {
         }
         if plain && request.body_length() == BodyLength::Zero {
             book.answered(conn);
+        }
+        if request.is_upgrade() && path.get(1) == Some(&b'a') && conn % 5 == 2 {
+            book.defers(conn, request.id());
+            outside.soon(u64::from(conn * 397 % 4000) * 1000, Item::Decide(conn));
+            return Upgrade::Defer;
         }
         match (path.get(1), text(if path.get(1) == Some(&b'r') { 403 } else { 200 })) {
             (Some(b'r'), Ok(response)) => Upgrade::Reject(response),
@@ -112,7 +124,9 @@ impl Handler for App {
         book.tally.events += 1;
         self.farewell = None;
         book.event(&event, conn);
-        let known = event.id().is_none() || conn.is_some();
+        // An upgrade that was deferred has an id, and no data.
+        let failed = matches!(event, Event::HandshakeFailed { .. });
+        let known = event.id().is_none() || conn.is_some() || failed;
         ensure!(book, conn, "data_until_close", known, "{event:?}");
         if let (Event::Close { .. }, Some(_)) = (&event, conn) {
             self.farewell = conn;
@@ -154,6 +168,7 @@ impl App {
         book.feeding_ends();
         match order {
             Item::Command => self.command(book, clients, None),
+            Item::Decide(conn) => Self::decide(book, clients, conn),
             Item::Shutdown if book.shutdown.is_none() => self.begin_shutdown(book, clients),
             Item::CutShort if book.shutdown.is_some() => self.cut_short(book, clients),
             Item::Leave => {
@@ -165,6 +180,21 @@ impl App {
             _ => {}
         }
         self.wake(book, clients);
+    }
+
+    /// Decides on an upgrade that it has deferred.
+    fn decide(book: &mut Book, clients: &mut Clients<'_, u32>, conn: u32) {
+        let Some(id) = book.of(conn).deferred else { return };
+        let accepts = conn.is_multiple_of(2);
+        let result = if accepts {
+            clients.accept(id, |request| {
+                assert_eq!((request.id(), Book::at_address(request.peer_addr())), (id, conn));
+                Accept::new(conn)
+            })
+        } else {
+            clients.reject(id, &Response::unavailable(Duration::ZERO))
+        };
+        book.decided(conn, accepts, result);
     }
 
     /// Sends more as soon as all is sent.
@@ -367,7 +397,8 @@ impl App {
         let (Some(id), true) = (facts.id, facts.closed && self.farewell != Some(conn)) else { return };
         let refused = !clients.close(id, CloseFrame::NORMAL)
             && !clients.terminate(id)
-            && !clients.kick(id, "last", CloseFrame::NORMAL, true)
+            && !clients.kick(id, "last", CloseFrame::NORMAL)
+            && !clients.kick_now(id, "last", CloseFrame::NORMAL)
             && !clients.answer_close(id, CloseFrame::EMPTY)
             && !clients.pause(id)
             && !clients.resume(id)
@@ -444,11 +475,12 @@ impl App {
         book.numbers += 1;
         let (number, rng) = (book.numbers, &mut self.rng);
         let code = [1000, 1001, 1008, 1011, 1012, 3999, 4000][rng.usize(..7)];
+        let code = CloseCode::new(code).expect("a legal code");
         match rng.u8(..4) {
             0 => CloseFrame::EMPTY,
-            1 => CloseFrame::new(code, "").unwrap_or_default(),
+            1 => CloseFrame::of(code),
             2 => CloseFrame::new(code, format!("app {number}")).unwrap_or_default(),
-            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))).unwrap_or_default(),
+            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))),
         }
     }
 
@@ -468,7 +500,11 @@ impl App {
         let (number, payload) = self.payload(book, big);
         let (frame, drop_queued, length) = (self.frame(book), self.rng.bool(), payload.len());
         book.cover(conn, InputKind::Kick);
-        let began = clients.kick(id, payload, frame.clone(), drop_queued);
+        let began = if drop_queued {
+            clients.kick_now(id, payload, frame.clone())
+        } else {
+            clients.kick(id, payload, frame.clone())
+        };
         ensure!(book, conn, "kick_answers", began == (state == State::Open), "{began} in {state:?}");
         if state != State::Open {
             return;
@@ -559,8 +595,8 @@ impl App {
         self.sweeps_left -= 1;
         book.numbers += 1;
         let reason = format!("sweep {}", book.numbers);
-        let chosen: Rc<RefCell<Vec<u32>>> = Rc::default();
-        let list = Rc::clone(&chosen);
+        let chosen: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let list = Arc::clone(&chosen);
         let (of, rest, kind) = (self.rng.u32(1..4), self.rng.u32(..4), self.rng.u8(..4));
         let predicate = move |client: &adjourn::Client<'_, u32>| {
             let conn = *client.data();
@@ -570,7 +606,7 @@ impl App {
                 _ => conn % of == rest % of,
             };
             if chosen {
-                list.borrow_mut().push(conn);
+                list.lock().expect("not poisoned").push(conn);
             }
             chosen
         };
@@ -578,7 +614,8 @@ impl App {
         let id = if terminates {
             clients.terminate_where(predicate)
         } else {
-            let frame = CloseFrame::new(4001, reason.clone()).unwrap_or_default();
+            let frame = CloseFrame::new(CloseCode::new(4001).expect("a legal code"), reason.clone())
+                .unwrap_or_default();
             clients.close_where(frame, self.pace(), predicate)
         };
         trace!(book, "sweep {} ({reason}), terminates: {terminates}", id.as_u32());

@@ -12,11 +12,12 @@ use std::{
 };
 
 use adjourn::{
-    CloseFrame, Config,
+    CloseCode, CloseFrame, Config, ConnectionId,
     clients::State,
     close::{Cause, CloseTiming, Initiator},
     config::{ConnectionConfig, OnOverflow},
     conn::InputKind,
+    error::DecideError,
     shutdown::ShutdownPhase,
 };
 
@@ -212,7 +213,10 @@ impl Book {
     /// Forgets handshakes that are over. Returns how many are not, and how many of these there may be.
     pub fn half_open(&mut self) -> (usize, usize) {
         let facts = &self.facts;
-        self.handshakes.retain(|conn| facts[*conn as usize].state == Some(State::Connecting));
+        self.handshakes.retain(|conn| {
+            let facts = &facts[*conn as usize];
+            facts.state == Some(State::Connecting) && (facts.deferred.is_none() || facts.turned_away)
+        });
         let limit = self.config.event_loop.max_handshakes.unwrap_or(usize::MAX);
         (self.handshakes.len(), limit)
     }
@@ -229,6 +233,46 @@ impl Book {
     pub fn answered(&mut self, conn: u32) {
         self.cover(conn, InputKind::PlainAnswer);
         self.begin_refusing(conn);
+    }
+
+    /// The application will decide on its upgrade later.
+    pub fn defers(&mut self, conn: u32, id: ConnectionId) {
+        let waiting =
+            (0..self.facts.len()).filter(|conn| self.is_deferred(u32::try_from(*conn).unwrap_or(0)));
+        let crowded = waiting.count() >= self.config.event_loop.max_deferred;
+        let facts = self.of(conn);
+        (facts.deferred, facts.turned_away) = (Some(id), crowded);
+    }
+
+    /// Whether it waits for the application, as far as was told.
+    pub fn is_deferred(&self, conn: u32) -> bool {
+        let facts = &self.facts[conn as usize];
+        facts.deferred.is_some() && !facts.decided && facts.state == Some(State::Connecting)
+    }
+
+    /// The application has decided on its upgrade.
+    pub fn decided(&mut self, conn: u32, accepted: bool, result: Result<(), DecideError>) {
+        let refuses =
+            self.shutdown.as_ref().is_some_and(|shutdown| shutdown.refuses(self.phase) || shutdown.cut);
+        let waits = self.is_deferred(conn);
+        // What has happened to it may not be told yet.
+        let over = self.is_due(conn, Alarm::Handshake) || self.failure_due.contains(&conn);
+        let right = match result {
+            Ok(()) => waits,
+            Err(DecideError::NotFound) => !waits || over || refuses || self.of(conn).turned_away,
+            Err(DecideError::ShuttingDown) => waits && accepted && refuses,
+            Err(_) => false,
+        };
+        ensure!(self, conn, "decisions_answer", right, "{result:?}, waits: {waits}, refuses: {refuses}");
+        let now = self.now;
+        let facts = self.of(conn);
+        facts.decided |= result != Err(DecideError::NotFound);
+        facts.accepted |= accepted && result.is_ok();
+        if result.is_ok() {
+            // A silence before that was not the peer's.
+            facts.last_inbound = now;
+        }
+        self.touch(conn);
     }
 
     /// The application takes it out of the loop.
@@ -500,7 +544,12 @@ pub fn after(at: u64, by: Duration) -> u64 {
 
 /// How a Close is answered: by itself.
 pub fn answer_to(code: Option<u16>, reason: &str) -> CloseFrame {
-    code.and_then(|code| CloseFrame::new(code, reason.to_owned()).ok()).unwrap_or(CloseFrame::EMPTY)
+    code.and_then(|code| frame(code, reason.to_owned())).unwrap_or(CloseFrame::EMPTY)
+}
+
+/// The frame with a code and a reason, if it is legal.
+fn frame(code: u16, reason: String) -> Option<CloseFrame> {
+    CloseFrame::new(CloseCode::new(code).ok()?, reason).ok()
 }
 
 /// The frame that a payload on the wire is.
@@ -508,7 +557,7 @@ pub fn frame_of(payload: &[u8]) -> CloseFrame {
     match payload {
         [high, low, reason @ ..] => {
             let reason = String::from_utf8_lossy(reason).into_owned();
-            CloseFrame::new(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
+            frame(u16::from_be_bytes([*high, *low]), reason).unwrap_or_default()
         }
         _ => CloseFrame::EMPTY,
     }

@@ -1,6 +1,9 @@
 //! What is known of one connection, of its ending, and of one sweep.
 
-use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use adjourn::{
     CloseFrame, ConnectionId,
@@ -39,6 +42,11 @@ pub struct Facts {
     pub discards: bool,
     /// The socket has failed so; what can be read of it comes before that counts.
     pub failing: Option<std::io::ErrorKind>,
+    /// The application was to decide on its upgrade later, under this id; has done so; and as many as may wait waited already.
+    pub deferred: Option<ConnectionId>,
+    pub decided: bool,
+    pub accepted: bool,
+    pub turned_away: bool,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,
@@ -206,7 +214,7 @@ pub struct Ending {
 pub struct SweepBook {
     pub terminates: bool,
     /// Whom the predicate chose, in order.
-    pub chosen: Rc<RefCell<Vec<u32>>>,
+    pub chosen: Arc<Mutex<Vec<u32>>>,
     /// How many of `chosen` were looked at.
     pub seen: usize,
     /// When it began.

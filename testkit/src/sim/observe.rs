@@ -174,6 +174,8 @@ impl Book {
         self.ended = None;
         // What was held back has been parsed before more is read.
         self.settle(conn);
+        let deferred = self.is_deferred(conn);
+        ensure!(self, conn, "a_deferred_one_is_not_read", !deferred, "nobody has decided on it");
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             let due = self.is_due(conn, Alarm::Pause);
             let left = self.of(conn).left;
@@ -315,6 +317,9 @@ impl Book {
     pub fn left_while_paused(&mut self, conn: u32) {
         self.feeding_ends();
         self.take_end(None);
+        if self.is_deferred(conn) {
+            return self.eof(conn);
+        }
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.cover(conn, InputKind::PeerLeftPaused);
             let at = after(self.now, self.close_timeout(conn, CloseTiming::default()));

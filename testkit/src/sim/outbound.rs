@@ -42,7 +42,8 @@ impl Book {
             Seen::Answer(status) => {
                 let refused = self.state(conn) == Some(State::Refusing);
                 // Its event may be for the next turn, when this one has called as many callbacks as it may.
-                let untold = status != 101 && self.state(conn) == Some(State::Connecting) && self.may_hold();
+                let late = status != 101 || self.of(conn).decided;
+                let untold = late && self.state(conn) == Some(State::Connecting) && self.may_hold();
                 let right = (status == 101) == opened && (status == 101) != refused || untold;
                 ensure!(self, conn, "the_answer_fits", right, "{status} in {:?}", self.state(conn));
             }

@@ -39,6 +39,8 @@ pub enum Item {
     Command,
     /// Naps are over.
     Wake,
+    /// The application decides on an upgrade that it has deferred.
+    Decide(u32),
     Shutdown,
     CutShort,
     /// Whoever is left leaves.
@@ -236,7 +238,9 @@ impl Outside {
                     }
                     self.orders.push(item);
                 }
-                Item::Command | Item::Wake | Item::Shutdown | Item::CutShort => self.orders.push(item),
+                Item::Command | Item::Decide(_) | Item::Wake | Item::Shutdown | Item::CutShort => {
+                    self.orders.push(item);
+                }
             }
         }
     }

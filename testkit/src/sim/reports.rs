@@ -94,7 +94,12 @@ impl Book {
         self.opens += 1;
         let state = self.state(conn);
         ensure!(self, conn, "open_after_a_handshake", state == Some(State::Connecting), "{state:?}");
-        let latched = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.refuses(self.phase));
+        let latched = match &self.shutdown {
+            // A shutdown may have been asked for since it was accepted.
+            Some(_) if self.facts[conn as usize].decided => self.phase >= ShutdownPhase::SoftSweep,
+            Some(shutdown) => shutdown.refuses(self.phase),
+            None => false,
+        };
         ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
@@ -125,11 +130,15 @@ impl Book {
             "{cause:?}, opened: {opened}, failed: {failed}"
         );
         let connecting = state == Some(State::Connecting);
+        // What waits for the application's decision is cut as if its request were not complete.
+        let cut = self.phase == ShutdownPhase::HardSweep && self.is_deferred(conn);
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
         match cause {
             HandshakeError::Timeout => {
                 self.cover(conn, InputKind::HandshakeTimeout);
-                self.check_probe(conn, Alarm::Handshake);
+                if !self.is_deferred(conn) {
+                    self.check_probe(conn, Alarm::Handshake);
+                }
                 let due = self.is_due(conn, Alarm::Handshake);
                 ensure!(self, conn, "handshake_timeout", connecting && due, "{text}");
                 self.begin_refusing(conn);
@@ -148,7 +157,7 @@ impl Book {
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);
             }
-            HandshakeError::ShuttingDown if head => {
+            HandshakeError::ShuttingDown if head && !cut => {
                 self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
                 let refuses = |shutdown: &ShutdownBook| {
@@ -179,8 +188,12 @@ impl Book {
                     shutdown.cut_handshakes += 1;
                 }
             }
-            HandshakeError::TooManyConnections if state.is_none() => {}
-            HandshakeError::TooManyConnections => {
+            HandshakeError::TooManyConnections { .. } if state.is_none() => {}
+            HandshakeError::TooManyConnections { .. } if self.of(conn).turned_away => {
+                self.cover(conn, InputKind::Refusal);
+                self.begin_refusing(conn);
+            }
+            HandshakeError::TooManyConnections { .. } => {
                 self.cover(conn, InputKind::Evicted);
                 let (half_open, limit) = self.half_open();
                 let many = half_open > limit || self.is_overfull() || self.evictions > 0;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adjourn::{
-    CloseFrame, Config, ShutdownPlan,
+    CloseCode, CloseFrame, Config, ShutdownPlan,
     config::{Abort, CloseAnswer, ClosingData, ControlRate, OnOverflow, OnPeerClose},
     shutdown::{LameDuckPolicy, Pace},
 };
@@ -135,6 +135,9 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
         config.connection.control_rate =
             Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
     }
+    if beside.u8(..6) == 0 {
+        config.event_loop.max_deferred = beside.usize(..3);
+    }
     if beside.u8(..4) == 0 {
         config.connection.pause_timeout = Some(Duration::from_micros(beside.u64(..3_000_000)));
     }
@@ -148,7 +151,7 @@ fn abort(rng: &mut Rng) -> Abort {
 /// A plan of a shutdown.
 pub fn plan(rng: &mut Rng, size: Size) -> ShutdownPlan {
     let mut plan = ShutdownPlan::default();
-    plan.frame = CloseFrame::new(1001, "shutdown").unwrap_or_default();
+    plan.frame = CloseFrame::truncating(CloseCode::GOING_AWAY, "shutdown");
     if size.crowd {
         plan.lame_duck = Duration::from_secs(2);
         plan.grace = Duration::from_secs(8);

@@ -13,7 +13,7 @@ use adjourn::{
 use super::{
     alarms::{Alarm, SERVER},
     book::{Book, after, ensure, trace},
-    facts::Expected,
+    facts::{Expected, Facts},
 };
 
 /// How long a shutdown may take beyond its plan.
@@ -113,7 +113,7 @@ impl Book {
     pub fn check_sweeps(&mut self) {
         let mut ended = Vec::new();
         for (id, sweep) in &mut self.sweeps {
-            let chosen = sweep.chosen.borrow();
+            let chosen = sweep.chosen.lock().expect("not poisoned");
             let fresh = chosen.get(sweep.seen..).unwrap_or_default().to_vec();
             sweep.seen = chosen.len();
             ended.extend(fresh.into_iter().map(|conn| (*id, sweep.terminates, sweep.began, conn)));
@@ -176,6 +176,9 @@ impl Book {
             Pace::Rate(_) => None,
         };
         let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
+        // Deferred upgrades that were accepted in this callback: their `Open` is to come.
+        let accepted = |facts: &&Facts| facts.decided && facts.accepted && !facts.opened;
+        let untold = self.facts.iter().filter(accepted).count() as u64;
         self.shutdown = Some(ShutdownBook {
             plan: plan.clone(),
             asked: now,
@@ -186,8 +189,8 @@ impl Book {
             cut: false,
             phases: Vec::new(),
             grace_began: None,
-            live: self.opens - self.closes,
-            opens: self.opens,
+            live: self.opens + untold - self.closes,
+            opens: self.opens + untold,
             ended: 0,
             groups: [0; 5],
             lost: Lost::default(),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Payload, ShutdownPlan,
+    Clients, CloseCode, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler, Payload, ShutdownPlan,
     clients::State,
     close::{CloseTiming, Initiator},
     config::{
@@ -206,7 +206,12 @@ impl Actor {
             }
             8 => {
                 let (frame, drop_queued) = (frame(input), input.flag());
-                self.accepted += u64::from(clients.kick(id, input.piece(), frame, drop_queued));
+                let began = if drop_queued {
+                    clients.kick_now(id, input.piece(), frame)
+                } else {
+                    clients.kick(id, input.piece(), frame)
+                };
+                self.accepted += u64::from(began);
             }
             9 => drop(clients.answer_close(id, frame(input))),
             10 => drop(clients.terminate(id)),
@@ -268,7 +273,9 @@ fn millis(n: u16) -> Duration {
 
 fn frame(input: &mut Input<'_>) -> CloseFrame {
     let code = input.pick(&[1000, 1001, 1002, 1008, 1011, 1014, 3000, 4999, 0, 1006]);
-    CloseFrame::truncating(code, ["", "bye"][usize::from(code % 2)]).unwrap_or_default()
+    CloseCode::new(code)
+        .map(|legal| CloseFrame::truncating(legal, ["", "bye"][usize::from(code % 2)]))
+        .unwrap_or_default()
 }
 
 fn pace(input: &mut Input<'_>) -> Pace {

@@ -124,7 +124,7 @@ impl Dialled {
                 clients.ping(id, &[0; 126]).expect_err("that, too");
             }
             2 => assert!(clients.close(id, CloseFrame::NORMAL)),
-            3 => assert!(clients.kick(id, "bye", CloseFrame::NORMAL, true)),
+            3 => assert!(clients.kick_now(id, "bye", CloseFrame::NORMAL)),
             4 => assert!(clients.terminate(id)),
             5 => clients.shutdown(ShutdownPlan::hard()),
             _ => {}

@@ -1,4 +1,7 @@
 //! The specification, the table of its tests, and the tests themselves agree.
+//! So do links and what they lead to.
+
+mod links;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,9 +9,9 @@ use std::{
     path::Path,
 };
 
-const SPECIFICATION: &str = include_str!("../docs/specification.md");
-const TESTS: &str = include_str!("../docs/rules_and_tests.md");
-const ARCHITECTURE: &str = include_str!("../docs/architecture.md");
+const SPECIFICATION: &str = include_str!("../../docs/specification.md");
+const TESTS: &str = include_str!("../../docs/rules_and_tests.md");
+const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
 
 /// A row of a table: the rules that it is about, and what its last column quotes.
 struct Row<'a> {

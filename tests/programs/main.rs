@@ -1,0 +1,76 @@
+//! The larger examples, driven over sockets by clients that are not ours.
+
+#[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/chat.rs"]
+mod chat;
+mod chatting;
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use adjourn::{Config, Handle, Handler, Server, ShutdownPlan};
+use tungstenite::{Error, Message, WebSocket, handshake::HandshakeError};
+
+type Client = WebSocket<TcpStream>;
+
+/// A server on a thread of its own, until it is dropped.
+struct Running<D> {
+    address: SocketAddr,
+    handle: Handle<D>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<D: 'static> Running<D> {
+    fn start<H: Handler<Data = D>>(config: Config, make: impl FnOnce() -> H + Send + 'static) -> Running<D>
+    where
+        D: Send,
+    {
+        let (sender, receiver) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut server = Server::bind("127.0.0.1:0", config).expect("a port is free");
+            let address = server.local_addr().expect("it listens");
+            sender.send((address, server.handle())).expect("the test waits for it");
+            server.run_with(&mut make()).expect("the poll works");
+        });
+        let (address, handle) = receiver.recv().expect("the server starts");
+        Running { address, handle, thread: Some(thread) }
+    }
+}
+
+impl<D> Drop for Running<D> {
+    fn drop(&mut self) {
+        self.handle.shutdown(ShutdownPlan::hard()).expect("the server runs");
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(thread::panicking() || ended.is_some_and(|ended| ended.is_ok()), "the server has panicked");
+    }
+}
+
+/// A client, or the status that it got instead of 101.
+fn connect(address: SocketAddr, path: &str) -> Result<Client, u16> {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("more than zero");
+    match tungstenite::client(format!("ws://{address}{path}"), stream) {
+        Ok((client, _)) => Ok(client),
+        Err(HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The next text, or the code of the Close.
+fn next(client: &mut Client) -> Result<String, u16> {
+    loop {
+        match client.read().expect("a frame in time") {
+            Message::Text(text) => return Ok(text.to_string()),
+            Message::Close(frame) => {
+                // Tungstenite sends its answer by the next call.
+                let _ = client.flush();
+                return Err(frame.map_or(1005, |frame| frame.code.into()));
+            }
+            _ => {}
+        }
+    }
+}
