@@ -35,6 +35,8 @@ page!(
         "[example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
         "[example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs\n",
+        "[example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs\n",
+        "[example_own_sources]: https://docs.rs/crate/adjourn/latest/source/examples/own_sources.rs\n",
         "[example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",
         "[example_close_lab]: https://docs.rs/crate/adjourn/latest/source/examples/close_lab/main.rs\n",
