@@ -1,10 +1,10 @@
 //! The events of a connection's life, and counts.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator, Lost},
-    error::HandshakeError,
+    error::{AcceptError, HandshakeError},
     id::ConnectionId,
     message::Message,
     shutdown::{ShutdownPhase, SweepId, SweepReport},
@@ -110,7 +110,7 @@ pub enum Event<'a> {
         /// The address of the listener, if it is known.
         listener: Option<SocketAddr>,
         /// Why.
-        error: io::Error,
+        error: AcceptError,
     },
     /// The shutdown entered a phase.
     Phase {

@@ -1,10 +1,10 @@
 //! Reports on their way to the application, until the hub delivers them.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator},
-    error::HandshakeError,
+    error::{AcceptError, HandshakeError},
     event::{SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, SweepId, SweepReport},
@@ -26,7 +26,7 @@ pub(crate) enum Note {
     Timer(Option<ConnectionId>, u64),
     /// What it has become is kept beside it.
     Source(SourceId),
-    AcceptFailed(Option<SocketAddr>, io::Error),
+    AcceptFailed(Option<SocketAddr>, AcceptError),
 }
 
 /// The report of an ending, and what the hub's accounts need besides.

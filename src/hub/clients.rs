@@ -341,8 +341,8 @@ impl<D> Clients<'_, D> {
     }
 }
 
-/// Keeps the frames of a broadcast in the output buffer, also while nobody has a range of it. Lets go when it is dropped,
-/// should a predicate panic.
+/// Keeps the frames of a broadcast in the output buffer, also while no connection has a range of it. Releases them when it is
+/// dropped, also if a predicate panics.
 struct Held<'h, D>(&'h mut Hub<D>);
 
 impl<'h, D> Held<'h, D> {

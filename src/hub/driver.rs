@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A turn is bounded, whatever callbacks do (specification, section 3): each connection has a share of it, and all
-//! together a budget. What exceeds either stands in the run queue of the next turn, before which nobody waits.
+//! together a budget. What exceeds either enters the run queue of the next turn, and the wait before it is zero.
 //!
 //! An application may catch a panic of its own around a turn and go on with the next one: which read the callback
 //! interrupted, and what of it is not parsed, is remembered; the next turn first ends the interrupted one.
@@ -71,7 +71,7 @@ pub(super) struct Parsing {
 pub(super) enum Bytes {
     /// Nothing is: it was parsed, or is yet to be read.
     None,
-    /// The first so many of the receive buffer.
+    /// The first `n` of the receive buffer.
     OfBuffer(usize),
     Held,
 }
@@ -81,7 +81,7 @@ pub(super) enum Bytes {
 pub(super) const BATCH_BYTES: usize = 16 << 10;
 /// ... or this many connections were read, or the coarse clock has moved.
 pub(super) const BATCH_READS: u32 = 64;
-/// A shorter callback is nobody's fault.
+/// A callback that takes less is not reported.
 const NOTEWORTHY: Duration = Duration::from_millis(10);
 
 impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
@@ -217,8 +217,8 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// `accept` failed on the listener of that address, if it is known: counted, and reported.
-    pub fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: io::Error) {
-        self.hub.handle_accept_error(listener, error);
+    pub fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: &io::Error) {
+        self.hub.handle_accept_error(listener, error.into());
     }
 
     /// A source of the application's own became ready: reported with the other events of this turn.
@@ -228,7 +228,7 @@ impl<D, T: Transport> Driver<D, T> {
 
     // Waiting.
 
-    /// Whether there is something to do at once: then nobody waits.
+    /// Whether there is something to do at once: then the next wait is zero.
     pub fn has_more(&self) -> bool {
         let unfinished = self.in_turn || !self.failed_connects.is_empty();
         unfinished || self.hub.has_more() || self.hub.phase() == ShutdownPhase::Done
@@ -604,7 +604,7 @@ mod tests {
             assert!(panic.is_err());
             session.turn();
             session.act(|clients, _| clients.broadcast("hello", |_| true));
-            assert_eq!(session.driver().hub.corked(), 0);
+            assert_eq!(session.driver().hub.batched(), 0);
         }
     }
 

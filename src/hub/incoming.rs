@@ -104,7 +104,7 @@ impl<D> Hub<D> {
         Some((message, left))
     }
 
-    /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
+    /// Bytes were appended to the buffer that [`Hub::direct`] lent, after its first `from`.
     pub(super) fn handle_direct<'c>(
         &mut self,
         slot: usize,

@@ -224,7 +224,7 @@ impl<D> Hub<D> {
     }
 
     /// Bytes that were queued in this turn and wait to be written.
-    pub(super) const fn corked(&self) -> usize {
+    pub(super) const fn batched(&self) -> usize {
         self.common.output.len()
     }
 
@@ -287,7 +287,7 @@ impl<D> Hub<D> {
     pub(super) fn judge(&mut self, Judgement { slot, state, probe }: Judgement, found: Found) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
-            // What the probe has brought about may be due as well, but it was not probed.
+            // What follows from the probe may be due as well, but it was not probed.
             if conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now) {
                 conn.handle_probed(probe, found, cx);
             }
@@ -367,7 +367,7 @@ impl<D> Hub<D> {
         } else if !over && share.may_read(&self.config) && pending.take(Pending::READ) {
             Some(Action::Read(slot))
         } else if !silent && pending.take(Pending::CONNECT) {
-            // Whoever asks for connects without end does so in callbacks: they share a budget.
+            // Connects are asked for in callbacks, and share their budget.
             self.note_callback_begins();
             Some(Action::Connect(slot))
         } else if !undelivered && pending.take(Pending::RELEASE) {

@@ -32,7 +32,7 @@ use crate::{
     config::Config,
     conn::{Common, Conn, Context, Listed, Note, Pending, State},
     detach::Handover,
-    error::{ConnectionLimit, HandshakeError},
+    error::{AcceptError, ConnectionLimit, HandshakeError},
     event::{Event, SourceId, Stats},
     id::{ConnectionId, MAX_SLOTS},
     shutdown::{ShutdownPhase, ShutdownReport},
@@ -264,7 +264,7 @@ impl<D> Hub<D> {
     }
 
     /// `accept` failed.
-    pub(super) fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: io::Error) {
+    pub(super) fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: AcceptError) {
         self.stats.accept_errors += 1;
         self.notes.push_back(Note::AcceptFailed(listener, error));
     }
@@ -605,7 +605,7 @@ impl<D> Hub<D> {
         let Some(entry) = self.slots.get(slot) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let Some(at) = entry.conn.deadline(&self.config) else { return };
-        // What falls due while this turn judges is the next one's: nobody is judged, and probed, twice in a turn.
+        // What falls due while this turn judges is for the next one: no slot is probed twice in a turn.
         let earliest = self.turn.judged_until.map(|until| until.after(Duration::from_micros(1)));
         let at = earliest.map_or(at, |earliest| at.max(earliest));
         if self.deadlines.due(key).is_none_or(|due| at < due) {

@@ -295,7 +295,7 @@ impl<D: 'static> Server<D> {
 
     /// The report of a shutdown that is complete. Commands that were queued before are executed, later ones refused.
     fn report<H: Handler<Data = D>>(&mut self, handler: &mut H) -> Option<ShutdownReport> {
-        // The application is told that it is done first.
+        // `Done` is delivered first.
         self.driver.shutdown_report().filter(|_| !self.driver.has_undelivered())?;
         self.commands.extend(self.mailbox.0.stop());
         self.execute_commands(handler);
@@ -400,7 +400,7 @@ impl<D: 'static> Server<D> {
         };
         listener.accept(take, |error| errors.push(error));
         for error in errors {
-            driver.handle_accept_error(listener.local_addr(), error);
+            driver.handle_accept_error(listener.local_addr(), &error);
         }
     }
 }

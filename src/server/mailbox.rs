@@ -183,7 +183,7 @@ impl<T, W: Wake, F: Flag, L: Lock<Queue<T>>> Mailbox<T, W, F, L> {
 
     /// Moves what waits into `taken`, up to `most` items. If more wait, the loop's next wait ends at once.
     pub(super) fn take(&self, taken: &mut VecDeque<(usize, T)>, most: usize) {
-        // Before the queue is looked at: whoever pushes after that look has to wake the loop again.
+        // Before the queue is looked at: a push after that look has to wake the loop again.
         self.shared.heard();
         let left = self.queue.with(|queue| {
             let most = most.min(queue.items.len());
