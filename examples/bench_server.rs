@@ -58,8 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.connection.close_timeout = grace;
     config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
-    let workers =
-        Workers::bind(("127.0.0.1", port), count, &config)?.shutdown_on_signals(ShutdownPlan::soft(grace));
+    let mut workers = Workers::bind(("127.0.0.1", port), count, config)?;
+    workers.shutdown_on_signals(ShutdownPlan::soft(grace))?;
     let others = workers.handle();
     workers.run_with(|worker| Bench { worker, others: others.clone() })?;
     Ok(())

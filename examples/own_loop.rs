@@ -7,29 +7,11 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{
-    Clients, Config, Event, Handler, Server, ShutdownPlan,
-    http::{Upgrade, UpgradeRequest},
-    shutdown::ShutdownReport,
-};
+use adjourn::{Clients, Config, Server, ShutdownPlan, shutdown::ShutdownReport};
 use mio::{Events, Interest, Poll, Token, net::UdpSocket, unix::SourceFd};
 
 const SERVER: Token = Token(0);
 const DATAGRAMS: Token = Token(1);
-
-struct Quiet;
-
-impl Handler for Quiet {
-    type Data = ();
-
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        Upgrade::accept(())
-    }
-
-    fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
-        println!("{event:?}");
-    }
-}
 
 fn relay(udp: &UdpSocket, mut clients: Clients<'_, ()>) -> io::Result<()> {
     let mut buffer = [0; 2048];
@@ -53,7 +35,7 @@ pub(crate) fn run(mut server: Server, mut udp: UdpSocket) -> io::Result<Shutdown
         if events.iter().any(|event| event.token() == DATAGRAMS) {
             relay(&udp, server.clients())?;
         }
-        if let Some(report) = server.poll(Some(Duration::ZERO), &mut Quiet)? {
+        if let Some(report) = server.poll(Some(Duration::ZERO), |_, event| println!("{event:?}"))? {
             return Ok(report);
         }
     }

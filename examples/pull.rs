@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     loop {
         let wait = next_tick.saturating_duration_since(Instant::now());
-        if let Some(report) = server.poll(Some(wait), &mut journal)? {
+        if let Some(report) = server.poll_with(Some(wait), &mut journal)? {
             println!("{report:?}");
             return Ok(());
         }

@@ -219,6 +219,12 @@ pub enum Initiator {
     Transport,
 }
 
+impl fmt::Display for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
 /// Why the connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -303,6 +309,22 @@ impl Cause {
     }
 }
 
+/// The name, and what the fields say: `TooBig: more than 1024`.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Self::Protocol(error) => write!(f, ": {error}"),
+            Self::TooBig { limit } => write!(f, ": more than {limit}"),
+            Self::Overflow { queued } => write!(f, ": {queued} bytes queued"),
+            Self::CloseTimeout { flushed: true } => f.write_str(": no answer"),
+            Self::CloseTimeout { flushed: false } => f.write_str(": the Close was not flushed"),
+            Self::Io(kind) => write!(f, ": {kind}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl From<Violation> for Cause {
     fn from(violation: Violation) -> Self {
         match violation {
@@ -317,6 +339,7 @@ impl From<Violation> for Cause {
 ///
 /// In every run, what `send` accepted = what was wholly handed to the kernel + `messages` + `partial`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Lost {
     /// Whole messages that were accepted and never begun on the wire.
     pub messages: u64,
@@ -398,6 +421,25 @@ impl CloseReport {
     }
 }
 
+/// One line for a log: the code to log, the cause, who ended it, whether cleanly, and what was lost.
+///
+/// ```text
+/// 1001 LocalClose by Local, clean, open for 2.5s
+/// 1006 PeerReset by Transport, not clean, open for 2.5s, lost 3 messages (3072 bytes)
+/// ```
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clean = if self.was_clean() { "clean" } else { "not clean" };
+        let (code, cause, by) = (self.effective_code(), self.cause, self.initiator);
+        write!(f, "{code} {cause} by {by}, {clean}, open for {:?}", self.duration)?;
+        let lost = self.lost.messages + self.lost.partial;
+        if lost > 0 {
+            write!(f, ", lost {lost} messages ({} bytes)", self.lost.bytes)?;
+        }
+        Ok(())
+    }
+}
+
 /// How long a closing handshake may take, where the caller says otherwise than the settings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloseTiming {
@@ -410,4 +452,34 @@ pub struct CloseTiming {
 impl CloseTiming {
     /// As the settings have it.
     pub(crate) const DEFAULT: Self = Self { close_timeout: None, flush_budget: None };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line() {
+        let mut report = CloseReport {
+            initiator: Initiator::Local,
+            cause: Cause::CloseTimeout { flushed: true },
+            sent: Some(CloseFrame::GOING_AWAY),
+            sent_flushed: true,
+            received: None,
+            lost: Lost::ZERO,
+            duration: Duration::from_millis(2500),
+            close_phase: Duration::ZERO,
+        };
+        assert_eq!(report.to_string(), "1001 CloseTimeout: no answer by Local, not clean, open for 2.5s");
+        (report.received, report.cause) = (Some(CloseFrame::EMPTY), Cause::LocalClose);
+        (report.lost.messages, report.lost.partial, report.lost.bytes) = (2, 1, 30);
+        assert_eq!(
+            report.to_string(),
+            "1005 LocalClose by Local, clean, open for 2.5s, lost 3 messages (30 bytes)"
+        );
+        assert_eq!(
+            Cause::Protocol(ProtocolError::Unmasked).to_string(),
+            "Protocol: client frame is not masked"
+        );
+    }
 }

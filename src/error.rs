@@ -185,6 +185,7 @@ pub enum ResponseFault {
 
 /// Why a connection is failed (§7.1.7) because of what the peer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Violation {
     /// A rule of RFC 6455 was broken: 1002.
     #[error(transparent)]
@@ -300,6 +301,9 @@ pub enum HandleError {
     /// Other commands wait for the loop, and this one would take them over their limit. Try again later, or send less.
     #[error("the commands that wait for the loop are at the limit of max_handle_queue")]
     Full,
+    /// No loop of this server has had a connection with that id.
+    #[error("the connection belongs to another server")]
+    UnknownLoop,
     /// The command was queued, but the system denied to wake the loop. It executes the command when something else wakes
     /// it.
     #[error("the loop could not be woken: {0}")]

@@ -146,6 +146,7 @@ pub struct SourceId(pub(crate) u32);
 
 /// How many connections there are, by state, and counters of what went wrong beside them since the loop began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// In the opening handshake, or having its HTTP answer flushed.
     pub connecting: usize,

@@ -38,6 +38,7 @@ page!(
         "[example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs\n",
         "[example_own_sources]: https://docs.rs/crate/adjourn/latest/source/examples/own_sources.rs\n",
         "[example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs\n",
+        "[example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",
         "[example_close_lab]: https://docs.rs/crate/adjourn/latest/source/examples/close_lab/main.rs\n",
         "[example_bench_server]: https://docs.rs/crate/adjourn/latest/source/examples/bench_server.rs\n",

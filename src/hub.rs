@@ -17,6 +17,7 @@
 //!       connecting   connections of our own
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
+//!       beside       what a loop serves beside its connections
 //!       timers       the application's timers, earliest first
 //!       sweeping     sweeps over the connections
 //!         sweep      shutdown and sweeps as state machines, without connections
@@ -24,6 +25,7 @@
 //! ```
 
 mod admission;
+mod beside;
 mod client;
 mod clients;
 mod connecting;
@@ -48,7 +50,7 @@ pub use self::{
     clients::{Broadcast, Clients, SentTo},
     decision::{Accept, Upgrade, UpgradeRequest},
     driver::Driver,
-    handler::Handler,
+    handler::{Handler, accept_all, handler},
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };

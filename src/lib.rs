@@ -13,6 +13,7 @@
 //! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
 //! [example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs
 //! [example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs
+//! [example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs
 //!
 #![cfg_attr(feature = "signals", doc = include_str!("../README.md"))]
 #![cfg_attr(
@@ -64,7 +65,7 @@ pub use crate::{
     config::Config,
     error::SendError,
     event::Event,
-    hub::{Client, Clients, Handler},
+    hub::{Client, Clients, Handler, accept_all, handler},
     id::ConnectionId,
     message::{Message, Payload},
     server::{Handle, Server, Workers, WorkersHandle},

@@ -1,6 +1,6 @@
 //! The vocabulary of shutdowns and sweeps: plans, phases, paces and reports.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::{
     close::{Cause, CloseFrame, CloseReport, Lost},
@@ -22,6 +22,7 @@ impl SweepId {
 
 /// How a sweep went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SweepReport {
     /// Connections that the predicate chose.
     pub matched: u64,
@@ -36,6 +37,7 @@ pub struct SweepReport {
 /// How the Close frames of a sweep are spread over time. Clients that are all closed in one instant all reconnect in one
 /// instant.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Pace {
     /// As fast as the loop can.
     AtOnce,
@@ -48,6 +50,7 @@ pub enum Pace {
 
 /// What the listeners do during the lame-duck phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LameDuckPolicy {
     /// New connections are served as before.
     Serve,
@@ -59,13 +62,14 @@ pub enum LameDuckPolicy {
 
 /// What the listeners do once the Close frames go out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ListenerInShutdown {
     /// They are closed.
     #[default]
     Close,
-    /// They stay open until no connection is left or the hard sweep begins. [`Handler::on_upgrade`](crate::Handler::on_upgrade)
-    /// answers plain HTTP, such as health checks, as before; upgrades get 503 and `Retry-After`. Connections that come
-    /// now do not prolong the shutdown.
+    /// They stay open until no connection is left that came before. [`Handler::on_upgrade`](crate::Handler::on_upgrade)
+    /// answers plain HTTP, such as health checks, or [detaches](crate::http::Upgrade::Detach) it, as before; upgrades get 503 and
+    /// `Retry-After`. Connections that come now do not prolong the shutdown.
     PlainHttp,
 }
 
@@ -151,8 +155,15 @@ impl ShutdownPhase {
     }
 }
 
+impl fmt::Display for ShutdownPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What cut a shutdown short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Escalation {
     /// `escalate()` entered the next phase.
     Escalate,
@@ -166,6 +177,7 @@ pub enum Escalation {
 
 /// One of the connections that took longest to close.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SlowestConnection {
     /// The connection.
     pub id: ConnectionId,
@@ -236,6 +248,7 @@ pub struct ShutdownReport {
 
 /// One phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PhaseTiming {
     /// The phase.
     pub phase: ShutdownPhase,
@@ -243,6 +256,19 @@ pub struct PhaseTiming {
     pub start: Duration,
     /// How long it took.
     pub length: Duration,
+}
+
+/// One line for a log: `42 ended in 1.5s: 40 clean, 1 by the peer, 0 timed out, 1 terminated, 0 failed; 3 messages lost`.
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clean, by_peer, timed_out, terminated, failed, lost, took, .. } = self;
+        let (ended, lost) = (self.ended(), lost.messages + lost.partial);
+        write!(
+            f,
+            "{ended} ended in {took:?}: {clean} clean, {by_peer} by the peer, {timed_out} timed out, "
+        )?;
+        write!(f, "{terminated} terminated, {failed} failed; {lost} messages lost")
+    }
 }
 
 impl ShutdownReport {

@@ -21,6 +21,12 @@ pub enum State {
     Closed,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self, f)
+    }
+}
+
 impl State {
     /// Every state, in the order of a life.
     pub const ALL: [Self; 8] = [

@@ -134,7 +134,7 @@ fn run(client: &mut Server<u32>, recorder: &mut Recorder, done: impl Fn(&Recorde
             recorder.closed,
             recorder.failed
         );
-        client.poll(Some(Duration::from_millis(20)), recorder).expect("poll");
+        client.poll_with(Some(Duration::from_millis(20)), recorder).expect("poll");
     }
 }
 
@@ -143,7 +143,7 @@ fn run_dry(client: &mut Server<u32>, recorder: &mut Recorder) {
     let start = Instant::now();
     while client.clients().stats().total() > 0 {
         assert!(start.elapsed() < LONG, "{:?}", client.clients().stats());
-        client.poll(Some(Duration::from_millis(20)), recorder).expect("poll");
+        client.poll_with(Some(Duration::from_millis(20)), recorder).expect("poll");
     }
 }
 
@@ -683,7 +683,7 @@ fn giving_up_before_open() {
     let named = client.connect(request("ws://localhost/"), 7).expect("room");
     assert!(client.clients().close(ids[0], CloseFrame::NORMAL));
     assert!(client.clients().terminate(named), "before its name is known");
-    client.poll(Some(Duration::ZERO), &mut recorder).expect("poll");
+    client.poll_with(Some(Duration::ZERO), &mut recorder).expect("poll");
     assert!(client.clients().terminate(ids[1]));
     assert!(client.clients().kick(ids[2], "x", CloseFrame::NORMAL));
     run(&mut client, &mut recorder, |recorder| recorder.ended() == 4);

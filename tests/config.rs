@@ -19,9 +19,9 @@ fn a_server_says_which_setting_cannot_work() {
     assert_eq!(refusal.to_string(), expected);
     let refusal = Server::<()>::outgoing(config.clone()).map(drop).expect_err(expected);
     assert_eq!(refusal.to_string(), expected);
-    let refusal = Workers::<()>::bind("127.0.0.1:0", 2, &config).map(drop).expect_err(expected);
+    let refusal = Workers::<()>::bind("127.0.0.1:0", 2, config.clone()).map(drop).expect_err(expected);
     assert_eq!(refusal.to_string(), expected);
-    let refusal = Workers::<()>::bind("127.0.0.1:0", 0, &Config::default()).map(drop).expect_err("no loop");
+    let refusal = Workers::<()>::bind("127.0.0.1:0", 0, Config::default()).map(drop).expect_err("no loop");
     assert!(matches!(refusal, BindError::Config(_)), "{refusal:?}");
     assert_eq!(refusal.to_string(), "count of Workers::bind is 0, but has to be from 1 to 255");
 }

@@ -11,6 +11,7 @@ use std::{
 use adjourn::{
     Clients, Config, Event, Handler, Server, ShutdownPlan,
     http::{BodyLength, Detached, Response, Upgrade, UpgradeRequest},
+    shutdown::ListenerInShutdown,
     testing::{REQUEST, Session, frame},
 };
 
@@ -295,6 +296,35 @@ fn a_detached_socket_is_served_by_somebody_else() {
     handle.shutdown(ShutdownPlan::hard()).expect("it runs");
     let events = thread.join().expect("no panic");
     assert!(!events.iter().any(|event| event == "PeerFin"), "{events:?}");
+}
+
+/// Upgrades get 503 while one connection takes its time to close; pages are served as before.
+#[test]
+fn one_port_serves_pages_until_the_server_is_down() {
+    let (address, handle, detached, thread) = serve();
+    let mut slow = connect(address);
+    slow.write_all(REQUEST).expect("it reads");
+    slow.read_exact(&mut [0; 129]).expect("a 101");
+    let mut plan = ShutdownPlan::soft(Duration::from_secs(30));
+    plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
+    handle.shutdown(plan).expect("it runs");
+    let mut close = [0; 4];
+    slow.read_exact(&mut close).expect("a Close");
+    assert_eq!((close[0], &close[2..]), (0x88, &1001_u16.to_be_bytes()[..]));
+    let mut late = connect(address);
+    late.write_all(REQUEST).expect("it reads");
+    let mut head = [0; 12];
+    late.read_exact(&mut head).expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 503");
+    let mut page = connect(address);
+    page.write_all(PLAIN[0]).expect("it reads");
+    let connection = detached.recv_timeout(Duration::from_secs(10)).expect("it is detached");
+    assert_eq!(connection.received(), PLAIN[0]);
+    slow.write_all(&frame(0x88, &close[2..])).expect("it reads");
+    drop((slow, late));
+    thread.join().expect("it is down, although a page is being served");
+    let (mut stream, _) = connection.into_tcp().expect("a socket");
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("it is connected");
 }
 
 /// The stream of one that nobody serves on is closed by dropping it, and the loop does not hear of it.

@@ -11,6 +11,6 @@ fn more_loops_than_ids_can_number_are_an_error_that_says_so() {
     assert!(error.to_string().contains("256 loops"), "{error}");
     assert!(matches!(Server::<()>::bind("127.0.0.1:0", config.clone()), Err(BindError::TooManyLoops)));
     servers.truncate(250);
-    assert!(matches!(Workers::<()>::bind("127.0.0.1:0", 7, &config), Err(BindError::TooManyLoops)));
-    assert!(Workers::<()>::bind("127.0.0.1:0", 6, &config).is_ok(), "the others gave theirs back");
+    assert!(matches!(Workers::<()>::bind("127.0.0.1:0", 7, config.clone()), Err(BindError::TooManyLoops)));
+    assert!(Workers::<()>::bind("127.0.0.1:0", 6, config.clone()).is_ok(), "the others gave theirs back");
 }

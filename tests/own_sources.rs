@@ -122,8 +122,8 @@ fn a_listener_of_the_application_is_accepted_from() {
 
 #[test]
 fn a_handle_broadcasts_and_knows_how_many_there_are() {
-    let workers = Workers::<()>::bind(address(0), 2, &Config::default()).expect("a port is free");
-    let (at, handle) = (workers.local_addr(), workers.handle());
+    let workers = Workers::<()>::bind(address(0), 2, Config::default()).expect("a port is free");
+    let (at, handle) = (workers.local_addr().expect("bound"), workers.handle());
     let thread = thread::spawn(move || workers.run_with(|_| AcceptAll).expect("the polls work"));
     let mut clients: Vec<_> = (0..8).map(|_| open(at)).collect();
     wait_until("all are counted", || handle.stats().open == 8);

@@ -331,7 +331,7 @@ fn the_queue_of_a_handle_had_no_bound() {
     let queued = (0..20).take_while(|_| handle.send(id, &message).is_ok()).count();
     assert!((5..10).contains(&queued), "{queued} of 1,000 bytes and a little more");
     assert_eq!(handle.send(id, &message), Err(HandleError::Full));
-    server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
+    server.poll_with(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
     assert_eq!(handle.send(id, &message), Ok(()), "there is room again");
     while handle.send(id, "").is_ok() {}
     handle.shutdown(ShutdownPlan::hard()).expect("a shutdown always has room");
@@ -342,7 +342,7 @@ fn the_queue_of_a_handle_had_no_bound() {
 fn a_message_of_a_handle_was_dropped_without_being_counted() {
     let (mut server, handle, id) = idle_loop(Config::default());
     handle.send(id, "hello").expect("it has room");
-    server.poll(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
+    server.poll_with(Some(Duration::ZERO), &mut Actor::default()).expect("the poll works");
     assert_eq!(server.clients().stats().unsent, 1);
 }
 

@@ -31,7 +31,7 @@ fn a_peer_that_resets_raises_no_sigpipe() {
         let mut app = Flood::default();
         let mut peer = Some(peer);
         while !app.ended {
-            server.poll(Some(Duration::from_secs(5)), &mut app).expect("the poll works");
+            server.poll_with(Some(Duration::from_secs(5)), &mut app).expect("the poll works");
             if app.closing {
                 // Much waits for it. What is sent to a socket that was reset behind its FIN is EPIPE.
                 peer.take();

@@ -289,6 +289,40 @@ fn a_predicate_that_panics_every_time_holds_nothing_up() {
 }
 
 #[test]
+fn plain_http_is_served_until_the_hard_sweep_is_over() {
+    const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for listener in [ListenerInShutdown::PlainHttp, ListenerInShutdown::Close] {
+        let mut config = Config::default();
+        config.event_loop.sweep_slice = 1;
+        let mut world = World::with(config, 6);
+        world.shut_down(|plan| plan.listener_in_shutdown = listener);
+        world.driver.clients().abort();
+        world.turn();
+        assert_eq!(world.driver.phase(), ShutdownPhase::HardSweep);
+        assert_eq!(world.driver.is_listening(), listener == ListenerInShutdown::PlainHttp);
+        if !world.driver.is_listening() {
+            continue;
+        }
+        // While the sweep has others to end, these are served, and a flood of them does not prolong it.
+        let (mut turns, mut answered) = (0, 0);
+        while world.driver.is_listening() {
+            let slot = world.accept();
+            world.read(slot, HEALTH);
+            world.turn();
+            answered += usize::from(world.answer(slot).starts_with("HTTP/1.1 200 "));
+            turns += 1;
+            assert!(turns < 30, "the newcomers hold it up");
+        }
+        assert!(answered >= 2, "{answered} of {turns}");
+        for _ in 0..40 {
+            world.turn();
+        }
+        assert_eq!((world.driver.phase(), world.driver.stats().total()), (ShutdownPhase::Done, 0));
+        assert_eq!(world.report().terminated, 6);
+    }
+}
+
+#[test]
 fn a_listener_for_plain_http_stays_and_holds_nothing_up() {
     const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut world = World::new(3);

@@ -11,7 +11,8 @@ use std::{
 
 use adjourn::{
     Clients, CloseFrame, Config, ConnectionId, Event, Handler, Server, ShutdownPlan, Workers, WorkersHandle,
-    http::{Upgrade, UpgradeRequest},
+    error::HandleError,
+    http::{ConnectRequest, Upgrade, UpgradeRequest},
     shutdown::{ListenerInShutdown, Pace, ShutdownPhase, ShutdownReport},
 };
 use testkit::net::{Echo, REQUEST, wait_until};
@@ -36,8 +37,8 @@ struct Running {
 
 impl Running {
     fn start(count: u8) -> Self {
-        let workers = Workers::bind("127.0.0.1:0", count, &Config::default()).expect("a port is free");
-        let (address, loops) = (workers.local_addr(), workers.handle());
+        let workers = Workers::bind("127.0.0.1:0", count, Config::default()).expect("a port is free");
+        let (address, loops) = (workers.local_addr().expect("it listens"), workers.handle());
         let thread = std::thread::spawn(move || workers.run_with(|_| AcceptAll).expect("the polls work"));
         Self { address, loops, thread }
     }
@@ -172,8 +173,8 @@ fn a_thread_that_was_denied_left_the_other_loops_running() {
         let status = child.wait().expect("it is our child");
         return assert!(status.success(), "{status}");
     }
-    let workers = Workers::bind("127.0.0.1:0", 3, &Config::default()).expect("a port is free");
-    let (address, loops) = (workers.local_addr(), workers.handle());
+    let workers = Workers::bind("127.0.0.1:0", 3, Config::default()).expect("a port is free");
+    let (address, loops) = (workers.local_addr().expect("it listens"), workers.handle());
     let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages: u64 = pages.split(' ').next().and_then(|size| size.parse().ok()).expect("a number of pages");
     let limit = rustix::process::Rlimit { current: Some(pages * 4096 + GIB * 3 / 2), maximum: None };
@@ -207,14 +208,14 @@ fn a_panic_of_a_predicate_that_was_caught_leaves_a_server_that_serves() {
     });
     let mut handler = AcceptAll;
     while server.clients().len() < 3 {
-        assert!(server.poll(None, &mut handler).expect("the poll works").is_none());
+        assert!(server.poll_with(None, &mut handler).expect("the poll works").is_none());
     }
     let mut clients = server.clients();
     clients.close_where(CloseFrame::NORMAL, Pace::AtOnce, |_| panic!("this is what the test wants"));
     clients.shutdown(ShutdownPlan::soft(Duration::from_millis(100)));
     let mut panics = 0;
     let report = loop {
-        let turn = std::panic::AssertUnwindSafe(|| server.poll(None, &mut handler));
+        let turn = std::panic::AssertUnwindSafe(|| server.poll_with(None, &mut handler));
         match std::panic::catch_unwind(turn) {
             Err(_) => panics += 1,
             Ok(done) => {
@@ -247,4 +248,37 @@ fn a_listener_that_stays_in_a_shutdown_refuses_upgrades_until_the_end() {
     assert_eq!((report.refused_503, report.terminated), (1, 1));
     assert!(TcpStream::connect(address).is_err(), "nobody listens");
     drop(silent);
+}
+
+/// The calls of a server and of several loops have the same shape.
+#[test]
+fn a_closure_serves_all_loops() {
+    let workers = Workers::bind("127.0.0.1:0", 2, Config::default()).expect("a port is free");
+    let (address, loops) = (workers.local_addr().expect("it listens"), workers.handle());
+    let thread = std::thread::spawn(move || {
+        workers.run(|clients, event| {
+            if let Event::Message { id, message, .. } = event {
+                clients.send(id, message).expect("room");
+            }
+        })
+    });
+    let mut streams: Vec<_> = (0..4).map(|_| TcpStream::connect(address).expect("it listens")).collect();
+    for stream in &mut streams {
+        stream
+            .write_all(&[REQUEST, &adjourn::testing::frame(0x81, b"hello")].concat())
+            .expect("the server reads");
+        let mut received = Vec::new();
+        while !received.ends_with(b"\x81\x05hello") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the server answers");
+            received.push(byte[0]);
+        }
+    }
+    let mut other = Server::outgoing(Config::default()).expect("a loop");
+    let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
+    let foreign = other.connect(request, ()).expect("room");
+    assert_eq!(loops.send(foreign, "x"), Err(HandleError::UnknownLoop));
+    loops.shutdown(ShutdownPlan::hard()).expect("they run");
+    let report = thread.join().expect("no panic").expect("the polls work");
+    assert_eq!((report.live_at_start, report.ended()), (4, 4));
 }

@@ -252,7 +252,7 @@ impl Lab {
         running.total.timed_out += report.timed_out;
         running.total.lost.add(&report.lost);
         if running.parts.is_empty() && running.to_begin == 0 {
-            let SweepReport { matched, clean, timed_out, lost } = running.total;
+            let SweepReport { matched, clean, timed_out, lost, .. } = running.total;
             print(&json!({
                 "event": "sweep_done", "matched": matched, "clean": clean, "timed_out": timed_out,
                 "lost_messages": lost.messages, "lost_bytes": lost.bytes,
@@ -343,9 +343,10 @@ fn main() -> ExitCode {
 
 fn serve(options: options::Options) -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = options.config;
-    let workers =
-        Workers::bind(options.listen.as_str(), options.workers, &config)?.shutdown_on_signals(options.plan);
-    print(&json!({"event": "listening", "addr": workers.local_addr().to_string()}));
+    let mut workers = Workers::bind(options.listen.as_str(), options.workers, config)?;
+    workers.shutdown_on_signals(options.plan)?;
+    let address = workers.local_addr().ok_or("not listening")?;
+    print(&json!({"event": "listening", "addr": address.to_string()}));
     let (loops, shared) = (workers.handle(), Arc::new(Shared::default()));
     let log_messages = options.log_messages;
     let report = workers.run_with(|worker| Lab {

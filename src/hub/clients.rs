@@ -37,6 +37,7 @@ impl<'h, D> Clients<'h, D> {
 
 /// Whom a broadcast reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Broadcast {
     /// Connections for which the message was queued.
     pub sent: usize,

@@ -1,5 +1,7 @@
 //! What an application is to the loop: someone who decides on upgrades and hears of events.
 
+use std::marker::PhantomData;
+
 use super::{
     clients::Clients,
     decision::{Upgrade, UpgradeRequest},
@@ -24,4 +26,59 @@ pub trait Handler {
 
     /// Something happened.
     fn on_event(&mut self, clients: &mut Clients<'_, Self::Data>, event: Event<'_>);
+}
+
+/// A handler made of two closures: what decides on requests, and what events are delivered to. What they share goes through a
+/// `Cell` or a `RefCell`, or they are methods of a [`Handler`] of your own.
+///
+/// ```no_run
+/// use adjourn::{Config, Event, Server, handler, http::Upgrade};
+///
+/// let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
+/// server.run_with(&mut handler(
+///     |request| Upgrade::accept(request.path().to_owned()),
+///     |clients, event| {
+///         if let Event::Message { id, message, .. } = event {
+///             // The room is the path, kept as the connection's data.
+///             let room = clients.get(id).map(|client| client.data().clone());
+///             clients.broadcast(message, |client| Some(client.data()) == room.as_ref());
+///         }
+///     },
+/// ))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn handler<D>(
+    on_upgrade: impl for<'r> FnMut(&UpgradeRequest<'r>) -> Upgrade<'r, D>,
+    on_event: impl FnMut(&mut Clients<'_, D>, Event<'_>),
+) -> impl Handler<Data = D> {
+    Closures { on_upgrade, on_event, data: PhantomData }
+}
+
+/// A handler that accepts every valid upgrade, with the default of its data, and delivers events to a closure.
+pub fn accept_all<D: Default>(
+    on_event: impl FnMut(&mut Clients<'_, D>, Event<'_>),
+) -> impl Handler<Data = D> {
+    handler(|_| Upgrade::accept(D::default()), on_event)
+}
+
+struct Closures<U, E, D> {
+    on_upgrade: U,
+    on_event: E,
+    data: PhantomData<fn() -> D>,
+}
+
+impl<D, U, E> Handler for Closures<U, E, D>
+where
+    U: for<'r> FnMut(&UpgradeRequest<'r>) -> Upgrade<'r, D>,
+    E: FnMut(&mut Clients<'_, D>, Event<'_>),
+{
+    type Data = D;
+
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, D> {
+        (self.on_upgrade)(request)
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, D>, event: Event<'_>) {
+        (self.on_event)(clients, event);
+    }
 }

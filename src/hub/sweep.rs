@@ -191,10 +191,10 @@ impl<P> Sweeps<P> {
         self.shutdown.as_mut()?.poll_cut(end)
     }
 
-    /// The hard sweep may end `slice` slots in this turn.
-    pub(super) fn begin_hard_slice(&mut self, slice: usize) {
+    /// The hard sweep may end `slice` slots in this turn, of `slots` that are in use.
+    pub(super) fn begin_hard_slice(&mut self, slice: usize, slots: usize) {
         if let Some(shutdown) = &mut self.shutdown {
-            shutdown.begin_slice(slice);
+            shutdown.begin_slice(slice, slots);
         }
     }
 

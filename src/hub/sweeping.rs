@@ -193,7 +193,7 @@ impl<D> Hub<D> {
                 self.enter_next_phase();
             }
             ShutdownPhase::HardSweep if self.slots.is_empty() => self.enter_next_phase(),
-            ShutdownPhase::HardSweep => self.sweeps.begin_hard_slice(self.slice()),
+            ShutdownPhase::HardSweep => self.sweeps.begin_hard_slice(self.slice(), self.slots.len()),
             ShutdownPhase::Serving | ShutdownPhase::LameDuck | ShutdownPhase::Done => {
                 self.enter_next_phase();
             }
@@ -275,8 +275,10 @@ impl<D> Hub<D> {
     /// Ends what is in a slot for the hard sweep, whatever it is.
     pub(super) fn end_hard(&mut self, slot: usize) {
         let Some(entry) = self.slots.get(slot) else { return };
-        let is_handshake = entry.conn.state() == State::Connecting;
-        let Some(shutdown) = self.sweeps.shutdown() else { return };
+        let (is_handshake, generation) = (entry.conn.state() == State::Connecting, entry.conn.generation);
+        let Some(shutdown) = self.sweeps.shutdown().filter(|shutdown| !shutdown.spares(generation)) else {
+            return;
+        };
         if is_handshake {
             shutdown.handle_handshake_cut();
         }

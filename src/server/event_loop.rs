@@ -28,7 +28,7 @@ use crate::{
     conn::ConnectRequest,
     error::{BindError, ConnectError},
     event::{Event, Stats},
-    hub::{Clients, Driver, Handler, Readiness, Transport as _, Upgrade, UpgradeRequest},
+    hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
     shutdown::ShutdownReport,
 };
@@ -183,7 +183,7 @@ impl<D: 'static> Server<D> {
         Ok(sources)
     }
 
-    /// How long a loop of the application's own may wait at most before it calls [`Server::poll`], which it does with a timeout
+    /// How long a loop of the application's own may wait at most before it calls [`Server::poll_with`], which it does with a timeout
     /// of zero; `None` if there is nothing to wait for but the descriptor. To be asked after each call.
     ///
     /// The descriptor is that of [`AsFd`](std::os::fd::AsFd): it is readable when there is something to do, and can be watched by
@@ -193,7 +193,7 @@ impl<D: 'static> Server<D> {
         self.wait(None, due)
     }
 
-    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll`] or before the
+    /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll_with`] or before the
     /// loop runs. Its timeout starts now.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl<D: 'static> Server<D> {
         self.mailbox.handle()
     }
 
-    /// The connections, between two calls of [`Server::poll`].
+    /// The connections, between two calls of [`Server::poll_with`].
     pub fn clients(&mut self) -> Clients<'_, D> {
         self.driver.clients()
     }
@@ -236,13 +236,13 @@ impl<D: 'static> Server<D> {
         Ok(())
     }
 
-    /// Serves until a shutdown is complete; returns its report.
+    /// Serves until a shutdown is complete; returns its report. [`handler`](crate::handler) makes a handler of two closures.
     ///
     /// # Errors
     /// If the system's poll fails.
     pub fn run_with<H: Handler<Data = D>>(&mut self, handler: &mut H) -> io::Result<ShutdownReport> {
         loop {
-            if let Some(report) = self.poll(None, handler)? {
+            if let Some(report) = self.poll_with(None, handler)? {
                 return Ok(report);
             }
         }
@@ -256,7 +256,7 @@ impl<D: 'static> Server<D> {
     ///
     /// # Errors
     /// If the system's poll fails.
-    pub fn poll<H: Handler<Data = D>>(
+    pub fn poll_with<H: Handler<Data = D>>(
         &mut self,
         timeout: Option<Duration>,
         handler: &mut H,
@@ -435,21 +435,17 @@ impl Server<()> {
     where
         F: FnMut(&mut Clients<'_, ()>, Event<'_>),
     {
-        self.run_with(&mut AcceptAll(on_event))
-    }
-}
-
-/// The handler that [`Server::run`] makes of a closure.
-struct AcceptAll<F>(F);
-
-impl<F: FnMut(&mut Clients<'_, ()>, Event<'_>)> Handler for AcceptAll<F> {
-    type Data = ();
-
-    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        Upgrade::accept(())
+        self.run_with(&mut accept_all(on_event))
     }
 
-    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        (self.0)(clients, event);
+    /// One turn, as [`Server::poll_with`]. Every valid upgrade is accepted.
+    ///
+    /// # Errors
+    /// If the system's poll fails.
+    pub fn poll<F>(&mut self, timeout: Option<Duration>, on_event: F) -> io::Result<Option<ShutdownReport>>
+    where
+        F: FnMut(&mut Clients<'_, ()>, Event<'_>),
+    {
+        self.poll_with(timeout, &mut accept_all(on_event))
     }
 }

@@ -14,10 +14,11 @@ use std::{
 use super::signals::Signals;
 use super::{event_loop::Server, handle::Handle, parts::Parts, siblings::Siblings};
 use crate::{
+    close::CloseFrame,
     config::Config,
     error::{BindError, ConfigError, HandleError},
-    event::Stats,
-    hub::{Clients, Handler, ShutdownRequest},
+    event::{Event, Stats},
+    hub::{Clients, Handler, ShutdownRequest, accept_all},
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
@@ -25,11 +26,12 @@ use crate::{
 
 /// Several loops on one address.
 #[derive(Debug)]
-pub struct Workers<D> {
+pub struct Workers<D = ()> {
     parts: Vec<Parts<D>>,
     address: SocketAddr,
+    /// Kept for as long as the loops live.
     #[cfg(feature = "signals")]
-    plan: Option<ShutdownPlan>,
+    signals: Option<Signals>,
 }
 
 impl<D: 'static> Workers<D> {
@@ -37,7 +39,8 @@ impl<D: 'static> Workers<D> {
     ///
     /// # Errors
     /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
-    pub fn bind(address: impl ToSocketAddrs, count: u8, config: &Config) -> Result<Self, BindError> {
+    #[expect(clippy::needless_pass_by_value, reason = "the shape of `Server::bind`")]
+    pub fn bind(address: impl ToSocketAddrs, count: u8, config: Config) -> Result<Self, BindError> {
         if count == 0 {
             return Err(ConfigError::new("count of Workers::bind", "0".into(), "from 1 to 255".into()).into());
         }
@@ -63,13 +66,13 @@ impl<D: 'static> Workers<D> {
             parts,
             address,
             #[cfg(feature = "signals")]
-            plan: None,
+            signals: None,
         })
     }
 
-    /// The address that all loops listen on.
-    pub const fn local_addr(&self) -> SocketAddr {
-        self.address
+    /// The address that all loops listen on. Never `None`: the listeners are closed while the loops run.
+    pub const fn local_addr(&self) -> Option<SocketAddr> {
+        Some(self.address)
     }
 
     /// A handle for all loops.
@@ -78,11 +81,18 @@ impl<D: 'static> Workers<D> {
     }
 
     /// As [`Server::shutdown_on_signals`], for all loops.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
-    #[must_use]
-    pub fn shutdown_on_signals(mut self, plan: ShutdownPlan) -> Self {
-        self.plan = Some(plan);
-        self
+    pub fn shutdown_on_signals(&mut self, plan: ShutdownPlan) -> io::Result<()> {
+        let loops = self.parts.iter().map(|part| Arc::clone(&part.shared)).collect();
+        let (signals, watchers) = Signals::install(plan, loops)?;
+        for (part, watcher) in self.parts.iter_mut().zip(watchers) {
+            part.watcher = Some(watcher);
+        }
+        self.signals = Some(signals);
+        Ok(())
     }
 
     /// Serves until the shutdown of all loops is complete; returns their reports as one. The first loop runs on the
@@ -99,19 +109,9 @@ impl<D: 'static> Workers<D> {
         H: Handler<Data = D>,
         F: Fn(u8) -> H + Sync,
     {
-        #[cfg_attr(not(feature = "signals"), expect(unused_mut))]
-        let mut parts = self.parts;
         #[cfg(feature = "signals")]
-        let _signals = if let Some(plan) = self.plan {
-            let loops = parts.iter().map(|part| part.shared.clone()).collect();
-            let (signals, watchers) = Signals::install(plan, loops)?;
-            for (part, watcher) in parts.iter_mut().zip(watchers) {
-                part.watcher = Some(watcher);
-            }
-            Some(signals)
-        } else {
-            None
-        };
+        let _signals = self.signals;
+        let parts = self.parts;
         thread::scope(|scope| {
             let mut parts = (0..).zip(parts);
             let (_, first) = parts.next().ok_or(io::ErrorKind::InvalidInput)?;
@@ -151,6 +151,19 @@ impl<D: 'static> Workers<D> {
     }
 }
 
+impl Workers<()> {
+    /// Serves as [`Workers::run_with`]. Every valid upgrade is accepted; all loops share the closure.
+    ///
+    /// # Errors
+    /// As [`Workers::run_with`].
+    pub fn run<F>(self, on_event: F) -> io::Result<ShutdownReport>
+    where
+        F: Fn(&mut Clients<'_, ()>, Event<'_>) + Sync,
+    {
+        self.run_with(|_| accept_all(&on_event))
+    }
+}
+
 /// Runs one loop. However it ends, the others do not go on alone.
 fn serve<H: Handler<Data: 'static>>(
     parts: Parts<H::Data>,
@@ -182,7 +195,7 @@ impl<D> Drop for ShutDownSiblings<D> {
 
 /// Speaks to all loops of [`Workers`] from other threads.
 #[derive(Debug)]
-pub struct WorkersHandle<D> {
+pub struct WorkersHandle<D = ()> {
     /// By the number that is in the ids of their connections.
     loops: Vec<(u8, Handle<D>)>,
 }
@@ -202,6 +215,34 @@ impl<D> WorkersHandle<D> {
     /// The handles of all loops.
     pub fn iter(&self) -> impl Iterator<Item = &Handle<D>> {
         self.loops.iter().map(|(_, handle)| handle)
+    }
+
+    /// As [`Handle::send`], on the loop that owns the connection.
+    ///
+    /// # Errors
+    /// As [`Handle::send`]; and [`HandleError::UnknownLoop`] if the id belongs to another server.
+    pub fn send<'m>(&self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), HandleError> {
+        self.owner(id)?.send(id, message)
+    }
+
+    /// As [`Handle::close`], on the loop that owns the connection.
+    ///
+    /// # Errors
+    /// As [`WorkersHandle::send`].
+    pub fn close(&self, id: ConnectionId, frame: CloseFrame) -> Result<(), HandleError> {
+        self.owner(id)?.close(id, frame)
+    }
+
+    /// As [`Handle::terminate`], on the loop that owns the connection.
+    ///
+    /// # Errors
+    /// As [`WorkersHandle::send`].
+    pub fn terminate(&self, id: ConnectionId) -> Result<(), HandleError> {
+        self.owner(id)?.terminate(id)
+    }
+
+    fn owner(&self, id: ConnectionId) -> Result<&Handle<D>, HandleError> {
+        self.of(id).ok_or(HandleError::UnknownLoop)
     }
 
     /// Calls `act` once on the thread of every loop that runs.

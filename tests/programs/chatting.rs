@@ -6,7 +6,7 @@ use crate::{Running, chat::Chat, connect, next};
 
 #[test]
 fn a_room_hears_what_is_said_in_it_and_no_other_does() {
-    let server = Running::start(adjourn::Config::default(), Chat::default);
+    let server = Running::of(Chat::default());
     let mut ann = connect(server.address, "/garden?ann").expect("101");
     let mut eve = connect(server.address, "/cellar?eve").expect("101");
     let mut bob = connect(server.address, "/garden?bob").expect("101");
@@ -24,7 +24,7 @@ fn a_room_hears_what_is_said_in_it_and_no_other_does() {
 
 #[test]
 fn the_first_in_a_room_bans_a_name_from_it() {
-    let server = Running::start(adjourn::Config::default(), Chat::default);
+    let server = Running::of(Chat::default());
     let mut ann = connect(server.address, "/garden?ann").expect("101");
     let mut bob = connect(server.address, "/garden?bob").expect("101");
     assert_eq!(next(&mut ann), Ok("bob: enters".into()));

@@ -4,6 +4,10 @@
 #[path = "../../examples/chat.rs"]
 mod chat;
 mod chatting;
+#[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/relay.rs"]
+mod relay;
+mod relaying;
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -12,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{Config, Handle, Handler, Server, ShutdownPlan};
+use adjourn::{Clients, Config, Handle, Handler, Server, ShutdownPlan};
 use tungstenite::{Error, Message, WebSocket, handshake::HandshakeError};
 
 type Client = WebSocket<TcpStream>;
@@ -24,20 +28,33 @@ struct Running<D> {
     thread: Option<JoinHandle<()>>,
 }
 
-impl<D: 'static> Running<D> {
-    fn start<H: Handler<Data = D>>(config: Config, make: impl FnOnce() -> H + Send + 'static) -> Running<D>
-    where
-        D: Send,
-    {
+impl<D: Send + 'static> Running<D> {
+    fn start(config: Config, serve: impl FnOnce(&mut Server<D>) + Send + 'static) -> Self {
         let (sender, receiver) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut server = Server::bind("127.0.0.1:0", config).expect("a port is free");
             let address = server.local_addr().expect("it listens");
             sender.send((address, server.handle())).expect("the test waits for it");
-            server.run_with(&mut make()).expect("the poll works");
+            serve(&mut server);
         });
         let (address, handle) = receiver.recv().expect("the server starts");
-        Running { address, handle, thread: Some(thread) }
+        Self { address, handle, thread: Some(thread) }
+    }
+
+    fn of<H: Handler<Data = D> + Send + 'static>(mut handler: H) -> Self {
+        Self::start(Config::default(), move |server| {
+            server.run_with(&mut handler).expect("the poll works");
+        })
+    }
+
+    /// What `question` says on the loop's thread.
+    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Clients<'_, D>) -> T + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        let answer = self.handle.defer(move |clients| {
+            let _ = sender.send(question(clients));
+        });
+        answer.expect("the server runs");
+        receiver.recv_timeout(Duration::from_secs(20)).expect("the loop turns")
     }
 }
 

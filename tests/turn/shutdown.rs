@@ -70,7 +70,7 @@ fn a_handle_is_not_ready_from_the_call_of_shutdown_on() {
 /// The same for loops that shut down together: each of them learned it by a message.
 #[test]
 fn no_loop_is_ready_from_the_call_of_shutdown_on() {
-    let workers = adjourn::Workers::<()>::bind("127.0.0.1:0", 3, &Config::default()).expect("bound");
+    let workers = adjourn::Workers::<()>::bind("127.0.0.1:0", 3, Config::default()).expect("bound");
     let handles = workers.handle();
     let handle = handles.iter().last().expect("three loops").clone();
     handle.shutdown(ShutdownPlan::hard()).expect("a loop");

@@ -36,6 +36,8 @@ pub(in crate::hub) struct Shutdown {
     schedule: Schedule,
     /// Connections that were accepted since the soft sweep began. They can never open, and do not delay the end.
     late: usize,
+    /// Nobody else is left: the hard sweep ends them, and the listeners close.
+    only_late: bool,
     /// The generation of the first of them.
     first_late: Option<u32>,
     report: ShutdownReport,
@@ -53,6 +55,7 @@ impl Shutdown {
             left_in_turn: 0,
             schedule: Schedule::new(plan.pace, now),
             late: 0,
+            only_late: false,
             first_late: None,
             report: ShutdownReport { live_at_start: live as u64, ..ShutdownReport::default() },
             plan,
@@ -89,11 +92,19 @@ impl Shutdown {
         match self.phase {
             ShutdownPhase::Serving => true,
             ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Close,
-            ShutdownPhase::SoftSweep | ShutdownPhase::Grace => {
-                self.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp
-            }
-            ShutdownPhase::HardSweep | ShutdownPhase::Done => false,
+            ShutdownPhase::SoftSweep | ShutdownPhase::Grace => self.serves_plain_http(),
+            ShutdownPhase::HardSweep => self.serves_plain_http() && !self.only_late,
+            ShutdownPhase::Done => false,
         }
+    }
+
+    fn serves_plain_http(&self) -> bool {
+        self.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp
+    }
+
+    /// Whether the hard sweep leaves a connection alone for now: plain HTTP is served until nobody else is left.
+    pub(in crate::hub) fn spares(&self, generation: u32) -> bool {
+        self.serves_plain_http() && !self.only_late && self.is_late(generation)
     }
 
     // What is asked of it.
@@ -270,8 +281,9 @@ impl Shutdown {
         self.schedule.pop();
     }
 
-    /// The hard sweep may end `slice` slots in this turn.
-    pub(super) const fn begin_slice(&mut self, slice: usize) {
+    /// The hard sweep may end `slice` slots in this turn, of `slots` that are in use.
+    pub(super) const fn begin_slice(&mut self, slice: usize, slots: usize) {
+        self.only_late |= slots == self.late;
         self.left_in_turn = slice;
     }
 
@@ -395,7 +407,7 @@ mod tests {
         assert!(shutdown.handle_abort(Escalation::Abort, at(0)));
         let mut passes = vec![];
         for _ in 0..4 {
-            shutdown.begin_slice(3);
+            shutdown.begin_slice(3, 5);
             passes.push(std::iter::from_fn(|| shutdown.poll_hard_sweep(5)).collect::<Vec<_>>());
         }
         assert_eq!(passes, [vec![0, 1, 2], vec![3, 4], vec![0, 1, 2], vec![3, 4]]);

@@ -1,6 +1,6 @@
 //! A request head as HTTP (RFC 9110, RFC 9112). Only `is_upgrade` knows WebSocket.
 
-use std::{fmt, str};
+use std::{borrow::Cow, fmt, str};
 
 use httparse::Header;
 
@@ -12,8 +12,8 @@ use super::refusal::Refusal;
 /// An HTTP request that asks to become a WebSocket, or a plain one.
 ///
 /// It borrows the head it was parsed from, so an application copies what it wants to keep. Paths, queries and values
-/// are as the client sent them: percent-encoding is not decoded and `..` is not resolved. Compare whole paths, or
-/// decode before any use as a file name.
+/// are as the client sent them, and `..` is not resolved; [`Request::decoded_path`] and [`Request::query_pairs`] decode them. Compare
+/// whole paths, or check before any use as a file name.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub(super) method: &'a str,
@@ -98,6 +98,34 @@ impl<'a> Request<'a> {
     /// The target after its first `?`.
     pub const fn query(&self) -> Option<&'a str> {
         self.query
+    }
+
+    /// The path with its percent-encoding decoded. `None` if that is not UTF-8. Allocates if something was encoded.
+    ///
+    /// A `%2F` has become a slash, and `..` is not resolved: check it before any use as a file name.
+    pub fn decoded_path(&self) -> Option<Cow<'a, str>> {
+        percent_encoding::percent_decode_str(self.path).decode_utf8().ok()
+    }
+
+    /// The names and values of the query, in their order, decoded as HTML forms are encoded: percent-encoding, and `+` for a
+    /// blank. What is not UTF-8 then has U+FFFD in its place. Allocates for those that were encoded.
+    pub fn query_pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+        form_urlencoded::parse(self.query.unwrap_or_default().as_bytes())
+    }
+
+    /// The first value of that name in the query, decoded as by [`Request::query_pairs`]. Empty if the name stands there without
+    /// one.
+    ///
+    /// ```
+    /// use adjourn::http::{Upgrade, UpgradeRequest};
+    ///
+    /// fn on_upgrade<'r>(request: &UpgradeRequest<'r>) -> Upgrade<'r, String> {
+    ///     let name = request.query_value("name").unwrap_or("nobody".into()); // ?name=J%C3%BCrgen
+    ///     Upgrade::accept(name.into_owned())
+    /// }
+    /// ```
+    pub fn query_value(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value)
     }
 
     /// The value of `Host`, with its port if it has one. `None` only for HTTP/1.0.
@@ -280,6 +308,34 @@ mod tests {
     /// A head from its request line and header lines.
     fn head(lines: &[&str]) -> Vec<u8> {
         lines.iter().flat_map(|line| [line, "\r\n"]).chain(["\r\n"]).collect::<String>().into_bytes()
+    }
+
+    #[test]
+    fn paths_and_queries_are_decoded() {
+        let decoded = |target: &str| {
+            with_request(&head(&[&format!("GET {target} HTTP/1.1"), "Host: a"]), |request| {
+                let pairs: Vec<_> = request.query_pairs().map(|(k, v)| format!("{k}:{v}")).collect();
+                let path = request.decoded_path().map(Cow::into_owned);
+                Ok((path, pairs, request.query_value("a").map(Cow::into_owned)))
+            })
+            .expect("a request")
+        };
+        let rows: &[(&str, Option<&str>, &[&str], Option<&str>)] = &[
+            ("/plain", Some("/plain"), &[], None),
+            ("/a%20b+c%2F", Some("/a b+c/"), &[], None),
+            ("/%ff", None, &[], None),
+            ("/%zz%", Some("/%zz%"), &[], None),
+            ("/?", Some("/"), &[], None),
+            ("/?a=1&b=2&a=3", Some("/"), &["a:1", "b:2", "a:3"], Some("1")),
+            ("/?a&&=x", Some("/"), &["a:", ":x"], Some("")),
+            ("/?b=x+y%2B&%61=%C3%BC?=", Some("/"), &["b:x y+", "a:ü?="], Some("ü?=")),
+            ("/?a=%ff", Some("/"), &["a:\u{fffd}"], Some("\u{fffd}")),
+        ];
+        for (target, path, pairs, value) in rows {
+            let (found, found_pairs, first) = decoded(target);
+            assert_eq!((found.as_deref(), first.as_deref()), (*path, *value), "{target}");
+            assert_eq!(found_pairs, *pairs, "{target}");
+        }
     }
 
     #[test]

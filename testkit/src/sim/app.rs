@@ -10,7 +10,7 @@ use std::{
 
 use adjourn::{
     Clients, CloseCode, CloseFrame, Event, Handler, SendError, ShutdownPlan,
-    clients::{Broadcast, State},
+    clients::State,
     close::{Cause, CloseTiming, Lost},
     config::{Abort, ConnectionConfig, SharedConfig},
     conn::InputKind,
@@ -533,8 +533,9 @@ impl App {
             takes
         });
         let sent = chosen.iter().filter(|(_, _, fits)| *fits).count();
-        let expected = Broadcast { sent, refused: chosen.len() - sent };
-        ensure!(book, None, "broadcast_answers", result == expected, "{result:?} instead of {expected:?}");
+        let expected = (sent, chosen.len() - sent);
+        let right = (result.sent, result.refused) == expected;
+        ensure!(book, None, "broadcast_answers", right, "{result:?} instead of {expected:?}");
         for (conn, queued, fits) in chosen {
             book.touch(conn);
             if fits {

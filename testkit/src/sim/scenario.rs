@@ -5,7 +5,7 @@ use std::time::Duration;
 use adjourn::{
     CloseCode, CloseFrame, Config, ShutdownPlan,
     config::{Abort, CloseAnswer, ClosingData, ControlRate, OnOverflow, OnPeerClose},
-    shutdown::{LameDuckPolicy, Pace},
+    shutdown::{LameDuckPolicy, ListenerInShutdown, Pace},
 };
 
 use super::{chance::Rng, peer::Kind};
@@ -161,6 +161,9 @@ pub fn plan(rng: &mut Rng, size: Size) -> ShutdownPlan {
         let policies = [LameDuckPolicy::Serve, LameDuckPolicy::Refuse, LameDuckPolicy::Close];
         plan.listeners = policies[rng.usize(..3)];
         plan.abort = rng.bool().then(|| abort(rng));
+        if rng.beside().bool() {
+            plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
+        }
     }
     plan.pace = size.pace.unwrap_or_else(|| match rng.u8(..4) {
         0 => Pace::Rate(f64::from(rng.u32(2..500))),

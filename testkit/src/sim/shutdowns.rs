@@ -7,7 +7,7 @@ use adjourn::{
     clients::{State, Stats},
     close::{Cause, CloseTiming, Initiator, Lost},
     conn::InputKind,
-    shutdown::{LameDuckPolicy, Pace, ShutdownPhase, ShutdownReport, SweepReport},
+    shutdown::{LameDuckPolicy, ListenerInShutdown, Pace, ShutdownPhase, ShutdownReport, SweepReport},
 };
 
 use super::{
@@ -173,7 +173,7 @@ impl Book {
         let paced = match plan.pace {
             Pace::AtOnce => Some(Duration::ZERO),
             Pace::Spread(over) => Some(over),
-            Pace::Rate(_) => None,
+            _ => None,
         };
         let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
         // Deferred upgrades that were accepted in this callback: their `Open` is to come.
@@ -241,10 +241,16 @@ impl Book {
 
     /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
     pub fn check_soft_sweep(&mut self) {
+        // Where plain HTTP is served, those that came since may be silent.
+        let since = self
+            .shutdown
+            .as_ref()
+            .filter(|shutdown| shutdown.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp);
+        let since = since.map_or(u64::MAX, |shutdown| shutdown.asked);
         let mut all = self.facts.iter().zip(0_u32..);
         let missed = all.find(|(facts, conn)| match facts.state {
             Some(State::Open) => !self.may_be_judged(*conn),
-            Some(State::Connecting) => !facts.spoke,
+            Some(State::Connecting) => !facts.spoke && facts.since < since,
             _ => false,
         });
         let missed = missed.map(|(_, conn)| conn);
