@@ -3,6 +3,31 @@
 //! No clock and no socket enters: [`Driver`] runs the one turn of this crate over any [`Transport`]. The server's
 //! transport is sockets; the simulation's, the benches' and [`testing`](crate::testing)'s are memory.
 //!
+//! An application's own transport implements [`Transport`] and has its turns by [`Driver`]; `examples/own_loop.rs` does so over
+//! `std` sockets. Without any socket, over memory:
+//!
+//! ```
+//! use adjourn::{
+//!     Config, Event, accept_all,
+//!     hub::{Driver, Readiness},
+//!     testing::{Memory, REQUEST, frame},
+//! };
+//!
+//! let mut driver: Driver<(), _> = Driver::new(Config::default(), 0, 42, Memory::default());
+//! let mut echo = accept_all(|clients, event| {
+//!     if let Event::Message { id, message, .. } = event {
+//!         let _ = clients.send(id, message);
+//!     }
+//! });
+//! let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
+//! driver.transport().socket(slot).input = [REQUEST, &frame(0x81, b"hello")].concat();
+//!
+//! driver.begin_turn(&mut echo);
+//! driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut echo);
+//! driver.end_turn(&mut echo);
+//! assert!(driver.transport().socket(slot).written.ends_with(b"\x81\x05hello"));
+//! ```
+//!
 //! ```text
 //!   driver      the turn: when what is read, delivered, written, judged and done
 //!     reading        the reading of a turn

@@ -12,6 +12,7 @@
 //! [example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs
 //! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
 //! [example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs
+//! [example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs
 //! [example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs
 //! [example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs
 //!
@@ -31,6 +32,12 @@
         unused_imports
     )
 )]
+
+#[cfg(not(unix))]
+compile_error!(
+    "adjourn needs Unix: after a read that does not fill its buffer it waits for the next edge, and mio's poll on Windows arms a \
+     socket again only after a read that would block"
+);
 
 pub mod close;
 pub mod config;

@@ -11,6 +11,7 @@ mod mailbox;
 mod number;
 mod outq;
 mod parts;
+mod platform;
 mod resolver;
 mod siblings;
 #[cfg(feature = "signals")]

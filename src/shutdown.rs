@@ -78,6 +78,25 @@ pub enum ListenerInShutdown {
 /// ```text
 /// Serving -> LameDuck -> SoftSweep -> Grace -> HardSweep -> Done
 /// ```
+///
+/// It ends within lame duck + pace + grace + 250 ms, whatever the peers do.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use adjourn::{CloseFrame, Config, Server, ShutdownPlan, shutdown::Pace};
+///
+/// let mut plan = ShutdownPlan::soft(Duration::from_secs(8)); // grace
+/// plan.lame_duck = Duration::from_millis(10); // while load balancers notice
+/// plan.frame = CloseFrame::SERVICE_RESTART;
+/// plan.pace = Pace::Spread(Duration::from_secs(20)); // so that clients do not come back in one instant
+///
+/// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
+/// server.clients().shutdown(plan); // or by `Handle::shutdown`, or `Server::shutdown_on_signals`
+/// let report = server.run(|_, _| {})?;
+/// assert_eq!((report.ended(), report.escalated_by), (0, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ShutdownPlan {

@@ -20,8 +20,8 @@ use adjourn::{
 use testkit::net::{REQUEST, frame, wait_until};
 
 #[allow(dead_code)]
-#[path = "../examples/own_loop.rs"]
-mod own_loop;
+#[path = "../examples/nested.rs"]
+mod nested;
 #[allow(dead_code)]
 #[path = "../examples/own_sources.rs"]
 mod own_sources;
@@ -69,7 +69,7 @@ fn start(
 
 #[test]
 fn a_server_is_a_source_of_another_loop() {
-    let (server, udp, thread) = start(own_loop::run);
+    let (server, udp, thread) = start(nested::run);
     let mut client = open(server);
     let sender = UdpSocket::bind(address(0)).expect("a port is free");
     sender.send_to(b"hello", udp).expect("sent");

@@ -24,6 +24,21 @@ use crate::{
 ///
 /// Every call is legal at every moment; a repeated or late one does nothing and says so. What is asked for happens when
 /// the callback has returned, before the turn ends.
+///
+/// ```
+/// use adjourn::{CloseFrame, Config, SendError, accept_all, testing::Session};
+///
+/// let mut session = Session::open(Config::default(), accept_all::<u32>(|_, _| {}));
+/// session.act(|clients, _| {
+///     let id = clients.iter().next().expect("one is open").id();
+///     *clients.get_mut(id).expect("its data") = 42;
+///     assert_eq!(clients.broadcast("to those that count", |client| *client.data() > 40).sent, 1);
+///     assert!(clients.close(id, CloseFrame::GOING_AWAY));
+///     assert!(!clients.close(id, CloseFrame::NORMAL), "it is closing already");
+///     assert_eq!(clients.send(id, "late"), Err(SendError::Closing));
+/// });
+/// assert!(session.take_written().ends_with(b"\x81\x13to those that count\x88\x02\x03\xe9"));
+/// ```
 #[derive(Debug)]
 pub struct Clients<'h, D = ()> {
     hub: &'h mut Hub<D>,

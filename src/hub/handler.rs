@@ -10,7 +10,45 @@ use crate::event::Event;
 
 /// An application. Its callbacks run on the loop's thread, one at a time; what they ask for happens when they return.
 ///
-/// Every call of [`Clients`] is legal inside every callback and in every state; none panics.
+/// Every call of [`Clients`] is legal inside every callback and in every state; none panics. [`handler`] and [`accept_all`] make
+/// handlers of closures.
+///
+/// ```
+/// use adjourn::{
+///     Clients, Config, Event, Handler,
+///     http::{Response, Upgrade, UpgradeRequest},
+///     testing::{Session, frame},
+/// };
+///
+/// /// Connections have a name, and whoever has none is refused.
+/// struct Greeter;
+///
+/// impl Handler for Greeter {
+///     type Data = String;
+///
+///     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, String> {
+///         match request.query_value("name") {
+///             Some(name) => Upgrade::accept(name.into_owned()),
+///             None => Upgrade::Reject(Response::new(403).expect("a status")),
+///         }
+///     }
+///
+///     fn on_event(&mut self, clients: &mut Clients<'_, String>, event: Event<'_>) {
+///         if let Event::Open { id } = event
+///             && let Some(client) = clients.get(id)
+///         {
+///             let _ = clients.send(id, format!("hello, {}", client.data()));
+///         }
+///     }
+/// }
+///
+/// let mut session = Session::new(Config::default(), Greeter);
+/// session.read(
+///     b"GET /?name=J%C3%BCrgen HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+///     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+/// );
+/// assert!(session.take_written().ends_with("hello, Jürgen".as_bytes()));
+/// ```
 pub trait Handler {
     /// What the application keeps for each connection, made in [`Handler::on_upgrade`] or given to
     /// [`Clients::connect`], and dropped after `Close`.

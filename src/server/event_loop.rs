@@ -44,7 +44,35 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// A WebSocket server, client, or both: one loop, any number of listeners and connections.
 ///
-/// `D` is what the application keeps for each connection; with [`Server::run`] there is nothing.
+/// `D` is what the application keeps for each connection; with [`Server::run`] there is nothing. It is `Send` if `D` is, so it can
+/// be made on one thread and run on another; all callbacks run on the thread that runs it. Other threads speak to it by a [`Handle`].
+///
+/// ```
+/// use std::{thread, time::Duration};
+///
+/// use adjourn::{Config, Event, Server, ShutdownPlan};
+///
+/// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
+/// let (address, handle) = (server.local_addr(), server.handle());
+/// let thread = thread::spawn(move || {
+///     server.run(|clients, event| match event {
+///         Event::Message { id, message, .. } => {
+///             // An echo. If the peer reads too slowly, the error says so, and nothing was queued.
+///             if let Err(error) = clients.send(id, message) {
+///                 eprintln!("{id}: {error}");
+///             }
+///         }
+///         Event::Close { id, report } => println!("{id}: {report}"),
+///         _ => {}
+///     })
+/// });
+/// println!("listening on {address:?}");
+/// // ... and later, from any thread:
+/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(5)))?;
+/// let report = thread.join().expect("no callback panics")?;
+/// println!("{report}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Server<D = ()> {
     events: Events,
     few_events: Events,

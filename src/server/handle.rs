@@ -22,6 +22,29 @@ use crate::{
 /// [`Server::run`](super::Server::run) has returned, every call fails with [`HandleError::Stopped`]. Commands that wait
 /// have at most [`LoopConfig::max_handle_queue`](crate::config::LoopConfig::max_handle_queue) bytes; beyond that a call fails with
 /// [`HandleError::Full`], except for those about a shutdown, which always have room.
+///
+/// ```
+/// use std::{sync::mpsc, thread};
+///
+/// use adjourn::{Config, Server, ShutdownPlan};
+///
+/// let mut server = Server::bind("127.0.0.1:0", Config::default())?;
+/// let handle = server.handle();
+/// let thread = thread::spawn(move || server.run(|_, _| {}));
+///
+/// // Whatever `Clients` can do and know, another thread has it done or asks for it by `defer`.
+/// let (tell, told) = mpsc::channel();
+/// handle.defer(move |clients| {
+///     clients.broadcast("hello, all", |client| client.path() == Some("/news"));
+///     let _ = tell.send(clients.stats());
+/// })?;
+/// assert_eq!(told.recv()?.open, 0);
+///
+/// handle.shutdown(ShutdownPlan::hard())?;
+/// thread.join().expect("no callback panics")?;
+/// assert!(handle.defer(|_| {}).is_err(), "it has stopped");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Handle<D = ()> {
     mailbox: Arc<Mailbox<Command<D>>>,
 }

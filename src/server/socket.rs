@@ -8,13 +8,9 @@ use std::{
 };
 
 use mio::{Interest, Poll, Token, net::TcpStream};
-use rustix::{
-    net::{SendAncillaryBuffer, SendFlags, sendmsg},
-    time::{ClockId, clock_gettime},
-};
 use socket2::SockRef;
 
-use super::{mailbox::Shared, resolver::Resolver};
+use super::{mailbox::Shared, platform, resolver::Resolver};
 use crate::{
     config::Config, conn::Target, detach::DetachedStream, hub::Transport, id::ConnectionId, time::Time,
 };
@@ -64,6 +60,7 @@ impl Sockets {
     /// # Errors
     /// If the system does not watch one more.
     pub(super) fn insert(&mut self, slot: usize, mut stream: TcpStream) -> io::Result<()> {
+        platform::keep_from_sigpipe(&stream)?;
         self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE)?;
         self.put(slot, stream, Watch::Nothing);
         Ok(())
@@ -122,10 +119,8 @@ impl Transport for Sockets {
     fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let stream = self.get_mut(slot).ok_or_else(gone)?;
         match slices {
-            // `std` writes by send(2) with MSG_NOSIGNAL, but by writev(2) without it: then SIGPIPE would be the peer's to
-            // raise wherever it has its default.
             [slice] => stream.write(slice),
-            slices => Ok(sendmsg(stream, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?),
+            slices => platform::write_vectored(stream, slices),
         }
     }
 
@@ -214,17 +209,15 @@ impl Transport for Sockets {
 /// Measures callbacks by the kernel's coarse clock, which costs a few nanoseconds and is good to a few milliseconds.
 #[derive(Debug, Default)]
 struct Stopwatch {
-    seconds: i64,
-    nanos: i64,
+    last: Duration,
 }
 
 impl Stopwatch {
     /// Ends one lap and begins the next; `None` if the clock has not moved.
     #[inline]
     fn lap(&mut self) -> Option<Duration> {
-        let now = clock_gettime(ClockId::MonotonicCoarse);
-        let nanos = (now.tv_sec - self.seconds) * 1_000_000_000 + (now.tv_nsec - self.nanos);
-        *self = Self { seconds: now.tv_sec, nanos: now.tv_nsec };
-        (nanos > 0).then(|| Duration::from_nanos(nanos.unsigned_abs()))
+        let now = platform::coarse_clock();
+        let lap = now.saturating_sub(std::mem::replace(&mut self.last, now));
+        (!lap.is_zero()).then_some(lap)
     }
 }

@@ -24,7 +24,30 @@ use crate::{
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
 };
 
-/// Several loops on one address.
+/// Several loops on one address, each on a thread of its own. The kernel spreads new connections over them, and a shutdown concerns
+/// all of them. A connection stays on its loop; what is said to those of other loops goes by [`WorkersHandle`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use adjourn::{Config, Event, ShutdownPlan, Workers};
+///
+/// let workers = Workers::bind("127.0.0.1:0", 2, Config::default())?;
+/// let handle = workers.handle();
+/// let elsewhere = handle.clone();
+/// std::thread::spawn(move || handle.shutdown(ShutdownPlan::soft(Duration::from_secs(5))));
+/// let report = workers.run(|_, event| {
+///     if let Event::Message { message, .. } = event {
+///         // To all clients of all loops.
+///         let message = message.into_owned();
+///         let _ = elsewhere.defer(move |clients| {
+///             clients.broadcast(&message, |_| true);
+///         });
+///     }
+/// })?;
+/// println!("{report}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Workers<D = ()> {
     parts: Vec<Parts<D>>,
@@ -193,7 +216,7 @@ impl<D> Drop for ShutDownSiblings<D> {
     }
 }
 
-/// Speaks to all loops of [`Workers`] from other threads.
+/// Speaks to all loops of [`Workers`] from other threads, as a [`Handle`] does to one.
 #[derive(Debug)]
 pub struct WorkersHandle<D = ()> {
     /// By the number that is in the ids of their connections.

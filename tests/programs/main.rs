@@ -5,6 +5,9 @@
 mod chat;
 mod chatting;
 #[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/own_loop.rs"]
+mod own_loop;
+#[expect(dead_code, reason = "its main function is not called")]
 #[path = "../../examples/relay.rs"]
 mod relay;
 mod relaying;
@@ -90,4 +93,23 @@ fn next(client: &mut Client) -> Result<String, u16> {
             _ => {}
         }
     }
+}
+
+/// The core over a transport that is not ours: echoes, and a shutdown that ends.
+#[test]
+fn a_loop_of_ones_own_serves() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it listens");
+    let thread = thread::spawn(move || own_loop::serve(&listener).map_err(|error| error.to_string()));
+    let stream = TcpStream::connect(address).expect("it listens");
+    let (mut client, _) = tungstenite::client(format!("ws://{address}/"), stream).expect("a handshake");
+    let long = "long ".repeat(100_000);
+    for text in ["hello", &long] {
+        client.send(Message::text(text)).expect("it reads");
+        assert_eq!(client.read().expect("an echo"), Message::text(text));
+    }
+    client.send(Message::text("bye")).expect("it reads");
+    assert!(client.read().expect("a Close").is_close());
+    assert!(matches!(client.read(), Err(Error::ConnectionClosed)));
+    thread.join().expect("no panic").expect("no error");
 }
