@@ -242,43 +242,6 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
-/// Why `accept` failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AcceptError {
-    kind: std::io::ErrorKind,
-    code: Option<i32>,
-}
-
-impl AcceptError {
-    /// The kind of error; the want of descriptors has none of its own.
-    pub const fn kind(&self) -> std::io::ErrorKind {
-        self.kind
-    }
-
-    /// The system's number of it, such as `EMFILE`.
-    pub const fn raw_os_error(&self) -> Option<i32> {
-        self.code
-    }
-}
-
-impl From<&std::io::Error> for AcceptError {
-    fn from(error: &std::io::Error) -> Self {
-        Self { kind: error.kind(), code: error.raw_os_error() }
-    }
-}
-
-impl std::fmt::Display for AcceptError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("accept failed: ")?;
-        match self.code {
-            Some(code) => std::io::Error::from_raw_os_error(code).fmt(f),
-            None => self.kind.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for AcceptError {}
-
 /// Why a deferred upgrade was not accepted or rejected by this call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

@@ -1,10 +1,10 @@
 //! The events of a connection's life, and counts.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator, Lost},
-    error::{AcceptError, HandshakeError},
+    error::HandshakeError,
     id::ConnectionId,
     message::Message,
     shutdown::{ShutdownPhase, SweepId, SweepReport},
@@ -78,6 +78,13 @@ pub enum Event<'a> {
         /// Why.
         error: HandshakeError,
     },
+    /// `accept` failed and may go on failing, most likely for want of descriptors (EMFILE). Newcomers wait in the kernel's queue, and
+    /// `accept` is tried again in each turn, after 100 ms at the latest. Sent once until a connection is accepted again;
+    /// [`Stats::accept_errors`] counts every failure.
+    AcceptFailed {
+        /// What the system said.
+        error: io::Error,
+    },
     /// The last connection that a sweep matched has ended.
     SweepDone {
         /// Which sweep, as `close_where` or `terminate_where` returned it.
@@ -104,14 +111,6 @@ pub enum Event<'a> {
         /// It was closed by the other side, or has failed.
         ended: bool,
     },
-    /// `accept` failed, and a newcomer may have to wait. If no descriptor is left (EMFILE, ENFILE) it is tried again when one is
-    /// given back, or after 100 ms, and this is reported each time. Counted in [`Stats::accept_errors`](crate::clients::Stats::accept_errors).
-    AcceptFailed {
-        /// The address of the listener, if it is known.
-        listener: Option<SocketAddr>,
-        /// Why.
-        error: AcceptError,
-    },
     /// The shutdown entered a phase.
     Phase {
         /// The phase.
@@ -133,7 +132,7 @@ impl Event<'_> {
             | Self::Closing { id, .. }
             | Self::Close { id, .. } => Some(*id),
             Self::HandshakeFailed { id, .. } | Self::Timer { id, .. } => *id,
-            Self::SweepDone { .. } | Self::Phase { .. } | Self::Source { .. } | Self::AcceptFailed { .. } => {
+            Self::AcceptFailed { .. } | Self::SweepDone { .. } | Self::Phase { .. } | Self::Source { .. } => {
                 None
             }
         }

@@ -1,10 +1,10 @@
 //! Reports on their way to the application, until the hub delivers them.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator},
-    error::{AcceptError, HandshakeError},
+    error::HandshakeError,
     event::{SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, SweepId, SweepReport},
@@ -20,13 +20,13 @@ pub(crate) enum Note {
     Close(ConnectionId, Ended),
     /// With its id if it was a connection of ours.
     Failed(Option<ConnectionId>, SocketAddr, HandshakeError),
+    AcceptFailed(io::Error),
     SweepDone(SweepId, SweepReport),
     Phase(ShutdownPhase, Stats),
     /// A timer of a connection, or of the loop, with its key.
     Timer(Option<ConnectionId>, u64),
     /// What it has become is kept beside it.
     Source(SourceId),
-    AcceptFailed(Option<SocketAddr>, AcceptError),
 }
 
 /// The report of an ending, and what the hub's accounts need besides.

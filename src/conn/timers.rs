@@ -92,7 +92,7 @@ impl Conn {
         Some(since.after(self.settings(config).stall_timeout?))
     }
 
-    /// When reading goes on although the application has not resumed. Heartbeats rest until then.
+    /// When reading goes on although nobody has resumed. Heartbeats rest until then.
     fn pause_end(&self, paused: &Paused, config: &Config) -> Option<Time> {
         let settings = self.settings(config);
         let pause_timeout = settings.pause_timeout;
@@ -101,7 +101,7 @@ impl Conn {
         earlier(by_setting, paused.left)
     }
 
-    /// The settings that apply: its own, or those of all connections.
+    /// The settings that apply to it: its own, or those of all connections.
     #[inline]
     pub(super) fn settings<'c>(&'c self, config: &'c Config) -> &'c ConnectionConfig {
         self.details.settings(&config.connection)

@@ -1,17 +1,11 @@
-//! What a loop serves beside its connections: the application's timers and sources, and failures of `accept`.
+//! What a loop serves beside its connections: the application's timers and sources.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use super::{table::Hub, transport::Readiness};
-use crate::{conn::Note, error::AcceptError, event::SourceId, id::ConnectionId};
+use crate::{conn::Note, event::SourceId, id::ConnectionId};
 
 impl<D> Hub<D> {
-    /// `accept` failed.
-    pub(super) fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: AcceptError) {
-        self.stats.accept_errors += 1;
-        self.notes.push_back(Note::AcceptFailed(listener, error));
-    }
-
     /// A source of the application's own became ready. One event waits for each at most.
     pub(super) fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
         let waiting = self.ready_sources.entry(source).or_insert_with(|| {

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     config::{Abort, Config},
-    conn::{ConnectRequest, Extent, Found, Probe},
+    conn::{ConnectRequest, Extent, Found, Note, Probe},
     error::ConnectError,
     event::{Event, SourceId, Stats},
     id::ConnectionId,
@@ -39,6 +39,31 @@ use crate::{
 };
 
 /// The loop: all connections of one thread, and the turns in which they live.
+///
+/// It neither waits nor has a clock: a transport of yours says what became ready, and when to come again is
+/// [`Driver::poll_timeout`]. Here the transport is [`testing::Memory`](crate::testing::Memory).
+///
+/// ```
+/// use adjourn::{
+///     Config, Event, accept_all,
+///     hub::{Driver, Readiness},
+///     testing::{Memory, REQUEST, frame},
+/// };
+///
+/// let mut handler = accept_all::<()>(|clients, event| {
+///     if let Event::Message { id, message, .. } = event {
+///         let _ = clients.send(id, message);
+///     }
+/// });
+/// let mut driver = Driver::new(Config::default(), 0, 1, Memory::default());
+/// let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
+/// driver.transport().socket(slot).input = [REQUEST, &frame(0x81, b"hello")].concat();
+///
+/// driver.begin_turn(&mut handler);
+/// driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut handler);
+/// driver.end_turn(&mut handler);
+/// assert!(driver.transport().socket(slot).written.ends_with(b"\x81\x05hello"));
+/// ```
 pub struct Driver<D, T> {
     pub(super) hub: Hub<D>,
     pub(super) transport: T,
@@ -71,7 +96,7 @@ pub(super) struct Parsing {
 pub(super) enum Bytes {
     /// Nothing is: it was parsed, or is yet to be read.
     None,
-    /// The first `n` of the receive buffer.
+    /// The first bytes of the receive buffer.
     OfBuffer(usize),
     Held,
 }
@@ -94,7 +119,7 @@ impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
 }
 
 impl<D, T: Transport> Driver<D, T> {
-    /// A loop without a connection. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the
+    /// A loop without a connection. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the
     /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     ///
     /// # Panics
@@ -216,14 +241,17 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.stats.unsent += messages as u64;
     }
 
-    /// `accept` failed on the listener of that address, if it is known: counted, and reported.
-    pub fn handle_accept_error(&mut self, listener: Option<SocketAddr>, error: &io::Error) {
-        self.hub.handle_accept_error(listener, error.into());
-    }
-
     /// A source of the application's own became ready: reported with the other events of this turn.
     pub fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
         self.hub.handle_source(source, readiness);
+    }
+
+    /// Counts a failed call of `accept`, and reports it if `lasting`: newcomers wait.
+    pub fn note_accept_error(&mut self, error: io::Error, lasting: bool) {
+        self.hub.stats.accept_errors += 1;
+        if lasting {
+            self.hub.notes.push_back(Note::AcceptFailed(error));
+        }
     }
 
     // Waiting.

@@ -115,7 +115,7 @@ impl<D> std::fmt::Debug for Hub<D> {
 }
 
 impl<D> Hub<D> {
-    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the masks
+    /// An empty hub. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the masks
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
@@ -387,6 +387,7 @@ impl<D> Hub<D> {
                 self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
+            Note::AcceptFailed(error) => Event::AcceptFailed { error },
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Timer(id, key) => Event::Timer { id, key },
@@ -395,7 +396,6 @@ impl<D> Hub<D> {
                     self.ready_sources.remove(&source).unwrap_or_default();
                 Event::Source { source, readable, writable, ended }
             }
-            Note::AcceptFailed(listener, error) => Event::AcceptFailed { listener, error },
             Note::Close(id, ended) => {
                 self.drop_data_of = Some(id.slot());
                 self.record_close(id, &ended);

@@ -426,9 +426,9 @@ impl<D: 'static> Server<D> {
                 driver.handle_reset(slot, error.kind());
             }
         };
-        listener.accept(take, |error| errors.push(error));
-        for error in errors {
-            driver.handle_accept_error(listener.local_addr(), &error);
+        listener.accept(take, |error, lasting| errors.push((error, lasting)));
+        for (error, lasting) in errors {
+            driver.note_accept_error(error, lasting);
         }
     }
 }

@@ -1,7 +1,7 @@
-# Sourced by the scripts that need clients which we did not write: installs into tests/foreign/ (npm, PyPI) and from
-# Debian what is not there yet. What cannot be had is a failure, never a skip.
+# Sourced by the scripts that need clients which we did not write: installs into the folder `$foreign` (npm, PyPI; this
+# one unless it is set) and from Debian what is not there yet. What cannot be had is a failure, never a skip.
 
-foreign=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+foreign=${foreign:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
 
 die() {
     echo "$(basename "$0"): $*" >&2
@@ -23,10 +23,12 @@ install_node_clients() {
 
 install_python_clients() {
     command -v python3 >/dev/null || die "python3 is missing"
-    if ! "$foreign/venv/bin/python" -c 'import sys, websockets; sys.exit(f"websockets=={websockets.__version__}\n" != open(sys.argv[1]).read())' "$foreign/requirements.txt" 2>/dev/null; then
+    # A copy of the requirements in the environment says what it was made of.
+    if ! cmp -s "$foreign/requirements.txt" "$foreign/venv/made_of.txt"; then
         rm -rf "$foreign/venv"
         python3 -m venv "$foreign/venv" || die "no venv (python3-venv missing?)"
         "$foreign/venv/bin/pip" install --quiet --disable-pip-version-check -r "$foreign/requirements.txt" || die "pip install failed"
+        cp "$foreign/requirements.txt" "$foreign/venv/made_of.txt"
     fi
 }
 

@@ -13,6 +13,12 @@ fn main() -> io::Result<()> {
         }
         println!("{target}: {} seeds", inputs.len());
     }
+    for (target, inputs) in adjourn_fuzz::socketio::SEEDS {
+        fs::create_dir_all(corpora.join(target))?;
+        for (number, input) in inputs.iter().enumerate() {
+            fs::write(corpora.join(target).join(format!("seed-{number:03}")), input)?;
+        }
+    }
     for (number, (target, _, input)) in kept::inputs().iter().enumerate() {
         fs::write(corpora.join(target).join(format!("kept-{number:03}")), input)?;
     }

@@ -1,0 +1,173 @@
+//! What waits for the store, in the order of calls (SESSIONS.md 8, 17).
+//!
+//! One queue for all namespaces. At most one commit is in flight; what is pushed meanwhile is the next batch. The front of
+//! the queue decides:
+//!
+//! ```text
+//! front                 nothing in flight        commit in flight   transaction in flight
+//! entry, create         seal a batch             wait               wait
+//! member, disconnect    takes effect             wait               wait
+//! ack, saved            done if nothing is       wait               wait
+//!                       unsaved, else seal
+//! attach                sent if nothing is       wait               wait
+//!                       unsaved, else seal
+//! transaction           sent                     wait               sent
+//! (empty)               seal at `flush_at`       wait               wait
+//! ```
+//!
+//! A sealed batch is unsaved sessions and items from the front. When it is committed its items take effect in order:
+//! an entry is dispatched, a membership change applied at the position reached (which makes its session unsaved), an ack
+//! sent. So an ack ends a batch that has membership changes before it: it is first in the next one, with the sessions.
+
+use std::time::Duration;
+
+use super::command::StoreCall;
+use super::state::{InFlight, Io, Item, SavedThen, Step, Then, Timer, Transaction, Upcall};
+use crate::store::{Batch, SessionChange};
+
+impl Io<'_> {
+    /// Does what the front of the queue asks for, until it has to wait.
+    pub(super) fn advance_queue(&mut self) {
+        loop {
+            match self.state.queue.step(self.now) {
+                Step::Wait => break,
+                Step::Seal => self.seal_batch(),
+                Step::Send => self.send_front(),
+                Step::TakeEffect => {
+                    if let Some(item) = self.state.queue.items.pop_front() {
+                        self.take_effect(item);
+                    }
+                }
+            }
+        }
+        self.arm_store_timer();
+    }
+
+    /// An item whose effects wait for no commit any more.
+    pub(super) fn take_effect(&mut self, item: Item) {
+        match item {
+            Item::Member(change) => self.place_change(change),
+            Item::Disconnect { socket, with_connection, .. } => {
+                self.disconnect_by_server(socket, with_connection);
+            }
+            Item::Ack { socket, frames } => self.send_ack(socket, &frames),
+            Item::Saved(then) => self.later(move |io| then(io, Ok(()))),
+            Item::Done | Item::Entry(_) | Item::Create(_) | Item::Attach { .. } | Item::Transact(_) => {}
+        }
+    }
+
+    fn send_front(&mut self) {
+        let queue = &mut self.state.queue;
+        match queue.items.pop_front() {
+            // One that has been given up takes nothing from its holder.
+            Some(Item::Attach { connecting, .. }) if self.state.connecting.get(connecting).is_none() => {}
+            Some(Item::Attach { connecting, ask }) => {
+                queue.write(StoreCall::Attach(*ask), InFlight::Attach(connecting), self.now);
+            }
+            Some(Item::Transact(transaction)) => {
+                let Transaction { key, context, space, socket, run, then } = *transaction;
+                let call = StoreCall::Transact(key, context, run);
+                queue.write(call, InFlight::Transact { space, socket, then }, self.now);
+            }
+            _ => {}
+        }
+    }
+
+    fn seal_batch(&mut self) {
+        let mut batch = Batch::default();
+        let sessions = self.snapshot_unsaved(&mut batch.sessions);
+        let removed = self.state.queue.orphans.clone();
+        batch.sessions.extend(removed.iter().cloned());
+        self.state.queue.orphans.clear();
+        self.state.queue.flush_at = None;
+        let mut taken = Vec::new();
+        let mut changes = false;
+        while let Some(item) = self.state.queue.items.front() {
+            match item {
+                Item::Entry(_) if batch.entries.len() >= self.state.config.storage.batch => break,
+                Item::Entry(entry) => batch.entries.push(entry.new.clone()),
+                Item::Create(key) => {
+                    let key = *key;
+                    if let Some(record) = self.new_record(key) {
+                        batch.sessions.push(SessionChange::Save(record));
+                    }
+                }
+                Item::Member(_) => changes = true,
+                Item::Ack { .. } | Item::Saved(_) if changes => break,
+                Item::Ack { .. } | Item::Saved(_) | Item::Disconnect { .. } | Item::Done => {}
+                Item::Attach { .. } | Item::Transact(_) => break,
+            }
+            taken.extend(self.state.queue.items.pop_front());
+        }
+        self.state.stats.batches += 1;
+        self.state.stats.batch_entries += batch.entries.len() as u64;
+        let in_flight = InFlight::Commit { taken, sessions, removed };
+        self.state.queue.write(StoreCall::Commit(batch), in_flight, self.now);
+    }
+
+    /// A membership change or a disconnect that has to wait for its place.
+    pub(super) fn push_effect(&mut self, item: Item) {
+        let queue = &mut self.state.queue;
+        queue.effects_due = queue.effects_due.or(item.due());
+        queue.items.push_back(item);
+    }
+
+    /// Calls back when what was called before is committed: at once if nothing waits.
+    pub(super) fn when_saved(&mut self, then: SavedThen) {
+        self.state.queue.items.push_back(Item::Saved(then));
+    }
+
+    /// Calls back after the present input or handler.
+    pub(super) fn later(&mut self, then: impl FnOnce(&mut Io<'_>) + Send + 'static) {
+        let then: Then = Box::new(then);
+        self.state.upcalls.push_back(Upcall::Then(then));
+    }
+
+    /// Membership changes and disconnects that have waited for `effect_timeout` take effect where the log is now.
+    pub(super) fn apply_overdue_effects(&mut self) {
+        let now = self.now;
+        let queue = &mut self.state.queue;
+        if queue.effects_due.is_none_or(|due| due > now) {
+            return;
+        }
+        let in_flight = queue.in_flight.iter_mut().filter_map(|sent| match &mut sent.call {
+            InFlight::Commit { taken, .. } => Some(taken.iter_mut()),
+            _ => None,
+        });
+        let (mut overdue, mut next) = (Vec::new(), None);
+        for item in in_flight.flatten().chain(queue.items.iter_mut()) {
+            match item.due() {
+                Some(due) if due <= now => overdue.push(std::mem::replace(item, Item::Done)),
+                // Pushed in the order of time.
+                Some(due) => next = next.or(Some(due)),
+                None => {}
+            }
+        }
+        queue.effects_due = next;
+        self.state.stats.effects_overdue += overdue.len() as u64;
+        for item in overdue {
+            self.take_effect(item);
+        }
+    }
+
+    /// The earliest time at which the queue needs to be looked at.
+    fn store_deadline(&self) -> Option<Duration> {
+        let queue = &self.state.queue;
+        let stalled = match (queue.down_since, queue.in_flight.front()) {
+            (None, Some(sent)) => Some(sent.at + self.state.config.storage.stall),
+            _ => None,
+        };
+        let retry = queue.retry_at.filter(|_| !queue.commits() && queue.has_unsaved());
+        let flush = queue.flush_at.filter(|_| !queue.commits());
+        let flush = flush.map(|at| queue.retry_at.map_or(at, |retry| at.max(retry)));
+        [stalled, queue.effects_due, retry, flush, queue.probe_at].into_iter().flatten().min()
+    }
+
+    fn arm_store_timer(&mut self) {
+        let Some(at) = self.store_deadline() else { return };
+        if self.state.queue.armed.is_none_or(|armed| at < armed) {
+            self.state.queue.armed = Some(at);
+            self.state.timers.set(at, Timer::Store);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! [`Io`]: the layer as the application's code sees it, between two inputs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broadcast::Broadcast;
+use super::socket::Socket;
+use super::state::{ConnKey, Io, SocketKey, SpaceKey, Timer};
+use crate::engine::{Context, SlowConsumer};
+use crate::links::{Frame, LinkId, SendRefused};
+use crate::offset::Position;
+use crate::reason::Reason;
+use crate::stats::SocketIoStats;
+
+impl Io<'_> {
+    pub(super) fn reborrow(&mut self) -> Io<'_> {
+        Io { state: &mut *self.state, links: &mut *self.links, now: self.now }
+    }
+
+    /// All sockets of a namespace; one that does not exist has none.
+    pub fn of(&mut self, namespace: &str) -> Broadcast<'_> {
+        let space = self.space(namespace);
+        Broadcast::new(self.reborrow(), space, Arc::from(namespace), None)
+    }
+
+    /// The socket with this id, if it is connected to this process.
+    pub fn socket(&mut self, namespace: &str, id: &str) -> Option<Socket<'_>> {
+        let space = *self.state.space_names.get(namespace)?;
+        let key = *self.state.spaces.get(space)?.by_id.get(id)?;
+        self.state.live(key)?;
+        Some(Socket::new(self.reborrow(), key))
+    }
+
+    /// Calls `then` after `delay`. Allocates the box.
+    pub fn after(&mut self, delay: Duration, then: impl FnOnce(&mut Io<'_>) + Send + 'static) {
+        let key = self.state.timers.calls.insert(Box::new(then));
+        self.state.timers.set(self.now + delay, Timer::Call(key));
+    }
+
+    /// The time since the start of the process's layer, monotonic.
+    pub const fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// The counters now. Allocates.
+    pub fn stats(&self) -> SocketIoStats {
+        self.state.stats()
+    }
+
+    // ---- connections below
+
+    /// Sends to one socket's connection; a client that is too slow is disconnected.
+    pub(super) fn send(&mut self, key: SocketKey, frames: &[Frame]) {
+        let Some(socket) = self.state.sockets.get(key) else { return };
+        let conn = socket.conn;
+        if let Some(link) = socket.link {
+            if let Err(why) = self.links.send(link, frames) {
+                self.link_refused(link, why);
+            }
+            return;
+        }
+        self.send_conn(conn, frames);
+    }
+
+    pub(super) fn send_conn(&mut self, key: ConnKey, frames: &[Frame]) {
+        let Some(conn) = self.state.conns.get_mut(key) else { return };
+        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        if conn.engine.send(frames, &mut cx) == Err(SlowConsumer) {
+            self.too_slow(key);
+        }
+    }
+
+    /// A link did not take what was sent: the client is too slow, or the end of the link is about to be reported.
+    pub(super) fn link_refused(&mut self, link: LinkId, why: SendRefused) {
+        if why == SendRefused::Gone {
+            return;
+        }
+        let Some(key) = self.state.by_link.get(&link).copied() else { return };
+        let Some(conn) = self.state.conns.get_mut(key) else { return };
+        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        if conn.engine.close(Reason::SlowConsumer, &mut cx) {
+            self.too_slow(key);
+        }
+    }
+
+    fn too_slow(&mut self, key: ConnKey) {
+        self.state.stats.slow_consumers += 1;
+        tracing::info!(target: "adjourn_socketio", conn = ?key, "slow_consumer");
+        self.end_conn(key, Reason::SlowConsumer, Some(1013));
+    }
+
+    /// Would a volatile event be sent to it now?
+    pub(super) fn takes_volatile(&mut self, key: SocketKey) -> bool {
+        let limit = self.state.config.output.volatile_limit;
+        let Some(socket) = self.state.live(key).filter(|socket| !socket.is_catching_up()) else {
+            return false;
+        };
+        if let Some(link) = socket.link {
+            return self.links.unsent(link) <= limit;
+        }
+        let Some(conn) = self.state.conns.get_mut(socket.conn) else { return false };
+        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        conn.engine.takes_volatile(limit, &mut cx)
+    }
+
+    /// Bytes that wait for the client of a socket.
+    pub(super) fn unsent(&mut self, key: SocketKey) -> usize {
+        let Some(socket) = self.state.sockets.get(key) else { return 0 };
+        if let Some(link) = socket.link {
+            return self.links.unsent(link);
+        }
+        let Some(conn) = self.state.conns.get_mut(socket.conn) else { return 0 };
+        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        conn.engine.unsent(&mut cx)
+    }
+
+    /// The namespace, if it is in use.
+    pub(super) fn space(&self, namespace: &str) -> Option<SpaceKey> {
+        self.state.space_names.get(namespace).copied()
+    }
+
+    /// Entries up to here have been dispatched.
+    pub(super) fn dispatched(&mut self, space: SpaceKey) -> Position {
+        self.log(space).map_or(Position::START, |log| log.dispatched)
+    }
+}

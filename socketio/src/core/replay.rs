@@ -1,0 +1,397 @@
+//! What a resumed session missed, page by page (SESSIONS.md 13, steps 4 and 5).
+//!
+//! ```text
+//! first page read --> CONNECT, asks, page --> catching up --(reached `dispatched`)--> live
+//!                                              ^      |
+//!                                              `page--'  when nothing is unsent
+//! ```
+//!
+//! While it catches up, a socket gets nothing that is dispatched: it reads that from the log, too.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::command::StoreCall;
+use super::dispatch::room_names;
+use super::sessions::{change_membership, was_member};
+use super::state::{
+    BoundTo, ConnKey, ConnectingKey, Io, Progress, Read, Replay, Resume, ResumeOutcome, SessionKey,
+    SocketKey, SocketState, SpaceKey, Upcall,
+};
+use crate::links::Frame;
+use crate::offset::{Offset, Position};
+use crate::packet::Event;
+use crate::store::{
+    Entry, EntryKind, Millis, NewEntry, Page, ResumeRefusal, SessionChange, SessionRecord, StoreError,
+};
+
+/// What a page means for one session.
+#[derive(Default)]
+struct PageFrames {
+    frames: Vec<Frame>,
+    events: u64,
+    /// A disconnect entry: with its connection?
+    disconnect: Option<bool>,
+}
+
+impl Io<'_> {
+    // ---- the first page
+
+    pub(super) fn read_first_page(&mut self, key: ConnectingKey, space: SpaceKey, start: Position) {
+        if let Some((entries, reached)) = self.recent_page(space, start) {
+            return self.finish_resume(key, &entries, reached);
+        }
+        self.read_page(space, start, |to| Read::First(key, space, to));
+    }
+
+    /// A page of the entries after a position, and what it reaches, if all of them are in memory.
+    fn recent_page(&mut self, space: SpaceKey, after: Position) -> Option<(Vec<Entry>, Position)> {
+        let limit = self.page_bytes() as u64;
+        let log = self.log(space)?;
+        let dispatched = log.dispatched;
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let first = bytes == 0;
+            bytes += entry.new.bytes();
+            first || bytes <= limit
+        };
+        let entries: Vec<Entry> = log.recent_after(after)?.take_while(fits).cloned().collect();
+        let reached = entries.last().map_or(dispatched, |entry| entry.position);
+        Some((entries, reached))
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.state.config.recovery.as_ref().map_or(0, |recovery| recovery.replay_page)
+    }
+
+    fn read_page(&mut self, space: SpaceKey, after: Position, read: impl FnOnce(Position) -> Read) {
+        let bytes = self.page_bytes();
+        let Some(log) = self.log(space) else { return };
+        log.reads += 1;
+        let to = log.committed;
+        let Some(name) = self.state.spaces.get(space).map(|space| Arc::clone(&space.name)) else { return };
+        self.state.queue.read(StoreCall::Page(name, after..to, bytes), read(to));
+    }
+
+    pub(super) fn read_done(&mut self, space: SpaceKey) {
+        if let Some(log) = self.log(space) {
+            log.reads -= 1;
+            self.trim_if_due(space);
+        }
+    }
+
+    pub(super) fn first_page_read(
+        &mut self,
+        key: ConnectingKey,
+        to: Position,
+        page: Result<Page, StoreError>,
+    ) {
+        let Some(connecting) = self.state.connecting.get_mut(key) else { return };
+        let Some(resume) = connecting.resume else { return };
+        match page {
+            Ok(Page { entries, trimmed: None, complete }) => {
+                let reached = end_of_page(&entries, complete, to, resume.start);
+                self.finish_resume(key, &entries, reached);
+            }
+            // It was trimmed after the attach: the session is of no use any more.
+            Ok(Page { trimmed: Some(floor), .. }) => {
+                if let Some(SessionRecord { pid, generation, .. }) = connecting.record.take() {
+                    self.state.queue.orphans.push(SessionChange::Remove { pid, generation });
+                    self.state.queue.flush_at.get_or_insert(self.now);
+                }
+                self.resume_refused(key, ResumeRefusal::OffsetTrimmed { floor });
+            }
+            Err(_) => {
+                if let Some(record) = connecting.record.take() {
+                    self.give_up_session(record);
+                }
+                self.resume_refused(key, ResumeRefusal::StoreUnavailable);
+            }
+        }
+    }
+
+    fn finish_resume(&mut self, key: ConnectingKey, entries: &[Entry], reached: Position) {
+        let Some(connecting) = self.state.connecting.get_mut(key) else { return };
+        let (Some(record), Some(resume)) = (connecting.record.take(), connecting.resume) else { return };
+        if self.state.claims.get(&record.sid) != Some(&record.generation) {
+            // Somebody else has resumed it meanwhile.
+            return self.resume_refused(key, ResumeRefusal::UnknownSession);
+        }
+        self.state.claims.remove(&record.sid);
+        let Some(connecting) = self.state.connecting.remove(key) else { return };
+        let (space, conn) = (connecting.space, connecting.conn);
+        let pid = Arc::clone(&record.pid);
+        let Resume { away, start, applied } = resume;
+        let open: Vec<Arc<str>> =
+            record.memberships.iter().filter(|it| it.to.is_none()).map(|it| Arc::clone(&it.room)).collect();
+        let asks = self.asks_before(space, &record, start);
+        let session = self.hold_session(record, None);
+        let replay = Replay { position: start, applied, reading: false };
+        let progress = Progress::CatchingUp(Box::new(replay));
+        let outcome = ResumeOutcome::Fresh;
+        let socket = self.insert_socket(key, connecting, Some(session), start, progress, outcome);
+        for room in open {
+            self.index_room(space, socket, &room, true);
+        }
+        let page = self.page_frames(socket, session, entries, reached);
+        let now = self.state.millis(self.now);
+        let away = away.map_or(Duration::ZERO, |since| Duration::from_millis(now.saturating_sub(since)));
+        let complete = reached >= self.dispatched(space);
+        let outcome =
+            ResumeOutcome::Resumed { missed: page.events, complete, away, from: start, to: reached };
+        if let Some(socket) = self.state.sockets.get_mut(socket) {
+            socket.outcome = outcome;
+        }
+        self.state.stats.resumes += 1;
+        self.send_first_page(socket, &pid, asks, page.frames);
+        self.arm_conn(conn);
+        self.state.upcalls.push_back(Upcall::Connected(socket));
+        if let Some(with_connection) = page.disconnect {
+            return self.disconnect_by_server(socket, with_connection);
+        }
+        self.continue_replay(socket);
+    }
+
+    /// CONNECT, then the replay; a part of it before, for clients whose listeners need that.
+    fn send_first_page(&mut self, key: SocketKey, pid: &str, asks: Vec<Frame>, mut page: Vec<Frame>) {
+        let recovery = self.state.config.recovery.as_ref();
+        let before = recovery.map_or(0, |recovery| recovery.replay_before_connect);
+        let mut frames = asks;
+        frames.append(&mut page);
+        let mut bytes = 0;
+        let early = frames.iter().take_while(|frame| {
+            bytes += frame.len();
+            bytes <= before
+        });
+        let early = early.count();
+        let late = frames.split_off(early);
+        if !frames.is_empty() {
+            self.send(key, &frames);
+        }
+        self.answer_connect(key, Some(pid));
+        if !late.is_empty() {
+            self.send(key, &late);
+        }
+    }
+
+    /// Asks at or below the start whose answer may have been lost.
+    fn asks_before(&mut self, space: SpaceKey, record: &SessionRecord, start: Position) -> Vec<Frame> {
+        let now = self.state.millis(self.now);
+        let Some(log) = self.log(space) else { return Vec::new() };
+        let range = (Bound::Excluded(record.first), Bound::Included(start));
+        if record.first >= start {
+            return Vec::new();
+        }
+        let asks = log.asks.range(range).map(|(_, entry)| entry);
+        let open =
+            asks.filter(|entry| is_open(entry, record, now) && concerns(&entry.new, entry.position, record));
+        open.filter_map(ask_frames).flatten().collect()
+    }
+
+    // ---- pages
+
+    /// Makes the frames of a page, and applies what it does to the session.
+    fn page_frames(
+        &mut self,
+        key: SocketKey,
+        session: SessionKey,
+        entries: &[Entry],
+        reached: Position,
+    ) -> PageFrames {
+        let mut page = PageFrames::default();
+        let (now, epoch) = (self.state.millis(self.now), self.state.epoch);
+        for entry in entries {
+            let Some(held) = self.state.sessions.get(session) else { break };
+            let Some(socket) = self.state.sockets.get_mut(key) else { break };
+            let Progress::CatchingUp(replay) = &mut socket.progress else { break };
+            if entry.position <= replay.position {
+                continue;
+            }
+            replay.position = entry.position;
+            let first_time = entry.position > replay.applied;
+            if !concerns(&entry.new, entry.position, &held.record) {
+                continue;
+            }
+            match entry.new.kind {
+                EntryKind::Event => {
+                    socket.last = socket.last.max(entry.position);
+                    let offset = Offset { epoch, position: entry.position };
+                    page.push(event_frames(entry, offset));
+                }
+                EntryKind::Ask if is_open(entry, &held.record, now) => page.push(ask_frames(entry)),
+                EntryKind::Join | EntryKind::Leave if first_time => {
+                    for room in room_names(&entry.new.packet) {
+                        self.replay_room(
+                            key,
+                            session,
+                            &room,
+                            entry.new.kind == EntryKind::Join,
+                            entry.position,
+                        );
+                    }
+                }
+                EntryKind::Disconnect if first_time => {
+                    page.disconnect = Some(&*entry.new.packet == "true");
+                    break;
+                }
+                _ => {}
+            }
+        }
+        if page.disconnect.is_none()
+            && let Some(socket) = self.state.sockets.get_mut(key)
+            && let Progress::CatchingUp(replay) = &mut socket.progress
+        {
+            replay.position = replay.position.max(reached);
+        }
+        self.state.stats.replayed_events += page.events;
+        self.state.stats.replayed_bytes += page.frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        page
+    }
+
+    /// A join or leave entry is read. What a handler has changed since stands.
+    fn replay_room(
+        &mut self,
+        key: SocketKey,
+        session: SessionKey,
+        room: &Arc<str>,
+        join: bool,
+        at: Position,
+    ) {
+        let Some(held) = self.state.sessions.get_mut(session) else { return };
+        let changed = change_membership(&mut held.record.memberships, room, join, at, true);
+        let member = held.record.memberships.iter().any(|member| member.room == *room && member.to.is_none());
+        if changed {
+            self.mark_unsaved(session);
+        }
+        if let Some(space) = self.state.sockets.get(key).map(|socket| socket.space) {
+            self.index_room(space, key, room, member);
+        }
+    }
+
+    /// Sends the next page, or reads it, or goes live.
+    pub(super) fn continue_replay(&mut self, key: SocketKey) {
+        loop {
+            let Some(socket) = self.state.live(key) else { return };
+            let (space, session, conn) = (socket.space, socket.session, socket.conn);
+            let Progress::CatchingUp(replay) = &socket.progress else { return };
+            let (position, reading) = (replay.position, replay.reading);
+            let Some(session) = session.filter(|_| !reading) else { return };
+            if position >= self.dispatched(space) {
+                return self.go_live(key, conn, position);
+            }
+            if self.unsent(key) > 0 {
+                // `drained` follows.
+                return;
+            }
+            let Some((entries, reached)) = self.recent_page(space, position) else {
+                if let Some(replay) = self.replay_of(key) {
+                    replay.reading = true;
+                }
+                return self.read_page(space, position, |to| Read::Next(key, space, to));
+            };
+            self.send_page(key, session, &entries, reached);
+        }
+    }
+
+    fn send_page(&mut self, key: SocketKey, session: SessionKey, entries: &[Entry], reached: Position) {
+        let page = self.page_frames(key, session, entries, reached);
+        if !page.frames.is_empty() {
+            self.send(key, &page.frames);
+        }
+        if let Some(with_connection) = page.disconnect {
+            self.disconnect_by_server(key, with_connection);
+        }
+    }
+
+    pub(super) fn page_read(&mut self, key: SocketKey, to: Position, page: Result<Page, StoreError>) {
+        let Some(replay) = self.replay_of(key) else { return };
+        replay.reading = false;
+        let position = replay.position;
+        let Some(socket) = self.state.live(key) else { return };
+        let (Some(session), conn) = (socket.session, socket.conn) else { return };
+        if let Ok(Page { entries, trimmed: None, complete }) = page {
+            let reached = end_of_page(&entries, complete, to, position);
+            self.send_page(key, session, &entries, reached);
+            return self.continue_replay(key);
+        }
+        // Entries are missing, or cannot be read: the client comes back and step 6 tells it.
+        self.state.stats.replays_overtaken += 1;
+        self.cut_conn(conn);
+    }
+
+    fn go_live(&mut self, key: SocketKey, conn: ConnKey, position: Position) {
+        if let Some(socket) = self.state.sockets.get_mut(key) {
+            socket.start = position;
+            socket.progress = Progress::Live;
+        }
+        if let Some(conn) = self.state.conns.get_mut(conn) {
+            conn.replays -= 1;
+        }
+    }
+
+    fn replay_of(&mut self, key: SocketKey) -> Option<&mut Replay> {
+        match &mut self.state.live_mut(key)?.progress {
+            Progress::CatchingUp(replay) => Some(replay),
+            _ => None,
+        }
+    }
+
+    /// A client has taken what was queued for it.
+    pub(super) fn on_drained(&mut self, key: ConnKey) {
+        if self.state.conns.get(key).is_none_or(|conn| conn.replays == 0) {
+            return;
+        }
+        for bound in self.bound_to(key) {
+            if let BoundTo::Socket(socket) = bound.to {
+                self.continue_replay(socket);
+            }
+        }
+    }
+}
+
+impl SocketState {
+    /// How far a socket has got that catches up.
+    pub(super) fn replayed(&self) -> Option<Position> {
+        match &self.progress {
+            Progress::CatchingUp(replay) => Some(replay.position),
+            _ => None,
+        }
+    }
+}
+
+impl PageFrames {
+    fn push(&mut self, frames: Option<Vec<Frame>>) {
+        if let Some(frames) = frames {
+            self.events += 1;
+            self.frames.extend(frames);
+        }
+    }
+}
+
+/// What a page reaches that was to end at `to`.
+fn end_of_page(entries: &[Entry], complete: bool, to: Position, start: Position) -> Position {
+    if complete { to } else { entries.last().map_or(start, |entry| entry.position) }
+}
+
+/// Is an entry addressed to the session, by its rooms at that position?
+fn concerns(new: &NewEntry, at: Position, record: &SessionRecord) -> bool {
+    let is_in = |room: &Arc<str>| *room == record.sid || was_member(&record.memberships, room, at);
+    (new.rooms.is_empty() || new.rooms.iter().any(is_in)) && !new.except.iter().any(is_in)
+}
+
+/// Is an ask still to be answered by the session?
+fn is_open(entry: &Entry, record: &SessionRecord, now: Millis) -> bool {
+    let answered = entry.new.ack.is_none_or(|id| record.answered.contains(&id));
+    !answered && entry.new.until.is_some_and(|until| until > now)
+}
+
+fn event_frames(entry: &Entry, offset: Offset) -> Option<Vec<Frame>> {
+    let event = Event::from_packet(&entry.new.packet, Arc::clone(&entry.new.attachments)).ok()?;
+    Some(event.frames_with_offset(offset).to_vec())
+}
+
+fn ask_frames(entry: &Entry) -> Option<Vec<Frame>> {
+    let event = Event::from_packet(&entry.new.packet, Arc::clone(&entry.new.attachments)).ok()?;
+    Some(event.frames_with_ack(entry.new.ack?).to_vec())
+}

@@ -1,0 +1,297 @@
+//! What the store answers, and what becomes of it (SESSIONS.md 8, 17).
+
+use super::command::{StoreCall, StoreReply, Ticket};
+use super::state::{
+    InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, TransactThen, Upcall,
+};
+use crate::config::EmitPolicy;
+use crate::error::{AckError, EmitError, OnceError};
+use crate::offset::{Offset, Position};
+use crate::store::{Batch, Committed, Entry, SessionChange, StoreError, TransactError, Transacted, TxEffect};
+
+impl Io<'_> {
+    /// An answer of the store. One that nobody waits for is ignored.
+    pub(super) fn on_store_reply(&mut self, ticket: Ticket, reply: StoreReply) {
+        if let Some(read) = self.state.queue.reads.remove(&ticket.0) {
+            return self.on_read(read, reply);
+        }
+        // The writer answers in the order of its calls.
+        let queue = &mut self.state.queue;
+        let Some(at) = queue.in_flight.iter().position(|sent| sent.ticket == ticket) else { return };
+        let Some(Sent { call, at: sent_at, .. }) = queue.in_flight.remove(at) else { return };
+        if let Some(next) = queue.in_flight.front_mut() {
+            // It could not begin before.
+            next.at = self.now;
+        }
+        self.state.stats.commit_time_max =
+            self.state.stats.commit_time_max.max(self.now.saturating_sub(sent_at));
+        self.store_answered(!reply.is_failure());
+        match (call, reply) {
+            (InFlight::Commit { taken, sessions, .. }, StoreReply::Commit(Ok(done))) => {
+                self.committed(taken, &sessions, &done);
+            }
+            (InFlight::Commit { taken, sessions, removed }, StoreReply::Commit(Err(error))) => {
+                self.commit_failed(taken, sessions, removed, &error);
+            }
+            (InFlight::Attach(connecting), StoreReply::Attach(answer)) => self.attached(connecting, answer),
+            (InFlight::Transact { space, socket, then }, StoreReply::Transact(answer)) => {
+                self.transacted(space, socket, then, answer);
+            }
+            (InFlight::Trim(space), StoreReply::Trim(answer)) => self.trimmed(space, &answer),
+            (InFlight::Expire, StoreReply::Expire(answer)) => self.expired(answer),
+            // A namespace that is used again meanwhile has its log in the store still, or a new one: both are right.
+            (InFlight::DropLog, _) => {}
+            _ => debug_assert!(false, "the answer to another call"),
+        }
+    }
+
+    fn on_read(&mut self, read: Read, reply: StoreReply) {
+        match (read, reply) {
+            (Read::First(connecting, space, to), StoreReply::Page(page)) => {
+                self.read_done(space);
+                self.first_page_read(connecting, to, page);
+            }
+            (Read::Next(socket, space, to), StoreReply::Page(page)) => {
+                self.read_done(space);
+                self.page_read(socket, to, page);
+            }
+            (Read::Asks(space), StoreReply::Asks(asks)) => {
+                if let (Ok(asks), Some(log)) = (asks, self.log(space)) {
+                    for entry in asks {
+                        log.keep_ask(entry);
+                    }
+                }
+            }
+            _ => debug_assert!(false, "the answer to another call"),
+        }
+    }
+
+    fn committed(&mut self, taken: Vec<Item>, sessions: &[SessionKey], done: &Committed) {
+        self.state.queue.retry_at = None;
+        self.sessions_saved(sessions, &done.stale);
+        // Sessions that begin: they get the entries of this batch.
+        for item in &taken {
+            if let Item::Create(key) = item {
+                self.created(*key, true);
+            }
+        }
+        let mut positions = done.positions.iter();
+        for item in taken {
+            match item {
+                Item::Entry(entry) => {
+                    let Some(position) = positions.next() else { continue };
+                    self.entry_committed(*entry, *position);
+                }
+                Item::Create(_) => {}
+                other => self.take_effect(other),
+            }
+        }
+    }
+
+    fn entry_committed(&mut self, entry: QueuedEntry, position: Position) {
+        let QueuedEntry { space, new, event, bytes, then, delivered } = entry;
+        let epoch = self.state.epoch;
+        self.state.queue.bytes -= bytes;
+        if let Some(log) = self.log(space) {
+            log.uncommitted -= 1;
+            log.committed = position;
+        }
+        if delivered.is_none() {
+            self.state.queue.undelivered -= 1;
+            let entry = Entry { position, at: self.state.millis(self.now), new };
+            self.dispatch(space, &entry, event.as_ref());
+        } else {
+            debug_assert_eq!(delivered, Some(position), "nobody else writes this log");
+        }
+        if let Some(then) = then {
+            self.later(move |io| then(io, Ok(Offset { epoch, position })));
+        }
+    }
+
+    fn commit_failed(
+        &mut self,
+        taken: Vec<Item>,
+        sessions: Vec<SessionKey>,
+        removed: Vec<SessionChange>,
+        error: &StoreError,
+    ) {
+        self.state.stats.commits_failed += 1;
+        tracing::warn!(target: "adjourn_socketio", %error, "a commit failed");
+        let retry_at = self.now + self.state.config.storage.probe;
+        self.state.queue.retry_at = Some(retry_at);
+        self.sessions_not_saved(sessions);
+        self.state.queue.orphans.extend(removed);
+        let mut again = Vec::new();
+        for item in taken {
+            match item {
+                Item::Entry(entry) if entry.delivered.is_some() => again.push(Item::Entry(entry)),
+                Item::Entry(entry) => self.entry_failed(*entry, &EmitError::StoreUnavailable),
+                Item::Create(key) => self.created(key, false),
+                Item::Saved(then) => {
+                    let error = error.clone();
+                    self.later(move |io| then(io, Err(error)));
+                }
+                Item::Ack { .. } => self.state.stats.acks_withheld += 1,
+                other => self.take_effect(other),
+            }
+        }
+        // What clients have seen is written until it is.
+        for item in again.into_iter().rev() {
+            self.state.queue.items.push_front(item);
+        }
+    }
+
+    pub(super) fn entry_failed(&mut self, entry: QueuedEntry, why: &EmitError) {
+        let QueuedEntry { space, new, bytes, then, .. } = entry;
+        self.state.queue.bytes -= bytes;
+        self.state.queue.undelivered -= 1;
+        self.state.stats.emits_failed += 1;
+        if let Some(log) = self.log(space) {
+            log.uncommitted -= 1;
+        }
+        if let Some(id) = new.ack {
+            self.fail_wait(id, AckError::StoreUnavailable);
+        }
+        if let Some(then) = then {
+            let why = why.clone();
+            self.later(move |io| then(io, Err(why)));
+        }
+    }
+
+    fn transacted(
+        &mut self,
+        space: SpaceKey,
+        socket: SocketKey,
+        then: TransactThen,
+        answer: Result<Transacted, TransactError>,
+    ) {
+        self.state.queue.undelivered -= 1;
+        let answer = match answer {
+            Ok(done) => {
+                if done.repeat {
+                    self.state.stats.once_repeats += 1;
+                } else {
+                    self.state.stats.once_first += 1;
+                }
+                for (effect, position) in &done.effects {
+                    self.transaction_effect(space, socket, effect, *position);
+                }
+                Ok(done)
+            }
+            Err(error) => {
+                self.state.stats.once_rolled_back += 1;
+                Err(match error {
+                    TransactError::Run(error) => OnceError::Application(error),
+                    TransactError::Panicked => OnceError::Panicked,
+                    TransactError::Running { .. } => OnceError::Busy,
+                    TransactError::Store(error) => OnceError::Store(error),
+                })
+            }
+        };
+        self.later(move |io| then(io, answer));
+    }
+
+    fn transaction_effect(
+        &mut self,
+        space: SpaceKey,
+        socket: SocketKey,
+        effect: &TxEffect,
+        position: Position,
+    ) {
+        match effect {
+            TxEffect::Emit(new) if self.log(space).is_some() => {
+                let entry = Entry { position, at: self.state.millis(self.now), new: new.clone() };
+                if let Some(log) = self.log(space) {
+                    log.committed = position;
+                }
+                self.dispatch(space, &entry, None);
+            }
+            TxEffect::Emit(new) => self.deliver_entry(space, new),
+            TxEffect::Join(room) => self.place_room(socket, room, true, position),
+        }
+    }
+
+    // ---- up and down
+
+    /// A call has been answered; a failed one leaves the store as it was: down if it was down.
+    fn store_answered(&mut self, well: bool) {
+        let queue = &mut self.state.queue;
+        if queue.down_since.is_none() {
+            return;
+        }
+        if !well {
+            queue.probe_at = Some(self.now + self.state.config.storage.probe);
+            return;
+        }
+        let since = queue.down_since.take().unwrap_or(self.now);
+        queue.probe_at = None;
+        queue.retry_at = None;
+        self.state.stats.store_down_time += self.now.saturating_sub(since);
+        tracing::warn!(target: "adjourn_socketio", "store_up");
+        self.state.upcalls.push_back(Upcall::StoreState(true));
+    }
+
+    /// Flush, stall, probe and overdue effects.
+    pub(super) fn on_store_timer(&mut self) {
+        self.state.queue.armed = None;
+        self.apply_overdue_effects();
+        let stall = self.state.config.storage.stall;
+        let queue = &mut self.state.queue;
+        let stalled = queue.in_flight.front().is_some_and(|sent| sent.at + stall <= self.now);
+        if stalled && queue.down_since.is_none() {
+            queue.down_since = Some(self.now);
+            self.state.stats.store_downs += 1;
+            tracing::warn!(target: "adjourn_socketio", "store_down");
+            self.state.upcalls.push_back(Upcall::StoreState(false));
+            self.connecting_without_store();
+            if self.state.config.storage.on_emit == EmitPolicy::Refuse {
+                self.refuse_queued();
+            }
+        }
+        let queue = &mut self.state.queue;
+        if queue.probe_at.is_some_and(|at| at <= self.now) {
+            queue.probe_at = None;
+            if queue.in_flight.is_empty() {
+                let probe = InFlight::Commit { taken: Vec::new(), sessions: Vec::new(), removed: Vec::new() };
+                queue.write(StoreCall::Commit(Batch::default()), probe, self.now);
+            }
+        }
+    }
+
+    /// Is the store declared down?
+    pub(super) const fn is_store_down(&self) -> bool {
+        self.state.queue.down_since.is_some()
+    }
+
+    /// Entries that wait when the store is declared down were accepted before; under `Refuse` they fail then.
+    fn refuse_queued(&mut self) {
+        let items = std::mem::take(&mut self.state.queue.items);
+        for item in items {
+            match item {
+                Item::Entry(entry) if entry.delivered.is_none() => {
+                    self.entry_failed(*entry, &EmitError::StoreUnavailable);
+                }
+                Item::Ack { .. } => self.state.stats.acks_withheld += 1,
+                other => self.state.queue.items.push_back(other),
+            }
+        }
+    }
+}
+
+impl StoreReply {
+    /// Did the store itself fail?
+    const fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Commit(Err(_))
+                | Self::Attach(Err(crate::store::AttachError::Store(_)))
+                | Self::OnceBegin(Err(_))
+                | Self::Transact(Err(TransactError::Store(_)))
+                | Self::Trim(Err(_))
+                | Self::Expire(Err(_))
+                | Self::DropLog(Err(_))
+                | Self::Page(Err(_))
+                | Self::Asks(Err(_))
+        )
+    }
+}

@@ -1,0 +1,378 @@
+//! Sessions of this process: what is saved when, and the rooms they remember (SESSIONS.md 13).
+//!
+//! ```text
+//! state of a session          socket    saved as            left by
+//! held                        some      connected           disconnect, take-over
+//! away, not saved yet         none      away                commit: it is the store's alone
+//! ended, not saved yet        none      removed             commit
+//! lost                        any       not at all          its socket's end
+//! ```
+
+use std::sync::Arc;
+
+use super::state::{
+    Connecting, ConnectingKey, Io, Item, MemberChange, Progress, Session, SessionKey, SocketKey, SpaceKey,
+    State, Upcall,
+};
+use super::upkeep::EXPIRE_SLICE;
+use crate::error::ChangeError;
+use crate::offset::Position;
+use crate::reason::Reason;
+use crate::store::{Membership, SessionChange, SessionRecord, SessionSummary, StoreError};
+
+impl Io<'_> {
+    // ---- rooms
+
+    /// A socket joins or leaves a room: at once, or behind the entries that are not committed yet.
+    pub(super) fn change_room(&mut self, key: SocketKey, room: &str, join: bool) -> Result<(), ChangeError> {
+        let limit = self.state.config.input.max_room_name;
+        if room.len() > limit {
+            self.state.stats.rooms_refused += 1;
+            return Err(ChangeError::RoomName { length: room.len(), limit });
+        }
+        let (space, session) = self.room_change_allowed(key, join)?;
+        let waits = self.state.queue.undelivered > 0 && self.log(space).is_some();
+        let Some(socket) = self.state.live_mut(key) else { return Err(ChangeError::Disconnected) };
+        if !waits && socket.pending_rooms.is_empty() {
+            let position = self.log(space).map_or(Position::START, |log| log.dispatched);
+            self.place_room(key, &Arc::from(room), join, position);
+        } else {
+            let room: Arc<str> = Arc::from(room);
+            socket.pending_rooms.push((Arc::clone(&room), join));
+            if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+                session.pending += 1;
+            }
+            let due = self.now + self.state.config.times.effect_timeout;
+            let change = MemberChange { space, socket: key, session, room, join, due };
+            self.push_effect(Item::Member(change));
+        }
+        self.state.scope.pending |= session.is_some();
+        Ok(())
+    }
+
+    fn room_change_allowed(
+        &mut self,
+        key: SocketKey,
+        join: bool,
+    ) -> Result<(SpaceKey, Option<SessionKey>), ChangeError> {
+        let limit = self.state.config.counts.rooms_per_socket;
+        let Some(socket) = self.state.live(key) else { return Err(ChangeError::Disconnected) };
+        let remembered = socket.session.and_then(|session| self.state.sessions.get(session));
+        let kept = remembered.map_or(socket.rooms.len(), |session| session.record.memberships.len());
+        if join && kept + socket.pending_rooms.len() >= limit {
+            self.state.stats.rooms_refused += 1;
+            return Err(ChangeError::TooManyRooms { limit });
+        }
+        Ok((socket.space, socket.session))
+    }
+
+    /// A change that has waited reaches its place.
+    pub(super) fn place_change(&mut self, change: MemberChange) {
+        let MemberChange { space, socket, session, room, join, .. } = change;
+        if let Some(socket) = self.state.sockets.get_mut(socket)
+            && let Some(index) =
+                socket.pending_rooms.iter().position(|waits| waits.0 == room && waits.1 == join)
+        {
+            socket.pending_rooms.remove(index);
+        }
+        if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+            session.pending -= 1;
+        }
+        let position = self.log(space).map_or(Position::START, |log| log.dispatched);
+        if self.state.live(socket).is_some() {
+            return self.place_room(socket, &room, join, position);
+        }
+        // The socket is gone; its session remembers the room.
+        if let Some(key) = session
+            && let Some(session) = self.state.sessions.get_mut(key)
+        {
+            change_membership(&mut session.record.memberships, &room, join, position, false);
+            self.mark_unsaved(key);
+        }
+    }
+
+    /// A socket is in a room, or is not, from `position` on.
+    pub(super) fn place_room(&mut self, key: SocketKey, room: &Arc<str>, join: bool, position: Position) {
+        let Some(socket) = self.state.live(key) else { return };
+        let (space, session, late) = (socket.space, socket.session, socket.is_catching_up());
+        self.index_room(space, key, room, join);
+        let Some(key) = session else { return };
+        let Some(session) = self.state.sessions.get_mut(key) else { return };
+        if change_membership(&mut session.record.memberships, room, join, position, late) {
+            self.mark_unsaved(key);
+        }
+    }
+
+    /// Who gets what is dispatched or sent directly from now on.
+    pub(super) fn index_room(&mut self, space: SpaceKey, key: SocketKey, room: &Arc<str>, join: bool) {
+        let State { spaces, sockets, .. } = &mut *self.state;
+        let Some(space) = spaces.get_mut(space) else { return };
+        if join {
+            space.rooms.join(key, room, sockets);
+        } else {
+            space.rooms.leave(key, room, sockets);
+        }
+    }
+
+    // ---- saving
+
+    pub(super) fn mark_unsaved(&mut self, key: SessionKey) {
+        let Some(session) = self.state.sessions.get_mut(key) else { return };
+        if !session.dirty {
+            session.dirty = true;
+            self.state.queue.unsaved.push(key);
+        }
+        let Some(recovery) = &self.state.config.recovery else { return };
+        let at = self.now + recovery.session_flush;
+        let flush_at = &mut self.state.queue.flush_at;
+        *flush_at = Some(flush_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// What the next commit saves.
+    pub(super) fn snapshot_unsaved(&mut self, changes: &mut Vec<SessionChange>) -> Vec<SessionKey> {
+        let unsaved = std::mem::take(&mut self.state.queue.unsaved);
+        let mut saved = Vec::with_capacity(unsaved.len());
+        for key in unsaved {
+            self.note_progress(key);
+            let Some(session) = self.state.sessions.get_mut(key) else { continue };
+            session.dirty = false;
+            if session.lost {
+                if session.socket.is_none() {
+                    self.state.sessions.remove(key);
+                }
+                continue;
+            }
+            session.saving += 1;
+            let record = &session.record;
+            changes.push(if session.ended {
+                SessionChange::Remove { pid: Arc::clone(&record.pid), generation: record.generation }
+            } else {
+                SessionChange::Save(record.clone())
+            });
+            saved.push(key);
+        }
+        saved
+    }
+
+    /// Brings a session's record up to its socket.
+    pub(super) fn note_progress(&mut self, key: SessionKey) {
+        let Some(session) = self.state.sessions.get_mut(key) else { return };
+        let Some(socket) = session.socket.and_then(|socket| self.state.sockets.get(socket)) else { return };
+        let log = self.state.spaces.get(socket.space).and_then(|space| space.log.as_ref());
+        let (dispatched, floor) = log.map_or_else(Default::default, |log| (log.dispatched, log.floor));
+        let reached = match &socket.progress {
+            Progress::CatchingUp(replay) => replay.position,
+            _ => dispatched.max(socket.start),
+        };
+        let record = &mut session.record;
+        record.checkpoint = record.checkpoint.max(reached);
+        record.last = record.last.max(socket.last);
+        record.data.clone_from(&socket.data);
+        record.forget_before(floor);
+    }
+
+    pub(super) fn sessions_saved(&mut self, saved: &[SessionKey], stale: &[usize]) {
+        for (index, key) in saved.iter().enumerate() {
+            let Some(session) = self.state.sessions.get_mut(*key) else { continue };
+            session.saving -= 1;
+            if stale.contains(&index) && !session.ended {
+                // Another process holds it, or will in a moment.
+                session.lost = true;
+                if let Some(socket) = session.socket {
+                    self.disconnect_socket(socket, Reason::SessionTakenOver, None);
+                }
+            }
+            self.forget_if_done(*key);
+        }
+    }
+
+    pub(super) fn sessions_not_saved(&mut self, sessions: Vec<SessionKey>) {
+        for key in sessions {
+            if let Some(session) = self.state.sessions.get_mut(key) {
+                session.saving -= 1;
+                self.mark_unsaved(key);
+            }
+        }
+        self.drop_surplus_sessions();
+    }
+
+    /// A session that is saved and has no socket is the store's alone.
+    fn forget_if_done(&mut self, key: SessionKey) {
+        let done = self.state.sessions.get(key).is_some_and(|session| {
+            let idle = !session.dirty && session.saving == 0 && session.pending == 0;
+            session.socket.is_none() && (session.lost || idle)
+        });
+        if done {
+            self.state.sessions.remove(key);
+        }
+    }
+
+    /// While the store fails, sessions that cannot be saved are kept up to `max_sessions`.
+    fn drop_surplus_sessions(&mut self) {
+        let Some(recovery) = &self.state.config.recovery else { return };
+        let surplus = self.state.sessions.len().saturating_sub(recovery.max_sessions);
+        if surplus == 0 {
+            return;
+        }
+        let away = self.state.sessions.iter().filter(|(_, session)| session.socket.is_none());
+        let keys: Vec<SessionKey> = away.map(|(key, _)| key).take(surplus).collect();
+        self.state.stats.unsaved_sessions += keys.len() as u64;
+        for key in keys {
+            self.state.sessions.remove(key);
+        }
+    }
+
+    // ---- beginning and end
+
+    /// The record of a session that begins with the batch that is being sealed.
+    pub(super) fn new_record(&mut self, key: ConnectingKey) -> Option<SessionRecord> {
+        let Connecting { space, id, pid, principal, .. } = self.state.connecting.get(key)?;
+        let (space, id, pid, principal) = (*space, Arc::clone(id), pid.clone()?, Arc::clone(principal));
+        let first = self.log(space)?.dispatched;
+        let namespace = Arc::clone(&self.state.spaces.get(space)?.name);
+        let record = SessionRecord {
+            pid,
+            sid: id,
+            namespace,
+            principal,
+            generation: 1,
+            first,
+            checkpoint: first,
+            last: first,
+            data: None,
+            answered: Vec::new(),
+            memberships: Vec::new(),
+            away: None,
+        };
+        self.state.connecting.get_mut(key)?.record = Some(record.clone());
+        Some(record)
+    }
+
+    /// A session whose record is in the store.
+    pub(super) fn hold_session(&mut self, record: SessionRecord, socket: Option<SocketKey>) -> SessionKey {
+        let session =
+            Session { record, socket, dirty: false, saving: 0, pending: 0, ended: false, lost: false };
+        self.state.sessions.insert(session)
+    }
+
+    /// A session that was announced to nobody: a new one ends, one that was to be resumed is away from now on.
+    pub(super) fn give_up_session(&mut self, mut record: SessionRecord) {
+        if self.state.claims.get(&record.sid) == Some(&record.generation) {
+            self.state.claims.remove(&record.sid);
+        }
+        if record.generation == 1 {
+            let remove = SessionChange::Remove { pid: record.pid, generation: 1 };
+            self.state.queue.orphans.push(remove);
+            self.state.queue.flush_at.get_or_insert(self.now);
+            return;
+        }
+        record.away = Some(self.state.millis(self.now));
+        let key = self.hold_session(record, None);
+        self.mark_unsaved(key);
+    }
+
+    /// The socket of a session is disconnected.
+    pub(super) fn leave_session(&mut self, key: SessionKey, reason: Reason) {
+        self.note_progress(key);
+        let away = self.state.millis(self.now);
+        let Some(session) = self.state.sessions.get_mut(key) else { return };
+        session.socket = None;
+        match reason {
+            Reason::SessionTakenOver => session.lost = true,
+            reason if reason.is_resumable() => session.record.away = Some(away),
+            _ => session.ended = true,
+        }
+        if session.lost {
+            return self.forget_if_done(key);
+        }
+        self.mark_unsaved(key);
+    }
+
+    pub(super) fn expired(&mut self, answer: Result<Vec<SessionSummary>, StoreError>) {
+        let Ok(list) = answer else { return };
+        let more = list.len() >= EXPIRE_SLICE;
+        for summary in list {
+            self.state.stats.sessions_expired += 1;
+            self.state.upcalls.push_back(Upcall::Expired(summary));
+        }
+        if more {
+            self.expire_sessions();
+        }
+    }
+}
+
+/// Changes a list of memberships; `false`: nothing changed.
+///
+/// Positions may come out of order while a session catches up (`late`): its handlers act at the log's end while entries
+/// before it are still to be read. Then a change is recorded also where it changes nothing yet; one that was left where it was
+/// not joined is `(p, p]`.
+pub(super) fn change_membership(
+    list: &mut Vec<Membership>,
+    room: &Arc<str>,
+    join: bool,
+    at: Position,
+    late: bool,
+) -> bool {
+    let of_room = |member: &Membership| member.room == *room;
+    let holds =
+        |member: &Membership| member.room == *room && member.from <= at && member.to.is_none_or(|to| to > at);
+    if join {
+        if list.iter().any(|member| holds(member) && !(late && member.to.is_none() && member.from < at)) {
+            return false;
+        }
+        // What was recorded for a later position stands.
+        let to =
+            list.iter().filter(|member| of_room(member) && member.from > at).map(|member| member.from).min();
+        list.push(Membership { room: Arc::clone(room), from: at, to });
+        return true;
+    }
+    let mut changed = false;
+    for member in list.iter_mut().filter(|member| holds(member)) {
+        member.to = Some(at);
+        changed = true;
+    }
+    if late && !list.iter().any(|member| of_room(member) && member.from == at) {
+        list.push(Membership { room: Arc::clone(room), from: at, to: Some(at) });
+        return true;
+    }
+    if !late {
+        list.retain(|member| member.to != Some(member.from));
+    }
+    changed
+}
+
+/// Was it in the room at that position?
+pub(super) fn was_member(list: &[Membership], room: &str, at: Position) -> bool {
+    list.iter().any(|member| *member.room == *room && member.from < at && member.to.is_none_or(|to| at <= to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(changes: &[(bool, u64, bool)]) -> Vec<(u64, Option<u64>)> {
+        let mut list = Vec::new();
+        for (join, at, late) in changes {
+            change_membership(&mut list, &Arc::from("r"), *join, Position::counter(*at), *late);
+        }
+        list.iter().map(|member| (member.from.number, member.to.map(|to| to.number))).collect()
+    }
+
+    #[test]
+    fn memberships_are_intervals() {
+        assert_eq!(list(&[(true, 1, false), (true, 2, false), (false, 5, false)]), [(1, Some(5))]);
+        assert_eq!(list(&[(true, 1, false), (false, 1, false)]), []);
+        assert_eq!(list(&[(true, 1, false), (false, 3, false), (true, 4, false)]), [(1, Some(3)), (4, None)]);
+    }
+
+    #[test]
+    fn an_entry_that_is_read_after_a_later_change_does_not_undo_it() {
+        // Left at 20 by a handler, then the entry that joined at 10 is read.
+        assert_eq!(list(&[(false, 20, true), (true, 10, true)]), [(20, Some(20)), (10, Some(20))]);
+        // Joined at 20 by a handler, then the entry that left at 10 is read.
+        assert_eq!(
+            list(&[(true, 5, false), (true, 20, true), (false, 10, true)]),
+            [(5, Some(10)), (20, None), (10, Some(10))]
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! Calls from other threads: a bounded queue that wakes the loop.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Io;
+
+/// A call that is made on the loop.
+pub type Call = Box<dyn FnOnce(&mut Io<'_>) + Send>;
+
+/// Where other threads leave calls for the loop. Clones share the queue.
+#[derive(Clone)]
+pub struct Inbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<VecDeque<Call>>,
+    limit: usize,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// So many calls wait already that this one was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} calls wait for the loop, the most that counts.inbox allows")]
+pub struct InboxFull {
+    /// The limit.
+    pub limit: usize,
+}
+
+impl Inbox {
+    pub(in crate::core) fn new(limit: usize, wake: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { shared: Arc::new(Shared { queue: Mutex::default(), limit, wake }) }
+    }
+
+    /// Has `call` made on the loop, after those pushed before. Allocates the box only.
+    pub fn push(&self, call: impl FnOnce(&mut Io<'_>) + Send + 'static) -> Result<(), InboxFull> {
+        let limit = self.shared.limit;
+        self.push_within(limit, Box::new(call))
+    }
+
+    /// An answer that the loop waits for: what it answers is bounded elsewhere.
+    pub(in crate::core) fn push_answer(&self, call: impl FnOnce(&mut Io<'_>) + Send + 'static) {
+        // The limit is out of reach.
+        let _ = self.push_within(usize::MAX, Box::new(call));
+    }
+
+    fn push_within(&self, limit: usize, call: Call) -> Result<(), InboxFull> {
+        let mut queue = self.queue();
+        if queue.len() >= limit {
+            return Err(InboxFull { limit });
+        }
+        queue.push_back(call);
+        let first = queue.len() == 1;
+        drop(queue);
+        if first {
+            (self.shared.wake)();
+        }
+        Ok(())
+    }
+
+    /// All that was pushed.
+    pub(in crate::core) fn take(&self) -> VecDeque<Call> {
+        std::mem::take(&mut *self.queue())
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Call>> {
+        // A panic between lock and unlock cannot leave the queue half changed.
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

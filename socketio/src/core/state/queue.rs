@@ -1,0 +1,205 @@
+//! What waits for the store: the data. `commits.rs` has the rules.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::command::{StoreCall, StoreCommand, Ticket};
+use super::arena::NumberMap;
+use super::{ConnectingKey, Io, SessionKey, SocketKey, SpaceKey};
+use crate::error::{EmitError, OnceError};
+use crate::offset::{Offset, Position};
+use crate::packet::{Event, Frames};
+use crate::store::{Attach, NewEntry, OnceKey, Run, SessionChange, StoreError, TransactContext, Transacted};
+
+pub(crate) type EmitThen = Box<dyn FnOnce(&mut Io<'_>, Result<Offset, EmitError>) + Send>;
+pub(crate) type TransactThen = Box<dyn FnOnce(&mut Io<'_>, Result<Transacted, OnceError>) + Send>;
+pub(crate) type SavedThen = Box<dyn FnOnce(&mut Io<'_>, Result<(), StoreError>) + Send>;
+
+/// Something that has its place in the order of calls.
+pub(crate) enum Item {
+    Entry(Box<QueuedEntry>),
+    /// The session begins.
+    Create(ConnectingKey),
+    Member(MemberChange),
+    Disconnect {
+        socket: SocketKey,
+        with_connection: bool,
+        due: Duration,
+    },
+    /// An ack, after the effects of its handler call.
+    Ack {
+        socket: SocketKey,
+        frames: Frames,
+    },
+    Saved(SavedThen),
+    Attach {
+        connecting: ConnectingKey,
+        ask: Box<Attach>,
+    },
+    Transact(Box<Transaction>),
+    /// Took effect before its place: `effect_timeout`.
+    Done,
+}
+
+pub(crate) struct QueuedEntry {
+    pub(crate) space: SpaceKey,
+    pub(crate) new: NewEntry,
+    pub(crate) event: Option<Event>,
+    pub(crate) bytes: u64,
+    pub(crate) then: Option<EmitThen>,
+    /// Dispatched at this position before its commit.
+    pub(crate) delivered: Option<Position>,
+}
+
+/// A socket joins or leaves a room at a place in the log that is not known yet.
+pub(crate) struct MemberChange {
+    pub(crate) space: SpaceKey,
+    pub(crate) socket: SocketKey,
+    pub(crate) session: Option<SessionKey>,
+    pub(crate) room: Arc<str>,
+    pub(crate) join: bool,
+    pub(crate) due: Duration,
+}
+
+pub(crate) struct Transaction {
+    pub(crate) key: Option<OnceKey>,
+    pub(crate) context: TransactContext,
+    pub(crate) space: SpaceKey,
+    pub(crate) socket: SocketKey,
+    pub(crate) run: Run<'static>,
+    pub(crate) then: TransactThen,
+}
+
+/// A call of the writer that has not been answered.
+pub(crate) enum InFlight {
+    Commit { taken: Vec<Item>, sessions: Vec<SessionKey>, removed: Vec<SessionChange> },
+    Attach(ConnectingKey),
+    Transact { space: SpaceKey, socket: SocketKey, then: TransactThen },
+    Trim(SpaceKey),
+    Expire,
+    DropLog,
+}
+
+/// A call of the reader that has not been answered.
+pub(crate) enum Read {
+    /// The first page of a session that is being resumed, up to a position.
+    First(ConnectingKey, SpaceKey, Position),
+    /// A page for a socket that is catching up.
+    Next(SocketKey, SpaceKey, Position),
+    /// The asks of a log that was found at the start.
+    Asks(SpaceKey),
+}
+
+pub(crate) struct Sent {
+    pub(crate) ticket: Ticket,
+    pub(crate) at: Duration,
+    pub(crate) call: InFlight,
+}
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub(crate) items: VecDeque<Item>,
+    /// Of entries that wait or are in flight.
+    pub(crate) bytes: u64,
+    pub(crate) in_flight: VecDeque<Sent>,
+    pub(crate) reads: NumberMap<u64, Read>,
+    pub(crate) commands: VecDeque<StoreCommand>,
+    /// Sessions to be saved.
+    pub(crate) unsaved: Vec<SessionKey>,
+    /// Saves of sessions that are not in memory any more.
+    pub(crate) orphans: Vec<SessionChange>,
+    /// They are saved then, or with the next commit before.
+    pub(crate) flush_at: Option<Duration>,
+    /// The last commit failed: what would only try again waits until then.
+    pub(crate) retry_at: Option<Duration>,
+    /// The store does not answer, since then.
+    pub(crate) down_since: Option<Duration>,
+    /// A store that is down is tried again then.
+    pub(crate) probe_at: Option<Duration>,
+    /// Entries that are not dispatched, and transactions: what is pushed behind them waits for them.
+    pub(crate) undelivered: usize,
+    /// The first membership change or disconnect that waits is overdue then.
+    pub(crate) effects_due: Option<Duration>,
+    tickets: u64,
+    /// The earliest of its entries among the timers.
+    pub(crate) armed: Option<Duration>,
+}
+
+/// What the front of the queue asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Wait,
+    TakeEffect,
+    Send,
+    Seal,
+}
+
+impl Queue {
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    /// Hands a call to the writer.
+    pub(crate) fn write(&mut self, call: StoreCall, in_flight: InFlight, now: Duration) {
+        let ticket = self.ticket();
+        self.in_flight.push_back(Sent { ticket, at: now, call: in_flight });
+        self.commands.push_back(StoreCommand { ticket, call });
+    }
+
+    /// Hands a call to the reader.
+    pub(crate) fn read(&mut self, call: StoreCall, read: Read) {
+        let ticket = self.ticket();
+        self.reads.insert(ticket.0, read);
+        self.commands.push_back(StoreCommand { ticket, call });
+    }
+
+    pub(crate) fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty() || !self.orphans.is_empty()
+    }
+
+    pub(crate) fn commits(&self) -> bool {
+        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Commit { .. }))
+    }
+
+    fn transacts(&self) -> bool {
+        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Transact { .. }))
+    }
+
+    /// What the front of the queue asks for.
+    pub(crate) fn step(&self, now: Duration) -> Step {
+        if self.commits() {
+            return Step::Wait;
+        }
+        let seal_unless_saved = |saved: Step| match self.has_unsaved() {
+            false => saved,
+            true if self.retry_at.is_some_and(|at| at > now) => Step::Wait,
+            true => Step::Seal,
+        };
+        match self.items.front() {
+            Some(Item::Transact(_)) => Step::Send,
+            _ if self.transacts() => Step::Wait,
+            Some(Item::Entry(entry)) if entry.delivered.is_some() => match self.retry_at {
+                Some(at) if at > now => Step::Wait,
+                _ => Step::Seal,
+            },
+            Some(Item::Entry(_) | Item::Create(_)) => Step::Seal,
+            Some(Item::Member(_) | Item::Disconnect { .. } | Item::Done) => Step::TakeEffect,
+            Some(Item::Ack { .. } | Item::Saved(_)) => seal_unless_saved(Step::TakeEffect),
+            Some(Item::Attach { .. }) => seal_unless_saved(Step::Send),
+            None if self.flush_at.is_some_and(|at| at <= now) => seal_unless_saved(Step::Wait),
+            None => Step::Wait,
+        }
+    }
+}
+
+impl Item {
+    /// Overdue from then on.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        match self {
+            Self::Member(MemberChange { due, .. }) | Self::Disconnect { due, .. } => Some(*due),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A socket that catches up: the data. `replay.rs` in the parent has the rules.
+
+use crate::offset::Position;
+
+/// Of a socket that catches up.
+pub(crate) struct Replay {
+    /// Entries up to here have been sent, or do not concern it.
+    pub(crate) position: Position,
+    /// Join, leave and disconnect entries up to here had been applied before.
+    pub(crate) applied: Position,
+    pub(crate) reading: bool,
+}

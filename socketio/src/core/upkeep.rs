@@ -1,0 +1,171 @@
+//! What is done now and then: trimming, expiry, checkpoints, the idle policy (SESSIONS.md 11, 12, 13).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::command::StoreCall;
+use super::state::{InFlight, Io, Reliability, SocketKey, SpaceKey, Timer, Trim};
+use crate::packet::Event;
+use crate::reason::Reason;
+use crate::store::{LogLimits, StoreError, Trimmed};
+
+/// Sessions that one call of `expire` removes at most.
+pub(super) const EXPIRE_SLICE: usize = 256;
+/// A checkpoint's round is made in so many parts.
+const CHECKPOINT_PARTS: u32 = 16;
+
+impl Io<'_> {
+    // ---- trim and expiry
+
+    /// The time between two looks at the logs and the sessions that are away.
+    fn upkeep_interval(&self) -> Option<Duration> {
+        let window = self.state.config.recovery.as_ref()?.window;
+        Some((window / 8).clamp(Duration::from_millis(10), Duration::from_secs(1)))
+    }
+
+    pub(super) fn arm_upkeep(&mut self) {
+        if let Some(interval) = self.upkeep_interval() {
+            self.state.timers.set(self.now + interval, Timer::Upkeep);
+        }
+        if let Some(part) = self.checkpoint_part() {
+            self.state.timers.set(self.now + part, Timer::Checkpoint);
+        }
+    }
+
+    pub(super) fn on_upkeep(&mut self) {
+        let Some(interval) = self.upkeep_interval() else { return };
+        self.state.timers.set(self.now + interval, Timer::Upkeep);
+        if self.is_store_down() {
+            return;
+        }
+        self.expire_sessions();
+        let now = self.state.millis(self.now);
+        let spaces: Vec<SpaceKey> = self.state.spaces.iter().map(|(key, _)| key).collect();
+        for space in spaces {
+            let at = self.now;
+            let Some(log) = self.log(space) else { continue };
+            log.forget_asks(now);
+            if log.entries + log.new_entries > 0 && log.next_trim <= at {
+                self.want_trim(space);
+            }
+        }
+    }
+
+    pub(super) fn expire_sessions(&mut self) {
+        let queue = &mut self.state.queue;
+        if !queue.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Expire)) {
+            queue.write(StoreCall::Expire(EXPIRE_SLICE), InFlight::Expire, self.now);
+        }
+    }
+
+    /// After an append: is the log longer than it may be?
+    pub(super) fn trim_if_due(&mut self, space: SpaceKey) {
+        let Some(recovery) = &self.state.config.recovery else { return };
+        let (entries, bytes) = (recovery.log_entries, recovery.log_bytes);
+        let Some(log) = self.log(space) else { return };
+        let over = log.entries + log.new_entries > entries || log.bytes + log.new_bytes > bytes;
+        // A part of the limit each time, so that not each append trims.
+        let much = log.new_entries > entries / 16 || log.new_bytes > bytes / 16;
+        if log.trim == Trim::Wanted || (over && much) {
+            self.want_trim(space);
+        }
+    }
+
+    /// Trims, unless a page is being read: then as soon as it has been.
+    fn want_trim(&mut self, space: SpaceKey) {
+        let Some(recovery) = &self.state.config.recovery else { return };
+        let limits = LogLimits {
+            age: recovery.window + recovery.window / 4,
+            entries: recovery.log_entries,
+            bytes: recovery.log_bytes,
+        };
+        let next = self.now + recovery.window / 8;
+        let Some(log) = self.log(space) else { return };
+        match log.trim {
+            Trim::Running => return,
+            _ if log.reads > 0 => {
+                log.trim = Trim::Wanted;
+                return;
+            }
+            _ => log.trim = Trim::Running,
+        }
+        log.next_trim = next;
+        log.new_entries = 0;
+        log.new_bytes = 0;
+        let Some(name) = self.state.spaces.get(space).map(|space| Arc::clone(&space.name)) else { return };
+        self.state.queue.write(StoreCall::Trim(name, limits), InFlight::Trim(space), self.now);
+    }
+
+    pub(super) fn trimmed(&mut self, space: SpaceKey, answer: &Result<Trimmed, StoreError>) {
+        let Some(log) = self.log(space) else { return };
+        log.trim = Trim::No;
+        let Ok(trimmed) = answer else { return };
+        log.floor = log.floor.max(trimmed.floor);
+        log.entries = trimmed.entries;
+        log.bytes = trimmed.bytes;
+        self.state.stats.log_trimmed += trimmed.removed;
+        if trimmed.removed > 0 {
+            tracing::debug!(target: "adjourn_socketio", removed = trimmed.removed, "trimmed");
+        }
+        if trimmed.more {
+            self.want_trim(space);
+        }
+    }
+
+    // ---- checkpoints
+
+    fn checkpoint_part(&self) -> Option<Duration> {
+        let window = self.state.config.recovery.as_ref()?.window;
+        Some((window / 4 / CHECKPOINT_PARTS).max(Duration::from_millis(1)))
+    }
+
+    /// Saves a part of the sessions whose log has moved on, so that a quiet one does not fall behind the floor.
+    pub(super) fn on_checkpoint(&mut self) {
+        let Some(part) = self.checkpoint_part() else { return };
+        self.state.timers.set(self.now + part, Timer::Checkpoint);
+        let parts = CHECKPOINT_PARTS as usize;
+        let turn = self.state.checkpoint_turn;
+        self.state.checkpoint_turn = (turn + 1) % parts;
+        for index in (turn..self.state.sessions.slots()).step_by(parts) {
+            let Some((key, session)) = self.state.sessions.at(index) else { continue };
+            let Some(socket) = session.socket.and_then(|socket| self.state.sockets.get(socket)) else {
+                continue;
+            };
+            let log = self.state.spaces.get(socket.space).and_then(|space| space.log.as_ref());
+            if log.is_some_and(|log| log.dispatched > session.record.checkpoint) {
+                self.mark_unsaved(key);
+            }
+        }
+    }
+
+    // ---- idle
+
+    pub(super) fn arm_idle(&mut self, key: SocketKey) {
+        let Some(policy) = &self.state.config.idle else { return };
+        let at = self.now + policy.after.saturating_sub(policy.warn_before);
+        self.state.timers.set(at, Timer::Idle(key));
+    }
+
+    pub(super) fn idle_due(&mut self, key: SocketKey) {
+        let Some(policy) = self.state.config.idle.clone() else { return };
+        let Some(socket) = self.state.live_mut(key) else { return };
+        let end = socket.last_event + policy.after;
+        let warning = end.saturating_sub(policy.warn_before);
+        if self.now >= end {
+            return self.disconnect_with_packet(key, Reason::Idle);
+        }
+        if self.now < warning {
+            socket.idle_warned = false;
+            return self.state.timers.set(warning, Timer::Idle(key));
+        }
+        if !std::mem::replace(&mut socket.idle_warned, true) {
+            let space = socket.space;
+            let left = u64::try_from(end.saturating_sub(self.now).as_millis()).unwrap_or(u64::MAX);
+            let namespace = Arc::clone(&socket.handshake.namespace);
+            if let Ok(event) = Event::new(&namespace, &policy.warn_event, &(left,)) {
+                self.deliver_to(space, &[key], &event, Reliability::Direct);
+            }
+        }
+        self.state.timers.set(end, Timer::Idle(key));
+    }
+}

@@ -1,0 +1,361 @@
+//! Adjourn's events, HTTP requests and the store's answers <-> inputs of the core.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use adjourn::config::{ClosingData, ConnectionConfig, Heartbeat, SharedConfig};
+use adjourn::http::{Accept, Response as RawResponse, Upgrade, UpgradeRequest};
+use adjourn::shutdown::{ShutdownPhase, ShutdownPlan, ShutdownReport};
+use adjourn::{Clients, ConnectionId, Event, Handler, Message, Server};
+
+use super::StartError;
+use super::conn::{Conn, Purpose};
+use super::handle::{PlanCell, SocketIoHandle};
+use super::links::{DriverLinks, LinkTable, link_of, reason_of_closing, reason_of_end};
+use super::request::RequestHead;
+use super::route::{Route, route};
+use super::shutdown::{DrainReport, Sweep};
+use super::storage::Storage;
+use super::wake::{Clock, Waker};
+use crate::config::SocketIoConfig;
+use crate::core::{Core, CoreSetup, StoreReply, Ticket};
+use crate::engine::{Admission, EngineRequest, Refusal};
+use crate::links::{FrameRef, LinkClose, Links};
+use crate::packet::Query;
+use crate::store::{NodeId, Store, StoreSettings};
+
+#[cfg(feature = "polling")]
+mod http;
+#[cfg(not(feature = "polling"))]
+#[path = "bridge/no_http.rs"]
+mod http;
+
+/// What `Retry-After` says.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How often a loop without connections looks at what is left.
+const REST: Duration = Duration::from_millis(2);
+
+/// Asked for each request that wants to open a session.
+pub(super) type AllowRequest = Box<dyn FnMut(&RequestHead<'_>) -> Result<(), String> + Send>;
+
+pub(super) struct Bridge {
+    pub(super) core: Core,
+    config: SocketIoConfig,
+    /// Of each connection.
+    connection: SharedConfig,
+    allow_request: Option<AllowRequest>,
+    storage: Option<Storage>,
+    answers: Vec<(Ticket, StoreReply)>,
+    clock: Clock,
+    waker: Waker,
+    links: LinkTable,
+    http: http::HttpSide,
+    phase: ShutdownPhase,
+    plan: PlanCell,
+    sweep: Sweep,
+}
+
+impl Bridge {
+    pub(super) fn new(
+        config: SocketIoConfig,
+        store: Box<dyn Store>,
+        node: NodeId,
+    ) -> Result<Self, StartError> {
+        let (clock, waker) = (Clock::start(), Waker::default());
+        let inline = store.inline();
+        let parts = store.open(node, &settings(&config), clock.wall())?;
+        let wake = waker.clone();
+        let setup = CoreSetup {
+            epoch: parts.epoch,
+            logs: parts.logs.clone(),
+            wall: clock.wall(),
+            random: Box::new(|bytes| getrandom::fill(bytes).expect("the system gives randomness")),
+            wake: Box::new(move || wake.wake()),
+        };
+        Ok(Self {
+            core: Core::new(config.clone(), setup)?,
+            connection: connection(&config)?,
+            config,
+            allow_request: None,
+            storage: Some(Storage::start(parts, inline, clock, &waker)?),
+            answers: Vec::new(),
+            clock,
+            waker,
+            links: LinkTable::default(),
+            http: http::HttpSide::default(),
+            phase: ShutdownPhase::Serving,
+            plan: PlanCell::default(),
+            sweep: Sweep::new(&ShutdownPlan::default()),
+        })
+    }
+
+    pub(super) fn set_allow_request(&mut self, allow: AllowRequest) {
+        self.allow_request = Some(allow);
+    }
+
+    pub(super) fn handle(&self, server: &Server<Conn>) -> SocketIoHandle {
+        self.waker.attach(server);
+        SocketIoHandle::new(self.core.inbox(), server.handle(), Arc::clone(&self.plan))
+    }
+
+    #[cfg(feature = "signals")]
+    pub(super) fn set_plan(&mut self, plan: &ShutdownPlan) {
+        self.sweep.set_plan(plan);
+    }
+
+    /// Before each turn.
+    pub(super) fn start(&mut self, server: &Server<Conn>) -> io::Result<()> {
+        self.waker.attach(server);
+        self.http.start(&self.config, &self.waker)
+    }
+
+    /// How long the loop may wait.
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let now = self.clock.now();
+        let core = self.core.next_timeout().map(|at| at.saturating_sub(now));
+        let sweep = self.sweep.next(now).map(|at| at.saturating_sub(now));
+        [timeout, core, sweep].into_iter().flatten().min()
+    }
+
+    /// One input of the core, and what it asks of the store.
+    fn input(
+        &mut self,
+        clients: &mut Clients<'_, Conn>,
+        act: impl FnOnce(&mut Core, Duration, &mut dyn Links),
+    ) {
+        let now = self.clock.now();
+        let mut links = DriverLinks {
+            clients,
+            table: &mut self.links,
+            #[cfg(feature = "polling")]
+            http: self.http.get_mut(),
+        };
+        act(&mut self.core, now, &mut links);
+        while let Some(command) = self.core.poll_store() {
+            let Some(storage) = &mut self.storage else { break };
+            if let Some((ticket, reply)) = storage.submit(command) {
+                self.core.store_reply(ticket, reply, now, &mut links);
+            }
+        }
+    }
+
+    /// After each turn: what other threads have left, and what is due.
+    pub(super) fn take_inputs(&mut self, clients: &mut Clients<'_, Conn>) {
+        self.waker.sleep_over();
+        self.take_http(clients);
+        self.take_answers(clients);
+        self.input(clients, |core, now, links| {
+            core.handle_inbox(now, links);
+            core.handle_timeout(now, links);
+        });
+        let due = self.sweep.due(self.clock.now());
+        if due > 0 {
+            self.input(clients, |core, now, links| {
+                core.sweep_polling(due, now, links);
+            });
+        }
+    }
+
+    fn take_answers(&mut self, clients: &mut Clients<'_, Conn>) {
+        let mut answers = std::mem::take(&mut self.answers);
+        if let Some(storage) = &mut self.storage {
+            storage.take_answers(&mut answers);
+        }
+        for (ticket, reply) in answers.drain(..) {
+            self.input(clients, |core, now, links| core.store_reply(ticket, reply, now, links));
+        }
+        self.answers = answers;
+    }
+
+    /// Row 8: the `Origin`, and the application.
+    ///
+    /// A request without an `Origin` is no cross-origin request of a browser.
+    fn allow(
+        config: &SocketIoConfig,
+        allow_request: Option<&mut AllowRequest>,
+        head: &RequestHead<'_>,
+    ) -> Result<(), Refusal> {
+        if let (Some(origins), Some(origin)) = (&config.origins, head.header("origin"))
+            && !origins.iter().any(|allowed| allowed == origin)
+        {
+            return Err(Refusal::forbidden(None));
+        }
+        allow_request.map_or(Ok(()), |allow| allow(head)).map_err(|message| Refusal::forbidden(Some(message)))
+    }
+
+    /// A WebSocket upgrade of the engine's path.
+    fn upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, Conn> {
+        let query = Query::parse(request.query().unwrap_or_default());
+        let head = RequestHead::of_loop(request, &query);
+        let ask = EngineRequest { method: request.method(), query: &query, upgrade: true, detached: false };
+        let (config, allow_request) = (&self.config, self.allow_request.as_mut());
+        let admitted = self.core.admit(&ask, || Self::allow(config, allow_request, &head));
+        let purpose = match admitted {
+            Ok(Admission::OpenWebSocket) => {
+                Purpose::Session(head.peer(&config.keep_headers, self.clock.millis()))
+            }
+            Ok(Admission::Probe) => Purpose::Probe(query.get("sid").unwrap_or_default().into()),
+            Ok(_) => Purpose::Refused,
+            Err(refusal) => return Upgrade::Reject(raw_response(&refusal)),
+        };
+        let conn = Conn::new(purpose);
+        Upgrade::Accept(Accept::new(conn).config(self.connection.clone()))
+    }
+
+    fn opened(&mut self, clients: &mut Clients<'_, Conn>, id: ConnectionId) {
+        let link = self.links.open(id);
+        let purpose = clients.get_mut(id).and_then(Conn::take_purpose);
+        self.input(clients, |core, now, links| match purpose {
+            Some(Purpose::Session(peer)) => core.open_websocket(link, peer, now, links),
+            Some(Purpose::Probe(sid)) => core.probe(link, &sid, now, links),
+            Some(Purpose::Refused) | None => links.close(link, LinkClose::Empty { quick: true }),
+        });
+    }
+
+    fn entered(&mut self, clients: &mut Clients<'_, Conn>, phase: ShutdownPhase) {
+        self.phase = phase;
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(plan) = plan {
+            self.sweep.set_plan(&plan);
+        }
+        if phase >= ShutdownPhase::LameDuck {
+            self.core.lame_duck();
+        }
+        if phase >= ShutdownPhase::SoftSweep && !self.sweep.has_begun() {
+            self.http.drain();
+            let mut polling = 0;
+            self.input(clients, |core, now, links| {
+                core.begin_sweep();
+                polling = core.sweep_polling(0, now, links);
+            });
+            self.sweep.begin(polling, self.clock.now());
+        }
+        if phase >= ShutdownPhase::HardSweep {
+            self.hard_sweep(clients);
+        }
+    }
+
+    /// After the connections' shutdown: polling sessions have their time, too, then the store is flushed and closed.
+    pub(super) fn finish(&mut self, raw: ShutdownReport, clients: &mut Clients<'_, Conn>) -> DrainReport {
+        let end = self.sweep.end().unwrap_or_default();
+        while self.http.connections() > 0 && self.clock.now() < end {
+            self.rest(clients);
+        }
+        self.hard_sweep(clients);
+        let end = self.clock.now() + self.config.storage.flush_timeout;
+        self.input(clients, |core, now, links| core.flush(now, links));
+        while !self.core.is_flushed() && self.clock.now() < end {
+            self.rest(clients);
+        }
+        let counts = self.core.shutdown_counts();
+        if let Some(storage) = self.storage.take() {
+            storage.close(end.saturating_sub(self.clock.now()));
+        }
+        DrainReport::new(raw, counts)
+    }
+
+    /// A turn of a loop that has no connections any more.
+    fn rest(&mut self, clients: &mut Clients<'_, Conn>) {
+        std::thread::sleep(REST);
+        self.take_inputs(clients);
+    }
+
+    fn hard_sweep(&mut self, clients: &mut Clients<'_, Conn>) {
+        self.input(clients, |core, now, links| core.hard_sweep(now, links));
+        self.http.cut();
+    }
+}
+
+impl Handler for Bridge {
+    type Data = Conn;
+
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, Conn> {
+        let route = route(&self.config.path, request.path(), request.query());
+        match (request.is_upgrade(), route) {
+            (true, Route::Engine) => self.upgrade(request),
+            (true, Route::Application) => Upgrade::Reject(not_found()),
+            (false, _) => self.plain(),
+        }
+    }
+
+    fn on_event(&mut self, clients: &mut Clients<'_, Conn>, event: Event<'_>) {
+        match event {
+            Event::Open { id } => self.opened(clients, id),
+            Event::Message { id, message, .. } => {
+                let frame = match message {
+                    Message::Text(text) => FrameRef::Text(text),
+                    Message::Binary(bytes) => FrameRef::Binary(bytes),
+                };
+                self.input(clients, |core, now, links| {
+                    core.websocket_message(link_of(id), frame, now, links);
+                });
+            }
+            Event::Drain { id } => {
+                self.input(clients, |core, now, links| core.websocket_drained(link_of(id), now, links));
+            }
+            Event::Closing { id, initiator, frame } => {
+                let reason = reason_of_closing(initiator, &frame, self.phase);
+                let code = Some(frame.code_or_1005());
+                self.input(clients, |core, now, links| {
+                    core.websocket_ended(link_of(id), reason, code, now, links);
+                });
+            }
+            Event::Close { id, report } => {
+                let (reason, code) = (reason_of_end(&report.cause), Some(report.effective_code()));
+                self.input(clients, |core, now, links| {
+                    core.websocket_ended(link_of(id), reason, code, now, links);
+                });
+                self.links.close(id);
+            }
+            Event::Phase { phase, .. } => self.entered(clients, phase),
+            _ => {}
+        }
+    }
+}
+
+/// The settings of a connection: the heartbeat is the engine's.
+fn connection(config: &SocketIoConfig) -> Result<SharedConfig, StartError> {
+    let mut connection = ConnectionConfig::default();
+    connection.heartbeat = Heartbeat { interval: None, ..connection.heartbeat };
+    connection.max_payload = config.input.max_payload;
+    connection.max_backlog = config.output.send_queue;
+    connection.close_timeout = config.times.close_timeout;
+    // Nothing is looked at after a close.
+    connection.closing_data = ClosingData::Discard;
+    Ok(connection.share()?)
+}
+
+fn settings(config: &SocketIoConfig) -> StoreSettings {
+    let mut settings = StoreSettings {
+        once_window: config.once.window,
+        max_once_keys: config.once.max_keys,
+        max_ack: config.once.max_ack,
+        ..StoreSettings::default()
+    };
+    if let Some(recovery) = &config.recovery {
+        settings.window = recovery.window;
+        settings.max_sessions = recovery.max_sessions;
+        settings.max_replay = recovery.max_replay;
+    }
+    settings
+}
+
+fn not_found() -> RawResponse {
+    RawResponse::new(404).expect("a final status")
+}
+
+/// The refusal of an upgrade, instead of the 101.
+fn raw_response(refusal: &Refusal) -> RawResponse {
+    let response = refusal.response();
+    let mut raw = if response.status == 503 {
+        RawResponse::unavailable(RETRY_AFTER)
+    } else {
+        RawResponse::new(response.status).unwrap_or_else(|_| not_found())
+    };
+    if let Some(content_type) = response.content_type {
+        raw = raw.header("Content-Type", content_type).expect("a constant");
+    }
+    raw.header("Cache-Control", "no-store").expect("a constant").body(response.body.to_vec())
+}

@@ -1,0 +1,174 @@
+//! HTTP requests of the engine -> inputs of the core: the loop's part of long-polling.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use adjourn::Clients;
+use adjourn::http::{Response as RawResponse, Upgrade};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, UPGRADE};
+use hyper::http::request::Parts;
+
+use super::{Bridge, RETRY_AFTER};
+use crate::config::SocketIoConfig;
+use crate::driver::conn::Conn;
+use crate::driver::polling::{Http, HttpInput, HttpService, HttpSettings};
+use crate::driver::request::RequestHead;
+use crate::driver::wake::Waker;
+use crate::engine::{Admission, EngineRequest, PostBody, Refusal};
+use crate::links::RequestId;
+use crate::packet::Query;
+
+/// The HTTP thread once it runs, and which requests of it wait.
+#[derive(Default)]
+pub(super) struct HttpSide {
+    http: Option<Http>,
+    service: Option<HttpService>,
+    inputs: VecDeque<HttpInput>,
+}
+
+impl HttpSide {
+    pub(super) fn start(&mut self, config: &SocketIoConfig, waker: &Waker) -> io::Result<()> {
+        if self.http.is_none() {
+            let settings = HttpSettings {
+                path: config.path.clone(),
+                max_payload: config.input.max_payload,
+                max_connections: config.counts.http_connections,
+                max_inputs: config.counts.inbox,
+                head_timeout: config.counts.http_head_timeout,
+                idle_timeout: config.counts.http_idle_timeout,
+                retry_after: RETRY_AFTER,
+                cors: config.cors.clone(),
+            };
+            self.http = Some(Http::start(settings, self.service.take(), waker.clone())?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(&self) -> Option<&Http> {
+        self.http.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self) -> Option<&mut Http> {
+        self.http.as_mut()
+    }
+
+    fn wait(&mut self, request: RequestId, sid: &str) {
+        if let Some(http) = &mut self.http {
+            http.wait(request, sid);
+        }
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.http.as_ref().map_or(0, Http::connections)
+    }
+
+    /// No keep-alive any more.
+    pub(super) fn drain(&self) {
+        if let Some(http) = &self.http {
+            http.drain();
+        }
+    }
+
+    /// Ends all connections.
+    pub(super) fn cut(&self) {
+        if let Some(http) = &self.http {
+            http.cut();
+        }
+    }
+}
+
+impl Bridge {
+    pub(in crate::driver) fn set_service(&mut self, service: HttpService) {
+        self.http.service = Some(service);
+    }
+
+    /// A plain request: the HTTP thread gets its connection.
+    pub(super) fn plain<'r>(&self) -> Upgrade<'r, Conn> {
+        let Some(seat) = self.http.get().and_then(Http::take_seat) else {
+            return Upgrade::Answer(RawResponse::unavailable(RETRY_AFTER));
+        };
+        Upgrade::detach(move |detached| {
+            let peer = detached.peer_addr();
+            if let Some((stream, received)) = detached.into_tcp() {
+                seat.hand_over(stream, received, peer);
+            }
+        })
+    }
+
+    /// What the HTTP thread has told since the last turn.
+    pub(super) fn take_http(&mut self, clients: &mut Clients<'_, Conn>) {
+        let mut inputs = std::mem::take(&mut self.http.inputs);
+        if let Some(http) = &self.http.http {
+            http.take_inputs(&mut inputs);
+        }
+        for input in inputs.drain(..) {
+            match input {
+                HttpInput::Head { request, head, peer } => self.http_head(clients, request, &head, peer),
+                HttpInput::Body { request, body } => {
+                    let Some(sid) = self.http.get().and_then(|http| http.waiting(request)) else { continue };
+                    let body = body.as_deref().map_or(PostBody::TooLarge, PostBody::Complete);
+                    self.input(clients, |core, now, links| core.post_body(request, &sid, body, now, links));
+                }
+                HttpInput::Gone { request } => {
+                    let Some(sid) = self.http.get_mut().and_then(|http| http.gone(request)) else { continue };
+                    self.input(clients, |core, now, links| core.request_gone(request, &sid, now, links));
+                }
+            }
+        }
+        self.http.inputs = inputs;
+    }
+
+    fn http_head(
+        &mut self,
+        clients: &mut Clients<'_, Conn>,
+        request: RequestId,
+        head: &Parts,
+        peer: SocketAddr,
+    ) {
+        // A request sees every deadline that had passed when it arrived.
+        self.input(clients, |core, now, links| core.handle_timeout(now, links));
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        let upgrade = is_upgrade(&head.headers);
+        let ask = EngineRequest { method: head.method.as_str(), query: &query, upgrade, detached: true };
+        let from = RequestHead::of_http(head, peer, &query);
+        let (config, allow_request) = (&self.config, self.allow_request.as_mut());
+        let admitted = self.core.admit(&ask, || Self::allow(config, allow_request, &from));
+        let sid = query.get("sid").unwrap_or_default();
+        match admitted {
+            Ok(Admission::OpenPolling) => {
+                let peer = from.peer(&self.config.keep_headers, self.clock.millis());
+                self.input(clients, |core, now, links| core.open_polling(request, peer, now, links));
+            }
+            Ok(Admission::Poll) => {
+                self.http.wait(request, sid);
+                self.input(clients, |core, now, links| core.poll(request, sid, now, links));
+            }
+            Ok(Admission::Post) => {
+                self.http.wait(request, sid);
+                let content_type = text(&head.headers, CONTENT_TYPE);
+                let length = text(&head.headers, CONTENT_LENGTH).and_then(|length| length.parse().ok());
+                self.input(clients, |core, now, links| {
+                    core.post_head(request, sid, (content_type, length), now, links);
+                });
+            }
+            // A connection that was detached is not upgraded: `admit` has refused it.
+            Ok(_) => self.refuse(clients, request, &Refusal::bad_request()),
+            Err(refusal) => self.refuse(clients, request, &refusal),
+        }
+    }
+
+    fn refuse(&mut self, clients: &mut Clients<'_, Conn>, request: RequestId, refusal: &Refusal) {
+        self.input(clients, |_, _, links| links.respond(request, refusal.response()));
+    }
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    text(headers, UPGRADE).is_some_and(|value| {
+        value.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
+    })
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

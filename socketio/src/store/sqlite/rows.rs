@@ -1,0 +1,201 @@
+//! Values <-> columns. No statements.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::Row;
+use rusqlite::types::Type;
+
+use crate::offset::Position;
+use crate::store::{AckValue, Entry, EntryKind, Membership, NewEntry, SessionRecord};
+
+/// `sio_once.state`.
+pub(super) const RUNNING: i64 = 0;
+/// `sio_once.state`.
+pub(super) const DONE: i64 = 1;
+
+/// What [`entry`] reads, behind the namespace.
+pub(super) const ENTRY_COLUMNS: &str =
+    "pos, at_ms, kind, rooms, except_rooms, packet, attachments, ack, until_ms";
+/// The bytes of an entry, for the limits of a log.
+pub(super) const ENTRY_BYTES: &str = "ifnull(length(rooms), 0) + ifnull(length(except_rooms), 0) + length(packet) + ifnull(length(attachments), 0)";
+/// What [`session`] reads.
+pub(super) const SESSION_COLUMNS: &str =
+    "pid, nsp, sid, principal, generation, first, checkpoint, last, data, answered, away_ms";
+
+/// A number as SQLite has it; one above `i64::MAX` is a time that never comes.
+pub(super) fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number that was written by [`integer`].
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn position(number: i64) -> Position {
+    Position::counter(unsigned(number))
+}
+
+/// The columns of an entry behind its namespace and position, as they are written.
+pub(super) struct EntryColumns<'e> {
+    pub(super) kind: i64,
+    pub(super) rooms: Option<Vec<u8>>,
+    pub(super) except: Option<Vec<u8>>,
+    pub(super) packet: &'e [u8],
+    pub(super) attachments: Option<Vec<u8>>,
+}
+
+impl<'e> EntryColumns<'e> {
+    pub(super) fn of(new: &'e NewEntry) -> Self {
+        Self {
+            kind: kind_number(new.kind),
+            rooms: names(&new.rooms),
+            except: names(&new.except),
+            packet: new.packet.as_bytes(),
+            attachments: (!new.attachments.is_empty())
+                .then(|| chunks(new.attachments.iter().map(|chunk| &**chunk))),
+        }
+    }
+
+    /// The same sum as [`ENTRY_BYTES`].
+    pub(super) fn bytes(&self) -> u64 {
+        let length = |blob: &Option<Vec<u8>>| blob.as_ref().map_or(0, Vec::len);
+        (length(&self.rooms) + length(&self.except) + self.packet.len() + length(&self.attachments)) as u64
+    }
+}
+
+/// An entry of `namespace` from [`ENTRY_COLUMNS`]; its bytes are those of [`ENTRY_BYTES`].
+pub(super) fn entry(namespace: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<(Entry, u64)> {
+    let length = |index| -> rusqlite::Result<usize> {
+        Ok(row.get_ref(index)?.as_bytes_or_null()?.map_or(0, <[u8]>::len))
+    };
+    let bytes = length(3)? + length(4)? + length(5)? + length(6)?;
+    let new = NewEntry {
+        namespace: Arc::clone(namespace),
+        kind: kind_of(row.get(2)?).ok_or_else(|| damaged(2))?,
+        rooms: read_names(row, 3)?,
+        except: read_names(row, 4)?,
+        packet: text(row, 5)?,
+        attachments: row
+            .get_ref(6)?
+            .as_bytes_or_null()?
+            .map_or(Some(Vec::new()), read_chunks)
+            .ok_or_else(|| damaged(6))?
+            .into(),
+        ack: row.get::<_, Option<i64>>(7)?.map(unsigned),
+        until: row.get::<_, Option<i64>>(8)?.map(unsigned),
+    };
+    Ok((Entry { position: position(row.get(0)?), at: unsigned(row.get(1)?), new }, bytes as u64))
+}
+
+/// A session from [`SESSION_COLUMNS`], without its memberships.
+pub(super) fn session(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
+    let data = match row.get_ref(8)?.as_bytes_or_null()? {
+        Some(_) => Some(text(row, 8)?),
+        None => None,
+    };
+    let answered = match row.get_ref(9)?.as_bytes_or_null()? {
+        Some(json) => serde_json::from_slice(json).map_err(|_| damaged(9))?,
+        None => Vec::new(),
+    };
+    Ok(SessionRecord {
+        pid: row.get(0)?,
+        namespace: row.get(1)?,
+        sid: row.get(2)?,
+        principal: row.get(3)?,
+        generation: unsigned(row.get(4)?),
+        first: position(row.get(5)?),
+        checkpoint: position(row.get(6)?),
+        last: position(row.get(7)?),
+        data,
+        answered,
+        memberships: Vec::new(),
+        away: row.get::<_, Option<i64>>(10)?.map(unsigned),
+    })
+}
+
+/// A membership from `room, from_pos, to_pos`.
+pub(super) fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
+    Ok(Membership {
+        room: row.get(0)?,
+        from: position(row.get(1)?),
+        to: row.get::<_, Option<i64>>(2)?.map(position),
+    })
+}
+
+pub(super) fn answered(ids: &[u64]) -> Option<Vec<u8>> {
+    (!ids.is_empty()).then(|| serde_json::to_vec(ids).expect("numbers have a JSON form"))
+}
+
+pub(super) fn ack(ack: &AckValue) -> Vec<u8> {
+    chunks(std::iter::once(ack.json.as_bytes()).chain(ack.attachments.iter().map(|chunk| &**chunk)))
+}
+
+/// An ack in the column `index`.
+pub(super) fn read_ack(row: &Row<'_>, index: usize) -> rusqlite::Result<AckValue> {
+    let chunks = read_chunks(row.get_ref(index)?.as_bytes()?).ok_or_else(|| damaged(index))?;
+    let (json, attachments) = chunks.split_first().ok_or_else(|| damaged(index))?;
+    let json = std::str::from_utf8(json).map_err(|_| damaged(index))?;
+    Ok(AckValue { json: json.into(), attachments: attachments.into() })
+}
+
+/// Names of rooms, as a JSON array.
+fn names(rooms: &[Arc<str>]) -> Option<Vec<u8>> {
+    let names: Vec<&str> = rooms.iter().map(|room| &**room).collect();
+    (!names.is_empty()).then(|| serde_json::to_vec(&names).expect("texts have a JSON form"))
+}
+
+fn read_names(row: &Row<'_>, index: usize) -> rusqlite::Result<Arc<[Arc<str>]>> {
+    let Some(json) = row.get_ref(index)?.as_bytes_or_null()? else { return Ok(Arc::new([])) };
+    let names: Vec<String> = serde_json::from_slice(json).map_err(|_| damaged(index))?;
+    Ok(names.into_iter().map(Arc::from).collect())
+}
+
+fn text(row: &Row<'_>, index: usize) -> rusqlite::Result<Arc<str>> {
+    std::str::from_utf8(row.get_ref(index)?.as_bytes()?).map(Arc::from).map_err(|_| damaged(index))
+}
+
+/// Byte strings, each behind its length in 4 bytes, little endian.
+fn chunks<'c>(chunks: impl Iterator<Item = &'c [u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for chunk in chunks {
+        let length = u32::try_from(chunk.len()).expect("a message is far below 4 GiB");
+        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(chunk);
+    }
+    out
+}
+
+fn read_chunks(bytes: &[u8]) -> Option<Vec<Bytes>> {
+    let mut rest = Bytes::copy_from_slice(bytes);
+    let mut chunks = Vec::new();
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(*rest.first_chunk()?);
+        let end = usize::try_from(length).ok()?.checked_add(4).filter(|end| *end <= rest.len())?;
+        chunks.push(rest.split_to(end).split_off(4));
+    }
+    Some(chunks)
+}
+
+/// Kinds as the file has them: never renumber.
+fn kind_number(kind: EntryKind) -> i64 {
+    match kind {
+        EntryKind::Event => 0,
+        EntryKind::Ask => 1,
+        EntryKind::Join => 2,
+        EntryKind::Leave => 3,
+        EntryKind::Disconnect => 4,
+        EntryKind::Fence => 5,
+    }
+}
+
+fn kind_of(number: i64) -> Option<EntryKind> {
+    use EntryKind::{Ask, Disconnect, Event, Fence, Join, Leave};
+    [Event, Ask, Join, Leave, Disconnect, Fence].into_iter().find(|kind| kind_number(*kind) == number)
+}
+
+/// The file does not hold what this crate writes.
+fn damaged(column: usize) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, "damaged".into())
+}

@@ -1,0 +1,648 @@
+//! Sections 6 to 11 without recovery, but where it makes no difference.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use adjourn_socketio::config::{IdlePolicy, SocketIoConfig};
+use adjourn_socketio::core::{AckOptions, Core, Namespace};
+use adjourn_socketio::error::{AckError, ConnectError};
+use adjourn_socketio::links::LinkClose;
+
+use super::world::{Client, World, quick};
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn plain() -> SocketIoConfig {
+    let mut config = quick();
+    config.recovery = None;
+    config
+}
+
+fn note(log: &Log, text: impl Into<String>) {
+    log.lock().expect("not poisoned").push(text.into());
+}
+
+/// The events that most tests use.
+pub(crate) fn handlers(namespace: &mut Namespace, log: &Log) {
+    let (connected, ended, answered) = (Arc::clone(log), Arc::clone(log), Arc::clone(log));
+    namespace
+        .on_connection(move |socket| note(&connected, format!("connected {}", socket.resume().as_str())))
+        .on_disconnect(move |socket, end| {
+            let mut rooms: Vec<&str> = end.rooms.iter().map(|room| &**room).collect();
+            rooms.sort_unstable();
+            assert_eq!(socket.rooms().len(), rooms.len() + 1, "rooms can still be read");
+            note(&ended, format!("{} {:?} {rooms:?}", end.reason, end.close_code));
+        })
+        .on("echo", |socket, args, ack| {
+            if let Some(ack) = ack {
+                ack.send(socket.io(), args).expect("is connected");
+            }
+        })
+        .on("join", |socket, args, ack| {
+            let room: String = args.get(0).expect("text");
+            socket.join(&room).expect("fits");
+            if let Some(ack) = ack {
+                let mut rooms = socket.rooms();
+                rooms.sort();
+                let rooms: Vec<String> = rooms.iter().skip(1).map(ToString::to_string).collect();
+                ack.send(socket.io(), (rooms,)).expect("is connected");
+            }
+        })
+        .on("leave", |socket, args, _| {
+            let room: String = args.get(0).expect("text");
+            socket.leave(&room).expect("is connected");
+        })
+        .on("say", |socket, args, _| {
+            let (room, text): (String, String) = args.parse().expect("texts");
+            socket.io().of("/").to(room).emit("said", (text, 0)).expect("goes");
+        })
+        .on("ask", move |socket, _, _| {
+            let answered = Arc::clone(&answered);
+            let options = AckOptions::once(Duration::from_secs(5));
+            let then =
+                move |_: &mut adjourn_socketio::core::Io<'_>,
+                      answer: Result<adjourn_socketio::packet::Args<'_>, AckError>| {
+                    note(
+                        &answered,
+                        match answer {
+                            Ok(args) => format!("answer {}", args.raw(0).unwrap_or("none")),
+                            Err(error) => error.to_string(),
+                        },
+                    );
+                };
+            socket.emit_with_ack("question", (1,), options, then).expect("goes");
+        })
+        .on("panic", |_, _, _| panic!("a bad handler"))
+        .on("kick", |socket, args, _| match args.get(0).expect("text") {
+            "socket" => socket.disconnect(),
+            "connection" => socket.disconnect_connection(),
+            "engine" => socket.close_engine(),
+            "cut" => socket.cut(),
+            other => panic!("{other}"),
+        });
+}
+
+fn world(config: SocketIoConfig) -> World {
+    World::new(config, |core, log| {
+        handlers(core.namespace("/"), log);
+        handlers(core.namespace("/other"), log);
+    })
+}
+
+#[test]
+fn an_echo_is_acked_with_the_same_arguments() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    let answer = world.received(link);
+    assert!(answer[0].starts_with(r#"40{"sid":""#) && !answer[0].contains("pid"), "{answer:?}");
+    world.message(link, r#"4217["echo",1,"two",{"three":[3.0]}]"#);
+    assert_eq!(world.received(link), [r#"4317[1,"two",{"three":[3.0]}]"#]);
+    // Without a handler: no ack is made up.
+    world.message(link, r#"4218["unknown"]"#);
+    assert!(world.received(link).is_empty());
+    assert_eq!(world.core.stats().events_unhandled, 1);
+}
+
+#[test]
+fn binary_arguments_come_back() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    world.received(link);
+    world.message(link, r#"451-1["echo",{"_placeholder":true,"num":0}]"#);
+    world.binary(link, &[1, 2, 3]);
+    assert_eq!(world.received(link), [r#"461-1[{"_placeholder":true,"num":0}]"#, "<3 bytes>"]);
+}
+
+#[test]
+fn rooms_unions_and_exceptions() {
+    let mut world = world(plain());
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::new(&mut world)).collect();
+    for (client, rooms) in clients.iter_mut().zip([&["a"][..], &["a", "b"], &["b"], &[]]) {
+        for room in rooms {
+            client.emit(&mut world, &format!(r#"["join","{room}"]"#));
+        }
+    }
+    let got = |world: &mut World, clients: &mut Vec<Client>| -> Vec<usize> {
+        clients.iter_mut().map(|client| client.take(world).len()).collect()
+    };
+    world.call(|io| io.of("/").to(["a", "b"]).emit("x", ()).expect("goes"));
+    assert_eq!(got(&mut world, &mut clients), [1, 1, 1, 0], "each once");
+    world.call(|io| io.of("/").to("a").except("b").emit("x", ()).expect("goes"));
+    assert_eq!(got(&mut world, &mut clients), [1, 0, 0, 0], "except wins");
+    world.call(|io| io.of("/").except("a").emit("x", ()).expect("goes"));
+    assert_eq!(got(&mut world, &mut clients), [0, 0, 1, 1]);
+    let own = clients[3].sid.clone();
+    world.call(move |io| io.of("/").to(own).emit("x", ()).expect("goes"));
+    assert_eq!(got(&mut world, &mut clients), [0, 0, 0, 1], "the room of its own id");
+    clients[1].emit(&mut world, r#"["leave","a"]"#);
+    world.call(|io| io.of("/").to("a").emit("x", ()).expect("goes"));
+    assert_eq!(got(&mut world, &mut clients), [1, 0, 0, 0]);
+    clients[0].cut(&mut world);
+    world.call(|io| io.of("/").to("a").emit("x", ()).expect("goes"));
+    assert_eq!(got(&mut world, &mut clients), [0, 0, 0, 0]);
+    assert_eq!(world.core.stats().rooms, 1, "an empty room is no room");
+}
+
+#[test]
+fn a_socket_excludes_itself_from_its_broadcasts() {
+    let mut world = World::new(plain(), |core, _| {
+        core.namespace("/").on_connection(|socket| socket.join("r").expect("fits")).on(
+            "all",
+            |socket, _, _| {
+                socket.broadcast().emit("x", ()).expect("goes");
+                socket.to("r").emit("y", ()).expect("goes");
+            },
+        );
+    });
+    let (mut a, mut b) = (Client::new(&mut world), Client::new(&mut world));
+    a.emit(&mut world, r#"["all"]"#);
+    assert_eq!(b.take(&mut world), [r#"["x"]"#, r#"["y"]"#]);
+    assert!(a.take(&mut world).is_empty());
+}
+
+#[test]
+fn every_reason_of_section_11() {
+    let cases: &[(&str, &str, &[&str], Option<LinkClose>)] = &[
+        (r#"42["kick","socket"]"#, "server namespace disconnect None []", &["41"], None),
+        (
+            r#"42["kick","connection"]"#,
+            "server namespace disconnect None []",
+            &["41"],
+            Some(LinkClose::Empty { quick: false }),
+        ),
+        (
+            r#"42["kick","engine"]"#,
+            "forced close Some(1005) []",
+            &[],
+            Some(LinkClose::Empty { quick: false }),
+        ),
+        (r#"42["kick","cut"]"#, "transport close Some(1006) []", &[], Some(LinkClose::Cut)),
+        ("41", "client namespace disconnect None []", &[], None),
+        ("1", "transport close Some(1005) []", &[], Some(LinkClose::Empty { quick: false })),
+        ("x", "parse error Some(1005) []", &[], Some(LinkClose::Empty { quick: false })),
+        ("2", "transport error Some(1005) []", &[], Some(LinkClose::Empty { quick: false })),
+        ("42{}", "forced close Some(1005) []", &[], Some(LinkClose::Empty { quick: false })),
+        ("40", "forced close Some(1005) []", &[], Some(LinkClose::Empty { quick: false })),
+        ("44{}", "forced close Some(1005) []", &[], Some(LinkClose::Empty { quick: false })),
+    ];
+    for (input, end, sent, closed) in cases {
+        let mut world = world(plain());
+        let link = world.open();
+        world.message(link, "40");
+        world.received(link);
+        world.noted();
+        world.message(link, input);
+        assert_eq!(world.noted(), [*end], "{input}");
+        assert_eq!(world.received(link), *sent, "{input}");
+        assert_eq!(world.closed(link), *closed, "{input}");
+        // The later end of the connection changes nothing.
+        world.cut(link);
+        assert!(world.noted().is_empty(), "{input}");
+        world.advance(Duration::from_mins(1));
+        assert_eq!(world.core.stats().connections_websocket, 0, "{input}");
+    }
+}
+
+#[test]
+fn a_ping_timeout_ends_the_sockets() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    world.noted();
+    world.advance(Duration::from_secs(45));
+    assert_eq!(world.noted(), ["ping timeout Some(1005) []"]);
+    assert_eq!(world.closed(link), Some(LinkClose::Empty { quick: true }));
+}
+
+#[test]
+fn all_namespaces_of_a_connection_end_with_it() {
+    let mut world = world(plain());
+    let link = world.open();
+    for text in ["40", "40/other", r#"42["join","r"]"#] {
+        world.message(link, text);
+    }
+    world.noted();
+    world.cut(link);
+    assert_eq!(world.noted(), [r#"transport close Some(1006) ["r"]"#, "transport close Some(1006) []"]);
+}
+
+#[test]
+fn a_namespace_is_connected_again_after_its_disconnect() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    world.message(link, "40/other,");
+    world.message(link, "41");
+    assert_eq!(world.closed(link), None);
+    world.received(link);
+    world.message(link, "40");
+    assert!(world.received(link)[0].starts_with("40{"));
+    // What was sent before the client knew is late, no error.
+    world.message(link, r#"42/other,["kick","socket"]"#);
+    world.message(link, r#"42/other,["echo"]"#);
+    assert_eq!((world.closed(link), world.core.stats().packets_late), (None, 1));
+    // It knows of its own disconnect.
+    world.message(link, "41");
+    world.message(link, r#"42["echo"]"#);
+    assert!(world.closed(link).is_some());
+}
+
+#[test]
+fn the_first_packet_is_connect() {
+    for first in [r#"42["echo"]"#, "41", "431[]", r#"42/other,["x"]"#] {
+        for other in [false, true] {
+            let mut world = world(plain());
+            let link = world.open();
+            if other {
+                world.message(link, "40/x,");
+                world.message(link, "40/third,");
+            }
+            world.message(link, first);
+            assert_eq!(world.closed(link), Some(LinkClose::Empty { quick: false }), "{first}");
+        }
+    }
+}
+
+#[test]
+fn without_a_socket_a_connection_is_closed_after_connect_timeout() {
+    let mut world = world(plain());
+    let (idle, left) = (world.open(), world.open());
+    world.message(left, "40");
+    world.advance(Duration::from_secs(20));
+    world.message(left, "41");
+    world.message(idle, "3");
+    for _ in 0..6 {
+        world.advance(Duration::from_secs(5));
+        for link in [idle, left] {
+            world.message(link, "3");
+        }
+    }
+    assert!(world.closed(idle).is_some());
+    assert!(world.closed(left).is_none(), "it counts again from the moment without a socket");
+    for _ in 0..3 {
+        world.advance(Duration::from_secs(5));
+        world.message(left, "3");
+    }
+    assert!(world.closed(left).is_some());
+    assert_eq!(world.core.stats().connect_timeouts, 2);
+}
+
+#[test]
+fn an_invalid_namespace_leaves_the_connection() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40/none,{}");
+    assert_eq!(world.received(link), [r#"44/none,{"message":"Invalid namespace"}"#]);
+    world.message(link, "40");
+    assert!(world.received(link)[0].starts_with("40{"));
+}
+
+#[test]
+fn too_many_namespaces_of_a_connection() {
+    let mut config = plain();
+    config.counts.namespaces_per_connection = 1;
+    let mut world = world(config);
+    let link = world.open();
+    world.message(link, "40");
+    world.received(link);
+    world.message(link, "40/other,");
+    assert_eq!(world.received(link), [r#"44/other,{"message":"too many namespaces"}"#]);
+    assert_eq!(world.core.stats().namespaces_refused, 1);
+}
+
+#[test]
+fn a_dynamic_namespace_lives_as_long_as_its_sockets() {
+    let mut world = World::new(plain(), |core, log| {
+        handlers(core.namespace_matching(|name, _| name.starts_with("/dyn-")), log);
+    });
+    let link = world.open();
+    world.message(link, "40/dyn-1,");
+    assert!(world.received(link)[0].starts_with("40/dyn-1,{"));
+    assert_eq!(world.core.stats().namespaces, 1);
+    world.message(link, "41/dyn-1,");
+    assert_eq!(world.core.stats().namespaces, 0);
+    world.message(link, "40/x,");
+    assert_eq!(world.received(link), [r#"44/x,{"message":"Invalid namespace"}"#]);
+}
+
+fn checked(core: &mut Core, log: &Log) {
+    let asked = Arc::clone(log);
+    let namespace = core.namespace("/");
+    namespace
+        .check(|handshake, verdict| match handshake.auth() {
+            Some(auth) if auth.contains("good") => verdict.accept("alice"),
+            _ => verdict.refuse(ConnectError {
+                message: "unauthorized".to_owned(),
+                data: Some(r#"{"code":401}"#.to_owned()),
+            }),
+        })
+        .check(move |handshake, verdict| match handshake.auth() {
+            Some(auth) if auth.contains("dropped") => drop(verdict),
+            Some(auth) if auth.contains("late") => std::mem::forget(verdict),
+            Some(auth) if auth.contains("thread") => {
+                std::thread::spawn(move || verdict.accept("")).join().expect("ends");
+            }
+            _ => {
+                note(&asked, "second");
+                verdict.accept("");
+            }
+        });
+    let connected = Arc::clone(log);
+    namespace.on_connection(move |socket| note(&connected, socket.principal().to_string()));
+}
+
+#[test]
+fn middlewares_in_order() {
+    let cases = [
+        ("{}", r#"44{"message":"unauthorized","data":{"code":401}}"#, &[][..]),
+        (r#"{"token":"good"}"#, "40", &["second", "alice"]),
+        (r#"{"token":"good","dropped":1}"#, r#"44{"message":"internal error"}"#, &[]),
+        (r#"{"token":"good","thread":1}"#, "40", &["alice"]),
+    ];
+    for (auth, answer, noted) in cases {
+        let mut world = World::new(plain(), checked);
+        let link = world.open();
+        world.message(link, &format!("40{auth}"));
+        world.input(|core, now, wire| core.handle_inbox(now, wire));
+        let received = world.received(link);
+        assert!(received[0].starts_with(answer), "{auth}: {received:?}");
+        assert_eq!(world.noted(), noted, "{auth}");
+        assert_eq!(world.closed(link), None);
+    }
+}
+
+#[test]
+fn a_middleware_that_does_not_answer_times_out() {
+    let mut world = World::new(plain(), checked);
+    let link = world.open();
+    world.message(link, r#"40{"token":"good","late":1}"#);
+    for _ in 0..9 {
+        world.advance(Duration::from_secs(5));
+        world.message(link, "3");
+    }
+    assert!(world.received(link).contains(&r#"44{"message":"timeout"}"#.to_owned()));
+}
+
+#[test]
+fn an_event_before_the_connect_answer_is_a_state_error() {
+    let mut world = World::new(plain(), checked);
+    let link = world.open();
+    world.message(link, r#"40{"token":"good","late":1}"#);
+    world.message(link, r#"42["echo"]"#);
+    assert!(world.closed(link).is_some());
+    assert_eq!(world.core.stats().state_errors, 1);
+}
+
+#[test]
+fn an_ack_is_awaited_until_answer_timeout_or_disconnect() {
+    let mut world = world(plain());
+    let mut client = Client::new(&mut world);
+    world.noted();
+    client.emit(&mut world, r#"["ask"]"#);
+    assert_eq!(client.take(&mut world), [r#"["question",1]"#]);
+    assert_eq!(world.noted(), [r#"answer "ok""#]);
+    client.answers = false;
+    client.emit(&mut world, r#"["ask"]"#);
+    client.pump(&mut world);
+    world.advance(Duration::from_secs(5));
+    assert_eq!(world.noted(), ["no answer in time"]);
+    client.emit(&mut world, r#"["ask"]"#);
+    client.cut(&mut world);
+    let noted = world.noted();
+    assert!(noted.contains(&"the socket was disconnected before it answered".to_owned()), "{noted:?}");
+    assert_eq!(world.core.stats().acks_pending, 0);
+}
+
+#[test]
+fn an_answer_of_another_socket_is_none() {
+    let mut world = world(plain());
+    let mut client = Client::new(&mut world);
+    let other = Client::new(&mut world);
+    client.answers = false;
+    client.emit(&mut world, r#"["ask"]"#);
+    world.noted();
+    for id in 0..5 {
+        world.message(other.link.expect("is open"), &format!("43{id}[1]"));
+    }
+    assert!(world.noted().is_empty());
+    assert_eq!(world.core.stats().acks_unknown, 5);
+}
+
+#[test]
+fn a_broadcast_with_acks_collects_one_answer_each() {
+    let mut world = world(plain());
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::new(&mut world)).collect();
+    clients[2].answers = false;
+    let ask = |world: &mut World| {
+        let log = Arc::clone(&world.log);
+        world.call(move |io| {
+            let options = AckOptions::once(Duration::from_secs(1));
+            let then = move |_: &mut adjourn_socketio::core::Io<'_>, all: adjourn_socketio::core::Answers| {
+                note(&log, format!("{} {} {:?}", all.answers.len(), all.missing, all.error));
+            };
+            io.of("/").emit_with_acks("q", (), options, then).expect("goes");
+        });
+    };
+    world.noted();
+    ask(&mut world);
+    for client in &mut clients {
+        client.pump(&mut world);
+    }
+    assert!(world.noted().is_empty(), "one has not answered");
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.noted(), ["2 1 Some(Timeout)"]);
+    ask(&mut world);
+    for client in &mut clients {
+        client.pump(&mut world);
+    }
+    clients[2].cut(&mut world);
+    assert!(world.noted().contains(&"2 0 None".to_owned()), "who is cut is not expected");
+    for client in &mut clients {
+        client.cut(&mut world);
+    }
+    world.noted();
+    ask(&mut world);
+    assert_eq!(world.noted(), ["0 0 None"], "nobody: done at once");
+}
+
+#[test]
+fn a_panic_costs_the_event_alone() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    world.received(link);
+    world.message(link, r#"421["panic"]"#);
+    world.message(link, r#"422["echo",1]"#);
+    assert_eq!(world.received(link), ["432[1]"]);
+    assert_eq!(world.core.stats().handler_panics, 1);
+}
+
+#[test]
+fn a_filter_drops_events_and_tells() {
+    let mut world = World::new(plain(), |core, log| {
+        let log = Arc::clone(log);
+        handlers(core.namespace("/"), &log);
+        core.namespace("/")
+            .filter(|_, name, args| match (name, args.len()) {
+                ("echo", 0) => Err(adjourn_socketio::core::EventError("no argument".to_owned())),
+                _ => Ok(()),
+            })
+            .on_event_error(move |_, name, error| note(&log, format!("{name}: {error}")));
+    });
+    let link = world.open();
+    world.message(link, "40");
+    world.received(link);
+    world.noted();
+    world.message(link, r#"421["echo"]"#);
+    assert_eq!(world.noted(), ["echo: no argument"]);
+    world.message(link, r#"422["echo",1]"#);
+    assert_eq!(world.received(link), ["432[1]"]);
+}
+
+#[test]
+fn volatile_events_are_dropped_for_who_has_much_unsent() {
+    let mut config = plain();
+    config.output.volatile_limit = 10;
+    let mut world = world(config);
+    let (a, b) = (Client::new(&mut world), Client::new(&mut world));
+    let (a, b) = (a.link.expect("is open"), b.link.expect("is open"));
+    world.stick(a, 1 << 20);
+    world.wire.links.get_mut(&a).expect("is open").unsent = 11;
+    world.call(|io| assert_eq!(io.of("/").emit_volatile("v", ()), 1));
+    assert!(world.received(a).is_empty());
+    assert_eq!(world.received(b), [r#"42["v"]"#]);
+    assert_eq!(world.core.stats().volatile_dropped, 1);
+}
+
+#[test]
+fn a_slow_consumer_is_disconnected() {
+    let mut world = world(plain());
+    let (a, mut b) = (Client::new(&mut world), Client::new(&mut world));
+    let a = a.link.expect("is open");
+    world.stick(a, 100);
+    world.noted();
+    for _ in 0..10 {
+        world.call(|io| io.of("/").emit("x", ("0123456789",)).expect("goes"));
+    }
+    assert_eq!(world.noted(), ["slow consumer Some(1013) []"]);
+    assert_eq!(world.closed(a), Some(LinkClose::SlowConsumer));
+    assert_eq!(b.take(&mut world).len(), 10);
+}
+
+#[test]
+fn warned_then_disconnected() {
+    let mut world = World::new(plain(), |core, log| {
+        handlers(core.namespace("/"), log);
+        core.namespace("/").on("warn", |socket, args, _| {
+            let after = Duration::from_millis(args.get(0).expect("number"));
+            socket.warn_then_disconnect("warning", ("bye",), after).expect("is connected");
+        });
+    });
+    let mut client = Client::new(&mut world);
+    world.noted();
+    client.emit(&mut world, r#"["warn",100]"#);
+    client.pump(&mut world);
+    assert_eq!(client.events, [r#"["warning","bye"]"#]);
+    assert!(world.noted().is_empty());
+    world.advance(Duration::from_millis(100));
+    client.pump(&mut world);
+    assert_eq!(client.packets, ["41"]);
+    assert_eq!(world.noted(), ["server namespace disconnect None []"]);
+    let mut client = Client::new(&mut world);
+    client.emit(&mut world, r#"["warn",0]"#);
+    assert_eq!(world.received(client.link.expect("is open")), [r#"42["warning","bye"]"#, "41"]);
+    client.pump(&mut world);
+}
+
+#[test]
+fn idle_clients_are_warned_and_disconnected() {
+    let idle = IdlePolicy {
+        after: Duration::from_secs(3),
+        warn_before: Duration::from_secs(1),
+        warn_event: "idle_warning".to_owned(),
+    };
+    let mut config = plain();
+    config.idle = Some(idle);
+    let mut world = world(config);
+    let mut client = Client::new(&mut world);
+    world.noted();
+    world.advance(Duration::from_secs(2));
+    assert_eq!(client.take(&mut world), [r#"["idle_warning",1000]"#]);
+    client.emit(&mut world, r#"["echo"]"#);
+    world.advance(Duration::from_millis(1900));
+    assert!(client.take(&mut world).is_empty(), "an event cancels");
+    world.advance(Duration::from_millis(100));
+    assert_eq!(client.take(&mut world).len(), 1);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.noted(), ["idle None []"]);
+    client.pump(&mut world);
+    assert_eq!(client.packets, ["41"]);
+}
+
+#[test]
+fn attachments_that_do_not_come_are_a_state_error() {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    world.message(link, r#"451-["echo",{"_placeholder":true,"num":0}]"#);
+    for _ in 0..9 {
+        world.advance(Duration::from_secs(5));
+        world.message(link, "3");
+    }
+    assert!(world.closed(link).is_some());
+    assert_eq!(world.core.stats().state_errors, 1);
+}
+
+#[test]
+fn a_polling_client_does_the_same() {
+    let mut world = world(plain());
+    let sid = world.open_polling();
+    assert_eq!(world.post(&sid, "40"), adjourn_socketio::links::RequestId(2));
+    let get = world.get(&sid);
+    assert!(world.body(get).expect("an answer").starts_with(r#"40{"sid""#));
+    let held = world.get(&sid);
+    assert_eq!(world.body(held), None);
+    world.post(&sid, "421[\"echo\",1]\u{1e}422[\"echo\",2]");
+    assert_eq!(world.body(held).as_deref(), Some("431[1]"));
+    let get = world.get(&sid);
+    assert_eq!(world.body(get).as_deref(), Some("432[2]"));
+    // Over WebSocket from here on.
+    let link = world.upgrade(&sid);
+    world.message(link, r#"423["echo",3]"#);
+    assert_eq!(world.received(link), ["433[3]"]);
+    world.call(|io| io.of("/").emit("x", ()).expect("goes"));
+    assert_eq!(world.received(link), [r#"42["x"]"#]);
+    assert_eq!(world.core.stats().upgrades, 1);
+    world.noted();
+    world.cut(link);
+    assert_eq!(world.noted(), ["transport close Some(1006) []"]);
+}
+
+#[test]
+fn packets_after_a_decode_error_in_one_payload_are_not_looked_at() {
+    let mut world = world(plain());
+    let sid = world.open_polling();
+    world.post(&sid, "40\u{1e}42[\"join\",\"r\"]\u{1e}42{}\u{1e}42[\"join\",\"s\"]");
+    assert_eq!(world.noted(), ["connected fresh", r#"forced close None ["r"]"#]);
+}
+
+#[test]
+fn an_ack_after_the_disconnect_does_nothing_and_says_so() {
+    let mut world = World::new(plain(), |core, log| {
+        let log = Arc::clone(log);
+        core.namespace("/").on("x", move |socket, _, ack| {
+            socket.disconnect();
+            let sent = ack.expect("asked for").send(socket.io(), ());
+            note(&log, format!("{sent:?}"));
+            assert!(!socket.is_connected() && socket.emit("y", ()).is_err() && socket.join("r").is_err());
+        });
+    });
+    let link = world.open();
+    world.message(link, "40");
+    world.received(link);
+    world.message(link, r#"421["x"]"#);
+    assert_eq!(world.received(link), ["41"]);
+    assert_eq!(world.noted(), ["Err(Disconnected)"]);
+}
