@@ -40,6 +40,7 @@
 //!       clients      what it may ask of the connections, and what it may know of one
 //!       upgrade      the opening handshake of a server
 //!       connecting   connections of our own
+//!       adopting     connections whose handshake was somebody else's
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
 //!       beside       what a loop serves beside its connections
@@ -50,6 +51,7 @@
 //! ```
 
 mod admission;
+mod adopting;
 mod beside;
 mod client;
 mod clients;
@@ -79,3 +81,5 @@ pub use self::{
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };
+#[doc(inline)]
+pub use crate::adopt::Adoption;

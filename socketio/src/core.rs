@@ -109,6 +109,7 @@ impl Core {
             random,
             inbox: Inbox::new(config.counts.inbox, wake),
             config,
+            heard: None,
             conns: Arena::default(),
             by_link: HashMap::default(),
             by_sid: HashMap::default(),
@@ -218,6 +219,12 @@ impl Core {
         self.state.timers.next()
     }
 
+    /// Says that the loop is behind: of what arrived after `heard` some may not have been handed over, so a pong that is due
+    /// after it may have come. `None`: it is not behind.
+    pub const fn set_heard(&mut self, heard: Option<Duration>) {
+        self.state.heard = heard;
+    }
+
     /// The next call for the store. Ask again after each input, until there is none.
     pub fn poll_store(&mut self) -> Option<StoreCommand> {
         self.state.queue.commands.pop_front()
@@ -247,6 +254,7 @@ impl Io<'_> {
     fn make_space(&mut self, name: &Arc<str>, handlers: usize, dynamic: bool) -> state::SpaceKey {
         let recovers = self.state.config.recovery.is_some();
         let found = self.state.logs_found.remove(name);
+        let unknown = recovers && found.is_none();
         let old = found.as_ref().map(|log| log.floor..log.tail);
         let space = Space {
             name: Arc::clone(name),
@@ -264,6 +272,10 @@ impl Io<'_> {
         if let Some(range) = old.filter(|range| recovers && range.start < range.end) {
             // Before the first session of it is resumed: the writer's answers come later than this one is asked for.
             self.state.queue.read(StoreCall::Asks(Arc::clone(name), range), state::Read::Asks(key));
+        }
+        if unknown {
+            // Positions of a new log begin above those of logs that were dropped: the answer says where.
+            self.want_trim(key);
         }
         key
     }

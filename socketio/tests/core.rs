@@ -5,5 +5,9 @@ mod world;
 
 #[path = "core/basics.rs"]
 mod basics;
+#[path = "core/failures.rs"]
+mod failures;
+#[path = "core/once.rs"]
+mod once;
 #[path = "core/recovery.rs"]
 mod recovery;

@@ -29,9 +29,10 @@ use super::{
     transport::{Readiness, Transport},
 };
 use crate::{
+    adopt::Adoption,
     config::{Abort, Config},
     conn::{ConnectRequest, Extent, Found, Note, Probe},
-    error::ConnectError,
+    error::{AdoptRefusal, ConnectError},
     event::{Event, SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, ShutdownReport},
@@ -175,6 +176,22 @@ impl<D, T: Transport> Driver<D, T> {
     /// If there are too many connections, or a shutdown is closing them.
     pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         self.clients().connect(request, data)
+    }
+
+    /// Takes in a connection whose opening handshake is complete; `Open` follows in the next turn. `insert` puts its stream into
+    /// the slot that it is given.
+    ///
+    /// # Errors
+    /// If there are too many connections, a shutdown closes them, what was agreed on is not known here, or `insert` fails.
+    pub fn adopt(
+        &mut self,
+        peer: SocketAddr,
+        adoption: Adoption<D>,
+        insert: impl FnOnce(&mut T, usize) -> io::Result<()>,
+    ) -> Result<ConnectionId, AdoptRefusal> {
+        self.read_clock();
+        let Self { hub, transport, .. } = self;
+        hub.adopt(peer, adoption, |slot| insert(transport, slot))
     }
 
     // Shutting down.

@@ -15,6 +15,7 @@ use mio::{Events, Token, event::Event as Ready};
 #[cfg(feature = "signals")]
 use super::signals;
 use super::{
+    adopting::adopt_into,
     handle::{Command, Handle},
     listener::Listener,
     number::LoopNumber,
@@ -24,9 +25,10 @@ use super::{
     sources::{Sources, source_of},
 };
 use crate::{
+    adopt::Adopt,
     config::Config,
     conn::ConnectRequest,
-    error::{BindError, ConnectError},
+    error::{AdoptError, BindError, ConnectError},
     event::{Event, Stats},
     hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
@@ -230,6 +232,17 @@ impl<D: 'static> Server<D> {
         self.driver.connect(request, data)
     }
 
+    /// Takes in a connection whose 101 somebody else has sent, between two calls of [`Server::poll`] or before the loop runs. `Open` is
+    /// its first event. It counts for [`LoopConfig::max_connections`](crate::config::LoopConfig::max_connections) and, in the server's
+    /// role, for `max_connections_per_address`. Costs one `dup` of the descriptor.
+    ///
+    /// # Errors
+    /// If there are too many connections, a shutdown closes them, or the stream or what was agreed on cannot be used. The error
+    /// has the stream.
+    pub fn adopt(&mut self, adopt: Adopt<D>) -> Result<ConnectionId, AdoptError> {
+        adopt_into(&mut self.driver, adopt)
+    }
+
     /// The address of the first listener; `None` once the listeners are closed.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.first().and_then(Listener::local_addr)
@@ -387,7 +400,10 @@ impl<D: 'static> Server<D> {
 
     fn execute_commands<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         while let Some((_, command)) = self.commands.pop_front() {
-            command.execute(&mut self.driver, handler);
+            match command {
+                Command::Adopt(waiting) => waiting.execute(&mut self.driver),
+                command => command.execute(&mut self.driver, handler),
+            }
         }
     }
 

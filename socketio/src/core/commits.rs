@@ -19,11 +19,12 @@
 //! an entry is dispatched, a membership change applied at the position reached (which makes its session unsaved), an ack
 //! sent. So an ack ends a batch that has membership changes before it: it is first in the next one, with the sessions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::StoreCall;
-use super::state::{InFlight, Io, Item, SavedThen, Step, Then, Timer, Transaction, Upcall};
-use crate::store::{Batch, SessionChange};
+use super::state::{InFlight, Io, Item, SavedThen, SessionKey, Step, Then, Timer, Transaction, Upcall};
+use crate::store::{Batch, SessionChange, StoreError};
 
 impl Io<'_> {
     /// Does what the front of the queue asks for, until it has to wait.
@@ -51,7 +52,7 @@ impl Io<'_> {
                 self.disconnect_by_server(socket, with_connection);
             }
             Item::Ack { socket, frames } => self.send_ack(socket, &frames),
-            Item::Saved(then) => self.later(move |io| then(io, Ok(()))),
+            Item::Saved { session, then } => self.saved(session, then, Ok(())),
             Item::Done | Item::Entry(_) | Item::Create(_) | Item::Attach { .. } | Item::Transact(_) => {}
         }
     }
@@ -93,8 +94,8 @@ impl Io<'_> {
                     }
                 }
                 Item::Member(_) => changes = true,
-                Item::Ack { .. } | Item::Saved(_) if changes => break,
-                Item::Ack { .. } | Item::Saved(_) | Item::Disconnect { .. } | Item::Done => {}
+                Item::Ack { .. } | Item::Saved { .. } if changes => break,
+                Item::Ack { .. } | Item::Saved { .. } | Item::Disconnect { .. } | Item::Done => {}
                 Item::Attach { .. } | Item::Transact(_) => break,
             }
             taken.extend(self.state.queue.items.pop_front());
@@ -113,8 +114,31 @@ impl Io<'_> {
     }
 
     /// Calls back when what was called before is committed: at once if nothing waits.
-    pub(super) fn when_saved(&mut self, then: SavedThen) {
-        self.state.queue.items.push_back(Item::Saved(then));
+    pub(super) fn when_saved(&mut self, session: Option<SessionKey>, then: SavedThen) {
+        if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+            session.pending += 1;
+        }
+        self.state.queue.items.push_back(Item::Saved { session, then });
+    }
+
+    pub(super) fn saved(
+        &mut self,
+        session: Option<SessionKey>,
+        then: SavedThen,
+        result: Result<(), StoreError>,
+    ) {
+        let mut result = result;
+        if let Some(key) = session
+            && let Some(session) = self.state.sessions.get_mut(key)
+        {
+            session.pending -= 1;
+            if session.lost {
+                // What this socket did last is not in the session that somebody else holds now.
+                result = Err(StoreError::Failed(Arc::from("the session was taken over")));
+            }
+            self.forget_if_done(key);
+        }
+        self.later(move |io| then(io, result));
     }
 
     /// Calls back after the present input or handler.

@@ -209,8 +209,17 @@ impl Io<'_> {
     pub(super) fn created(&mut self, key: ConnectingKey, saved: bool) {
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
         match connecting.record.take() {
-            Some(record) if saved => {
+            Some(mut record) if saved => {
+                let space = connecting.space;
+                let floor = self.log(space).map_or(Position::START, |log| log.floor);
+                let raised = record.first < floor;
+                for place in [&mut record.first, &mut record.checkpoint, &mut record.last] {
+                    *place = (*place).max(floor);
+                }
                 let session = self.hold_session(record, None);
+                if raised {
+                    self.mark_unsaved(session);
+                }
                 self.finish_connect(key, Some(session));
             }
             _ => self.store_too_late(key),
@@ -241,7 +250,8 @@ impl Io<'_> {
         let space = connecting.space;
         connecting.id = Arc::clone(&session.sid);
         connecting.principal = Arc::clone(&session.principal);
-        connecting.resume = Some(Resume { away, start, applied: session.checkpoint });
+        let resume = Resume { away, start, applied: session.checkpoint };
+        connecting.resume = Some(resume);
         connecting.step = ConnectStep::Reading;
         self.state.claims.insert(Arc::clone(&session.sid), session.generation);
         let holder = self.state.spaces.get(space).and_then(|space| space.by_id.get(&session.sid).copied());
@@ -252,7 +262,7 @@ impl Io<'_> {
         if let Some(holder) = holder {
             self.take_over(holder);
         }
-        self.read_first_page(key, space, start);
+        self.read_first_page(key, space, resume);
     }
 
     /// A fresh session instead (13, step 6).
@@ -293,7 +303,6 @@ impl Io<'_> {
             self.tell_refusal(socket, why);
         }
         self.arm_conn(conn);
-        self.state.upcalls.push_back(Upcall::Connected(socket));
     }
 
     pub(super) fn answer_connect(&mut self, key: SocketKey, pid: Option<&str>) {
@@ -371,6 +380,8 @@ impl Io<'_> {
             }
         }
         self.state.stats.connects += 1;
+        // Before anything is sent, which may end it.
+        self.state.upcalls.push_back(Upcall::Connected(socket));
         self.arm_idle(socket);
         socket
     }

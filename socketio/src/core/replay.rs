@@ -6,6 +6,9 @@
 //!                                              `page--'  when nothing is unsent
 //! ```
 //!
+//! The log is read from where the session's rooms were saved, if that is before what the client has received: a crash may have
+//! taken join and leave entries that had been dispatched, but not saved. Events are sent above `start` only.
+//!
 //! While it catches up, a socket gets nothing that is dispatched: it reads that from the log, too.
 
 use std::ops::Bound;
@@ -17,7 +20,7 @@ use super::dispatch::room_names;
 use super::sessions::{change_membership, was_member};
 use super::state::{
     BoundTo, ConnKey, ConnectingKey, Io, Progress, Read, Replay, Resume, ResumeOutcome, SessionKey,
-    SocketKey, SocketState, SpaceKey, Upcall,
+    SocketKey, SocketState, SpaceKey,
 };
 use crate::links::Frame;
 use crate::offset::{Offset, Position};
@@ -38,7 +41,8 @@ struct PageFrames {
 impl Io<'_> {
     // ---- the first page
 
-    pub(super) fn read_first_page(&mut self, key: ConnectingKey, space: SpaceKey, start: Position) {
+    pub(super) fn read_first_page(&mut self, key: ConnectingKey, space: SpaceKey, resume: Resume) {
+        let start = self.replay_begin(space, resume);
         if let Some((entries, reached)) = self.recent_page(space, start) {
             return self.finish_resume(key, &entries, reached);
         }
@@ -90,12 +94,13 @@ impl Io<'_> {
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
         let Some(resume) = connecting.resume else { return };
         match page {
-            Ok(Page { entries, trimmed: None, complete }) => {
-                let reached = end_of_page(&entries, complete, to, resume.start);
+            Ok(Page { entries, trimmed, complete }) if trimmed.is_none_or(|floor| floor <= resume.start) => {
+                let reached = end_of_page(&entries, complete, to, resume.start.min(resume.applied));
                 self.finish_resume(key, &entries, reached);
             }
             // It was trimmed after the attach: the session is of no use any more.
-            Ok(Page { trimmed: Some(floor), .. }) => {
+            Ok(Page { trimmed, .. }) => {
+                let floor = trimmed.unwrap_or_default();
                 if let Some(SessionRecord { pid, generation, .. }) = connecting.record.take() {
                     self.state.queue.orphans.push(SessionChange::Remove { pid, generation });
                     self.state.queue.flush_at.get_or_insert(self.now);
@@ -109,6 +114,12 @@ impl Io<'_> {
                 self.resume_refused(key, ResumeRefusal::StoreUnavailable);
             }
         }
+    }
+
+    /// Where reading begins: what has been trimmed of the entries below `start` is saved long since.
+    fn replay_begin(&mut self, space: SpaceKey, resume: Resume) -> Position {
+        let floor = self.log(space).map_or(Position::START, |log| log.floor);
+        resume.start.min(resume.applied.max(floor))
     }
 
     fn finish_resume(&mut self, key: ConnectingKey, entries: &[Entry], reached: Position) {
@@ -127,7 +138,8 @@ impl Io<'_> {
             record.memberships.iter().filter(|it| it.to.is_none()).map(|it| Arc::clone(&it.room)).collect();
         let asks = self.asks_before(space, &record, start);
         let session = self.hold_session(record, None);
-        let replay = Replay { position: start, applied, reading: false };
+        let position = start.min(applied);
+        let replay = Replay { position, start, applied, reading: false };
         let progress = Progress::CatchingUp(Box::new(replay));
         let outcome = ResumeOutcome::Fresh;
         let socket = self.insert_socket(key, connecting, Some(session), start, progress, outcome);
@@ -146,7 +158,6 @@ impl Io<'_> {
         self.state.stats.resumes += 1;
         self.send_first_page(socket, &pid, asks, page.frames);
         self.arm_conn(conn);
-        self.state.upcalls.push_back(Upcall::Connected(socket));
         if let Some(with_connection) = page.disconnect {
             return self.disconnect_by_server(socket, with_connection);
         }
@@ -209,11 +220,12 @@ impl Io<'_> {
                 continue;
             }
             replay.position = entry.position;
-            let first_time = entry.position > replay.applied;
+            let (first_time, sent) = (entry.position > replay.applied, entry.position <= replay.start);
             if !concerns(&entry.new, entry.position, &held.record) {
                 continue;
             }
             match entry.new.kind {
+                EntryKind::Event | EntryKind::Ask if sent => {}
                 EntryKind::Event => {
                     socket.last = socket.last.max(entry.position);
                     let offset = Offset { epoch, position: entry.position };
@@ -307,10 +319,12 @@ impl Io<'_> {
     pub(super) fn page_read(&mut self, key: SocketKey, to: Position, page: Result<Page, StoreError>) {
         let Some(replay) = self.replay_of(key) else { return };
         replay.reading = false;
-        let position = replay.position;
+        let (position, known) = (replay.position, replay.position.max(replay.start));
         let Some(socket) = self.state.live(key) else { return };
         let (Some(session), conn) = (socket.session, socket.conn) else { return };
-        if let Ok(Page { entries, trimmed: None, complete }) = page {
+        if let Ok(Page { entries, trimmed, complete }) = page
+            && trimmed.is_none_or(|floor| floor <= known)
+        {
             let reached = end_of_page(&entries, complete, to, position);
             self.send_page(key, session, &entries, reached);
             return self.continue_replay(key);
@@ -354,7 +368,7 @@ impl SocketState {
     /// How far a socket has got that catches up.
     pub(super) fn replayed(&self) -> Option<Position> {
         match &self.progress {
-            Progress::CatchingUp(replay) => Some(replay.position),
+            Progress::CatchingUp(replay) => Some(replay.position.max(replay.start)),
             _ => None,
         }
     }

@@ -83,9 +83,16 @@ impl Io<'_> {
                     self.entry_committed(*entry, *position);
                 }
                 Item::Create(_) => {}
+                Item::Ack { socket, .. } if self.is_lost(socket) => self.state.stats.acks_withheld += 1,
                 other => self.take_effect(other),
             }
         }
+    }
+
+    /// Does somebody else hold the session of a socket?
+    fn is_lost(&self, socket: SocketKey) -> bool {
+        let session = self.state.sockets.get(socket).and_then(|socket| socket.session);
+        session.and_then(|session| self.state.sessions.get(session)).is_some_and(|session| session.lost)
     }
 
     fn entry_committed(&mut self, entry: QueuedEntry, position: Position) {
@@ -127,10 +134,7 @@ impl Io<'_> {
                 Item::Entry(entry) if entry.delivered.is_some() => again.push(Item::Entry(entry)),
                 Item::Entry(entry) => self.entry_failed(*entry, &EmitError::StoreUnavailable),
                 Item::Create(key) => self.created(key, false),
-                Item::Saved(then) => {
-                    let error = error.clone();
-                    self.later(move |io| then(io, Err(error)));
-                }
+                Item::Saved { session, then } => self.saved(session, then, Err(error.clone())),
                 Item::Ack { .. } => self.state.stats.acks_withheld += 1,
                 other => self.take_effect(other),
             }

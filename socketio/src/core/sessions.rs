@@ -137,9 +137,7 @@ impl Io<'_> {
             let Some(session) = self.state.sessions.get_mut(key) else { continue };
             session.dirty = false;
             if session.lost {
-                if session.socket.is_none() {
-                    self.state.sessions.remove(key);
-                }
+                self.forget_if_done(key);
                 continue;
             }
             session.saving += 1;
@@ -197,10 +195,10 @@ impl Io<'_> {
     }
 
     /// A session that is saved and has no socket is the store's alone.
-    fn forget_if_done(&mut self, key: SessionKey) {
+    pub(super) fn forget_if_done(&mut self, key: SessionKey) {
         let done = self.state.sessions.get(key).is_some_and(|session| {
-            let idle = !session.dirty && session.saving == 0 && session.pending == 0;
-            session.socket.is_none() && (session.lost || idle)
+            let settled = session.saving == 0 && session.pending == 0;
+            session.socket.is_none() && settled && (session.lost || !session.dirty)
         });
         if done {
             self.state.sessions.remove(key);

@@ -190,7 +190,8 @@ impl<'a> Socket<'a> {
 
     /// Calls back when what was done before is committed; at once if nothing waits.
     pub fn saved(&mut self, then: impl FnOnce(&mut Io<'_>, Result<(), StoreError>) + Send + 'static) {
-        self.io.when_saved(Box::new(then));
+        let session = self.state().session;
+        self.io.when_saved(session, Box::new(then));
     }
 
     /// What `fetch` says of it.

@@ -72,7 +72,7 @@ impl Io<'_> {
     }
 
     /// Trims, unless a page is being read: then as soon as it has been.
-    fn want_trim(&mut self, space: SpaceKey) {
+    pub(super) fn want_trim(&mut self, space: SpaceKey) {
         let Some(recovery) = &self.state.config.recovery else { return };
         let limits = LogLimits {
             age: recovery.window + recovery.window / 4,
@@ -100,7 +100,7 @@ impl Io<'_> {
         let Some(log) = self.log(space) else { return };
         log.trim = Trim::No;
         let Ok(trimmed) = answer else { return };
-        log.floor = log.floor.max(trimmed.floor);
+        log.raise_floor(trimmed.floor);
         log.entries = trimmed.entries;
         log.bytes = trimmed.bytes;
         self.state.stats.log_trimmed += trimmed.removed;

@@ -11,7 +11,7 @@ use adjourn_socketio::packet::Args;
 use super::basics::handlers;
 use super::world::{Client, StoreMode, World, quick};
 
-fn world_with(config: SocketIoConfig) -> World {
+pub(crate) fn world_with(config: SocketIoConfig) -> World {
     World::new(config, |core, log| {
         let namespace = core.namespace("/");
         handlers(namespace, log);
@@ -27,7 +27,7 @@ fn world() -> World {
     world_with(quick())
 }
 
-fn say(world: &mut World, room: &str, number: u32) {
+pub(crate) fn say(world: &mut World, room: &str, number: u32) {
     let room = room.to_owned();
     world.call(move |io| {
         let all = io.of("/");
@@ -36,7 +36,7 @@ fn say(world: &mut World, room: &str, number: u32) {
     });
 }
 
-fn numbers(of: std::ops::Range<u32>) -> Vec<String> {
+pub(crate) fn numbers(of: std::ops::Range<u32>) -> Vec<String> {
     of.map(|number| format!(r#"["n",{number}]"#)).collect()
 }
 

@@ -11,7 +11,9 @@ use adjourn_socketio::engine::PostBody;
 use adjourn_socketio::links::{Frame, FrameRef, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
 use adjourn_socketio::packet::Query;
 use adjourn_socketio::reason::Reason;
-use adjourn_socketio::store::{MemoryStore, NodeId, Parts, Reader, Store, StoreError, StoreSettings, Writer};
+use adjourn_socketio::store::{
+    MemoryStore, NewEntry, NodeId, Parts, Reader, Store, StoreError, StoreSettings, Writer,
+};
 use serde_json::Value;
 
 /// The store's time at the start of the first core.
@@ -92,7 +94,12 @@ pub(crate) struct World {
     pub(crate) mode: StoreMode,
     writer: Box<dyn Writer>,
     reader: Box<dyn Reader>,
-    held: VecDeque<StoreCommand>,
+    held_writes: VecDeque<StoreCommand>,
+    held_reads: VecDeque<StoreCommand>,
+    /// What the store has appended.
+    pub(crate) appended: Vec<NewEntry>,
+    store: Option<MemoryStore>,
+    settings: StoreSettings,
     next_link: u64,
     next_request: u64,
 }
@@ -125,38 +132,47 @@ impl World {
             max_replay: recovery.max_replay,
             ..StoreSettings::default()
         };
-        let store = Box::new(MemoryStore::new());
-        let parts = store.open(NodeId(Arc::from("test")), &settings, WALL).expect("opens");
-        Self::on(parts, config, set_up)
-    }
-
-    pub(crate) fn on(
-        parts: Parts,
-        config: SocketIoConfig,
-        set_up: impl FnOnce(&mut Core, &Arc<Mutex<Vec<String>>>),
-    ) -> Self {
-        let setup = CoreSetup {
-            epoch: parts.epoch,
-            logs: parts.logs,
-            wall: WALL,
-            random: counting_random(u8::try_from(parts.epoch % 256).unwrap_or(0)),
-            wake: Box::new(|| {}),
-        };
-        let mut core = Core::new(config, setup).expect("settings fit");
-        let log = Arc::default();
-        set_up(&mut core, &log);
-        Self {
+        let store = MemoryStore::new();
+        let parts = open(&store, &settings, Duration::ZERO);
+        let (core, writer, reader) = core_on(parts, config);
+        let mut world = Self {
             core,
             wire: Wire::default(),
             now: Duration::ZERO,
-            log,
+            log: Arc::default(),
             mode: StoreMode::Inline,
-            writer: parts.writer,
-            reader: parts.reader,
-            held: VecDeque::new(),
+            writer,
+            reader,
+            held_writes: VecDeque::new(),
+            held_reads: VecDeque::new(),
+            appended: Vec::new(),
+            store: Some(store),
+            settings,
             next_link: 0,
             next_request: 0,
-        }
+        };
+        set_up(&mut world.core, &world.log);
+        world.serve_store();
+        world
+    }
+
+    /// The process is killed, and another one starts on the same store. What was held is lost.
+    pub(crate) fn restart(
+        &mut self,
+        config: SocketIoConfig,
+        set_up: impl FnOnce(&mut Core, &Arc<Mutex<Vec<String>>>),
+    ) {
+        self.held_writes.clear();
+        self.held_reads.clear();
+        self.wire = Wire::default();
+        let store = self.store.as_ref().expect("a memory store");
+        let parts = open(store, &self.settings, self.now);
+        (self.core, self.writer, self.reader) = core_on(parts, config);
+        set_up(&mut self.core, &self.log);
+        self.serve_store();
+        let now = self.now;
+        self.core.handle_timeout(now, &mut self.wire);
+        self.serve_store();
     }
 
     /// What the handlers have noted since the last call.
@@ -175,13 +191,19 @@ impl World {
             match self.mode {
                 StoreMode::Inline => self.answer(command, false),
                 StoreMode::Failing => self.answer(command, true),
-                StoreMode::Held => self.held.push_back(command),
+                StoreMode::Held if command.call.is_read() => self.held_reads.push_back(command),
+                StoreMode::Held => self.held_writes.push_back(command),
             }
         }
     }
 
     fn answer(&mut self, command: StoreCommand, fails: bool) {
         let StoreCommand { ticket, call } = command;
+        if let StoreCall::Commit(batch) = &call
+            && !fails
+        {
+            self.appended.extend(batch.entries.iter().cloned());
+        }
         let now = self.core.store_time(self.now);
         let reply =
             if fails { failure(&call) } else { call.execute(&mut *self.writer, &mut *self.reader, now) };
@@ -190,12 +212,13 @@ impl World {
 
     /// Answers what was held, and what follows from it.
     pub(crate) fn run_store(&mut self) {
-        while self.step_store() {}
+        while self.step_store(false) || self.step_store(true) {}
     }
 
-    /// Answers one held call; `false`: there is none.
-    pub(crate) fn step_store(&mut self) -> bool {
-        let Some(command) = self.held.pop_front() else { return false };
+    /// Answers one held call of the reader or the writer; `false`: there is none.
+    pub(crate) fn step_store(&mut self, read: bool) -> bool {
+        let held = if read { &mut self.held_reads } else { &mut self.held_writes };
+        let Some(command) = held.pop_front() else { return false };
         self.answer(command, false);
         self.serve_store();
         true
@@ -319,6 +342,22 @@ impl World {
         self.message(link, "5");
         link
     }
+}
+
+fn open(store: &MemoryStore, settings: &StoreSettings, now: Duration) -> Parts {
+    let at = WALL + u64::try_from(now.as_millis()).expect("some years");
+    Box::new(store.clone()).open(NodeId(Arc::from("test")), settings, at).expect("opens")
+}
+
+fn core_on(parts: Parts, config: SocketIoConfig) -> (Core, Box<dyn Writer>, Box<dyn Reader>) {
+    let setup = CoreSetup {
+        epoch: parts.epoch,
+        logs: parts.logs,
+        wall: WALL,
+        random: counting_random(u8::try_from(parts.epoch % 256).unwrap_or(0)),
+        wake: Box::new(|| {}),
+    };
+    (Core::new(config, setup).expect("settings fit"), parts.writer, parts.reader)
 }
 
 fn failure(call: &StoreCall) -> StoreReply {

@@ -94,6 +94,16 @@ impl Log {
         }
     }
 
+    /// Entries up to `floor` are gone, or have never been in a log that is new.
+    pub(crate) fn raise_floor(&mut self, floor: Position) {
+        self.floor = self.floor.max(floor);
+        self.dispatched = self.dispatched.max(floor);
+        self.committed = self.committed.max(floor);
+        if self.recent.is_empty() {
+            self.recent_after = self.dispatched;
+        }
+    }
+
     pub(crate) fn keep_ask(&mut self, entry: Entry) {
         if let Some(id) = entry.new.ack {
             self.ask_ids.insert(id, entry.position);

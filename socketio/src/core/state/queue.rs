@@ -32,7 +32,11 @@ pub(crate) enum Item {
         socket: SocketKey,
         frames: Frames,
     },
-    Saved(SavedThen),
+    /// What was done to a session before it is committed.
+    Saved {
+        session: Option<SessionKey>,
+        then: SavedThen,
+    },
     Attach {
         connecting: ConnectingKey,
         ask: Box<Attach>,
@@ -186,7 +190,7 @@ impl Queue {
             },
             Some(Item::Entry(_) | Item::Create(_)) => Step::Seal,
             Some(Item::Member(_) | Item::Disconnect { .. } | Item::Done) => Step::TakeEffect,
-            Some(Item::Ack { .. } | Item::Saved(_)) => seal_unless_saved(Step::TakeEffect),
+            Some(Item::Ack { .. } | Item::Saved { .. }) => seal_unless_saved(Step::TakeEffect),
             Some(Item::Attach { .. }) => seal_unless_saved(Step::Send),
             None if self.flush_at.is_some_and(|at| at <= now) => seal_unless_saved(Step::Wait),
             None => Step::Wait,

@@ -6,6 +6,8 @@ use crate::offset::Position;
 pub(crate) struct Replay {
     /// Entries up to here have been sent, or do not concern it.
     pub(crate) position: Position,
+    /// Events up to here had been received before.
+    pub(crate) start: Position,
     /// Join, leave and disconnect entries up to here had been applied before.
     pub(crate) applied: Position,
     pub(crate) reading: bool,

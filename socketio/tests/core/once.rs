@@ -1,0 +1,195 @@
+//! Section 15: once, transactions.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use adjourn_socketio::core::{Core, KeyFrom, KeyScope, Once};
+use adjourn_socketio::store::{AckValue, RunError};
+
+use super::recovery::{numbers, say};
+use super::world::{Client, StoreMode, World, quick};
+
+fn set_up(core: &mut Core, log: &Arc<Mutex<Vec<String>>>) {
+    let runs = Arc::new(AtomicUsize::new(0));
+    let dropped = Arc::clone(log);
+    let ran = Arc::clone(&runs);
+    let namespace = core.namespace("/");
+    namespace
+        .on_connection(|socket| socket.join("chat").expect("fits"))
+        .on_once("message", KeyFrom::argument(1), move |call, tx| {
+            let text: String = call.args.as_args().get(0)?;
+            let run = ran.fetch_add(1, Ordering::Relaxed) + 1;
+            match &*text {
+                "panic" if run == 1 => panic!("the first time"),
+                "error" if run == 1 => return Err(RunError::from("the first time")),
+                _ => {}
+            }
+            tx.emit_to(&[Arc::from("chat")], "message", (&text, run))?;
+            Ok(AckValue::new((run,))?)
+        })
+        .on_once("own", KeyFrom::field(0, "id").scoped(KeyScope::Session), move |_, _| {
+            Ok(AckValue::new((runs.fetch_add(1, Ordering::Relaxed),))?)
+        })
+        .on_event_error(move |_, name, error| {
+            dropped.lock().expect("not poisoned").push(format!("{name}: {error}"));
+        });
+    let noted = Arc::clone(log);
+    namespace.on("once", move |socket, args, ack| {
+        let key: String = args.get(0).expect("text");
+        let noted = Arc::clone(&noted);
+        let run = |_: &mut adjourn_socketio::store::Tx<'_>| Ok(AckValue::new((1,))?);
+        let done = move |io: &mut adjourn_socketio::core::Io<'_>, once: Result<Once, _>| {
+            let which = match once.expect("runs") {
+                Once::First(_) => "first",
+                Once::Repeat(_) => "repeat",
+                _ => "new",
+            };
+            noted.lock().expect("not poisoned").push(which.to_owned());
+            ack.expect("asked for").send(io, (which,)).expect("is connected");
+        };
+        socket.once(&key, run, done).expect("runs");
+    });
+    namespace.on("rows", |socket, _, _| {
+        let run = |tx: &mut adjourn_socketio::store::Tx<'_>| {
+            tx.emit("n", (0,))?;
+            tx.join("rows");
+            Ok(())
+        };
+        socket.transact(run, |_, done| done.expect("commits")).expect("is connected");
+    });
+}
+
+fn acks(world: &mut World, client: &mut Client, event: &str) -> (Vec<String>, Vec<String>) {
+    client.packets.clear();
+    client.emit_with_ack(world, 7, event);
+    world.run_store();
+    client.pump(world);
+    (std::mem::take(&mut client.packets), std::mem::take(&mut client.events))
+}
+
+#[test]
+fn a_repeat_gets_the_stored_ack_and_does_nothing() {
+    let mut world = World::new(quick(), set_up);
+    let mut client = Client::new(&mut world);
+    let event = r#"["message","hello","key"]"#;
+    let first = acks(&mut world, &mut client, event);
+    assert_eq!(first, (vec!["437[1]".to_owned()], vec![r#"["message","hello",1]"#.to_owned()]));
+    assert_eq!(acks(&mut world, &mut client, event), (vec!["437[1]".to_owned()], vec![]));
+    // Over another connection, and after a restart.
+    client.roam(&mut world);
+    assert_eq!(acks(&mut world, &mut client, event), (vec!["437[1]".to_owned()], vec![]));
+    client.link = None;
+    world.restart(quick(), set_up);
+    client.connect(&mut world);
+    assert_eq!(acks(&mut world, &mut client, event), (vec!["437[1]".to_owned()], vec![]));
+    // By somebody else, and with another key.
+    let mut other = Client::new(&mut world);
+    assert_eq!(acks(&mut world, &mut other, event).0, ["437[1]"]);
+    assert_eq!(acks(&mut world, &mut other, r#"["message","hello","other"]"#).1.len(), 1);
+}
+
+#[test]
+fn a_run_that_panics_or_fails_is_rolled_back_and_runs_anew() {
+    for fault in ["panic", "error"] {
+        let mut world = World::new(quick(), set_up);
+        let mut client = Client::new(&mut world);
+        let event = format!(r#"["message","{fault}","key"]"#);
+        assert_eq!(acks(&mut world, &mut client, &event), (vec![], vec![]), "no ack");
+        assert_eq!(acks(&mut world, &mut client, &event).0, ["437[2]"]);
+        assert_eq!(world.core.stats().once_rolled_back, 1);
+    }
+}
+
+#[test]
+fn concurrent_repeats_run_once() {
+    let mut world = World::new(quick(), set_up);
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::new(&mut world)).collect();
+    world.mode = StoreMode::Held;
+    for client in &mut clients {
+        client.emit_with_ack(&mut world, 7, r#"["message","hello","key"]"#);
+        client.emit_with_ack(&mut world, 7, r#"["message","hello","key"]"#);
+    }
+    world.run_store();
+    for client in &mut clients {
+        client.pump(&mut world);
+        assert_eq!(client.packets, ["437[1]", "437[1]"], "all get the same ack");
+        assert_eq!(client.events.len(), 1);
+    }
+    let stats = world.core.stats();
+    assert_eq!((stats.once_first, stats.once_repeats), (1, 5));
+}
+
+#[test]
+fn a_failed_commit_releases_the_key() {
+    let mut world = World::new(quick(), set_up);
+    let mut client = Client::new(&mut world);
+    world.mode = StoreMode::Failing;
+    assert_eq!(acks(&mut world, &mut client, r#"["message","hello","key"]"#), (vec![], vec![]));
+    world.mode = StoreMode::Inline;
+    assert_eq!(acks(&mut world, &mut client, r#"["message","hello","key"]"#).0, ["437[1]"]);
+}
+
+#[test]
+fn an_event_without_a_key_is_refused_as_by_a_filter() {
+    let long = "k".repeat(257);
+    let mut world = World::new(quick(), set_up);
+    let mut client = Client::new(&mut world);
+    for event in [
+        r#"["message","hello"]"#.to_owned(),
+        r#"["message","hello",7]"#.to_owned(),
+        r#"["message","hello",""]"#.to_owned(),
+        format!(r#"["message","hello","{long}"]"#),
+        r#"["own",{"no":1}]"#.to_owned(),
+    ] {
+        assert_eq!(acks(&mut world, &mut client, &event), (vec![], vec![]), "{event}");
+        assert_eq!(world.noted().len(), 1, "{event}");
+    }
+}
+
+#[test]
+fn a_key_of_the_session_is_another_in_another_session() {
+    let mut world = World::new(quick(), set_up);
+    let (mut a, mut b) = (Client::new(&mut world), Client::new(&mut world));
+    assert_eq!(acks(&mut world, &mut a, r#"["own",{"id":"k"}]"#).0, ["437[0]"]);
+    assert_eq!(acks(&mut world, &mut b, r#"["own",{"id":"k"}]"#).0, ["437[1]"]);
+    assert_eq!(acks(&mut world, &mut a, r#"["own",{"id":"k"}]"#).0, ["437[0]"]);
+}
+
+#[test]
+fn socket_once_tells_which_time_it_was() {
+    let mut world = World::new(quick(), set_up);
+    let mut client = Client::new(&mut world);
+    assert_eq!(acks(&mut world, &mut client, r#"["once","k"]"#).0, [r#"437["first"]"#]);
+    assert_eq!(acks(&mut world, &mut client, r#"["once","k"]"#).0, [r#"437["repeat"]"#]);
+}
+
+#[test]
+fn rows_and_events_of_a_transaction_are_one_sequence() {
+    let mut world = World::new(quick(), set_up);
+    let mut client = Client::new(&mut world);
+    world.mode = StoreMode::Held;
+    say(&mut world, "rows", 99);
+    client.emit(&mut world, r#"["rows"]"#);
+    say(&mut world, "rows", 1);
+    world.run_store();
+    say(&mut world, "rows", 2);
+    world.run_store();
+    assert_eq!(client.take(&mut world), numbers(0..3), "nothing missed, nothing twice");
+    world.mode = StoreMode::Inline;
+    client.roam(&mut world);
+    say(&mut world, "rows", 3);
+    assert_eq!(client.take(&mut world), numbers(3..4), "the room is the session's");
+}
+
+#[test]
+fn transactions_without_recovery_deliver_at_once() {
+    let mut config = quick();
+    config.recovery = None;
+    let mut world = World::new(config, set_up);
+    let mut client = Client::new(&mut world);
+    let event = r#"["message","hello","key"]"#;
+    assert_eq!(acks(&mut world, &mut client, event).1, [r#"["message","hello",1]"#]);
+    assert_eq!(acks(&mut world, &mut client, event), (vec!["437[1]".to_owned()], vec![]));
+    world.advance(Duration::from_secs(1));
+}
