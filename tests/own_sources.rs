@@ -127,7 +127,7 @@ fn a_handle_broadcasts_and_knows_how_many_there_are() {
     let thread = thread::spawn(move || workers.run_with(|_| AcceptAll).expect("the polls work"));
     let mut clients: Vec<_> = (0..8).map(|_| open(at)).collect();
     wait_until("all are counted", || handle.stats().open == 8);
-    handle.broadcast("hello").expect("they run");
+    handle.broadcast("hello", |_| true).expect("they run");
     for client in &mut clients {
         assert_eq!(read(client, 7), b"\x81\x05hello");
     }
@@ -135,7 +135,7 @@ fn a_handle_broadcasts_and_knows_how_many_there_are() {
     wait_until("none is counted", || handle.stats().total() == 0);
     handle.shutdown(ShutdownPlan::hard()).expect("they run");
     thread.join().expect("no panic");
-    assert_eq!(handle.broadcast("late"), Err(HandleError::Stopped));
+    assert_eq!(handle.broadcast("late", |_| true), Err(HandleError::Stopped));
 }
 
 struct AcceptAll;
