@@ -104,7 +104,7 @@ impl<D> Hub<D> {
         Some((message, left))
     }
 
-    /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
+    /// Bytes were appended to the buffer that [`Hub::direct`] lent, after its first `from`.
     pub(super) fn handle_direct<'c>(
         &mut self,
         slot: usize,
@@ -170,6 +170,7 @@ impl<D> Hub<D> {
     }
 
     /// `n` bytes of this slot were read.
+    #[inline]
     pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
         self.turn.bytes = self.turn.bytes.saturating_sub(n);
         if let Some(entry) = self.slots.get_mut(slot) {
