@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example adopt`, then connect to <ws://127.0.0.1:9001>.
 
-use std::{error::Error, thread};
+use std::{error::Error, future, thread};
 
 use adjourn::{
     Config, Event, Handle, Server,
@@ -17,33 +17,31 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = std::net::TcpListener::bind("127.0.0.1:9001")?;
     let mut server = Server::outgoing(Config::default())?;
     let handle = server.handle();
-    thread::spawn(move || serve(listener, handle));
-    server.run(echo)?;
+    thread::spawn(move || serve(listener, &handle));
+    server.run(|clients, event| {
+        if let Event::Message { id, message, closing: false } = event {
+            let _ = clients.send(id, message);
+        }
+    })?;
     Ok(())
 }
 
-pub(crate) fn echo(clients: &mut adjourn::Clients<'_, ()>, event: Event<'_>) {
-    if let Event::Message { id, message, closing: false } = event {
-        let _ = clients.send(id, message);
-    }
-}
-
 /// The HTTP server.
-pub(crate) fn serve(listener: std::net::TcpListener, handle: Handle) -> std::io::Result<()> {
+pub(crate) fn serve(listener: std::net::TcpListener, handle: &Handle) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
             let handle = handle.clone();
-            let service = service_fn(move |request| answer(request, handle.clone()));
+            let service = service_fn(move |request| future::ready(answer(request, handle.clone())));
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::spawn(connection.with_upgrades());
         }
     })
 }
 
-async fn answer(mut request: Request<Incoming>, handle: Handle) -> http::Result<Response<String>> {
+fn answer(mut request: Request<Incoming>, handle: Handle) -> http::Result<Response<String>> {
     let Some(key) = request.headers().get("Sec-WebSocket-Key") else {
         return Ok(Response::new("a page\n".into()));
     };

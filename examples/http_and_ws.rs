@@ -29,11 +29,11 @@ impl Handler for OnePort {
     type Data = ();
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        let pages = self.0.clone();
-        match request.is_upgrade() {
-            true => Upgrade::accept(()),
-            false => Upgrade::detach(move |connection| drop(pages.spawn(serve(connection)))),
+        if request.is_upgrade() {
+            return Upgrade::accept(());
         }
+        let pages = self.0.clone();
+        Upgrade::detach(move |connection| drop(pages.spawn(serve(connection))))
     }
 
     fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{Config, Server};
+use adjourn::{Clients, Config, Event, Server};
 use tungstenite::Message;
 
 use crate::{Running, adopt, connect, deferred_upgrade::Door, http_and_ws::OnePort, next};
@@ -44,10 +44,15 @@ fn a_hyper_server_hands_upgraded_streams_over() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it listens");
     let server = Running::start(Config::default(), |server: &mut Server<()>| {
-        server.run(adopt::echo).expect("the poll works");
+        let echo = |clients: &mut Clients<'_, ()>, event: Event<'_>| {
+            if let Event::Message { id, message, .. } = event {
+                clients.send(id, message).expect("it is open");
+            }
+        };
+        server.run(echo).expect("the poll works");
     });
     let handle = server.handle.clone();
-    thread::spawn(move || adopt::serve(listener, handle));
+    thread::spawn(move || adopt::serve(listener, &handle));
     let page = ask(address, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(page.ends_with("\r\na page\n"), "{page}");
     for round in 0..3 {
