@@ -35,6 +35,8 @@ page!(
         "[example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
         "[example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs\n",
+        "[example_nested]: https://docs.rs/crate/adjourn/latest/source/examples/nested.rs\n",
+        "[example_own_sources]: https://docs.rs/crate/adjourn/latest/source/examples/own_sources.rs\n",
         "[example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs\n",
         "[example_pull]: https://docs.rs/crate/adjourn/latest/source/examples/pull.rs\n",
         "[example_http_and_ws]: https://docs.rs/crate/adjourn/latest/source/examples/http_and_ws.rs\n",

@@ -83,6 +83,12 @@ pub use crate::{
     time::Time,
 };
 
+/// Sources of the application's own on the loop, see [`Server::sources`].
+pub mod sources {
+    #[doc(inline)]
+    pub use crate::{event::SourceId, server::Sources};
+}
+
 /// What may be known of connections, beside [`Clients`] and [`Client`]: states and counts.
 pub mod clients {
     #[doc(inline)]
