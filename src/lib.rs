@@ -56,6 +56,8 @@ pub mod hub;
 #[cfg(not(feature = "unstable-core"))]
 mod hub;
 mod id;
+#[cfg(any(feature = "http", feature = "tungstenite"))]
+mod interop;
 mod message;
 mod server;
 pub mod shutdown;
