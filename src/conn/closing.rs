@@ -112,10 +112,14 @@ impl Closing {
     pub(super) fn shorten(&mut self, deadline: Time, now: Time) {
         if deadline < self.deadline {
             self.deadline = deadline;
-            if self.flush_deadline != Time::NEVER {
-                // The Close still needs its part of what is left.
-                self.flush_deadline = self.flush_deadline.min(now.after(deadline.since(now) / 2));
-            }
+            self.shorten_flushing(deadline, now);
+        }
+    }
+
+    /// Leaves the Close its part of the time up to `end`.
+    pub(super) fn shorten_flushing(&mut self, end: Time, now: Time) {
+        if self.flush_deadline != Time::NEVER {
+            self.flush_deadline = self.flush_deadline.min(now.after(end.since(now) / 2));
         }
     }
 

@@ -319,10 +319,14 @@ impl Conn {
         }
     }
 
-    /// The same in a shutdown's grace, for one that the soft sweep has not begun to close.
-    pub(crate) fn cut_deadline(&mut self, deadline: Time, now: Time) {
-        if self.life.closing().is_some_and(|closing| closing.cause != Cause::ShutdownSoft) {
-            self.shorten(deadline, now);
+    /// A shutdown's grace ends one that the soft sweep has not begun to close at `end`, by the hard sweep: it flushes for half of
+    /// what is left, so that its Close goes out.
+    pub(crate) fn cut_flushing(&mut self, end: Time, now: Time) {
+        if let Some(closing) = self.life.closing_mut()
+            && closing.cause != Cause::ShutdownSoft
+            && end < closing.deadline
+        {
+            closing.shorten_flushing(end, now);
             self.pending.add(Pending::ALARM);
         }
     }

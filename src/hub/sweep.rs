@@ -186,7 +186,7 @@ impl<P> Sweeps<P> {
         self.shutdown.as_mut()?.poll_soft_search(end, self.live_elsewhere, &mut self.rng)
     }
 
-    /// The next slot for the grace to look at, and the deadline of one that was closing already; `end` is one past the last.
+    /// The next slot for the grace to look at, and when it ends for one that was closing already; `end` is one past the last.
     pub(super) fn poll_cut(&mut self, end: usize) -> Option<(usize, Time)> {
         self.shutdown.as_mut()?.poll_cut(end)
     }

@@ -189,7 +189,7 @@ impl<D> Hub<D> {
                 self.enter_next_phase();
             }
             ShutdownPhase::Grace => {
-                self.cut_deadlines();
+                self.cut_flushing();
                 self.enter_next_phase();
             }
             ShutdownPhase::HardSweep if self.slots.is_empty() => self.enter_next_phase(),
@@ -254,11 +254,11 @@ impl<D> Hub<D> {
         self.with_id(id, |conn, cx| conn.close(frame, Cause::ShutdownSoft, CloseTiming::default(), cx));
     }
 
-    /// One slice of those that were closing before the soft sweep: their deadline is the end of the grace at the latest.
-    fn cut_deadlines(&mut self) {
+    /// One slice of those that were closing before the soft sweep: the hard sweep ends them at the end of the grace.
+    fn cut_flushing(&mut self) {
         for _ in 0..self.slice() {
-            let Some((slot, deadline)) = self.sweeps.poll_cut(self.slots_end()) else { return };
-            self.with(slot, |conn, cx| conn.cut_deadline(deadline, cx.now));
+            let Some((slot, end)) = self.sweeps.poll_cut(self.slots_end()) else { return };
+            self.with(slot, |conn, cx| conn.cut_flushing(end, cx.now));
         }
     }
 

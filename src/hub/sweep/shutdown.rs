@@ -29,7 +29,7 @@ pub(in crate::hub) struct Shutdown {
     phase_began: Time,
     /// Lame duck and grace: when they end.
     phase_ends: Time,
-    /// Soft and hard sweep; in the grace, for those whose deadline is cut.
+    /// Soft and hard sweep; in the grace, for those whose flush budget is cut.
     search: Search,
     /// Slots that the hard sweep may still end in this turn.
     left_in_turn: usize,
@@ -262,8 +262,7 @@ impl Shutdown {
         slot
     }
 
-    /// The grace: the next slot to look at for a connection that was closing already, and the deadline that it has at the
-    /// latest.
+    /// The grace: the next slot to look at for a connection that was closing already, and when the grace ends.
     pub(super) fn poll_cut(&mut self, end: usize) -> Option<(usize, Time)> {
         if self.phase != ShutdownPhase::Grace || self.search.is_complete() {
             return None;

@@ -247,18 +247,13 @@ impl Checker {
         Some(self.cut_by_grace(conn, alarm).map_or(due, |cut| cut.min(due)))
     }
 
-    /// The deadline of a connection that was closing already is the end of the grace at the latest, and its flush budget half of
-    /// what was left. Which turn has found it is not known.
+    /// The flush budget of a connection that was closing already is half of the grace at most. Which turn has found it is not known.
     pub fn cut_by_grace(&self, conn: u32, alarm: Alarm) -> Option<u64> {
         let shutdown = self.shutdown.as_ref()?;
         let began = shutdown.grace_began?;
         let ending = self.ending_of(conn).filter(|ending| ending.cause != Cause::ShutdownSoft)?;
         let grace = if shutdown.cut { Duration::ZERO } else { shutdown.plan.grace };
-        match alarm {
-            Alarm::Close => Some(after(began, grace)),
-            Alarm::Flush if !ending.flush_over => Some(after(began, grace / 2)),
-            _ => None,
-        }
+        (alarm == Alarm::Flush && !ending.flush_over).then(|| after(began, grace / 2))
     }
 
     /// By how much an alarm may be due earlier.
