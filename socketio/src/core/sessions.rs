@@ -237,6 +237,7 @@ impl Io<'_> {
             first,
             checkpoint: first,
             last: first,
+            earlier: Vec::new(),
             data: None,
             answered: Vec::new(),
             memberships: Vec::new(),
@@ -321,7 +322,11 @@ pub(super) fn change_membership(
         // What was recorded for a later position stands.
         let to =
             list.iter().filter(|member| of_room(member) && member.from > at).map(|member| member.from).min();
-        list.push(Membership { room: Arc::clone(room), from: at, to });
+        match list.iter_mut().find(|member| of_room(member) && member.from == at) {
+            // It was left there, too.
+            Some(marker) => marker.to = to,
+            None => list.push(Membership { room: Arc::clone(room), from: at, to }),
+        }
         return true;
     }
     let mut changed = false;

@@ -53,7 +53,7 @@ fn an_ask_is_known_after_a_restart() {
     let mut world = world_with(config.clone());
     let mut client = Client::new(&mut world);
     client.answers = false;
-    let options = adjourn_socketio::core::AckOptions::redeliver(Duration::from_secs(60));
+    let options = adjourn_socketio::core::AckOptions::redeliver(Duration::from_mins(1));
     world.call(move |io| {
         io.of("/").emit_with_acks("q", (), options, |_, _| {}).expect("is logged");
     });
@@ -173,7 +173,7 @@ fn connect_while_the_store_stalls() {
         world.mode = StoreMode::Held;
         let link = world.open();
         world.message(link, "40");
-        world.advance(wait - Duration::from_millis(1));
+        world.advance(wait.saturating_sub(Duration::from_millis(1)));
         assert!(world.received(link).is_empty(), "{policy:?}");
         world.advance(Duration::from_millis(1));
         let received = world.received(link);

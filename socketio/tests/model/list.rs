@@ -127,7 +127,6 @@ impl List {
                         (Maybe::No, _) => continue,
                         (_, Fate::Lost) if phantoms => Maybe::Perhaps,
                         (_, Fate::Lost) => continue,
-                        (_, Fate::Pending) => Maybe::Perhaps,
                         (Maybe::Yes, Fate::Kept) if !in_window => Maybe::Yes,
                         _ => Maybe::Perhaps,
                     };
