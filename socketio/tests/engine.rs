@@ -471,8 +471,20 @@ fn s11_a_cut_ends_the_requests_without_an_answer() {
         ("1 get 2", ""),
         ("1 begin 3", ""),
         ("1 probe 9", ""),
-        ("5 cut", "L9 cut, 2 aborted, 3 aborted"),
+        ("5 cut", "3 aborted, L9 cut, 2 aborted"),
         ("6 get 4", "4=400/1"),
+    ]);
+}
+
+#[test]
+fn s11_a_cut_ends_a_post_that_is_under_way_since_before_the_switch() {
+    Script::polling().run(&[
+        ("1 probe 9", ""),
+        ("2 ws 9 2probe", "L9<3probe"),
+        ("3 begin 2", ""),
+        ("4 ws 9 5", "upgraded"),
+        ("5 cut", "2 aborted, L9 cut"),
+        ("6 body 2 4a", ""),
     ]);
 }
 

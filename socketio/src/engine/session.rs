@@ -408,14 +408,17 @@ impl Engine {
         if !self.is_open() {
             return false;
         }
+        if let Some(post) = self.post.take() {
+            cx.links.abort(post);
+        }
         match mem::replace(&mut self.state, State::Cut) {
             State::WebSocket(link) => cx.links.close(link, LinkClose::Cut),
             State::Polling(polling) => {
                 if let Some(probe) = polling.probe {
                     cx.links.close(probe.link, LinkClose::Cut);
                 }
-                for request in polling.held.into_iter().chain(self.post.take()) {
-                    cx.links.abort(request);
+                if let Some(held) = polling.held {
+                    cx.links.abort(held);
                 }
             }
             State::Closing(_) | State::Gone | State::Cut => (),
