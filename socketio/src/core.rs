@@ -247,7 +247,6 @@ impl Io<'_> {
     fn make_space(&mut self, name: &Arc<str>, handlers: usize, dynamic: bool) -> state::SpaceKey {
         let recovers = self.state.config.recovery.is_some();
         let found = self.state.logs_found.remove(name);
-        let unknown = recovers && found.is_none();
         let old = found.as_ref().map(|log| log.floor..log.tail);
         let space = Space {
             name: Arc::clone(name),
@@ -265,10 +264,6 @@ impl Io<'_> {
         if let Some(range) = old.filter(|range| recovers && range.start < range.end) {
             // Before the first session of it is resumed: the writer's answers come later than this one is asked for.
             self.state.queue.read(StoreCall::Asks(Arc::clone(name), range), state::Read::Asks(key));
-        }
-        if unknown {
-            // Positions of a new log begin above those of logs that were dropped: the answer says where.
-            self.want_trim(key);
         }
         key
     }

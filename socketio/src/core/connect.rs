@@ -30,6 +30,7 @@ use crate::store::{Attach, AttachError, Attached, ResumeRefusal};
 impl Io<'_> {
     /// A CONNECT to a namespace that exists.
     pub(super) fn begin_connect(&mut self, conn: ConnKey, space_key: SpaceKey, auth: Option<&str>) {
+        self.find_log(space_key);
         let deadline = self.now + self.state.config.times.connect_timeout;
         let id: Arc<str> = Arc::from(self.state.new_sid().as_str());
         let Some(space) = self.state.spaces.get_mut(space_key) else { return };

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::command::StoreCall;
 use super::dispatch::room_names;
-use super::sessions::{change_membership, was_member};
+use super::sessions::{Change, change_membership, was_member};
 use super::state::{
     BoundTo, ConnKey, ConnectingKey, Io, Progress, Read, Replay, Resume, ResumeOutcome, SessionKey,
     SocketKey, SocketState, SpaceKey,
@@ -271,7 +271,7 @@ impl Io<'_> {
         at: Position,
     ) {
         let Some(held) = self.state.sessions.get_mut(session) else { return };
-        let changed = change_membership(&mut held.record.memberships, room, join, at, true);
+        let changed = change_membership(&mut held.record.memberships, room, join, at, Change::Replayed);
         let member = held.record.memberships.iter().any(|member| member.room == *room && member.to.is_none());
         if changed {
             self.mark_unsaved(session);

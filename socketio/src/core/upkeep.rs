@@ -60,6 +60,16 @@ impl Io<'_> {
         }
     }
 
+    /// Before the first session of a new log: its positions begin above those of logs that were dropped, and the answer to a
+    /// trim says where.
+    pub(super) fn find_log(&mut self, space: SpaceKey) {
+        if let Some(log) = self.log(space)
+            && !std::mem::replace(&mut log.known, true)
+        {
+            self.want_trim(space);
+        }
+    }
+
     /// After an append: is the log longer than it may be?
     pub(super) fn trim_if_due(&mut self, space: SpaceKey) {
         let Some(recovery) = &self.state.config.recovery else { return };
@@ -74,7 +84,7 @@ impl Io<'_> {
     }
 
     /// Trims, unless a page is being read: then as soon as it has been.
-    pub(super) fn want_trim(&mut self, space: SpaceKey) {
+    fn want_trim(&mut self, space: SpaceKey) {
         let Some(recovery) = &self.state.config.recovery else { return };
         let limits = LogLimits {
             age: recovery.window + recovery.window / 4,
