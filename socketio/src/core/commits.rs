@@ -132,9 +132,9 @@ impl Io<'_> {
             && let Some(session) = self.state.sessions.get_mut(key)
         {
             session.pending -= 1;
-            if session.lost {
-                // What this socket did last is not in the session that somebody else holds now.
-                result = Err(StoreError::Failed(Arc::from("the session was taken over")));
+            if session.lost || session.ended {
+                // What this socket did last is in no session: it has ended, or somebody else holds it.
+                result = Err(StoreError::Failed(Arc::from("the session has ended")));
             }
             self.forget_if_done(key);
         }
