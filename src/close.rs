@@ -353,7 +353,7 @@ pub struct Lost {
     pub inbound_bytes: u64,
     /// Payload received of a message that was never finished.
     pub inbound_partial_bytes: u64,
-    /// Bytes received behind the peer's Close or behind a failure, headers included, until `Close` was reported.
+    /// Bytes received after the peer's Close or after a failure, headers included, until `Close` was reported.
     pub trailing_bytes: u64,
     /// Bytes that the kernel held and had not yet got acknowledged at an abort. `None` where nobody asked.
     pub kernel_unsent: Option<u32>,

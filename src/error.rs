@@ -242,6 +242,41 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
+/// A stream was not taken in; here it is again. What was read of it is dropped.
+#[derive(Debug, Error)]
+#[error("connection not adopted: {why}")]
+#[non_exhaustive]
+pub struct AdoptError {
+    /// The stream. It may have become non-blocking.
+    pub stream: std::net::TcpStream,
+    /// Why.
+    pub why: AdoptRefusal,
+}
+
+/// Why a connection was not adopted. No event follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AdoptRefusal {
+    /// There are too many connections.
+    #[error("too many connections: {limit} is reached")]
+    TooManyConnections {
+        /// Which limit is reached.
+        limit: ConnectionLimit,
+    },
+    /// A shutdown closes the connections.
+    #[error("shutting down")]
+    ShuttingDown,
+    /// The extensions that were agreed on are not known here, or have parameters that cannot be.
+    #[error("extensions that are not known here")]
+    Extensions,
+    /// The socket is not connected, or the system does not watch it.
+    #[error("the socket failed: {0}")]
+    Io(std::io::ErrorKind),
+    /// [`Handle::adopt`](crate::Handle::adopt): the loop did not get to it, or could not be asked.
+    #[error(transparent)]
+    Handle(#[from] HandleError),
+}
+
 /// Why a deferred upgrade was not accepted or rejected by this call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

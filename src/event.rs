@@ -1,6 +1,6 @@
 //! The events of a connection's life, and counts.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator, Lost},
@@ -78,6 +78,13 @@ pub enum Event<'a> {
         /// Why.
         error: HandshakeError,
     },
+    /// `accept` failed and may go on failing, most likely for want of descriptors (EMFILE). Newcomers wait in the kernel's queue, and
+    /// `accept` is tried again in each turn, after 100 ms at the latest. Sent once until a connection is accepted again;
+    /// [`Stats::accept_errors`] counts every failure.
+    AcceptFailed {
+        /// What the system said.
+        error: io::Error,
+    },
     /// The last connection that a sweep matched has ended.
     SweepDone {
         /// Which sweep, as `close_where` or `terminate_where` returned it.
@@ -106,7 +113,7 @@ impl Event<'_> {
             | Self::Closing { id, .. }
             | Self::Close { id, .. } => Some(*id),
             Self::HandshakeFailed { id, .. } => *id,
-            Self::SweepDone { .. } | Self::Phase { .. } => None,
+            Self::AcceptFailed { .. } | Self::SweepDone { .. } | Self::Phase { .. } => None,
         }
     }
 }

@@ -32,7 +32,7 @@ page!(
     concat!(
         "[example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs\n",
         "[example_broadcast]: https://docs.rs/crate/adjourn/latest/source/examples/broadcast.rs\n",
-        "[example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs\n",
+        "[example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
         "[example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs\n",
         "[example_own_loop]: https://docs.rs/crate/adjourn/latest/source/examples/own_loop.rs\n",

@@ -8,6 +8,7 @@
 pub use crate::wire::deflate::DeflateParameters;
 #[doc(inline)]
 pub use crate::{
+    adopt::{Adopt, Role},
     config::origins::{OriginError, Origins},
     conn::ConnectRequest,
     detach::{Detached, DetachedStream},

@@ -40,6 +40,7 @@
 //!       clients      what it may ask of the connections, and what it may know of one
 //!       upgrade      the opening handshake of a server
 //!       connecting   connections of our own
+//!       adopting     connections whose handshake was somebody else's
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
 //!       sweeping     sweeps over the connections
@@ -48,6 +49,7 @@
 //! ```
 
 mod admission;
+mod adopting;
 mod client;
 mod clients;
 mod connecting;
@@ -75,3 +77,5 @@ pub use self::{
     sweep::ShutdownRequest,
     transport::{Readiness, Transport},
 };
+#[doc(inline)]
+pub use crate::adopt::Adoption;

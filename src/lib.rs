@@ -8,7 +8,7 @@
 //! [specification]: crate::guide::specification
 //! [which_example]: crate::guide::which_example
 //! [security]: https://docs.rs/crate/adjourn/latest/source/SECURITY.md
-//! [example_chat]: https://docs.rs/crate/adjourn/latest/source/examples/chat.rs
+//! [example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs
 //! [example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs
 //! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
 //! [example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs
@@ -39,6 +39,7 @@ compile_error!(
      socket again only after a read that would block"
 );
 
+mod adopt;
 pub mod close;
 pub mod config;
 #[cfg(feature = "unstable-core")]

@@ -4,6 +4,7 @@
 //! what became ready, and carries bytes. Sockets are edge-triggered: a read that does not fill the buffer has drained the
 //! socket, so an echoed message costs one read, one write and a share of one `epoll_wait`.
 
+mod adopting;
 mod event_loop;
 mod handle;
 mod listener;

@@ -23,6 +23,10 @@ fn accept_rests_without_descriptors_and_resumes() {
     files.pop();
     let waiting = TcpStream::connect(server.address).expect("there is a descriptor");
     wait_until("the failure is counted", || server.stats().accept_errors > 0);
+    wait_until("it has been tried again", || server.stats().accept_errors > 2);
+    let reports = server.not_accepted.lock().expect("not poisoned").clone();
+    assert_eq!(reports.len(), 1, "once, not at each attempt: {reports:?}");
+    assert!(reports[0].contains("open files"), "{reports:?}");
     drop(files);
     wait_until("it is accepted", || server.stats().connecting == 1);
     drop(waiting);

@@ -109,6 +109,7 @@ impl Core {
             random,
             inbox: Inbox::new(config.counts.inbox, wake),
             config,
+            heard: None,
             conns: Arena::default(),
             by_link: HashMap::default(),
             by_sid: HashMap::default(),
@@ -216,6 +217,12 @@ impl Core {
     /// When [`Core::handle_timeout`] is to be called, at the latest. Ask again after each input.
     pub fn next_timeout(&self) -> Option<Duration> {
         self.state.timers.next()
+    }
+
+    /// Says that the loop is behind: of what arrived after `heard` some may not have been handed over, so a pong that is due
+    /// after it may have come. `None`: it is not behind.
+    pub const fn set_heard(&mut self, heard: Option<Duration>) {
+        self.state.heard = heard;
     }
 
     /// The next call for the store. Ask again after each input, until there is none.

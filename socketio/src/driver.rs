@@ -29,6 +29,7 @@ mod conn;
 mod cors;
 mod engine_server;
 mod handle;
+mod hearing;
 mod links;
 #[cfg(feature = "polling")]
 mod polling;
@@ -170,7 +171,7 @@ impl SocketIo {
         timeout: Option<Duration>,
     ) -> io::Result<Option<DrainReport>> {
         self.bridge.start(server)?;
-        let wait = self.bridge.wait(timeout);
+        let wait = self.bridge.begin_turn(timeout);
         let report = server.poll_with(wait, &mut self.bridge)?;
         self.bridge.take_inputs(&mut server.clients());
         Ok(report.map(|raw| self.bridge.finish(raw, &mut server.clients())))

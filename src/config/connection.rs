@@ -219,6 +219,6 @@ pub enum Abort {
     Reset,
     /// FIN, after the input that waits was read and discarded.
     Fin,
-    /// FIN if all our bytes are in the kernel, else RST: FIN behind a cut frame would look like an orderly end.
+    /// FIN if all our bytes are in the kernel, else RST: FIN after a cut frame would look like an orderly end.
     Auto,
 }

@@ -13,7 +13,8 @@
 use std::fmt;
 
 use crate::{
-    config::Config,
+    adopt::Role,
+    config::{Config, Deflate},
     error::{HandshakeError, ProtocolError, ResponseFault, Violation},
     message::MessageKind,
     wire::{
@@ -120,6 +121,30 @@ impl Compression {
         let agreed = check_answer(settings, extensions);
         let agreed = agreed.map_err(|_| HandshakeError::BadResponse(ResponseFault::Extensions))?;
         Ok(agreed.map(Self::client))
+    }
+
+    /// What a 101 that somebody else has sent says. `None` if that is not known here; the inner `None`: nothing was agreed on.
+    #[expect(clippy::option_option, reason = "not known, known and nothing, something")]
+    pub(crate) fn agreed_on(role: Role, value: &str) -> Option<Option<Self>> {
+        if value.trim().is_empty() {
+            return Some(None);
+        }
+        // The 101 may say everything that can be said.
+        let any = Deflate {
+            server_no_context_takeover: false,
+            client_no_context_takeover: false,
+            server_max_window_bits: 15,
+            client_max_window_bits: 15,
+            ..Deflate::default()
+        };
+        let agreed = Extensions::with_value(value, |extensions| {
+            let agreed = check_answer(&any, extensions.clone()).ok();
+            agreed.filter(|_| extensions.are_valid())
+        })?;
+        Some(agreed.map(|agreed| match role {
+            Role::Server => Self::server(agreed),
+            Role::Client => Self::client(agreed),
+        }))
     }
 
     fn server(agreed: DeflateParameters) -> Self {

@@ -3,6 +3,7 @@
 #![expect(clippy::unused_self, reason = "the signatures are those of the other")]
 
 use crate::{
+    adopt::Role,
     config::Config,
     error::{HandshakeError, ProtocolError, Violation},
     message::MessageKind,
@@ -37,6 +38,11 @@ impl Compression {
     #[expect(clippy::unnecessary_wraps, reason = "the signatures are those of the other")]
     pub(crate) fn answered(_: &Config, _: Extensions<'_>) -> Result<Option<Self>, HandshakeError> {
         Ok(None)
+    }
+
+    #[expect(clippy::option_option, reason = "the signatures are those of the other")]
+    pub(crate) fn agreed_on(_: Role, value: &str) -> Option<Option<Self>> {
+        value.trim().is_empty().then_some(None)
     }
 
     pub(crate) fn sharing(&self, _: usize, _: &Config) -> Sharing {

@@ -1,6 +1,6 @@
 //! Reports on their way to the application, until the hub delivers them.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use crate::{
     close::{CloseFrame, CloseReport, Initiator},
@@ -20,6 +20,7 @@ pub(crate) enum Note {
     Close(ConnectionId, Ended),
     /// With its id if it was a connection of ours.
     Failed(Option<ConnectionId>, SocketAddr, HandshakeError),
+    AcceptFailed(io::Error),
     SweepDone(SweepId, SweepReport),
     Phase(ShutdownPhase, Stats),
 }

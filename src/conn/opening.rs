@@ -22,6 +22,7 @@ use super::{
     state::Input,
 };
 use crate::{
+    adopt::Role,
     config::{Config, SharedConfig},
     detach::{Handover, Take},
     error::HandshakeError,
@@ -83,6 +84,15 @@ impl Conn {
         conn.client = true;
         conn.life = Life::Dialling(Box::new(dialling));
         conn.pending.add(Pending::CONNECT);
+        conn
+    }
+
+    /// One whose opening handshake is complete, with what was read after it. Call [`Conn::establish`] next.
+    pub(crate) fn adopted(peer: SocketAddr, role: Role, received: &[u8], generation: u32, now: Time) -> Self {
+        let mut conn = Self::new(peer, generation, now);
+        conn.client = role == Role::Client;
+        conn.inbox.hold(received);
+        conn.pending.add(Pending::READ);
         conn
     }
 

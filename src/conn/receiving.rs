@@ -1,4 +1,4 @@
-//! From bytes to what the application is handed, and what becomes of the rest.
+//! From bytes to what the application is handed, and what happens to the rest.
 
 use super::{
     CloseTiming, Conn, Context, Cursor, Item,

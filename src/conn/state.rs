@@ -295,7 +295,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
 
         // What becomes of the socket.
         (Connecting, Input::Eof) => no_handshake(HandshakeError::PeerFin),
-        // §8: a half-close behind the request is legal; the answer is still due. And so is the answer to a Close.
+        // §8: a half-close after the request is legal; the answer is still due. And so is the answer to a Close.
         (Refusing | RemoteClosing, Input::Eof) => to(state, [E::KeepEof]),
         (Open, Input::Eof) => {
             to(Closed, [E::KeepEof, E::DropInbound, E::Abort(Abort::Auto)]).by(Transport, Cause::PeerFin)

@@ -101,7 +101,7 @@ impl Conn {
         earlier(by_setting, paused.left)
     }
 
-    /// The settings that it obeys: its own, or those of all connections.
+    /// The settings that apply to it: its own, or those of all connections.
     #[inline]
     pub(super) fn settings<'c>(&'c self, config: &'c Config) -> &'c ConnectionConfig {
         self.details.settings(&config.connection)

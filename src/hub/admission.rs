@@ -100,6 +100,14 @@ impl Admission {
         self.oldest(&self.handshakes)
     }
 
+    /// A peer's connection was let in whose handshake is complete.
+    pub(super) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr) {
+        self.take_share(peer);
+        // For the moment until it is open.
+        self.handshakes.insert(Age::of(id));
+        self.latest = id.generation();
+    }
+
     /// Whether the upgrade of one more may be deferred.
     pub(super) const fn may_defer(&self) -> bool {
         self.deferred < self.limits.deferred

@@ -93,7 +93,7 @@ impl<D> Hub<D> {
     }
 
     /// The latch of a shutdown is set.
-    fn cuts_handshakes(&self) -> bool {
+    pub(super) fn cuts_handshakes(&self) -> bool {
         self.phase() >= ShutdownPhase::SoftSweep
     }
 }

@@ -29,9 +29,10 @@ use super::{
     transport::{Readiness, Transport},
 };
 use crate::{
+    adopt::Adoption,
     config::{Abort, Config},
-    conn::{ConnectRequest, Extent, Found, Probe},
-    error::ConnectError,
+    conn::{ConnectRequest, Extent, Found, Note, Probe},
+    error::{AdoptRefusal, ConnectError},
     event::{Event, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, ShutdownReport},
@@ -39,6 +40,31 @@ use crate::{
 };
 
 /// The loop: all connections of one thread, and the turns in which they live.
+///
+/// It neither waits nor has a clock: a transport of yours says what became ready, and when to come again is
+/// [`Driver::poll_timeout`]. Here the transport is [`testing::Memory`](crate::testing::Memory).
+///
+/// ```
+/// use adjourn::{
+///     Config, Event, accept_all,
+///     hub::{Driver, Readiness},
+///     testing::{Memory, REQUEST, frame},
+/// };
+///
+/// let mut handler = accept_all::<()>(|clients, event| {
+///     if let Event::Message { id, message, .. } = event {
+///         let _ = clients.send(id, message);
+///     }
+/// });
+/// let mut driver = Driver::new(Config::default(), 0, 1, Memory::default());
+/// let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
+/// driver.transport().socket(slot).input = [REQUEST, &frame(0x81, b"hello")].concat();
+///
+/// driver.begin_turn(&mut handler);
+/// driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut handler);
+/// driver.end_turn(&mut handler);
+/// assert!(driver.transport().socket(slot).written.ends_with(b"\x81\x05hello"));
+/// ```
 pub struct Driver<D, T> {
     pub(super) hub: Hub<D>,
     pub(super) transport: T,
@@ -71,7 +97,7 @@ pub(super) struct Parsing {
 pub(super) enum Bytes {
     /// Nothing is: it was parsed, or is yet to be read.
     None,
-    /// The first so many of the receive buffer.
+    /// The first bytes of the receive buffer.
     OfBuffer(usize),
     Held,
 }
@@ -94,7 +120,7 @@ impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
 }
 
 impl<D, T: Transport> Driver<D, T> {
-    /// A loop without a connection. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the
+    /// A loop without a connection. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the
     /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     ///
     /// # Panics
@@ -145,6 +171,22 @@ impl<D, T: Transport> Driver<D, T> {
     /// If there are too many connections, or a shutdown is closing them.
     pub fn connect(&mut self, request: ConnectRequest, data: D) -> Result<ConnectionId, ConnectError> {
         self.clients().connect(request, data)
+    }
+
+    /// Takes in a connection whose opening handshake is complete; `Open` follows in the next turn. `insert` puts its stream into
+    /// the slot that it is given.
+    ///
+    /// # Errors
+    /// If there are too many connections, a shutdown closes them, what was agreed on is not known here, or `insert` fails.
+    pub fn adopt(
+        &mut self,
+        peer: SocketAddr,
+        adoption: Adoption<D>,
+        insert: impl FnOnce(&mut T, usize) -> io::Result<()>,
+    ) -> Result<ConnectionId, AdoptRefusal> {
+        self.read_clock();
+        let Self { hub, transport, .. } = self;
+        hub.adopt(peer, adoption, |slot| insert(transport, slot))
     }
 
     // Shutting down.
@@ -211,9 +253,12 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.stats.unsent += 1;
     }
 
-    /// Counts failed calls of `accept`.
-    pub const fn note_accept_errors(&mut self, count: u64) {
-        self.hub.stats.accept_errors += count;
+    /// Counts a failed call of `accept`, and reports it if `lasting`: newcomers wait.
+    pub fn note_accept_error(&mut self, error: io::Error, lasting: bool) {
+        self.hub.stats.accept_errors += 1;
+        if lasting {
+            self.hub.notes.push_back(Note::AcceptFailed(error));
+        }
     }
 
     // Waiting.

@@ -110,7 +110,7 @@ impl<D> std::fmt::Debug for Hub<D> {
 }
 
 impl<D> Hub<D> {
-    /// An empty hub. `worker` goes into its ids; `seed` is for the instants of a spread sweep, and for the masks
+    /// An empty hub. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the masks
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
         Self {
@@ -383,6 +383,7 @@ impl<D> Hub<D> {
                 self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
+            Note::AcceptFailed(error) => Event::AcceptFailed { error },
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
             Note::Close(id, ended) => {

@@ -14,6 +14,7 @@ use mio::{Events, Token, event::Event as Ready};
 #[cfg(feature = "signals")]
 use super::signals;
 use super::{
+    adopting::adopt_into,
     handle::{Command, Handle},
     listener::Listener,
     number::LoopNumber,
@@ -22,9 +23,10 @@ use super::{
     socket::Sockets,
 };
 use crate::{
+    adopt::Adopt,
     config::Config,
     conn::ConnectRequest,
-    error::{BindError, ConnectError},
+    error::{AdoptError, BindError, ConnectError},
     event::Event,
     hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
@@ -175,6 +177,17 @@ impl<D: 'static> Server<D> {
         self.driver.connect(request, data)
     }
 
+    /// Takes in a connection whose 101 somebody else has sent, between two calls of [`Server::poll`] or before the loop runs. `Open` is
+    /// its first event. It counts for [`LoopConfig::max_connections`](crate::config::LoopConfig::max_connections) and, in the server's
+    /// role, for `max_connections_per_address`. Costs one `dup` of the descriptor.
+    ///
+    /// # Errors
+    /// If there are too many connections, a shutdown closes them, or the stream or what was agreed on cannot be used. The error
+    /// has the stream.
+    pub fn adopt(&mut self, adopt: Adopt<D>) -> Result<ConnectionId, AdoptError> {
+        adopt_into(&mut self.driver, adopt)
+    }
+
     /// The address of the first listener; `None` once the listeners are closed.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.first().and_then(Listener::local_addr)
@@ -314,7 +327,10 @@ impl<D: 'static> Server<D> {
 
     fn execute_commands<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         while let Some((_, command)) = self.commands.pop_front() {
-            command.execute(&mut self.driver, handler);
+            match command {
+                Command::Adopt(waiting) => waiting.execute(&mut self.driver),
+                command => command.execute(&mut self.driver, handler),
+            }
         }
     }
 
@@ -345,7 +361,7 @@ impl<D: 'static> Server<D> {
             // Each that is refused leaves an event: they do not become more than can be delivered.
             return listener.put_off();
         }
-        let mut errors = 0;
+        let mut errors = Vec::new();
         let take = |stream, peer| {
             if let Some(slot) = driver.accept(peer)
                 && let Err(error) = driver.transport().insert(slot, stream)
@@ -353,8 +369,10 @@ impl<D: 'static> Server<D> {
                 driver.handle_reset(slot, error.kind());
             }
         };
-        listener.accept(take, |_| errors += 1);
-        driver.note_accept_errors(errors);
+        listener.accept(take, |error, lasting| errors.push((error, lasting)));
+        for (error, lasting) in errors {
+            driver.note_accept_error(error, lasting);
+        }
     }
 }
 

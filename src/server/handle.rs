@@ -2,11 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
-use super::mailbox::{Mailbox, Room};
+use super::{
+    adopting::WaitingAdopt,
+    mailbox::{Mailbox, Room},
+};
 use crate::{
+    adopt::Adopt,
     close::{CloseFrame, CloseTiming},
     config::Abort,
-    error::HandleError,
+    error::{AdoptError, HandleError},
     hub::{Accept, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
     id::ConnectionId,
     message::Payload,
@@ -66,6 +70,8 @@ pub(super) enum Command<D> {
     Close(ConnectionId, CloseFrame, CloseTiming),
     Terminate(ConnectionId, Option<Abort>),
     Defer(Deferred<D>),
+    /// The loop does it: a socket is its transport's business.
+    Adopt(WaitingAdopt<D>),
     Ask(ShutdownRequest),
     /// What another loop was asked: it is not passed on again.
     Relay(ShutdownRequest),
@@ -106,7 +112,7 @@ impl<D> Command<D> {
                 clients.terminate_with(id, style);
             }
             Self::Defer(act) => act(clients),
-            Self::Ask(_) | Self::Relay(_) => {}
+            Self::Adopt(_) | Self::Ask(_) | Self::Relay(_) => {}
         }
         true
     }
@@ -172,6 +178,21 @@ impl<D> Handle<D> {
             let _ = clients.reject(id, &response);
         };
         self.push(Command::Defer(Box::new(reject)), bytes)
+    }
+
+    /// See [`Server::adopt`](super::Server::adopt). `done` is called once with what becomes of it: on the loop's thread, or on this
+    /// one, before this returns, if the loop cannot be asked.
+    pub fn adopt(&self, adopt: Adopt<D>, done: impl FnOnce(Result<ConnectionId, AdoptError>) + Send + 'static)
+    where
+        D: Send + 'static,
+    {
+        let bytes = adopt.adoption.size() + size_of::<Adopt<D>>() + size_of_val(&done);
+        let command = Command::Adopt(WaitingAdopt::new(adopt, done));
+        if let Err((why, Some(Command::Adopt(waiting)))) =
+            self.mailbox.push_or_return(command, bytes, Room::Limited)
+        {
+            waiting.refuse(why);
+        }
     }
 
     /// Calls `act` on the loop's thread.

@@ -20,6 +20,8 @@ pub(super) struct Listener {
     state: State,
     /// Connections accepted per turn.
     batch: usize,
+    /// A lasting error was reported, and no connection accepted since.
+    failing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,12 @@ impl Listener {
                 Ok(socket) => {
                     let mut socket = TcpListener::from_std(socket);
                     registry.register(&mut socket, token, Interest::READABLE).map_err(BindError::Poll)?;
-                    return Ok(Self { socket, state: State::Drained, batch: settings.accept_batch });
+                    return Ok(Self {
+                        socket,
+                        state: State::Drained,
+                        batch: settings.accept_batch,
+                        failing: false,
+                    });
                 }
                 Err(source) => last = BindError::Listen { address, source },
             }
@@ -73,26 +80,29 @@ impl Listener {
         self.state = State::More;
     }
 
-    /// Accepts what waits, up to a batch. `failed` gets every error, for the counters: those of one connection, after which
-    /// the next one is accepted, and the one that makes the listener rest.
+    /// Accepts what waits, up to a batch. `failed` gets every error: those of one connection, after which the next one is accepted,
+    /// and the one that makes the listener rest, with `true` for the first such error since a connection was accepted.
     pub(super) fn accept(
         &mut self,
         mut take: impl FnMut(TcpStream, SocketAddr),
-        mut failed: impl FnMut(&io::Error),
+        mut failed: impl FnMut(io::Error, bool),
     ) {
         self.state = State::More;
         for _ in 0..self.batch {
             match self.socket.accept() {
-                Ok((stream, peer)) => take(stream, peer),
+                Ok((stream, peer)) => {
+                    self.failing = false;
+                    take(stream, peer);
+                }
                 Err(error) => match Failure::of(&error) {
                     Failure::Drained => {
                         self.state = State::Drained;
                         return;
                     }
                     Failure::Interrupted => {}
-                    Failure::OneConnection => failed(&error),
+                    Failure::OneConnection => failed(error, false),
                     Failure::Lasting => {
-                        failed(&error);
+                        failed(error, !std::mem::replace(&mut self.failing, true));
                         self.state = State::Resting;
                         return;
                     }

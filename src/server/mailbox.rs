@@ -154,20 +154,30 @@ impl<T, W: Wake, F: Flag, L: Lock<Queue<T>>> Mailbox<T, W, F, L> {
     /// # Errors
     /// If the loop has stopped, or the item has no room. If the loop cannot be woken the item is queued all the same.
     pub(super) fn push(&self, item: T, payload: usize, room: Room) -> Result<(), HandleError> {
+        self.push_or_return(item, payload, room).map_err(|(error, _)| error)
+    }
+
+    /// The same; returns the item if it was not queued.
+    pub(super) fn push_or_return(
+        &self,
+        item: T,
+        payload: usize,
+        room: Room,
+    ) -> Result<(), (HandleError, Option<T>)> {
         let bytes = payload.saturating_add(size_of::<T>());
         self.queue.with(|queue| {
             if queue.stopped {
-                return Err(HandleError::Stopped);
+                return Err((HandleError::Stopped, Some(item)));
             }
             let total = queue.bytes.saturating_add(bytes);
             if room == Room::Limited && total > self.limit {
-                return Err(HandleError::Full);
+                return Err((HandleError::Full, Some(item)));
             }
             queue.bytes = total;
             queue.items.push_back((bytes, item));
             Ok(())
         })?;
-        self.shared.wake().map_err(|error| HandleError::NotWoken(error.kind()))
+        self.shared.wake().map_err(|error| (HandleError::NotWoken(error.kind()), None))
     }
 
     /// Moves what waits into `taken`, up to `most` items. If more wait, the loop's next wait ends at once.

@@ -66,6 +66,16 @@ impl Sockets {
         Ok(())
     }
 
+    /// Takes in a socket that somebody else has made, as [`Sockets::insert`] does. It stays the caller's if that fails.
+    ///
+    /// # Errors
+    /// If its mode cannot be set, or the system does not watch one more.
+    pub(super) fn adopt(&mut self, slot: usize, stream: &std::net::TcpStream) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        self.insert(slot, TcpStream::from_std(stream.try_clone()?))
+    }
+
     fn put(&mut self, slot: usize, stream: TcpStream, watch: Watch) {
         if self.streams.len() <= slot {
             self.streams.resize_with(slot + 1, || None);

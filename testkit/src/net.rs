@@ -23,6 +23,8 @@ pub struct Echo {
     pub handle: Handle,
     pub closed: Arc<Mutex<Vec<CloseReport>>>,
     pub failed: Arc<Mutex<Vec<HandshakeError>>>,
+    /// What `accept` failed with.
+    pub not_accepted: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<ShutdownReport>>,
 }
 
@@ -31,6 +33,8 @@ impl Echo {
         let (sender, receiver) = mpsc::channel();
         let (closed, failed) = <(Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>)>::default();
         let (closed_there, failed_there) = (Arc::clone(&closed), Arc::clone(&failed));
+        let not_accepted = Arc::<Mutex<Vec<_>>>::default();
+        let not_accepted_there = Arc::clone(&not_accepted);
         let thread = std::thread::spawn(move || {
             let mut server = Server::bind("127.0.0.1:0", config).expect("a port is free");
             let address = server.local_addr().expect("it listens");
@@ -46,12 +50,15 @@ impl Echo {
                     Event::HandshakeFailed { error: cause, .. } => {
                         failed_there.lock().expect("not poisoned").push(cause);
                     }
+                    Event::AcceptFailed { error } => {
+                        not_accepted_there.lock().expect("not poisoned").push(error.to_string());
+                    }
                     _ => {}
                 })
                 .expect("the poll works")
         });
         let (address, handle) = receiver.recv().expect("the server starts");
-        Self { address, handle, closed, failed, thread: Some(thread) }
+        Self { address, handle, closed, failed, not_accepted, thread: Some(thread) }
     }
 
     pub fn connect(&self) -> TcpStream {

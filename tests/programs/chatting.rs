@@ -1,8 +1,8 @@
-//! `examples/chat.rs`.
+//! `examples/rooms.rs`.
 
 use tungstenite::Message;
 
-use crate::{Running, chat::Chat, connect, next};
+use crate::{Running, connect, next, rooms::Chat};
 
 #[test]
 fn a_room_hears_what_is_said_in_it_and_no_other_does() {

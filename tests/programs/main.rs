@@ -1,8 +1,5 @@
 //! The larger examples, driven over sockets by clients that are not ours.
 
-#[expect(dead_code, reason = "its main function is not called")]
-#[path = "../../examples/chat.rs"]
-mod chat;
 mod chatting;
 #[expect(dead_code, reason = "its main function is not called")]
 #[path = "../../examples/own_loop.rs"]
@@ -11,6 +8,9 @@ mod own_loop;
 #[path = "../../examples/relay.rs"]
 mod relay;
 mod relaying;
+#[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/rooms.rs"]
+mod rooms;
 
 use std::{
     net::{SocketAddr, TcpStream},

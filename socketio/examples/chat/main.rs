@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjourn::{Config, Server, ShutdownPlan};
-use adjourn_socketio::SocketIo;
-use adjourn_socketio::config::SocketIoConfig;
-use adjourn_socketio::core::{KeyFrom, OnceCall, Socket};
-use adjourn_socketio::packet::Args;
-use adjourn_socketio::store::{AckValue, RunError, SqliteStore, Tx};
+use adjourn_socketio::{
+    AckValue, Args, KeyFrom, OnceCall, RunError, Socket, SocketIo, SocketIoConfig, SqliteStore, Tx,
+};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::service::service_fn;

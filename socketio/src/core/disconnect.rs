@@ -164,7 +164,12 @@ impl Io<'_> {
     pub(super) fn close_conn(&mut self, key: ConnKey, reason: Reason) {
         let Some(conn) = self.state.conns.get_mut(key) else { return };
         let code = conn.engine.link().map(|_| 1005);
-        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        let mut cx = Context {
+            now: self.now,
+            heard: self.state.heard.unwrap_or(self.now),
+            config: &self.state.engine,
+            links: &mut *self.links,
+        };
         if conn.engine.close(reason, &mut cx) {
             self.end_conn(key, reason, code);
         }
@@ -175,7 +180,12 @@ impl Io<'_> {
     pub(super) fn cut_conn(&mut self, key: ConnKey) {
         let Some(conn) = self.state.conns.get_mut(key) else { return };
         let code = conn.engine.link().map(|_| 1006);
-        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        let mut cx = Context {
+            now: self.now,
+            heard: self.state.heard.unwrap_or(self.now),
+            config: &self.state.engine,
+            links: &mut *self.links,
+        };
         if conn.engine.cut(&mut cx) {
             self.end_conn(key, Reason::TransportClose, code);
         }

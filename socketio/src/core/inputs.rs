@@ -43,7 +43,12 @@ impl Core {
     pub fn open_websocket(&mut self, link: LinkId, peer: Peer, now: Duration, links: &mut dyn Links) {
         self.expire(now, links);
         let sid = self.state.new_sid();
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let engine = Engine::open_websocket(sid, link, &mut cx);
         self.open(engine, Some(link), peer, now, links);
     }
@@ -52,7 +57,12 @@ impl Core {
     pub fn open_polling(&mut self, request: RequestId, peer: Peer, now: Duration, links: &mut dyn Links) {
         self.expire(now, links);
         let sid = self.state.new_sid();
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let engine = Engine::open_polling(sid, request, &mut cx);
         self.open(engine, None, peer, now, links);
     }
@@ -150,7 +160,12 @@ impl Core {
             return links.respond(request, Refusal::unknown_session().response());
         };
         let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let mut packets = match conn.engine.post(request, body, &mut cx) {
             Ok(packets) => packets,
             Err(outcome) => {
@@ -160,7 +175,12 @@ impl Core {
         };
         conn.posting = true;
         while let Some(conn) = self.state.conns.get_mut(key) {
-            let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+            let mut cx = Context {
+                now,
+                heard: self.state.heard.unwrap_or(now),
+                config: &self.state.engine,
+                links: &mut *links,
+            };
             let Some(outcome) = conn.engine.next_packet(&mut packets, &mut cx) else { break };
             self.outcome(key, outcome, now, links);
             self.run_upcalls(now, links);
@@ -192,7 +212,12 @@ impl Core {
         self.expire(now, links);
         let Some(key) = self.state.by_link.get(&link).copied() else { return };
         let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let outcome = conn.engine.message(link, frame, &mut cx);
         self.outcome(key, outcome, now, links);
         self.settle_input(key, now, links);
@@ -210,7 +235,12 @@ impl Core {
         self.expire(now, links);
         let Some(key) = self.state.by_link.remove(&link) else { return };
         let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let outcome = conn.engine.link_ended(link, reason, &mut cx);
         conn.probe.take_if(|probe| *probe == link);
         if let Outcome::Ended(reason) = outcome {
@@ -237,7 +267,12 @@ impl Core {
         input: impl FnOnce(&mut Engine, &mut Context<'_>) -> Outcome<'static>,
     ) {
         let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let outcome = input(&mut conn.engine, &mut cx);
         self.outcome(key, outcome, now, links);
         self.settle_input(key, now, links);
@@ -331,7 +366,12 @@ impl Core {
             return;
         }
         conn.armed = None;
-        let mut cx = Context { now, config: &self.state.engine, links: &mut *links };
+        let mut cx = Context {
+            now,
+            heard: self.state.heard.unwrap_or(now),
+            config: &self.state.engine,
+            links: &mut *links,
+        };
         let outcome = conn.engine.handle_timeout(&mut cx);
         self.outcome(key, outcome, now, links);
         self.with_io(now, links, |io| {

@@ -64,7 +64,12 @@ impl Io<'_> {
 
     pub(super) fn send_conn(&mut self, key: ConnKey, frames: &[Frame]) {
         let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        let mut cx = Context {
+            now: self.now,
+            heard: self.state.heard.unwrap_or(self.now),
+            config: &self.state.engine,
+            links: &mut *self.links,
+        };
         if conn.engine.send(frames, &mut cx) == Err(SlowConsumer) {
             self.too_slow(key);
         }
@@ -77,7 +82,12 @@ impl Io<'_> {
         }
         let Some(key) = self.state.by_link.get(&link).copied() else { return };
         let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        let mut cx = Context {
+            now: self.now,
+            heard: self.state.heard.unwrap_or(self.now),
+            config: &self.state.engine,
+            links: &mut *self.links,
+        };
         if conn.engine.close(Reason::SlowConsumer, &mut cx) {
             self.too_slow(key);
         }
@@ -99,7 +109,12 @@ impl Io<'_> {
             return self.links.unsent(link) <= limit;
         }
         let Some(conn) = self.state.conns.get_mut(socket.conn) else { return false };
-        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        let mut cx = Context {
+            now: self.now,
+            heard: self.state.heard.unwrap_or(self.now),
+            config: &self.state.engine,
+            links: &mut *self.links,
+        };
         conn.engine.takes_volatile(limit, &mut cx)
     }
 
@@ -110,7 +125,12 @@ impl Io<'_> {
             return self.links.unsent(link);
         }
         let Some(conn) = self.state.conns.get_mut(socket.conn) else { return 0 };
-        let mut cx = Context { now: self.now, config: &self.state.engine, links: &mut *self.links };
+        let mut cx = Context {
+            now: self.now,
+            heard: self.state.heard.unwrap_or(self.now),
+            config: &self.state.engine,
+            links: &mut *self.links,
+        };
         conn.engine.unsent(&mut cx)
     }
 

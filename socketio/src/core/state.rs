@@ -80,6 +80,8 @@ pub(crate) struct State {
     pub(crate) wall: Millis,
     pub(crate) random: super::Random,
     pub(crate) inbox: Inbox,
+    /// The loop is behind: what arrived after it has not been handed over. `None`: it is not.
+    pub(crate) heard: Option<Duration>,
     pub(crate) conns: Arena<Conn>,
     pub(crate) by_link: NumberMap<LinkId, ConnKey>,
     pub(crate) by_sid: HashMap<Arc<str>, ConnKey>,

@@ -12,6 +12,7 @@ use adjourn::{Clients, ConnectionId, Event, Handler, Message, Server};
 use super::StartError;
 use super::conn::{Conn, Purpose};
 use super::handle::{PlanCell, SocketIoHandle};
+use super::hearing::Hearing;
 use super::links::{DriverLinks, LinkTable, link_of, reason_of_closing, reason_of_end};
 use super::request::RequestHead;
 use super::route::{Route, route};
@@ -51,6 +52,7 @@ pub(super) struct Bridge {
     clock: Clock,
     waker: Waker,
     links: LinkTable,
+    hearing: Hearing,
     http: http::HttpSide,
     phase: ShutdownPhase,
     plan: PlanCell,
@@ -84,6 +86,7 @@ impl Bridge {
             clock,
             waker,
             links: LinkTable::default(),
+            hearing: Hearing::default(),
             http: http::HttpSide::default(),
             phase: ShutdownPhase::Serving,
             plan: PlanCell::default(),
@@ -111,9 +114,10 @@ impl Bridge {
         self.http.start(&self.config, &self.waker)
     }
 
-    /// How long the loop may wait.
-    pub(super) fn wait(&self, timeout: Option<Duration>) -> Option<Duration> {
+    /// Begins a turn. Gives how long the loop may wait.
+    pub(super) fn begin_turn(&mut self, timeout: Option<Duration>) -> Option<Duration> {
         let now = self.clock.now();
+        self.hearing.begin_turn(now);
         let core = self.core.next_timeout().map(|at| at.saturating_sub(now));
         let sweep = self.sweep.next(now).map(|at| at.saturating_sub(now));
         [timeout, core, sweep].into_iter().flatten().min()
@@ -126,6 +130,7 @@ impl Bridge {
         act: impl FnOnce(&mut Core, Duration, &mut dyn Links),
     ) {
         let now = self.clock.now();
+        self.core.set_heard(self.hearing.callback(now));
         let mut links = DriverLinks {
             clients,
             table: &mut self.links,
@@ -146,6 +151,7 @@ impl Bridge {
         self.waker.sleep_over();
         self.take_http(clients);
         self.take_answers(clients);
+        self.hearing.end_turn(self.clock.now());
         self.input(clients, |core, now, links| {
             core.handle_inbox(now, links);
             core.handle_timeout(now, links);

@@ -11,6 +11,9 @@ use crate::reason::Reason;
 pub struct Context<'a> {
     /// Since the start, monotonic.
     pub now: Duration,
+    /// All input that had arrived by then has been handed over: `now`, unless the loop is behind. Nobody is ended for a silence
+    /// that was not listened to.
+    pub heard: Duration,
     /// The settings.
     pub config: &'a EngineConfig,
     /// The connections below.

@@ -455,7 +455,7 @@ impl Engine {
             self.state = State::Gone;
         }
         while self.is_open() {
-            match self.heartbeat.handle_timeout(cx.now, cx.config) {
+            match self.heartbeat.handle_timeout(cx.now, cx.heard, cx.config) {
                 Beat::Nothing => break,
                 Beat::SendPing => {
                     if self.send(&[Frame::from_static("2")], cx).is_err() {

@@ -239,7 +239,7 @@ pub struct AckValue {
     pub attachments: Arc<[Bytes]>,
 }
 
-/// The result of a key that [`Writer::once_begin`] marked as running.
+/// The result of a key that [`Writer::once_begin`](crate::store::Writer::once_begin) marked as running.
 #[derive(Clone, Debug)]
 pub struct OnceFinish {
     /// The key.

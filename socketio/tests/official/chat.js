@@ -138,7 +138,7 @@ test('stopped for longer than the window: fresh, only what is newer comes', asyn
   const a = await chat.window();
   await write(a, 'before');
   await lists([a], ['before']);
-  await chat.program.kill('SIGKILL');
+  await chat.program.kill('SIGTERM');
   await sleep(2500);
   await chat.restart();
   await state(a, 'connected');

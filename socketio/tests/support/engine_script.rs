@@ -109,7 +109,7 @@ impl Script {
 
     fn open(open: impl FnOnce(&mut Context<'_>) -> Engine) -> Self {
         let (config, mut links, now) = (config(), Recorder::default(), Duration::ZERO);
-        let engine = open(&mut Context { now, config: &config, links: &mut links });
+        let engine = open(&mut Context { now, heard: now, config: &config, links: &mut links });
         Self { engine, config, links, now, echo: false }
     }
 
@@ -164,7 +164,7 @@ impl Script {
     }
 
     pub(crate) fn with<T>(&mut self, call: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
-        let mut cx = Context { now: self.now, config: &self.config, links: &mut self.links };
+        let mut cx = Context { now: self.now, heard: self.now, config: &self.config, links: &mut self.links };
         call(&mut self.engine, &mut cx)
     }
 

@@ -105,7 +105,7 @@ fn config() -> EngineConfig {
 impl World {
     fn new(websocket: bool) -> Self {
         let (config, mut net, now) = (config(), Net::default(), Duration::ZERO);
-        let mut cx = Context { now, config: &config, links: &mut net };
+        let mut cx = Context { now, heard: now, config: &config, links: &mut net };
         let sid = Sid::from_random([1; 15]);
         let engine = if websocket {
             Engine::open_websocket(sid, LinkId(0), &mut cx)
@@ -119,7 +119,7 @@ impl World {
     }
 
     fn with<T>(&mut self, call: impl FnOnce(&mut Engine, &mut Context<'_>) -> T) -> T {
-        let mut cx = Context { now: self.now, config: &self.config, links: &mut self.net };
+        let mut cx = Context { now: self.now, heard: self.now, config: &self.config, links: &mut self.net };
         let result = call(&mut self.engine, &mut cx);
         let unsent = self.engine.unsent(&mut cx);
         assert!(unsent <= self.config.send_queue, "{unsent} bytes queued");

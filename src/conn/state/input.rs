@@ -62,7 +62,7 @@ inputs! {
     },
     /// A plain HTTP request whose connection the application takes out of the loop.
     Detached {
-        /// To whom it goes, and what was read of it.
+        /// Who takes it, and what was read of it.
         handover: Option<Box<Handover>>,
     },
     /// `handshake_timeout` ran out.

@@ -142,8 +142,15 @@ impl<'a> Extensions<'a> {
         Self { headers: headers.iter(), cursor: Cursor { rest: &[] }, failed: false }
     }
 
+    /// Lets `look` see the elements of one value of the header.
+    #[cfg(feature = "deflate")]
+    pub(crate) fn with_value<T>(value: &str, look: impl FnOnce(Extensions<'_>) -> T) -> T {
+        let headers = [Header { name: Self::NAME, value: value.as_bytes() }];
+        look(Extensions::new(&headers))
+    }
+
     /// §9.1: "if the value does not conform to the ABNF the recipient fails the connection".
-    pub(super) fn are_valid(mut self) -> bool {
+    pub(crate) fn are_valid(mut self) -> bool {
         let present = self.headers.clone().any(|header| header.name.eq_ignore_ascii_case(Self::NAME));
         let count = self.by_ref().count();
         !self.failed && (!present || count > 0)

@@ -1,7 +1,7 @@
 //! A chat with rooms and bans. `ws://127.0.0.1:9001/ROOM?NAME` enters a room under a name; what one says, the others in the room
 //! hear. The first in a room may `/ban NAME`: that name gets a last word and a Close, and 403 from then on.
 //!
-//! `cargo run --example chat [ADDRESS]`, then connect several clients.
+//! `cargo run --example rooms [ADDRESS]`, then connect several clients.
 
 use std::collections::{HashMap, HashSet};
 
