@@ -120,6 +120,7 @@ impl Core {
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
             sockets: Arena::default(),
             sessions: Arena::default(),
+            by_pid: HashMap::new(),
             connecting: Arena::default(),
             claims: HashMap::new(),
             waits: Waits::default(),

@@ -228,9 +228,9 @@ impl Io<'_> {
     }
 
     /// The answer to an attach (13, steps 2 and 3).
-    pub(super) fn attached(&mut self, key: ConnectingKey, answer: Result<Attached, AttachError>) {
+    pub(super) fn attached(&mut self, key: ConnectingKey, answer: Result<Box<Attached>, AttachError>) {
         match answer {
-            Ok(attached) => self.attach_granted(key, attached),
+            Ok(attached) => self.attach_granted(key, *attached),
             Err(error) => {
                 let why = match error {
                     AttachError::Refused { why, .. } => why,

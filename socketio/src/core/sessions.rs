@@ -202,7 +202,7 @@ impl Io<'_> {
             session.socket.is_none() && settled && (session.lost || !session.dirty)
         });
         if done {
-            self.state.sessions.remove(key);
+            self.remove_session(key);
         }
     }
 
@@ -217,7 +217,7 @@ impl Io<'_> {
         let keys: Vec<SessionKey> = away.map(|(key, _)| key).take(surplus).collect();
         self.state.stats.unsaved_sessions += keys.len() as u64;
         for key in keys {
-            self.state.sessions.remove(key);
+            self.remove_session(key);
         }
     }
 
@@ -252,7 +252,24 @@ impl Io<'_> {
     pub(super) fn hold_session(&mut self, record: SessionRecord, socket: Option<SocketKey>) -> SessionKey {
         let session =
             Session { record, socket, dirty: false, saving: 0, pending: 0, ended: false, lost: false };
-        self.state.sessions.insert(session)
+        let pid = Arc::clone(&session.record.pid);
+        let key = self.state.sessions.insert(session);
+        self.state.by_pid.insert(pid, key);
+        key
+    }
+
+    fn remove_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.state.sessions.remove(key)
+            && self.state.by_pid.get(&session.record.pid) == Some(&key)
+        {
+            self.state.by_pid.remove(&session.record.pid);
+        }
+    }
+
+    /// Is what this process knows of a session in the store?
+    pub(super) fn is_saved(&self, pid: &str) -> bool {
+        let session = self.state.by_pid.get(pid).and_then(|key| self.state.sessions.get(*key));
+        session.is_none_or(|session| session.lost || (!session.dirty && session.saving == 0))
     }
 
     /// A session that was announced to nobody: a new one ends, one that was to be resumed is away from now on.
