@@ -382,9 +382,8 @@ fn s4_bad_packets_bad_content_and_closes_have_their_reasons() {
 #[test]
 fn s4_cors_is_on_every_answer_refusals_too() {
     let wire = Wire::new(|config| {
-        let mut cors = Cors::default();
-        cors.origin = CorsOrigin::List(vec!["http://good".to_owned()]);
-        cors.credentials = true;
+        let origin = CorsOrigin::List(vec!["http://good".to_owned()]);
+        let cors = Cors { origin, credentials: true, ..Cors::default() };
         config.cors = Some(cors);
     });
     let from =

@@ -155,6 +155,10 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// The connections, between two turns or as a callback sees them. What is asked for happens in the next turn.
     pub fn clients(&mut self) -> Clients<'_, D> {
+        // What a panic has left unparsed is held before anybody is ended.
+        if self.parsing.is_some() {
+            self.recover();
+        }
         // What is asked for now begins now, not at the last turn.
         self.read_clock();
         Clients::new(&mut self.hub)

@@ -152,15 +152,15 @@ impl<D, T: Transport> Driver<D, T> {
             if hub.is_to_hold(slot) {
                 break;
             }
+            if hub.has_unarmed() {
+                // Each callback's timers start when it returns, and what is parsed next happens after that.
+                hub.callback_returned(transport.now());
+            }
             let before = cursor.remaining();
             if let Some(event) = hub.next(slot, &mut cursor, handler) {
                 call(hub, event, handler);
             } else if !(1..before).contains(&cursor.remaining()) {
                 break;
-            }
-            if hub.has_unarmed() {
-                // Each callback's timers start when it returns, not when the last one of this read does.
-                hub.callback_returned(transport.now());
             }
         }
         hub.take_back(&mut cursor);

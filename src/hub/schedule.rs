@@ -215,7 +215,9 @@ impl<D> Hub<D> {
     pub(super) fn has_put_off_write(&mut self, slot: usize) -> bool {
         let turn = self.turn.number;
         self.slots.get_mut(slot).is_some_and(|entry| {
-            entry.conn.pending.has(Pending::WRITE) && entry.share.of(turn).writable(&self.config) == 0
+            entry.conn.pending.has(Pending::WRITE)
+                && entry.conn.queued() > 0
+                && entry.share.of(turn).writable(&self.config) == 0
         })
     }
 

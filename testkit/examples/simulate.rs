@@ -46,10 +46,10 @@ fn main() -> ExitCode {
     let mut failures = 0_u64;
     for world in 0..worlds {
         let seed = first + world;
-        let lived = sim::live(Rng::with_seed(seed), size, tracing, &mut |now, book| {
+        let lived = sim::live(Rng::with_seed(seed), size, tracing, &mut |now, checker| {
             bar.draw(
                 world,
-                &format!("{:>4} s, {} open, {} closed", now / 1_000_000, book.opens, book.closes),
+                &format!("{:>4} s, {} open, {} closed", now / 1_000_000, checker.opens, checker.closes),
             );
         });
         match lived {

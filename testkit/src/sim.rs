@@ -5,9 +5,11 @@
 
 mod alarms;
 mod app;
-mod book;
 mod chance;
+mod checker;
+mod commands;
 mod endings;
+mod explain;
 mod facts;
 mod frames;
 mod inbound;
@@ -20,11 +22,12 @@ mod reports;
 mod scenario;
 mod shutdowns;
 mod tally;
+mod turns;
 mod wire;
 mod world;
 
-pub use book::{Book, Failure};
 pub use chance::Rng;
+pub use checker::{Checker, Failure};
 pub use scenario::{Size, of_bytes};
 pub use tally::{Tally, rows_with_an_effect};
 pub use world::live;

@@ -1,4 +1,4 @@
-//! The clock's side of the book: what is due when, computed from the facts alone.
+//! The clock's side of the checker: what is due when, computed from the facts alone.
 //!
 //! An alarm may be early; what is really due is asked when it rings. So activity costs nothing here either.
 
@@ -7,7 +7,7 @@ use std::{cmp::Reverse, time::Duration};
 use adjourn::{clients::State, close::CloseTiming, conn::InputKind};
 
 use super::{
-    book::{Book, after, answer_to, ensure, trace},
+    checker::{Checker, after, answer_to, ensure, trace},
     facts::Expected,
 };
 
@@ -30,7 +30,7 @@ pub enum Alarm {
     Shutdown,
 }
 
-impl Book {
+impl Checker {
     /// Deadlines are kept in whole milliseconds, rounded up.
     pub fn set_alarm(&mut self, at: u64, conn: u32, alarm: Alarm) {
         let at = at.checked_next_multiple_of(1000).unwrap_or(u64::MAX);
@@ -102,10 +102,10 @@ impl Book {
                 Some(due) if due <= self.now && wake <= self.now + 1000 => {
                     later.push(Reverse((at, conn, alarm)));
                 }
-                // What was told late may have been done before the book knew of it.
+                // What was told late may have been done before the checker knew of it.
                 Some(due)
-                    if self.slop(conn, alarm) > 0
-                        && due.saturating_sub(self.slop(conn, alarm)) <= self.now + 1000 =>
+                    if self.uncertainty(conn, alarm) > 0
+                        && due.saturating_sub(self.uncertainty(conn, alarm)) <= self.now + 1000 =>
                 {
                     early.push((conn, alarm));
                 }
@@ -180,7 +180,7 @@ impl Book {
         let facts = self.of(conn);
         // Its silence has filled the bucket of its control frames.
         (facts.pinged, facts.bucket, facts.rested) = (Some(now), (0, 0), false);
-        facts.slop = now - earliest;
+        facts.uncertainty = now - earliest;
         self.busy(conn).pings_due += 1;
         self.set_heartbeat_alarm(conn);
     }
@@ -200,12 +200,15 @@ impl Book {
         }
     }
 
-    /// The kernel took less than it was offered.
-    pub fn refused(&mut self, conn: u32) {
-        let now = self.now;
+    /// The kernel took less than it was offered, at `now`: the loop reads the clock for that.
+    pub fn refused(&mut self, conn: u32, now: u64) {
+        let loops = self.now;
         let facts = self.of(conn);
+        if facts.progress == loops {
+            facts.progress = now;
+        }
         if facts.behind.is_none() && facts.failing.is_none() {
-            facts.behind = Some(now);
+            (facts.behind, facts.stall_uncertainty) = (Some(now), 0);
             if let Some(at) = self.due(conn, Alarm::Stall) {
                 self.set_alarm(at, conn, Alarm::Stall);
             }
@@ -216,10 +219,11 @@ impl Book {
     pub fn note_queue(&mut self, conn: u32, queued: usize) {
         let (now, began) = (self.now, self.turn.began);
         let facts = self.of(conn);
+        facts.owed |= queued > 0;
         if queued == 0 {
             facts.behind = None;
         } else if facts.behind.is_none() && facts.failing.is_none() {
-            (facts.behind, facts.slop) = (Some(now), now - began);
+            (facts.behind, facts.stall_uncertainty) = (Some(now), now - began);
             if let Some(at) = self.due(conn, Alarm::Stall) {
                 self.set_alarm(at, conn, Alarm::Stall);
             }
@@ -228,6 +232,7 @@ impl Book {
 
     /// Nothing is queued: every Ping that was due is on the wire, and the newest of the peer's Pings is answered.
     pub fn check_control_frames(&mut self, conn: u32) {
+        self.of(conn).may_beat = 0;
         let state = self.state(conn);
         let Some(busy) = &self.facts[conn as usize].busy else { return };
         let (pings, due) = (busy.pings, busy.pings_due);

@@ -10,11 +10,11 @@ use adjourn::{
 };
 
 use super::{
-    book::{Book, ensure},
+    checker::{Checker, ensure},
     facts::{Ending, Expected},
 };
 
-impl Book {
+impl Checker {
     pub fn closed(&mut self, conn: u32, closed: &CloseReport) {
         self.closes += 1;
         self.of(conn).closed = true;
@@ -92,9 +92,10 @@ impl Book {
         let had_close = closed.sent.is_some() || closed.received.is_some();
         let ended = ending.ended.unwrap_or(self.now);
         let phase = if had_close { Duration::from_micros(ended - ending.began) } else { Duration::ZERO };
-        let slop = if had_close { Duration::from_micros(ending.slop) } else { Duration::ZERO };
-        let phase_right = (phase..=phase + slop).contains(&closed.close_phase);
-        let text = format!("{closed:?}; by the book {ending:?}, flushed: {flushed}");
+        let uncertainty = if had_close { Duration::from_micros(ending.uncertainty) } else { Duration::ZERO };
+        let early = Duration::from_micros(ending.early);
+        let phase_right = (phase.saturating_sub(early)..=phase + uncertainty).contains(&closed.close_phase);
+        let text = format!("{closed:?}; expected {ending:?}, flushed: {flushed}");
         ensure!(self, conn, "close_sent", sent_right, "{text}");
         ensure!(self, conn, "close_sent_flushed", closed.sent_flushed == flushed, "{text}");
         ensure!(self, conn, "close_received", received == self.received(conn), "{text}");
@@ -152,7 +153,7 @@ impl Book {
         let Some(ending) = self.ending_of(conn) else { return };
         let lost = &closed.lost;
         let text = format!(
-            "{lost:?}; by the book {} messages, {} bytes, partial {:?}, trailing {:?}",
+            "{lost:?}; expected {} messages, {} bytes, partial {:?}, trailing {:?}",
             ending.lost_in, ending.lost_in_bytes, ending.partial_in, ending.trailing
         );
         let counted = (lost.inbound_messages, lost.inbound_bytes);
@@ -172,11 +173,11 @@ impl Book {
     pub fn count_ending(&mut self, conn: u32, closed: &CloseReport) {
         let sweeps = self.ending_of(conn).map(|ending| ending.sweeps.clone()).unwrap_or_default();
         for sweep in sweeps {
-            if let Some(book) = self.sweeps.get_mut(&sweep) {
-                book.ended += 1;
-                book.clean += u64::from(closed.was_clean());
-                book.timed_out += u64::from(matches!(closed.cause, Cause::CloseTimeout { .. }));
-                book.lost.add(&closed.lost);
+            if let Some(checker) = self.sweeps.get_mut(&sweep) {
+                checker.ended += 1;
+                checker.clean += u64::from(closed.was_clean());
+                checker.timed_out += u64::from(matches!(closed.cause, Cause::CloseTimeout { .. }));
+                checker.lost.add(&closed.lost);
             }
         }
         if let Some(shutdown) = &mut self.shutdown {

@@ -51,7 +51,7 @@ pub struct Facts {
     pub head_done: bool,
     pub head_matched: u8,
     /// A byte has come.
-    pub spoke: bool,
+    pub has_sent: bool,
     pub touched: bool,
     /// The peer's FIN was handed in.
     pub eof: bool,
@@ -63,10 +63,14 @@ pub struct Facts {
     pub read_in_head: bool,
     /// What was read may be parsed later: it was paused, or a callback panicked.
     pub delayed: bool,
+    /// When it may have been parsed, if it was not delayed after all.
+    pub parsed_at: u64,
+    /// The loop says that its control frames were too many.
+    pub flooded: bool,
     /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
     pub maybe_paused: bool,
-    /// A heartbeat's Ping was due when it was paused.
-    pub may_beat: bool,
+    /// So many heartbeat's Pings may be queued: one was due when it was read or paused.
+    pub may_beat: u32,
     /// The callback that paused it, by its number.
     pub delayed_by: u64,
     /// A FIN was read that counts only when the replies had their chance.
@@ -80,7 +84,8 @@ pub struct Facts {
     pub drained_at: u64,
     pub offered_at: u64,
     /// By how much what is due may be due earlier: the clock went on in the turn in which its time began.
-    pub slop: u64,
+    pub uncertainty: u64,
+    pub stall_uncertainty: u64,
     pub share: Share,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
@@ -138,7 +143,7 @@ pub struct Busy {
     /// Messages that `send` accepted and that are not whole on the wire: number and length.
     pub queued: VecDeque<(Option<u64>, u64)>,
     /// How many of them were to be dropped at once, the one on the wire excepted.
-    pub condemned: usize,
+    pub to_drop: usize,
     pub spared: bool,
     pub accepted: u64,
     pub accepted_bytes: u64,
@@ -173,6 +178,7 @@ pub struct Undo {
 
 /// The facts of an ending.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Ending {
     pub initiator: Initiator,
     pub cause: Cause,
@@ -181,9 +187,13 @@ pub struct Ending {
     /// The state in which it was aborted for one of them.
     pub aborted_in: Option<State>,
     /// By how much it may have begun earlier.
-    pub slop: u64,
+    pub uncertainty: u64,
+    /// The loop began it, and had told nobody when.
+    pub told_late: bool,
     /// When its outcome was fixed.
     pub ended: Option<u64>,
+    /// By how much that may have been earlier: what ended it was read then, and may have been held.
+    pub early: u64,
     pub sent: Option<Expected>,
     pub received: Option<(Option<u16>, String)>,
     pub began: u64,
@@ -203,7 +213,7 @@ pub struct Ending {
     pub partial_in: (u64, u64),
     pub trailing: (u64, u64),
     pub sweeps: Vec<u32>,
-    /// The abort style that was asked for; `None` is the book's ignorance.
+    /// The abort style that was asked for; `None` is the checker's ignorance.
     pub style: Option<adjourn::config::Abort>,
     /// What the kernel held at the abort.
     pub unsent: Option<u32>,
@@ -211,7 +221,7 @@ pub struct Ending {
 
 /// A `close_where` or `terminate_where`.
 #[derive(Debug)]
-pub struct SweepBook {
+pub struct SweepFacts {
     pub terminates: bool,
     /// Whom the predicate chose, in order.
     pub chosen: Arc<Mutex<Vec<u32>>>,

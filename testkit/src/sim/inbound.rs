@@ -1,4 +1,4 @@
-//! The book's way in: what the hub was handed of a peer's bytes, and what it must make of them.
+//! The checker's way in: what the hub was handed of a peer's bytes, and what it must make of them.
 
 use adjourn::{
     clients::State,
@@ -10,12 +10,12 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    book::{Book, answer_to, ensure, trace},
+    checker::{Checker, answer_to, ensure, trace},
     facts::{Expected, Given},
     frames::{Breach, Found},
 };
 
-impl Book {
+impl Checker {
     /// The loop has read these bytes.
     pub fn read(&mut self, conn: u32, bytes: &[u8]) {
         trace!(self, "#{conn} is read: {} bytes", bytes.len());
@@ -25,10 +25,10 @@ impl Book {
         // A Ping may have been queued by now, in a slice of which nobody has told.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         let facts = self.of(conn);
-        facts.may_beat |= beats;
+        facts.may_beat += u32::from(beats);
         facts.last_inbound = now;
         facts.rested = false;
-        facts.spoke = true;
+        facts.has_sent = true;
         facts.delayed = facts.delayed && facts.paused && facts.state == Some(State::Open);
         if facts.pinged.take().is_some() {
             self.set_heartbeat_alarm(conn);
@@ -58,12 +58,12 @@ impl Book {
         if !bytes.is_empty() {
             self.busy(conn).held.extend(bytes);
         }
-        self.feeding = Some(conn);
+        self.parsing = Some(conn);
     }
 
     /// The application is given a message, a Ping or a Pong: it must be the next one of what was read.
-    pub fn fed(&mut self, conn: u32, given: Given<'_>) {
-        self.feeding = Some(conn);
+    pub fn delivered(&mut self, conn: u32, given: Given<'_>) {
+        self.parsing = Some(conn);
         self.of(conn).delayed = false;
         let mut held = std::mem::take(&mut self.busy(conn).held);
         let mut rest = &*held.make_contiguous();
@@ -136,11 +136,11 @@ impl Book {
         if std::mem::take(&mut facts.read_in_head) && state == Some(State::Refusing) {
             return;
         }
-        self.fed_up(conn, held.make_contiguous());
+        self.take_rest(conn, held.make_contiguous());
         self.of(conn).maybe_paused = false;
     }
 
-    fn fed_up(&mut self, conn: u32, mut bytes: &[u8]) {
+    fn take_rest(&mut self, conn: u32, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
             match self.state(conn) {
@@ -185,7 +185,10 @@ impl Book {
 
     /// Whether one more Ping or Pong is within the rate; if so, counts it.
     fn is_within_rate(&mut self, conn: u32) -> bool {
-        let (now, state) = (self.now, self.state(conn));
+        let state = self.state(conn);
+        // What is told to have been too much was parsed when it was read, at the earliest.
+        let facts = &self.facts[conn as usize];
+        let now = if facts.flooded { facts.tried_at.min(self.now) } else { self.now };
         let Some(rate) = self.settings(conn).control_rate.filter(|_| state == Some(State::Open)) else {
             return true;
         };
@@ -195,9 +198,9 @@ impl Book {
         }
         let tokens = u128::from(now) * u128::from(rate.per_second) / 1_000_000;
         let (level, seen) = self.of(conn).bucket;
-        let level = level.saturating_sub(tokens - seen);
+        let level = level.saturating_sub(tokens.saturating_sub(seen));
         let within = level < u128::from(rate.burst);
-        self.of(conn).bucket = (level + u128::from(within), tokens);
+        self.of(conn).bucket = (level + u128::from(within), tokens.max(seen));
         within
     }
 
@@ -262,7 +265,7 @@ impl Book {
             let drops = settings.on_peer_close == OnPeerClose::DropQueued;
             let answer = answer_to(code, &reason);
             if drops {
-                self.condemn(conn);
+                self.mark_to_drop(conn);
             }
             if let Some(ending) = self.ending(conn) {
                 ending.received = Some((code, reason));
@@ -316,13 +319,13 @@ impl Book {
     /// What was received and will not be delivered: a message that is not whole, and what was held back.
     pub fn drop_inbound(&mut self, conn: u32, breach: Option<Breach>) {
         let (limits, breached) = (self.limits(conn), breach.is_some());
-        let feeding = self.feeding == Some(conn);
+        let parsing = self.parsing == Some(conn);
         let may_hold = self.may_hold();
         let busy = self.busy(conn);
         let parsed = busy.inbound.partial();
         let (mut messages, mut bytes) = (0, 0);
         let mut or_lost = (0, 0);
-        if feeding && may_hold {
+        if parsing && may_hold {
             let (mut rest, mut inbound) = (&*busy.held.make_contiguous(), busy.inbound.clone());
             while let Some(Found::Message { .. } | Found::Ping(_) | Found::Pong(_)) = {
                 let found = inbound.pull(&mut rest, limits);
@@ -332,7 +335,7 @@ impl Book {
                 found
             } {}
         }
-        if feeding {
+        if parsing {
             // What is being parsed is not held back; but whether the last part of it was parsed nobody knows.
             let all = busy.inbound.pull(&mut &*busy.held.make_contiguous(), limits).is_none();
             busy.maybe_parsed = if all { busy.held.len() as u64 } else { 0 };
@@ -356,7 +359,7 @@ impl Book {
             ending.or_lost_in = or_lost;
             ending.lost_in += messages;
             ending.lost_in_bytes += bytes as u64;
-            ending.partial_in.0 += if feeding { parsed.min(partial) } else { partial };
+            ending.partial_in.0 += if parsing { parsed.min(partial) } else { partial };
             ending.partial_in.1 += parsed.max(partial);
             // Where exactly a breach is noticed is the parser's business.
             ending.trailing.1 += undecided;

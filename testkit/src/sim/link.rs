@@ -93,7 +93,7 @@ pub struct Link {
     /// How long bytes travel, in microseconds.
     pub latency: u32,
     /// The server was told that there is no room, and not that there is again.
-    hungry: bool,
+    refused: bool,
     /// The server has said that it wants to be told.
     awaited: bool,
     /// The peer has closed its socket: what arrives there is answered with RST.
@@ -117,7 +117,7 @@ impl Link {
             slot: None,
             capacity,
             latency,
-            hungry: false,
+            refused: false,
             awaited: false,
             peer_gone: false,
             said: Vec::new(),
@@ -151,7 +151,7 @@ impl Link {
             return Err(self.error.take().unwrap_or(io::ErrorKind::BrokenPipe).into());
         }
         let free = (self.capacity as usize).saturating_sub(self.down.used());
-        self.hungry |= free < offered;
+        self.refused |= free < offered;
         Ok(free.min(offered))
     }
 
@@ -162,13 +162,13 @@ impl Link {
 
     /// The server will be told when there is room.
     pub fn is_awaited(&self) -> bool {
-        self.awaited && self.hungry
+        self.awaited && self.refused
     }
 
     /// Whether the server's socket has become writable again, and it wants to know: a third of the buffer is free.
-    pub fn feeds(&mut self) -> bool {
+    pub fn becomes_writable(&mut self) -> bool {
         let enough = self.down.used() * 3 <= self.capacity as usize * 2;
-        enough && self.awaited && std::mem::take(&mut self.hungry)
+        enough && self.awaited && std::mem::take(&mut self.refused)
     }
 
     /// An RST of the peer has arrived at the server, or another error. `all`: what was not read is gone as well.

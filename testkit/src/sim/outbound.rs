@@ -1,15 +1,15 @@
-//! The book's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
+//! The checker's way out: what the link took of the hub's bytes, and how the server's side of the connection ended.
 
 use adjourn::{clients::State, close::Cause, config::Abort, conn::InputKind, shutdown::ShutdownPhase};
 
 use super::{
     alarms::Alarm,
-    book::{Book, after, ensure, frame_of, payload_of, trace},
+    checker::{Checker, after, ensure, frame_of, payload_of, trace},
     facts::Expected,
     frames::{CLOSE, PONG, Seen},
 };
 
-impl Book {
+impl Checker {
     /// The link took these bytes.
     pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
         let now = self.now;
@@ -63,12 +63,12 @@ impl Book {
                 let busy = self.busy(conn);
                 busy.pings += 1;
                 let more = busy.pings > busy.pings_due;
-                let may_beat = self.of(conn).may_beat;
+                let may_beat = self.of(conn).may_beat > 0;
                 let due = self.due(conn, Alarm::Heartbeat).is_some_and(|due| due <= self.now);
                 if more && (due || !may_beat && self.is_due(conn, Alarm::Heartbeat)) {
                     self.heart_beats(conn);
                 } else if more && may_beat {
-                    self.of(conn).may_beat = false;
+                    self.of(conn).may_beat -= 1;
                     self.busy(conn).pings_due += 1;
                 }
             }
@@ -90,16 +90,15 @@ impl Book {
         busy.handed += 1;
         busy.handed_bytes += length;
         loop {
-            let condemned = busy.condemned > 0;
-            busy.condemned = busy.condemned.saturating_sub(1);
+            let to_drop = busy.to_drop > 0;
+            busy.to_drop = busy.to_drop.saturating_sub(1);
             match busy.queued.pop_front() {
                 Some((n, len)) if n == number && len == length => {
-                    let again =
-                        busy.queued.iter().skip(busy.condemned).any(|later| *later == (number, length));
-                    if condemned && number.is_none() && again {
+                    let again = busy.queued.iter().skip(busy.to_drop).any(|later| *later == (number, length));
+                    if to_drop && number.is_none() && again {
                         continue; // One without a number looks like another.
                     }
-                    if condemned && !std::mem::take(&mut busy.spared) {
+                    if to_drop && !std::mem::take(&mut busy.spared) {
                         self.fail(
                             "dropped_is_dropped",
                             conn,
@@ -155,10 +154,10 @@ impl Book {
     }
 
     /// What is queued and has not begun is to be dropped.
-    pub fn condemn(&mut self, conn: u32) {
+    pub fn mark_to_drop(&mut self, conn: u32) {
         let spared = self.of(conn).wire.cut_data().is_some();
         let busy = self.busy(conn);
-        (busy.condemned, busy.spared, busy.pongs_dropped) = (busy.queued.len(), spared, true);
+        (busy.to_drop, busy.spared, busy.pongs_dropped) = (busy.queued.len(), spared, true);
     }
 
     // The end of the server's side.

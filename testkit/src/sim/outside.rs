@@ -14,8 +14,8 @@ use std::{
 use adjourn::Time;
 
 use super::{
-    book::{Book, ensure},
     chance::Rng,
+    checker::{Checker, ensure},
     link::Link,
     peer::{Doing, Kind, Peer, Reading},
     scenario::{self, Size},
@@ -59,10 +59,10 @@ pub struct Edge {
 /// Everything but the loop and its application.
 pub struct Outside {
     pub size: Size,
-    pub book: Book,
+    pub checker: Checker,
     pub links: Vec<Link>,
     pub peers: Vec<Peer>,
-    wishes: Vec<&'static str>,
+    paths: Vec<&'static str>,
     /// The connection in each slot.
     slots: Vec<Option<u32>>,
     agenda: BinaryHeap<Reverse<(u64, u64, Item)>>,
@@ -73,7 +73,7 @@ pub struct Outside {
     /// What the application is to be asked before the next turn.
     pub orders: Vec<Item>,
     pub rng: Rng,
-    /// The clock, in microseconds. The book's is the loop's idea of it.
+    /// The clock, in microseconds. The checker's is the loop's idea of it.
     pub now: u64,
     /// Bytes were read or written in this turn.
     pub moved: bool,
@@ -85,14 +85,14 @@ pub struct Outside {
 pub type Handed = Arc<Mutex<Vec<(u32, Vec<u8>)>>>;
 
 impl Outside {
-    pub fn new(size: Size, book: Book, rng: Rng, max_payload: usize) -> Self {
+    pub fn new(size: Size, checker: Checker, rng: Rng, max_payload: usize) -> Self {
         let n = size.connections as usize;
         let mut outside = Self {
             size,
-            book,
+            checker,
             links: Vec::with_capacity(n),
             peers: Vec::with_capacity(n),
-            wishes: Vec::with_capacity(n),
+            paths: Vec::with_capacity(n),
             slots: Vec::new(),
             agenda: BinaryHeap::new(),
             scheduled: 0,
@@ -129,7 +129,7 @@ impl Outside {
             peer.stays = crowd && rng.u8(..50) > 0;
             self.peers.push(peer);
             self.links.push(Link::new(capacity, latency));
-            self.wishes.push(scenario::wish(rng, self.size));
+            self.paths.push(scenario::path(rng, self.size));
             let most = if crowd || self.rng.u8(..3) > 0 { 10_000_000 } else { 1_000 };
             let at = self.rng.u64(..most);
             self.at(at, Item::Connect(conn));
@@ -188,9 +188,9 @@ impl Outside {
             self.slots.resize(slot + 1, None);
         }
         let before = self.slots[slot].replace(conn);
-        ensure!(self.book, conn, "slots_are_free", before.is_none(), "{slot} is taken by {before:?}");
+        ensure!(self.checker, conn, "slots_are_free", before.is_none(), "{slot} is taken by {before:?}");
         self.links[conn as usize].slot = u32::try_from(slot).ok();
-        self.book.accepted(conn);
+        self.checker.accepted(conn);
         let delay = self.rng.u64(..50_000);
         self.soon(delay, Item::Act(conn));
     }
@@ -207,14 +207,14 @@ impl Outside {
             let link = &self.links[conn as usize];
             let right = link.said.get(..link.taken) == Some(&received);
             let text = format!("{} bytes of {}, {} were read", received.len(), link.said.len(), link.taken);
-            ensure!(self.book, conn, "detached_with_every_byte", right, "{text}");
+            ensure!(self.checker, conn, "detached_with_every_byte", right, "{text}");
         }
     }
 
     /// Time goes on while a callback runs: what arrives meanwhile lies in the kernel.
     pub fn pass(&mut self, micros: u64) {
         self.now += micros;
-        self.book.late += micros;
+        self.checker.late += micros;
         self.happen();
     }
 
@@ -246,8 +246,8 @@ impl Outside {
     }
 
     fn act(&mut self, conn: u32) {
-        let wish = self.wishes[conn as usize];
-        let doing = self.peers[conn as usize].act(wish);
+        let path = self.paths[conn as usize];
+        let doing = self.peers[conn as usize].act(path);
         self.carry_out(conn, &doing);
         self.consume(conn, false);
     }
@@ -347,9 +347,9 @@ impl Outside {
         };
         let mut bytes = vec![0; most.min(link.down.arrived())];
         let n = link.down.read(&mut bytes);
-        let waits = acting || !std::mem::replace(&mut peer.dawdles, true);
+        let waits = acting || !std::mem::replace(&mut peer.waits_to_read, true);
         let slow = peer.reading != Reading::Eager && link.down.arrived() > 0;
-        peer.dawdles = slow;
+        peer.waits_to_read = slow;
         let doing = peer.receive(&bytes[..n]);
         let fin = link.down.fin_arrived() && link.down.arrived() == 0 && !peer.ended;
         self.tell_if_writable(conn);
@@ -358,15 +358,15 @@ impl Outside {
             self.soon(20_000, Item::Slow(conn));
         }
         if fin {
-            let facts = &self.book.facts[conn as usize];
+            let facts = &self.checker.facts[conn as usize];
             let (opened, closed, aborted) = (facts.opened, facts.closed, facts.aborted);
             let whole = self.peers[conn as usize].at_boundary();
             let text = format!("opened: {opened}, closed: {closed}");
             let orderly = facts.close_done && !facts.aborted;
             let seen = self.peers[conn as usize].has_seen_close();
-            let (book, whole) = (&mut self.book, whole || closed || aborted || !opened);
-            ensure!(book, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
-            ensure!(book, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
+            let (checker, whole) = (&mut self.checker, whole || closed || aborted || !opened);
+            ensure!(checker, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
+            ensure!(checker, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
             let doing = self.peers[conn as usize].receive_fin();
             self.carry_out(conn, &doing);
         }
@@ -385,7 +385,7 @@ impl Outside {
     }
 
     pub fn tell_if_writable(&mut self, conn: u32) {
-        if self.links[conn as usize].feeds() {
+        if self.links[conn as usize].becomes_writable() {
             self.edges.push(Edge { conn, readable: false, writable: true, ended: false });
         }
     }

@@ -124,7 +124,7 @@ pub struct Peer {
     /// It does not close of its own accord.
     pub stays: bool,
     /// A slow read is on the agenda.
-    pub dawdles: bool,
+    pub waits_to_read: bool,
     /// It has done the last thing of its own accord.
     finished: bool,
 }
@@ -151,7 +151,7 @@ impl Peer {
             max_payload,
             drip: VecDeque::new(),
             stays: false,
-            dawdles: false,
+            waits_to_read: false,
             finished: false,
         }
     }
@@ -187,7 +187,7 @@ impl Peer {
     }
 
     /// Something to do of its own accord.
-    pub fn act(&mut self, wish: &str) -> Doing {
+    pub fn act(&mut self, path: &str) -> Doing {
         let mut doing = Doing::default();
         if self.done && self.drip.is_empty() {
             return doing;
@@ -199,7 +199,7 @@ impl Peer {
         }
         if !self.requested {
             self.requested = true;
-            self.request(wish, &mut doing);
+            self.request(path, &mut doing);
             return self.dribble(doing);
         }
         if !self.open || self.done || self.finished || (self.close_sent && self.kind != Kind::TalksOn) {
@@ -304,9 +304,9 @@ impl Peer {
         }
     }
 
-    fn request(&mut self, wish: &str, doing: &mut Doing) {
+    fn request(&mut self, path: &str, doing: &mut Doing) {
         let head = format!(
-            "GET {wish} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         );
         match self.kind {
@@ -324,7 +324,7 @@ impl Peer {
                     _ => {}
                 }
             }
-            Kind::OtherRequest => self.other_request(wish, &head, doing),
+            Kind::OtherRequest => self.other_request(path, &head, doing),
             _ => {
                 doing.bytes.extend_from_slice(head.as_bytes());
                 if self.rng.u8(..6) == 0 {
@@ -334,20 +334,20 @@ impl Peer {
         }
     }
 
-    fn other_request(&mut self, wish: &str, head: &str, doing: &mut Doing) {
+    fn other_request(&mut self, path: &str, head: &str, doing: &mut Doing) {
         let which = self.rng.u8(..6);
         let text = match which {
-            0 => format!("GET {wish} HTTP/1.1\r\nHost: sim\r\n\r\n"),
+            0 => format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n"),
             1 => head.replace("13", "12"),
             2 => head.replace("Host: sim", "Host: sim\r\nContent-Length: 3"),
             3 => head
                 .replace("Host: sim", &format!("Host: sim\r\nX: {}", "y".repeat(self.rng.usize(..20_000)))),
             4 => head.replace("\r\n", "\n"),
-            _ => format!("HEAD {wish} HTTP/1.1\r\nHost: sim\r\n\r\n"),
+            _ => format!("HEAD {path} HTTP/1.1\r\nHost: sim\r\n\r\n"),
         };
         let goes_on = self.rng.bool();
         let text = if which == 0 && goes_on {
-            format!("POST {wish} HTTP/1.1\r\nHost: sim\r\nContent-Length: 900\r\n\r\n")
+            format!("POST {path} HTTP/1.1\r\nHost: sim\r\nContent-Length: 900\r\n\r\n")
         } else {
             text
         };

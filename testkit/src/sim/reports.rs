@@ -13,12 +13,12 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    book::{Book, ensure, trace},
+    checker::{Checker, ensure, trace},
     facts::{Expected, Given},
-    shutdowns::ShutdownBook,
+    shutdowns::ShutdownFacts,
 };
 
-impl Book {
+impl Checker {
     /// The connection with this address.
     pub fn at_address(peer: SocketAddr) -> u32 {
         match peer.ip() {
@@ -40,7 +40,7 @@ impl Book {
         let Some(conn) = conn else { return self.server_event(event) };
         self.touch(conn);
         if let Some(given) = given(event) {
-            self.fed(conn, given);
+            self.delivered(conn, given);
         }
         let facts = self.of(conn);
         let (opened, closing, closed) = (facts.opened, facts.closing, facts.closed);
@@ -59,8 +59,6 @@ impl Book {
             }
             Event::Close { report: closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
-                // It comes when nothing is being parsed.
-                self.feeding_ends();
                 self.share(conn).drains += 1;
                 self.of(conn).owed = false;
                 let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
@@ -79,7 +77,6 @@ impl Book {
                 self.handshake_failed(Self::at_address(*peer), *cause);
             }
             Event::SweepDone { sweep, report } => {
-                self.feeding_ends();
                 self.check_sweeps();
                 self.sweep_done(sweep.as_u32(), report);
             }
@@ -111,16 +108,12 @@ impl Book {
 
     pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeError) {
         trace!(self, "#{conn} HandshakeFailed({cause:?})");
-        if self.feeding != Some(conn) {
-            // No callback brings it about: nothing else is being parsed.
-            self.feeding_ends();
-        }
         self.catch_up(conn);
         self.touch(conn);
         self.tally.failed_handshake(cause);
         let facts = self.of(conn);
-        let (state, opened, failed, head, spoke) =
-            (facts.state, facts.opened, facts.failed, facts.head_done, facts.spoke);
+        let (state, opened, failed, head, has_sent) =
+            (facts.state, facts.opened, facts.failed, facts.head_done, facts.has_sent);
         facts.failed = true;
         ensure!(
             self,
@@ -132,7 +125,7 @@ impl Book {
         let connecting = state == Some(State::Connecting);
         // What waits for the application's decision is cut as if its request were not complete.
         let cut = self.phase == ShutdownPhase::HardSweep && self.is_deferred(conn);
-        let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {spoke}");
+        let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {has_sent}");
         match cause {
             HandshakeError::Timeout => {
                 self.cover(conn, InputKind::HandshakeTimeout);
@@ -148,7 +141,7 @@ impl Book {
             | HandshakeError::BadVersion
             | HandshakeError::Rejected => {
                 self.cover(conn, InputKind::Refusal);
-                ensure!(self, conn, "refused_for_its_request", connecting && spoke, "{text}");
+                ensure!(self, conn, "refused_for_its_request", connecting && has_sent, "{text}");
                 self.begin_refusing(conn);
             }
             HandshakeError::PeerFin | HandshakeError::PeerReset | HandshakeError::Io(_) => {
@@ -160,7 +153,7 @@ impl Book {
             HandshakeError::ShuttingDown if head && !cut => {
                 self.cover(conn, InputKind::Refusal);
                 // One that was cut short may have lost its lame duck before that began.
-                let refuses = |shutdown: &ShutdownBook| {
+                let refuses = |shutdown: &ShutdownFacts| {
                     shutdown.refuses(self.phase) || self.phase == ShutdownPhase::Serving && shutdown.cut
                 };
                 let late = self.shutdown.as_ref().is_some_and(refuses);
@@ -180,7 +173,7 @@ impl Book {
             HandshakeError::ShuttingDown => {
                 let hard = self.phase == ShutdownPhase::HardSweep;
                 self.cover(conn, if hard { InputKind::HardSweep } else { InputKind::SweptSilent });
-                let silent = self.phase >= ShutdownPhase::SoftSweep && (hard || !spoke);
+                let silent = self.phase >= ShutdownPhase::SoftSweep && (hard || !has_sent);
                 ensure!(self, conn, "cut_without_a_byte", connecting && silent, "{text}, {:?}", self.phase);
                 self.of(conn).state = Some(State::Closed);
                 self.release_due.push(conn);

@@ -25,7 +25,7 @@ pub struct Size {
 
 /// How the loop's thread and its application behave in a world.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manner {
+pub struct Behaviour {
     /// By how many milliseconds a turn may begin late.
     pub late: u64,
     /// How many of a hundred callbacks take their time, and how many milliseconds at most.
@@ -40,31 +40,31 @@ pub struct Manner {
 }
 
 /// Draws how the loop's thread and its application behave. Half of the worlds are in good order.
-pub fn manner(rng: &mut Rng, size: Size) -> Manner {
-    let mut manner = Manner::default();
+pub fn behaviour(rng: &mut Rng, size: Size) -> Behaviour {
+    let mut behaviour = Behaviour::default();
     if size.crowd {
-        return manner;
+        return behaviour;
     }
     if rng.bool() {
-        manner.late = rng.u64(1..40);
+        behaviour.late = rng.u64(1..40);
     }
     if rng.bool() {
-        return manner;
+        return behaviour;
     }
     if rng.u8(..3) == 0 {
-        manner.late = rng.u64(40..5000);
+        behaviour.late = rng.u64(40..5000);
     }
     if rng.u8(..3) == 0 {
-        (manner.slow, manner.slow_ms) = (rng.u8(1..20), rng.u64(1..400));
+        (behaviour.slow, behaviour.slow_ms) = (rng.u8(1..20), rng.u64(1..400));
     }
     if rng.u8(..4) == 0 {
-        manner.panics = rng.u16(1..100);
+        behaviour.panics = rng.u16(1..100);
     }
     if rng.u8(..3) == 0 {
-        manner.refills = rng.u32(1..60);
+        behaviour.refills = rng.u32(1..60);
     }
-    manner.hostile = rng.u8(..4) == 0;
-    manner
+    behaviour.hostile = rng.u8(..4) == 0;
+    behaviour
 }
 
 /// A fuzzer's bytes as a little world and its choices.
@@ -193,7 +193,7 @@ pub fn kind(rng: &mut Rng, size: Size) -> Kind {
 }
 
 /// The path that a peer asks for: its first letter tells the application what to do.
-pub fn wish(rng: &mut Rng, size: Size) -> &'static str {
+pub fn path(rng: &mut Rng, size: Size) -> &'static str {
     if size.crowd {
         return "/a";
     }

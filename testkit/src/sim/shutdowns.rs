@@ -12,7 +12,7 @@ use adjourn::{
 
 use super::{
     alarms::{Alarm, SERVER},
-    book::{Book, after, ensure, trace},
+    checker::{Checker, after, ensure, trace},
     facts::{Expected, Facts},
 };
 
@@ -21,7 +21,7 @@ const TOLERANCE: u64 = 250_000;
 
 /// A shutdown that was asked for.
 #[derive(Debug)]
-pub struct ShutdownBook {
+pub struct ShutdownFacts {
     pub plan: ShutdownPlan,
     pub asked: u64,
     /// How late turns had been until then.
@@ -49,7 +49,7 @@ pub struct ShutdownBook {
     pub cut_handshakes: u64,
 }
 
-impl ShutdownBook {
+impl ShutdownFacts {
     /// Whether a valid upgrade gets a 503 in this phase.
     pub fn refuses(&self, phase: ShutdownPhase) -> bool {
         match phase {
@@ -63,7 +63,7 @@ impl ShutdownBook {
     }
 }
 
-impl Book {
+impl Checker {
     // Sweeps.
 
     pub fn swept(&mut self, conn: u32, frame: &CloseFrame) {
@@ -93,7 +93,8 @@ impl Book {
             return;
         };
         if soft || sweep.is_some() {
-            ending.sent = Some(Expected::Frame(frame.clone()));
+            (ending.sent, ending.told_late) = (Some(Expected::Frame(frame.clone())), true);
+            self.unarmed.push((conn, None));
         }
         if let Some(sweep) = sweep {
             self.join_sweep(conn, sweep);
@@ -104,8 +105,8 @@ impl Book {
         if let Some(ending) = &mut self.busy(conn).ending {
             ending.sweeps.push(sweep);
         }
-        if let Some(book) = self.sweeps.get_mut(&sweep) {
-            book.told += 1;
+        if let Some(checker) = self.sweeps.get_mut(&sweep) {
+            checker.told += 1;
         }
     }
 
@@ -144,7 +145,7 @@ impl Book {
         let text = format!("{report:?} instead of {sweep:?}");
         ensure!(self, None, "sweep_done_once", !before, "sweep {id}");
         ensure!(self, None, "sweep_report", right, "{text}");
-        // A hard sweep may have come first; the book knows when the abort is asked for.
+        // A hard sweep may have come first; the checker knows when the abort is asked for.
         let Some((of, rest)) = rest.filter(|_| self.phase != ShutdownPhase::HardSweep) else { return };
         let missed = self.facts.iter().zip(0_u32..).find(|(facts, conn)| {
             let meant =
@@ -179,7 +180,7 @@ impl Book {
         // Deferred upgrades that were accepted in this callback: their `Open` is to come.
         let accepted = |facts: &&Facts| facts.decided && facts.accepted && !facts.opened;
         let untold = self.facts.iter().filter(accepted).count() as u64;
-        self.shutdown = Some(ShutdownBook {
+        self.shutdown = Some(ShutdownFacts {
             plan: plan.clone(),
             asked: now,
             late: self.late,
@@ -250,7 +251,7 @@ impl Book {
         let mut all = self.facts.iter().zip(0_u32..);
         let missed = all.find(|(facts, conn)| match facts.state {
             Some(State::Open) => !self.may_be_judged(*conn),
-            Some(State::Connecting) => !facts.spoke && facts.since < since,
+            Some(State::Connecting) => !facts.has_sent && facts.since < since,
             _ => false,
         });
         let missed = missed.map(|(_, conn)| conn);
@@ -266,7 +267,7 @@ impl Book {
             return self.fail("shutdown_report", None, "of no shutdown".into());
         };
         let groups = [report.clean, report.by_peer, report.timed_out, report.terminated, report.failed];
-        let text = format!("{report:?}\n  by the book {shutdown:?}");
+        let text = format!("{report:?}\n  expected {shutdown:?}");
         let ended = report.ended() == shutdown.ended && groups == shutdown.groups;
         let late = self.opens - shutdown.opens;
         let live = report.live_at_start == shutdown.live && shutdown.live + late == shutdown.ended;

@@ -1,4 +1,4 @@
-//! The loop's transport: what would be sockets are links. Every operation is written down in the book, which thereby
+//! The loop's transport: what would be sockets are links. Every operation is written down in the checker, which thereby
 //! knows all that passes between the loop and the kernel.
 
 use std::{
@@ -34,12 +34,14 @@ impl Transport for Wire {
     fn now(&mut self) -> Time {
         let outside = &mut *self.outside.borrow_mut();
         if !std::mem::take(&mut self.refused) {
-            outside.book.set_now(outside.now);
+            outside.checker.set_now(outside.now);
         }
         time(outside.now)
     }
 
     fn lap(&mut self) -> Option<Duration> {
+        // Nothing is being parsed when the loop asks this.
+        self.outside.borrow_mut().checker.parsing_ends();
         let now = self.outside.borrow().now;
         let took = now - std::mem::replace(&mut self.lap, now);
         (took > 0).then(|| Duration::from_micros(took))
@@ -58,7 +60,7 @@ impl Transport for Wire {
         let outside = &mut *self.outside.borrow_mut();
         let conn = outside.conn(slot)?;
         outside.released(slot);
-        outside.book.released(conn);
+        outside.checker.released(conn);
         let link = &mut outside.links[conn as usize];
         link.slot = None;
         // Whoever serves it now says goodbye at once.
@@ -80,20 +82,20 @@ impl Transport for Wire {
     fn read(&mut self, slot: usize, buffer: &mut [u8]) -> io::Result<usize> {
         let outside = &mut *self.outside.borrow_mut();
         let conn = outside.conn(slot).ok_or(io::ErrorKind::WouldBlock)?;
-        outside.book.will_read(conn);
+        outside.checker.will_read(conn);
         let result = outside.links[conn as usize].read(buffer);
         match &result {
-            Ok(0) => outside.book.ends(conn, End::Eof),
+            Ok(0) => outside.checker.ends(conn, End::Eof),
             Ok(n) => {
                 outside.moved = true;
-                outside.book.read(conn, &buffer[..*n]);
+                outside.checker.read(conn, &buffer[..*n]);
                 if *n < buffer.len() {
-                    outside.book.drained(conn);
+                    outside.checker.drained(conn);
                 }
                 outside.refill(conn);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => outside.book.blocked(conn),
-            Err(error) => outside.book.ends(conn, End::Error(error.kind())),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => outside.checker.blocked(conn),
+            Err(error) => outside.checker.ends(conn, End::Error(error.kind())),
         }
         result
     }
@@ -101,35 +103,35 @@ impl Transport for Wire {
     fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let outside = &mut *self.outside.borrow_mut();
         let conn = outside.conn(slot).ok_or(io::ErrorKind::WouldBlock)?;
-        outside.book.will_write(conn);
+        outside.checker.will_write(conn);
         let link = &mut outside.links[conn as usize];
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let room = match link.room(offered) {
             Ok(0) => {
                 self.refused = true;
-                outside.book.refused(conn);
+                outside.checker.refused(conn, outside.now);
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             Ok(room) => room,
             Err(error) => {
-                outside.book.failed(conn, error.kind());
+                outside.checker.failed(conn, error.kind());
                 return Err(error);
             }
         };
         self.refused = room < offered;
-        if self.refused {
-            outside.book.refused(conn);
-        }
         outside.moved = true;
-        let closes = outside.book.of(conn).close_begun;
+        let closes = outside.checker.of(conn).close_begun;
         let mut left = room;
         for slice in slices {
             let piece = &slice[..left.min(slice.len())];
             left -= piece.len();
             link.down.put(piece);
-            outside.book.wrote(conn, piece);
+            outside.checker.wrote(conn, piece);
         }
-        let crosses = !closes && outside.book.of(conn).close_begun;
+        if self.refused {
+            outside.checker.refused(conn, outside.now);
+        }
+        let crosses = !closes && outside.checker.of(conn).close_begun;
         outside.set_down_moving(conn);
         if crosses && outside.peers[conn as usize].kind == Kind::Crosser {
             let doing = outside.peers[conn as usize].close_now();
@@ -141,11 +143,11 @@ impl Transport for Wire {
     fn shutdown_write(&mut self, slot: usize) {
         let outside = &mut *self.outside.borrow_mut();
         let Some(conn) = outside.conn(slot) else { return };
-        if outside.book.is_abort(conn) {
-            outside.book.aborted(conn, Abort::Fin);
-            outside.book.lingers(conn);
+        if outside.checker.is_abort(conn) {
+            outside.checker.aborted(conn, Abort::Fin);
+            outside.checker.lingers(conn);
         } else {
-            outside.book.sent_fin(conn);
+            outside.checker.sent_fin(conn);
         }
         outside.links[conn as usize].down.send_fin();
         outside.set_down_moving(conn);
@@ -156,8 +158,8 @@ impl Transport for Wire {
         let conn = outside.conn(slot)?;
         let error = outside.links[conn as usize].take_error();
         match error {
-            Some(kind) => outside.book.reset_while_paused(conn, kind),
-            None => outside.book.left_while_paused(conn),
+            Some(kind) => outside.checker.reset_while_paused(conn, kind),
+            None => outside.checker.left_while_paused(conn),
         }
         error
     }
@@ -166,22 +168,22 @@ impl Transport for Wire {
         let outside = &mut *self.outside.borrow_mut();
         let conn = outside.conn(slot)?;
         let unsent = u32::try_from(outside.links[conn as usize].down.used()).ok();
-        outside.book.of(conn).unsent = unsent;
+        outside.checker.of(conn).unsent = unsent;
         unsent
     }
 
     fn close(&mut self, slot: usize, reset: bool) {
         let outside = &mut *self.outside.borrow_mut();
         let Some(conn) = outside.conn(slot) else { return };
-        if reset && outside.book.is_abort(conn) {
-            outside.book.aborted(conn, Abort::Reset);
+        if reset && outside.checker.is_abort(conn) {
+            outside.checker.aborted(conn, Abort::Reset);
             let link = &mut outside.links[conn as usize];
             link.send_reset();
             link.slot = None;
             return;
         }
         outside.released(slot);
-        outside.book.released(conn);
+        outside.checker.released(conn);
         let link = &mut outside.links[conn as usize];
         link.slot = None;
         if std::mem::replace(&mut link.server_gone, true) {

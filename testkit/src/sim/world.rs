@@ -17,10 +17,10 @@ use adjourn::{
 
 use super::{
     app::{App, Injected},
-    book::{Book, Failure, ensure},
     chance::Rng,
+    checker::{Checker, Failure, ensure},
     outside::{Outside, address, micros},
-    scenario::{self, Manner, Size},
+    scenario::{self, Behaviour, Size},
     tally::Tally,
     wire::Wire,
 };
@@ -31,7 +31,7 @@ pub struct World {
     app: App,
     outside: Rc<RefCell<Outside>>,
     rng: Rng,
-    manner: Manner,
+    behaviour: Behaviour,
     /// A panic has cut the last turn short.
     cut: bool,
     turns: u64,
@@ -44,20 +44,20 @@ pub fn live(
     rng: Rng,
     size: Size,
     tracing: bool,
-    progress: &mut dyn FnMut(u64, &Book),
+    progress: &mut dyn FnMut(u64, &Checker),
 ) -> Result<Tally, Failure> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(rng, size, tracing);
         world.run(progress);
         let outside = &mut *world.outside.borrow_mut();
-        let book = &mut outside.book;
-        book.tally.worlds = 1;
-        book.tally.connections = u64::from(size.connections);
-        book.tally.turns = world.turns;
-        book.tally.lived = Duration::from_micros(outside.now);
-        match book.failure.take() {
+        let checker = &mut outside.checker;
+        checker.tally.worlds = 1;
+        checker.tally.connections = u64::from(size.connections);
+        checker.tally.turns = world.turns;
+        checker.tally.lived = Duration::from_micros(outside.now);
+        match checker.failure.take() {
             Some(failure) => Err(failure),
-            None => Ok(std::mem::take(&mut book.tally)),
+            None => Ok(std::mem::take(&mut checker.tally)),
         }
     }));
     run.unwrap_or_else(|panic| {
@@ -75,28 +75,26 @@ impl World {
             eprintln!("CONFIG {config:?}");
         }
         let seed = rng.u64(..);
-        let book = Book::new(config.clone(), size.connections as usize, tracing);
-        let outside = Outside::new(size, book, rng.fork(), config.connection.max_payload);
+        let checker = Checker::new(config.clone(), size.connections as usize, tracing);
+        let outside = Outside::new(size, checker, rng.fork(), config.connection.max_payload);
         let outside = Rc::new(RefCell::new(outside));
         let mut app = App::new(Rc::clone(&outside), rng.fork(), plan);
-        let mut manner = scenario::manner(&mut rng, size);
-        // The book does not follow deadlines that move within a turn yet.
-        manner.slow = 0;
-        app.manner = manner;
+        let behaviour = scenario::behaviour(&mut rng, size);
+        app.behaviour = behaviour;
         if !size.crowd {
-            app.nerve = [0, 5, 20, 50][rng.usize(..4)];
+            app.command_percent = [0, 5, 20, 50][rng.usize(..4)];
             app.echo = [0, 30, 100][rng.usize(..3)];
             app.sweeps_left = rng.u32(..6);
             app.may_shut_down = size.shutdown != Some(false) && rng.u8(..3) == 0;
-            if manner.hostile {
-                (app.nerve, app.sweeps_left) = (100, 30);
+            if behaviour.hostile {
+                (app.command_percent, app.sweeps_left) = (100, 30);
             }
         }
         Self {
             driver: Driver::new(config, 0, seed, Wire::new(Rc::clone(&outside))),
             app,
             outside,
-            manner,
+            behaviour,
             cut: false,
             rng,
             turns: 0,
@@ -104,14 +102,14 @@ impl World {
         }
     }
 
-    fn run(&mut self, progress: &mut dyn FnMut(u64, &Book)) {
-        while self.outside.borrow().book.failure.is_none() {
-            let told = self.outside.borrow().book.phase;
+    fn run(&mut self, progress: &mut dyn FnMut(u64, &Checker)) {
+        while self.outside.borrow().checker.failure.is_none() {
+            let told = self.outside.borrow().checker.phase;
             if self.driver.phase() == ShutdownPhase::Done && told == ShutdownPhase::Done {
                 return self.end();
             }
             let Some(wake) = self.next_wake() else { return self.end() };
-            let most = self.manner.late;
+            let most = self.behaviour.late;
             let late = if most > 0 && self.rng.u8(..8) == 0 { self.rng.u64(..most) * 1000 } else { 0 };
             self.begin_turn(wake, late);
             self.cut = self.turn().is_none();
@@ -121,7 +119,7 @@ impl World {
             self.turns += 1;
             if self.turns.is_multiple_of(1024) {
                 let outside = self.outside.borrow();
-                progress(outside.now, &outside.book);
+                progress(outside.now, &outside.checker);
             }
         }
     }
@@ -130,23 +128,25 @@ impl World {
     fn next_wake(&self) -> Option<u64> {
         let outside = self.outside.borrow();
         if self.cut || self.driver.has_more() || !outside.edges.is_empty() {
-            return Some(outside.now);
+            return Some(outside.checker.now);
         }
         let due = self.driver.poll_timeout().map(micros);
         let next = [outside.next(), due].into_iter().flatten().min();
-        next.map(|at| at.next_multiple_of(1000).max(outside.now))
+        next.map(|at| at.next_multiple_of(1000).max(outside.checker.now))
     }
 
     fn begin_turn(&mut self, wake: u64, late: u64) {
         let outside = &mut *self.outside.borrow_mut();
-        outside.book.check_wake(wake);
-        outside.book.late += late;
+        outside.checker.check_wake(wake);
+        // A callback may have taken longer.
+        let wake = wake.max(outside.now);
+        outside.checker.late += late;
         let busy = std::mem::take(&mut outside.moved);
         self.spins = if wake + late == outside.now && !busy { self.spins + 1 } else { 0 };
         let endless = self.spins > 10_000 + 4 * u64::from(outside.size.connections);
         let text =
             format!("{} turns at one moment; due {:?}", self.spins, self.driver.poll_timeout().map(micros));
-        ensure!(outside.book, None, "time_goes_on", !endless, "{text}");
+        ensure!(outside.checker, None, "time_goes_on", !endless, "{text}");
         outside.now = wake + late;
         outside.happen();
     }
@@ -157,10 +157,10 @@ impl World {
         let (before, within): (Vec<_>, Vec<_>) = orders.into_iter().partition(|_| self.rng.bool());
         for order in before {
             let clients = &mut self.driver.clients();
-            let book = &mut self.outside.borrow_mut().book;
-            self.app.obey(book, clients, order);
+            let checker = &mut self.outside.borrow_mut().checker;
+            self.app.apply_order(checker, clients, order);
         }
-        self.outside.borrow_mut().book.begin_turn();
+        self.outside.borrow_mut().checker.begin_turn();
         self.outside.borrow_mut().orders.extend(within);
         if !self.outside.borrow().size.crowd {
             self.rng.shuffle(&mut self.outside.borrow_mut().edges);
@@ -173,7 +173,7 @@ impl World {
             let edge = self.outside.borrow_mut().edges.swap_remove(left);
             let Some(slot) = self.outside.borrow().links[edge.conn as usize].slot else { continue };
             let readiness = Readiness { readable: edge.readable, writable: edge.writable, ended: edge.ended };
-            self.outside.borrow_mut().book.touch(edge.conn);
+            self.outside.borrow_mut().checker.touch(edge.conn);
             self.go_on(|driver, app| driver.ready(slot as usize, readiness, app))?;
         }
         let arrivals = std::mem::take(&mut self.outside.borrow_mut().arrivals);
@@ -184,10 +184,12 @@ impl World {
         for order in orders {
             let outside = Rc::clone(&self.outside);
             self.go_on(|driver, app| {
-                driver.act(app, |clients, app| app.obey(&mut outside.borrow_mut().book, clients, order));
+                driver.act(app, |clients, app| {
+                    app.apply_order(&mut outside.borrow_mut().checker, clients, order);
+                });
             })?;
         }
-        self.outside.borrow_mut().book.grant();
+        self.outside.borrow_mut().checker.grant();
         self.go_on(Driver::end_turn)
     }
 
@@ -217,22 +219,23 @@ impl World {
         let due = self.driver.poll_timeout().map(micros);
         let clients = self.driver.clients();
         let outside = &mut *self.outside.borrow_mut();
-        let touched = std::mem::take(&mut outside.book.touched);
+        let touched = std::mem::take(&mut outside.checker.touched);
         for &conn in &touched {
-            let client = outside.book.of(conn).id.and_then(|id| clients.get(id));
+            let client = outside.checker.of(conn).id.and_then(|id| clients.get(id));
             if let Some(client) = client.filter(|client| client.state().is_established()) {
-                outside.book.note_queue(conn, client.buffered_amount());
+                outside.checker.note_queue(conn, client.buffered_amount());
             }
         }
         outside.check_handed();
-        outside.book.end_turn(has_more, due);
+        outside.checker.end_turn(has_more, due);
         for conn in touched {
-            outside.book.of(conn).touched = false;
+            outside.checker.of(conn).touched = false;
             if has_more {
                 // What is left of it is for the next turn.
-                outside.book.touch(conn);
+                outside.checker.touch(conn);
             } else {
-                check_connection(&clients, outside, conn);
+                let told = outside.edges.iter().any(|edge| edge.conn == conn);
+                check_connection(&clients, outside, conn, told);
             }
         }
     }
@@ -240,18 +243,18 @@ impl World {
     fn end(&mut self) {
         let outside = &mut *self.outside.borrow_mut();
         if let Some(report) = self.driver.shutdown_report() {
-            outside.book.check_shutdown_report(report);
+            outside.checker.check_shutdown_report(report);
         }
         let timeout = self.driver.poll_timeout().map(micros);
-        outside.book.check_end(self.driver.stats(), timeout);
+        outside.checker.check_end(self.driver.stats(), timeout);
     }
 }
 
-/// What must be true of a connection when the loop is about to wait.
-fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32) {
-    outside.book.settle(conn);
-    outside.book.give_up(conn);
-    let facts = &outside.book.facts[conn as usize];
+/// What must be true of a connection when the loop is about to wait. `told`: the kernel has news of it.
+fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32, told: bool) {
+    outside.checker.settle(conn);
+    outside.checker.give_up(conn);
+    let facts = &outside.checker.facts[conn as usize];
     let (Some(id), Some(_), Some(state)) = (facts.id, outside.links[conn as usize].slot, facts.state) else {
         return;
     };
@@ -260,14 +263,17 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     let (queued, owns) =
         client.map_or((0, false), |client| (client.buffered_amount(), client.owns_buffers()));
     let expected = Some(state).filter(|_| state.is_established());
-    let (link, book) = (&outside.links[conn as usize], &mut outside.book);
-    ensure!(book, conn, "state_by_the_book", seen == expected, "{seen:?} instead of {expected:?}");
+    let (link, checker) = (&outside.links[conn as usize], &mut outside.checker);
+    ensure!(checker, conn, "state_is_as_expected", seen == expected, "{seen:?} instead of {expected:?}");
     if !state.is_established() {
         return;
     }
-    let stuck = queued > 0 && !link.is_awaited() && !link.is_dead();
-    ensure!(book, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
-    let facts = &book.facts[conn as usize];
+    let stuck = queued > 0 && !told && !link.is_awaited() && !link.is_dead();
+    let (open, owed) = (state == State::Open, checker.of(conn).owed);
+    let waits = open && owed && queued == 0;
+    ensure!(checker, conn, "an_owed_drain_comes", !waits, "all is written");
+    ensure!(checker, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
+    let facts = &checker.facts[conn as usize];
     let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
     let discards = facts.discards;
     let reads = !(eof || state == State::Open && paused && !discards);
@@ -275,9 +281,16 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     let held = busy.is_some_and(|busy| !busy.held.is_empty());
     let quiet = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
     let keeps = state == State::Open && quiet && owns;
-    ensure!(book, conn, "input_is_not_forgotten", !(reads && unread), "{} bytes", link.up.arrived());
-    ensure!(book, conn, "a_quiet_one_owns_nothing", !keeps, "it owns a buffer");
+    ensure!(
+        checker,
+        conn,
+        "input_is_not_forgotten",
+        told || !(reads && unread),
+        "{} bytes",
+        link.up.arrived()
+    );
+    ensure!(checker, conn, "a_quiet_one_owns_nothing", !keeps, "it owns a buffer");
     if queued == 0 {
-        book.check_control_frames(conn);
+        checker.check_control_frames(conn);
     }
 }

@@ -1,7 +1,7 @@
-//! The book: what the simulated wire, the peers and the application really did to each connection, and so what the hub
+//! The checker: what the simulated wire, the peers and the application really did to each connection, and so what the hub
 //! must say and do. A second telling of the closing specification that shares no line with the first.
 //!
-//! Facts come from three sides: from the links ([`Book::wrote`], [`Book::fed`], [`Book::eof`], [`Book::reset`]), from
+//! Facts come from three sides: from the links ([`Checker::wrote`], [`Checker::delivered`], [`Checker::eof`], [`Checker::reset`]), from
 //! the application (`called_*`), and from the clock (`alarms.rs`). What the hub reports is only compared with them
 //! (`reports.rs`), with one exception: which instant a paced sweep chose is the hub's own business.
 
@@ -23,11 +23,12 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    facts::{Busy, Ending, Expected, Facts, SweepBook, Undo},
+    facts::{Busy, Ending, Expected, Facts, SweepFacts, Undo},
     frames::{ClientLimits, close_bytes},
-    observe::{End, TurnBook},
-    shutdowns::ShutdownBook,
+    observe::End,
+    shutdowns::ShutdownFacts,
     tally::Tally,
+    turns::TurnFacts,
 };
 
 /// A check that failed.
@@ -45,9 +46,9 @@ pub struct Failure {
 
 /// Fails the named check unless the condition holds.
 macro_rules! ensure {
-    ($book:expr, $conn:expr, $check:literal, $condition:expr, $($text:tt)+) => {
+    ($checker:expr, $conn:expr, $check:literal, $condition:expr, $($text:tt)+) => {
         if !$condition {
-            $book.fail($check, $conn, format!($($text)+));
+            $checker.fail($check, $conn, format!($($text)+));
         }
     };
 }
@@ -55,16 +56,16 @@ pub(crate) use ensure;
 
 /// Writes to stderr if the run is traced.
 macro_rules! trace {
-    ($book:expr, $($text:tt)+) => {
-        if $book.tracing {
-            eprintln!("{:>12} us  {}", $book.now, format!($($text)+));
+    ($checker:expr, $($text:tt)+) => {
+        if $checker.tracing {
+            eprintln!("{:>12} us  {}", $checker.now, format!($($text)+));
         }
     };
 }
 pub(crate) use trace;
 
 /// All facts of a world.
-pub struct Book {
+pub struct Checker {
     pub now: u64,
     pub config: Config,
     pub facts: Vec<Facts>,
@@ -78,18 +79,18 @@ pub struct Book {
     pub release_due: Vec<u32>,
     /// Connections in the order in which they were accepted; those whose handshake is over are taken out in time.
     pub handshakes: Vec<u32>,
-    pub sweeps: HashMap<u32, SweepBook>,
+    pub sweeps: HashMap<u32, SweepFacts>,
     /// By the reason of their Close frames.
     pub sweep_frames: HashMap<String, u32>,
-    pub shutdown: Option<ShutdownBook>,
+    pub shutdown: Option<ShutdownFacts>,
     pub phase: ShutdownPhase,
     /// By how much turns began late, added up.
     pub late: u64,
-    pub turn: TurnBook,
+    pub turn: TurnFacts,
     /// When the first turn began after one that left nothing for the next: what is told late happened then at the earliest.
     pub settled_at: u64,
     /// What was read of this connection is being parsed.
-    pub feeding: Option<u32>,
+    pub parsing: Option<u32>,
     /// The input of this connection has ended; replies may be written before that counts.
     pub ended: Option<(u32, End)>,
     /// The last thing the loop did was to write to this connection.
@@ -106,7 +107,7 @@ pub struct Book {
     pub tracing: bool,
 }
 
-impl Book {
+impl Checker {
     pub fn new(config: Config, connections: usize, tracing: bool) -> Self {
         Self {
             now: 0,
@@ -124,9 +125,9 @@ impl Book {
             shutdown: None,
             phase: ShutdownPhase::Serving,
             late: 0,
-            turn: TurnBook::default(),
+            turn: TurnFacts::default(),
             settled_at: 0,
-            feeding: None,
+            parsing: None,
             ended: None,
             writing: None,
             unarmed: Vec::new(),
@@ -285,7 +286,8 @@ impl Book {
     pub fn begin_refusing(&mut self, conn: u32) {
         let now = self.now;
         let facts = self.of(conn);
-        (facts.state, facts.since) = (Some(State::Refusing), now);
+        // Settings of its own begin with the upgrade.
+        (facts.state, facts.since, facts.own) = (Some(State::Refusing), now, None);
         self.unarmed.push((conn, None));
         let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
@@ -325,8 +327,10 @@ impl Book {
             cause,
             or_causes: Vec::new(),
             aborted_in: None,
-            slop: 0,
+            uncertainty: 0,
+            told_late: false,
             ended: None,
+            early: 0,
             sent: None,
             received: None,
             began: now,
@@ -382,8 +386,9 @@ impl Book {
         let facts = self.of(conn);
         (facts.state, facts.since) = (Some(State::Lingering), now);
         let half_closed = facts.eof;
-        if let Some(ending) = self.ending(conn) {
-            ending.ended.get_or_insert(now);
+        let early = now - self.of(conn).parsed_at.clamp(self.of(conn).tried_at.min(now), now);
+        if let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) {
+            (ending.ended, ending.early) = (Some(now), early);
         }
         self.close_due.push(conn);
         if half_closed {
@@ -408,6 +413,15 @@ impl Book {
             self.begin_ending(conn, State::Closed, initiator, cause, CloseTiming::default());
         }
         self.keep_undo(conn);
+        if self.parsing == Some(conn)
+            && matches!(self.state(conn), Some(State::Failing | State::RemoteClosing))
+        {
+            // What is being parsed may have been looked at before.
+            let left = self.busy(conn).held.len() as u64;
+            if let Some(ending) = self.ending(conn) {
+                ending.trailing.1 += left;
+            }
+        }
         self.drop_inbound(conn, None);
         self.of(conn).state = Some(State::Closed);
         if let Some(ending) = self.ending(conn) {

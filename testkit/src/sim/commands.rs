@@ -1,0 +1,273 @@
+//! What the application sends and sweeps, and what each call must answer.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use adjourn::{
+    Clients, CloseCode, CloseFrame, SendError,
+    clients::State,
+    close::{Cause, CloseTiming, Lost},
+    conn::InputKind,
+    shutdown::Pace,
+};
+
+use super::{
+    app::App,
+    checker::{Checker, ensure, trace},
+    facts::SweepFacts,
+    frames::{NUMBER, numbered},
+};
+
+impl App {
+    pub fn send(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>, conn: u32, big: bool) {
+        let Some(id) = checker.of(conn).id else { return };
+        let (number, payload) = self.payload(checker, big);
+        let length = payload.len();
+        let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+        let result = match (self.rng.bool(), String::from_utf8(payload)) {
+            (true, Ok(text)) => clients.send(id, text),
+            (false, Ok(text)) => clients.send(id, text.as_bytes()),
+            (_, Err(error)) => clients.send(id, error.into_bytes()),
+        };
+        Self::sent(checker, conn, number, length, queued, result);
+    }
+
+    pub fn sent(
+        checker: &mut Checker,
+        conn: u32,
+        number: Option<u64>,
+        length: usize,
+        queued: usize,
+        result: Result<(), SendError>,
+    ) {
+        if Self::judge_send(checker, conn, framed(length), queued, &result) {
+            checker.called_send(conn, number, length);
+        }
+    }
+
+    /// Whether `send` or `ping` gave the right answer for `frame` bytes; returns whether it queued something.
+    pub fn judge_send(
+        checker: &mut Checker,
+        conn: u32,
+        frame: usize,
+        queued: usize,
+        result: &Result<(), SendError>,
+    ) -> bool {
+        let limit = checker.settings(conn).max_backlog;
+        if *result == Err(SendError::Closing) {
+            checker.answered_in_time(conn);
+        }
+        // For a message that never fits there is nothing to wait for.
+        checker.of(conn).owed |= queued > 0;
+        let state = checker.state(conn);
+        let takes = state == Some(State::Open) || checker.is_unanswered(conn);
+        let fits = queued + frame <= limit;
+        let right = match result {
+            Ok(()) => takes && fits,
+            Err(SendError::Closing) => !takes,
+            Err(SendError::Overflow { .. }) => takes && !fits,
+            Err(_) => false,
+        };
+        let text = format!("{result:?} in {state:?}: {queued} queued, {frame} more, at most {limit}");
+        ensure!(checker, conn, "send_answers", right, "{text}");
+        if takes && !fits {
+            checker.overflowed(conn, queued as u64);
+        }
+        result.is_ok()
+    }
+
+    pub fn payload(&mut self, checker: &mut Checker, big: bool) -> (Option<u64>, Vec<u8>) {
+        checker.numbers += 1;
+        let number = checker.numbers;
+        let length = if big { self.rng.usize(..90_000) } else { self.rng.usize(..200) };
+        let payload = numbered(number, length);
+        (Some(number).filter(|_| length >= NUMBER), payload)
+    }
+
+    pub fn frame(&mut self, checker: &mut Checker) -> CloseFrame {
+        checker.numbers += 1;
+        let (number, rng) = (checker.numbers, &mut self.rng);
+        let code = [1000, 1001, 1008, 1011, 1012, 3999, 4000][rng.usize(..7)];
+        let code = CloseCode::new(code).expect("a legal code");
+        match rng.u8(..4) {
+            0 => CloseFrame::EMPTY,
+            1 => CloseFrame::of(code),
+            2 => CloseFrame::new(code, format!("app {number}")).unwrap_or_default(),
+            _ => CloseFrame::truncating(code, format!("app {number} {}", "ü".repeat(70))),
+        }
+    }
+
+    pub fn timing(&mut self) -> CloseTiming {
+        let rng = &mut self.rng;
+        let mut some = |most: u64| match rng.u8(..6) {
+            0 => Some(Duration::ZERO),
+            1 | 2 => Some(Duration::from_micros(rng.u64(..most))),
+            _ => None,
+        };
+        CloseTiming { close_timeout: some(4_000_000), flush_budget: some(2_000_000) }
+    }
+
+    pub fn kick(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>, conn: u32, state: State) {
+        let Some(id) = checker.of(conn).id else { return };
+        let big = self.rng.u8(..4) == 0;
+        let (number, payload) = self.payload(checker, big);
+        let (frame, drop_queued, length) = (self.frame(checker), self.rng.bool(), payload.len());
+        checker.cover(conn, InputKind::Kick);
+        let began = if drop_queued {
+            clients.kick_now(id, payload, frame.clone())
+        } else {
+            clients.kick(id, payload, frame.clone())
+        };
+        ensure!(checker, conn, "kick_answers", began == (state == State::Open), "{began} in {state:?}");
+        if state != State::Open {
+            return;
+        }
+        if drop_queued {
+            checker.mark_to_drop(conn);
+        }
+        checker.called_send(conn, number, length);
+        checker.begin_local(conn, Cause::Kicked, frame, CloseTiming::default());
+    }
+
+    pub fn broadcast(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
+        let big = self.rng.u8(..3) == 0;
+        let (number, payload) = self.payload(checker, big);
+        let (length, frame) = (payload.len(), framed(payload.len()));
+        let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
+        let mut chosen = Vec::new();
+        let seen = &*checker;
+        let result = clients.broadcast(payload.as_slice(), |client| {
+            let conn = *client.data();
+            let takes = conn % of == rest % of;
+            if takes {
+                let queued = client.buffered_amount();
+                chosen.push((conn, queued, queued + frame <= seen.settings(conn).max_backlog));
+            }
+            takes
+        });
+        let sent = chosen.iter().filter(|(_, _, fits)| *fits).count();
+        let expected = (sent, chosen.len() - sent);
+        let right = (result.sent, result.refused) == expected;
+        ensure!(checker, None, "broadcast_answers", right, "{result:?} instead of {expected:?}");
+        for (conn, queued, fits) in chosen {
+            checker.touch(conn);
+            if fits {
+                checker.called_send(conn, number, length);
+            } else {
+                checker.overflowed(conn, queued as u64);
+            }
+        }
+    }
+
+    /// Several messages for some connections: all of them for each, or none. Some of the ids are stale.
+    pub fn send_to(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
+        let messages: Vec<_> = (0..self.rng.u8(1..4))
+            .map(|_| {
+                let big = self.rng.u8(..4) == 0;
+                self.payload(checker, big)
+            })
+            .collect();
+        let frames = messages.iter().map(|(_, payload)| framed(payload.len())).sum();
+        let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
+        let all = u32::try_from(checker.facts.len()).unwrap_or(u32::MAX);
+        let (mut ids, mut chosen) = (Vec::new(), Vec::new());
+        for conn in (0..all).filter(|conn| conn % of == rest % of) {
+            let Some(id) = checker.of(conn).id else { continue };
+            let known = self.expected(checker, clients, conn).is_some();
+            if known || clients.get(id).is_none() {
+                let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                ids.push(id);
+                chosen.push((conn, queued, known));
+            }
+        }
+        let told =
+            clients.send_to(ids.iter().copied(), messages.iter().map(|(_, payload)| payload.as_slice()));
+        let mut refused = told.refused.iter().peekable();
+        let mut sent = 0;
+        for (id, (conn, queued, known)) in ids.into_iter().zip(chosen) {
+            let result = refused.next_if(|refused| refused.0 == id).map_or(Ok(()), |refused| Err(refused.1));
+            if !known {
+                ensure!(checker, conn, "send_to_answers", result == Err(SendError::NotFound), "{result:?}");
+                continue;
+            }
+            checker.touch(conn);
+            if Self::judge_send(checker, conn, frames, queued, &result) {
+                sent += 1;
+                for (number, payload) in &messages {
+                    checker.called_send(conn, *number, payload.len());
+                }
+            }
+        }
+        let right = told.sent == sent && refused.next().is_none();
+        ensure!(checker, None, "send_to_answers", right, "{told:?}, {sent} were reached");
+    }
+
+    pub fn sweep(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
+        if self.sweeps_left == 0 || self.calm || clients.phase() == adjourn::shutdown::ShutdownPhase::Done {
+            return;
+        }
+        self.sweeps_left -= 1;
+        checker.numbers += 1;
+        let reason = format!("sweep {}", checker.numbers);
+        let chosen: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let list = Arc::clone(&chosen);
+        let (of, rest, kind) = (self.rng.u32(1..4), self.rng.u32(..4), self.rng.u8(..4));
+        let predicate = move |client: &adjourn::Client<'_, u32>| {
+            let conn = *client.data();
+            let chosen = match kind {
+                0 => client.buffered_amount() > 0,
+                1 => client.idle_for() > Duration::from_millis(200),
+                _ => conn % of == rest % of,
+            };
+            if chosen {
+                list.lock().expect("not poisoned").push(conn);
+            }
+            chosen
+        };
+        let terminates = self.rng.u8(..3) == 0;
+        let id = if terminates {
+            clients.terminate_where(predicate)
+        } else {
+            let frame = CloseFrame::new(CloseCode::new(4001).expect("a legal code"), reason.clone())
+                .unwrap_or_default();
+            clients.close_where(frame, self.pace(), predicate)
+        };
+        trace!(checker, "sweep {} ({reason}), terminates: {terminates}", id.as_u32());
+        checker.sweep_frames.insert(reason, id.as_u32());
+        let sweep = SweepFacts {
+            terminates,
+            chosen,
+            seen: 0,
+            began: checker.now,
+            rest: (kind > 1).then_some((of, rest % of)),
+            told: 0,
+            ended: 0,
+            clean: 0,
+            timed_out: 0,
+            lost: Lost::default(),
+            done: false,
+        };
+        let before = checker.sweeps.insert(id.as_u32(), sweep);
+        ensure!(checker, None, "sweep_ids_are_new", before.is_none(), "{id:?}");
+    }
+
+    pub fn pace(&mut self) -> Pace {
+        match self.rng.u8(..3) {
+            0 => Pace::AtOnce,
+            1 => Pace::Rate(f64::from(self.rng.u32(1..200))),
+            _ => Pace::Spread(Duration::from_millis(self.rng.u64(..3000))),
+        }
+    }
+}
+
+/// Bytes of a server's frame with so many of payload.
+pub fn framed(length: usize) -> usize {
+    let header = match length {
+        0..126 => 2,
+        126..0x1_0000 => 4,
+        _ => 10,
+    };
+    header + length
+}

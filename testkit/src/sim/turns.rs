@@ -1,0 +1,176 @@
+//! The turns: when one begins and ends, what it may do, and what each connection has had of it.
+
+use adjourn::clients::State;
+
+use super::{
+    alarms::Alarm,
+    checker::{Checker, after, trace},
+    facts::Share,
+};
+
+/// What the present turn has done.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
+pub struct TurnFacts {
+    /// Tells turns apart.
+    pub number: u64,
+    pub began: u64,
+    pub callbacks: u32,
+    pub bytes: usize,
+    /// How often the budget may have been granted anew since these were counted: for what is due, and behind a turn that a
+    /// panic has cut short, which is ended first.
+    pub grants: u32,
+    /// One of these was used up.
+    pub renewed: bool,
+    /// The turn before was cut short.
+    pub after_cut: bool,
+    /// Reads that began although the budget was used up, probes excepted.
+    pub beyond: u32,
+    /// A callback panicked.
+    pub panicked: bool,
+    /// It has not come to its end.
+    pub open: bool,
+    /// Something is left for the next turn.
+    pub unsettled: bool,
+}
+
+impl Checker {
+    /// The loop has read the clock. What began to close since then did so in a callback that has returned, and its time
+    /// begins now (section 3 of the specification).
+    pub fn set_now(&mut self, now: u64) {
+        let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
+        let before_that = std::mem::replace(&mut self.now, now);
+        for (conn, before) in std::mem::take(&mut self.unarmed) {
+            if by == 0 || self.state(conn).is_none() {
+                continue;
+            }
+            if self.state(conn) == Some(State::Refusing) {
+                self.of(conn).since += by;
+            }
+            // The timers of one whose outcome is fixed have had their time.
+            let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
+            // It may have been judged before the clock was read, and one that the loop closed may have been armed then.
+            let due = ending.deadline.min(ending.flush_deadline) <= before_that;
+            ending.uncertainty += if cut || due || ending.told_late { by } else { 0 };
+            if let Some(before) = before {
+                ending.deadline = ending.deadline.saturating_add(by).min(before);
+            } else {
+                for at in [&mut ending.began, &mut ending.deadline, &mut ending.flush_deadline] {
+                    *at = at.saturating_add(by);
+                }
+            }
+            let (deadline, flush) = (ending.deadline, ending.flush_deadline);
+            self.set_alarm(deadline, conn, Alarm::Close);
+            self.set_alarm(flush, conn, Alarm::Flush);
+        }
+    }
+
+    // The turn.
+
+    pub fn begin_turn(&mut self) {
+        if !self.turn.unsettled {
+            self.settled_at = self.now;
+        }
+        let (number, after_cut) = (self.turn.number + 1, self.turn.open);
+        self.turn = TurnFacts {
+            number,
+            began: self.now,
+            open: true,
+            unsettled: true,
+            after_cut,
+            grants: if after_cut { 3 } else { 0 },
+            ..TurnFacts::default()
+        };
+    }
+
+    /// The loop is about to judge what is due, and to end what the hard sweep ends: each has a budget of its own.
+    pub fn grant(&mut self) {
+        self.turn.grants += 2;
+    }
+
+    /// The turn is over. `has_more`: the loop will not wait. `next`: when something is due next, as it says.
+    pub fn end_turn(&mut self, has_more: bool, next: Option<u64>) {
+        self.parsing_ends();
+        self.take_end(None);
+        self.check_sweeps();
+        self.turn.unsettled = has_more;
+        self.turn.open = false;
+        // Where a turn has little, whatever is not urgent may be the next one's.
+        let tight =
+            self.config.event_loop.turn_bytes < 1 << 20 || self.config.event_loop.turn_callbacks < 1000;
+        let strict = !has_more || !(tight || self.turn.panicked);
+        trace!(self, "turn ends; has_more {has_more}, next {next:?}");
+        self.ring(next, strict);
+        if strict {
+            self.check_turn();
+        }
+    }
+
+    /// The turn has done as much as a turn may. When a budget was granted anew, only what exceeds the one before tells.
+    pub fn is_over_budget(&mut self) -> bool {
+        let (callbacks, bytes) = (self.config.event_loop.turn_callbacks, self.config.event_loop.turn_bytes);
+        while self.turn.callbacks >= callbacks || self.turn.bytes >= bytes {
+            if self.turn.grants == 0 {
+                return true;
+            }
+            self.turn.grants -= 1;
+            (self.turn.callbacks, self.turn.bytes) = (0, 0);
+            self.turn.renewed = true;
+        }
+        false
+    }
+
+    /// The turn may have called as many callbacks as it may: what would need one more is held for the next.
+    pub fn may_hold(&self) -> bool {
+        let used_up = self.turn.callbacks >= self.config.event_loop.turn_callbacks;
+        used_up || self.turn.renewed || self.turn.after_cut
+    }
+
+    /// What a connection has had of this turn.
+    pub fn share(&mut self, conn: u32) -> &mut Share {
+        let (turn, after_cut) = (self.turn.number, self.turn.after_cut);
+        let share = &mut self.of(conn).share;
+        if share.turn != turn {
+            // A turn that a panic has cut short is ended first, and what it has had of that counts until then.
+            let had = if after_cut && share.turn + 1 == turn { share.had_written() } else { 0 };
+            *share = Share { turn, had, ..Share::default() };
+        }
+        share
+    }
+
+    /// It must wait for the next turn to write.
+    pub fn has_written_its_share(&mut self, conn: u32) -> bool {
+        let most = self.config.event_loop.write_bytes_per_turn;
+        self.share(conn).had_written() >= most
+    }
+
+    /// Whether something is due: then it is probed before it is judged.
+    pub fn is_judged(&mut self, conn: u32) -> bool {
+        let all =
+            [Alarm::Handshake, Alarm::Heartbeat, Alarm::Close, Alarm::Flush, Alarm::Stall, Alarm::Linger];
+        // The hard sweep probes, too, and may not have been told.
+        let hard = self.shutdown.is_some();
+        // What waits for its share may look as if the kernel took nothing of it.
+        let waits = self
+            .settings(conn)
+            .stall_timeout
+            .map(|timeout| after(self.facts[conn as usize].progress, timeout));
+        let waits = waits.is_some_and(|due| due <= self.now) && self.has_written_its_share(conn);
+        // While the kernel takes more, a flush budget that is used up is looked at again in each turn.
+        let flushes = self.ending_of(conn).is_some_and(|ending| {
+            self.state(conn).is_some_and(State::is_closing)
+                && ending.flush_deadline.saturating_sub(ending.uncertainty) <= self.now
+        });
+        let due = hard || waits || flushes || all.iter().any(|alarm| self.is_due(conn, *alarm));
+        self.share(conn).probed |= due;
+        due
+    }
+
+    /// How many shares of a turn a connection may have: a probe has one of its own.
+    pub fn shares(&mut self, conn: u32) -> u32 {
+        self.is_judged(conn);
+        let shares = if self.share(conn).probed { 2 } else { 1 };
+        // A turn that a panic has cut short is ended first.
+        if self.turn.after_cut { shares + 2 } else { shares }
+    }
+}
