@@ -278,7 +278,21 @@ fn a_closure_serves_all_loops() {
     let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
     let foreign = other.connect(request, ()).expect("room");
     assert_eq!(loops.send(foreign, "x"), Err(HandleError::UnknownLoop));
+    loops.broadcast("news", |_| true).expect("they run");
+    for stream in &mut streams {
+        let mut frame = [0; 6];
+        stream.read_exact(&mut frame).expect("it arrives");
+        assert_eq!(&frame, b"\x81\x04news");
+    }
+    let open: usize = loops
+        .iter()
+        .map(|handle| {
+            handle.ask(|clients| clients.stats().open).expect("it runs").recv().expect("it answers")
+        })
+        .sum();
+    assert_eq!(open, 4);
     loops.shutdown(ShutdownPlan::hard()).expect("they run");
     let report = thread.join().expect("no panic").expect("the polls work");
     assert_eq!((report.live_at_start, report.ended()), (4, 4));
+    assert!(loops.broadcast("late", |_| true).is_err());
 }

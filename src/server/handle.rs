@@ -1,6 +1,9 @@
 //! A handle for other threads: queue a command, wake the loop, never wait for it.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, mpsc},
+};
 
 use super::{
     adopting::WaitingAdopt,
@@ -11,7 +14,7 @@ use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     error::{AdoptError, HandleError},
-    hub::{Accept, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
+    hub::{Accept, Client, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan},
@@ -27,7 +30,7 @@ use crate::{
 /// [`HandleError::Full`], except for those about a shutdown, which always have room.
 ///
 /// ```
-/// use std::{sync::mpsc, thread};
+/// use std::thread;
 ///
 /// use adjourn::{Config, Server, ShutdownPlan};
 ///
@@ -35,13 +38,10 @@ use crate::{
 /// let handle = server.handle();
 /// let thread = thread::spawn(move || server.run(|_, _| {}));
 ///
-/// // Whatever `Clients` can do and know, another thread has it done or asks for it by `defer`.
-/// let (tell, told) = mpsc::channel();
-/// handle.defer(move |clients| {
-///     clients.broadcast("hello, all", |client| client.path() == Some("/news"));
-///     let _ = tell.send(clients.stats());
-/// })?;
-/// assert_eq!(told.recv()?.open, 0);
+/// handle.broadcast("hello, all", |client| client.path() == Some("/news"))?;
+/// // Whatever `Clients` can do and know, another thread has it done by `defer`, and learns by `ask`.
+/// let stats = handle.ask(|clients| clients.stats())?.recv()?;
+/// assert_eq!(stats.open, 0);
 ///
 /// handle.shutdown(ShutdownPlan::hard())?;
 /// thread.join().expect("no callback panics")?;
@@ -204,12 +204,46 @@ impl<D> Handle<D> {
         self.push(Command::Defer(Box::new(act)), bytes)
     }
 
+    /// Asks the loop something: `question` is called on its thread, and the answer comes to the receiver that is returned at once. If
+    /// the loop stops before, receiving fails.
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn ask<R: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Clients<'_, D>) -> R + Send + 'static,
+    ) -> Result<mpsc::Receiver<R>, HandleError> {
+        let (tell, answer) = mpsc::sync_channel(1);
+        self.defer(move |clients| {
+            // Nobody may be waiting for it any more.
+            let _ = tell.send(question(clients));
+        })?;
+        Ok(answer)
+    }
+
+    /// As [`Clients::broadcast`]. Copies the message once, unless it is owned or shared.
+    ///
+    /// # Errors
+    /// If the server has stopped, or too much waits for it.
+    pub fn broadcast<'m>(
+        &self,
+        message: impl Into<Payload<'m>>,
+        to: impl FnMut(&Client<'_, D>) -> bool + Send + 'static,
+    ) -> Result<(), HandleError> {
+        let message = message.into().into_owned();
+        let bytes = message.len() + size_of_val(&to);
+        let act = move |clients: &mut Clients<'_, D>| {
+            clients.broadcast(message, to);
+        };
+        self.push(Command::Defer(Box::new(act)), bytes)
+    }
+
     /// Begins a shutdown, or shortens the one that runs.
     ///
     /// # Errors
     /// If the server has stopped.
     pub fn shutdown(&self, plan: ShutdownPlan) -> Result<(), HandleError> {
-        self.ask(ShutdownRequest::Shutdown(plan))
+        self.request(ShutdownRequest::Shutdown(plan))
     }
 
     /// Takes a running shutdown to its next phase.
@@ -217,7 +251,7 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn escalate(&self) -> Result<(), HandleError> {
-        self.ask(ShutdownRequest::Escalate(Escalation::Escalate))
+        self.request(ShutdownRequest::Escalate(Escalation::Escalate))
     }
 
     /// Takes a running shutdown to its hard sweep.
@@ -225,11 +259,11 @@ impl<D> Handle<D> {
     /// # Errors
     /// If the server has stopped.
     pub fn abort(&self) -> Result<(), HandleError> {
-        self.ask(ShutdownRequest::Abort(Escalation::Abort))
+        self.request(ShutdownRequest::Abort(Escalation::Abort))
     }
 
     /// Asks this loop, which passes it on to those that shut down with it.
-    pub(super) fn ask(&self, request: ShutdownRequest) -> Result<(), HandleError> {
+    pub(super) fn request(&self, request: ShutdownRequest) -> Result<(), HandleError> {
         let begins = matches!(request, ShutdownRequest::Shutdown(_));
         self.push_request(Command::Ask(request), begins)
     }

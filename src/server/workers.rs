@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     error::{BindError, ConfigError, HandleError},
     event::Event,
-    hub::{Clients, Handler, ShutdownRequest, accept_all},
+    hub::{Client, Clients, Handler, ShutdownRequest, accept_all},
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
@@ -38,11 +38,7 @@ use crate::{
 /// std::thread::spawn(move || handle.shutdown(ShutdownPlan::soft(Duration::from_secs(5))));
 /// let report = workers.run(|_, event| {
 ///     if let Event::Message { message, .. } = event {
-///         // To all clients of all loops.
-///         let message = message.into_owned();
-///         let _ = elsewhere.defer(move |clients| {
-///             clients.broadcast(&message, |_| true);
-///         });
+///         let _ = elsewhere.broadcast(message, |_| true); // to all clients of all loops
 ///     }
 /// })?;
 /// println!("{report}");
@@ -280,6 +276,20 @@ impl<D> WorkersHandle<D> {
             let act = act.clone();
             handle.defer(move |clients| act(clients))
         })
+    }
+
+    /// As [`Handle::broadcast`], for the connections of every loop that runs. The message is copied for each loop, unless it is shared
+    /// ([`Payload`]).
+    ///
+    /// # Errors
+    /// If all loops have stopped.
+    pub fn broadcast<'m>(
+        &self,
+        message: impl Into<Payload<'m>>,
+        to: impl FnMut(&Client<'_, D>) -> bool + Clone + Send + 'static,
+    ) -> Result<(), HandleError> {
+        let message = message.into();
+        self.each(|handle| handle.broadcast(message.clone(), to.clone()))
     }
 
     /// Begins a shutdown of all loops, or shortens the one that runs.

@@ -90,6 +90,20 @@ def s4_connecting_bad_request(start, sent):
 
 
 @rows(
+    ("all", {"max_connections": 1}, "max_connections"),
+    ("address", {"max_per_address": 1}, "max_connections_per_address"),
+    ("handshakes", {"max_handshakes": 1}, "max_handshakes"),
+)
+def lab_too_many_connections_name_their_limit(start, limits, name):
+    """TooManyConnections has `cause_fields.limit`: which of the limits it was."""
+    lab = start(**limits)
+    peers = [lab.tcp(), lab.tcp()]
+    event = lab.wait("handshake_failed", cause="TooManyConnections")
+    equal(event["cause_fields"], {"limit": name}, "cause_fields")
+    check(event["peer"].rpartition(":")[2] in [str(peer.port) for peer in peers], "whose it is")
+
+
+@rows(
     ("no-upgrade-header", _line(b"Upgrade: websocket\r\n", b"")),
     ("other-upgrade", _line(b"websocket\r\n", b"h2c\r\n")),
     # RFC 9110, 7.8: an Upgrade in an HTTP/1.0 request is ignored.

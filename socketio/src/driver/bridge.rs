@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use adjourn::clients::Stats;
 use adjourn::config::{ClosingData, ConnectionConfig, Heartbeat, SharedConfig};
 use adjourn::http::{Accept, Response as RawResponse, Upgrade, UpgradeRequest};
 use adjourn::shutdown::{ShutdownPhase, ShutdownPlan, ShutdownReport};
@@ -24,7 +25,7 @@ use crate::core::{Core, CoreSetup, StoreReply, Ticket};
 use crate::engine::{Admission, EngineRequest, Refusal};
 use crate::links::{FrameRef, LinkClose, Links};
 use crate::packet::Query;
-use crate::store::{NodeId, Store, StoreSettings};
+use crate::store::{NodeId, Parts, Store, StoreSettings};
 
 #[cfg(feature = "polling")]
 mod http;
@@ -47,6 +48,9 @@ pub(super) struct Bridge {
     /// Of each connection.
     connection: SharedConfig,
     allow_request: Option<AllowRequest>,
+    /// The open store, until the loop runs.
+    parts: Option<(Parts, bool)>,
+    /// While the loop runs.
     storage: Option<Storage>,
     answers: Vec<(Ticket, StoreReply)>,
     clock: Clock,
@@ -65,7 +69,7 @@ impl Bridge {
         store: Box<dyn Store>,
         node: NodeId,
     ) -> Result<Self, StartError> {
-        let (clock, waker) = (Clock::start(), Waker::default());
+        let (clock, waker) = (Clock::new(), Waker::default());
         let inline = store.inline();
         let parts = store.open(node, &settings(&config), clock.wall())?;
         let wake = waker.clone();
@@ -81,7 +85,8 @@ impl Bridge {
             connection: connection(&config)?,
             config,
             allow_request: None,
-            storage: Some(Storage::start(parts, inline, clock, &waker)?),
+            storage: None,
+            parts: Some((parts, inline)),
             answers: Vec::new(),
             clock,
             waker,
@@ -108,10 +113,16 @@ impl Bridge {
         self.sweep.set_plan(plan);
     }
 
-    /// Before each turn.
-    pub(super) fn start(&mut self, server: &Server<Conn>) -> io::Result<()> {
+    /// Before each turn; the first time, the threads begin.
+    pub(super) fn start(&mut self, server: &mut Server<Conn>) -> io::Result<()> {
+        let Some((parts, inline)) = self.parts.take() else { return Ok(()) };
         self.waker.attach(server);
-        self.http.start(&self.config, &self.waker)
+        self.clock.start();
+        self.storage = Some(Storage::start(parts, inline, self.clock, &self.waker)?);
+        self.http.start(&self.config, &self.waker)?;
+        // What namespaces have asked of the store when they were registered.
+        self.input(&mut server.clients(), |_, _, _| {});
+        Ok(())
     }
 
     /// Begins a turn. Gives how long the loop may wait.
@@ -220,7 +231,7 @@ impl Bridge {
         });
     }
 
-    fn entered(&mut self, clients: &mut Clients<'_, Conn>, phase: ShutdownPhase) {
+    fn entered(&mut self, clients: &mut Clients<'_, Conn>, phase: ShutdownPhase, stats: &Stats) {
         self.phase = phase;
         let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(plan) = plan {
@@ -230,7 +241,6 @@ impl Bridge {
             self.core.lame_duck();
         }
         if phase >= ShutdownPhase::SoftSweep && !self.sweep.has_begun() {
-            self.http.drain();
             let mut polling = 0;
             self.input(clients, |core, now, links| {
                 core.begin_sweep();
@@ -238,14 +248,22 @@ impl Bridge {
             });
             self.sweep.begin(polling, self.clock.now());
         }
-        if phase >= ShutdownPhase::HardSweep {
+        // Without connections all phases are over at once; polling sessions have their time in `finish`.
+        if phase == ShutdownPhase::HardSweep && stats.open + stats.closing > 0 {
             self.hard_sweep(clients);
         }
     }
 
-    /// After the connections' shutdown: polling sessions have their time, too, then the store is flushed and closed.
+    /// After the connections' shutdown: polling sessions have the plan's time, too, then the store is flushed and closed.
+    ///
+    /// HTTP connections are kept until no session needs them any more: the listener is closed, so that they cannot be made
+    /// anew.
     pub(super) fn finish(&mut self, raw: ShutdownReport, clients: &mut Clients<'_, Conn>) -> DrainReport {
         let end = self.sweep.end().unwrap_or_default();
+        while self.core.stats().connections_polling > 0 && self.clock.now() < end {
+            self.rest(clients);
+        }
+        self.http.drain();
         while self.http.connections() > 0 && self.clock.now() < end {
             self.rest(clients);
         }
@@ -315,7 +333,7 @@ impl Handler for Bridge {
                 });
                 self.links.close(id);
             }
-            Event::Phase { phase, .. } => self.entered(clients, phase),
+            Event::Phase { phase, stats, .. } => self.entered(clients, phase, &stats),
             _ => {}
         }
     }

@@ -7,22 +7,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::conn::Conn;
 use crate::store::Millis;
 
-/// Since when the layer runs. The store's time follows the monotonic clock: a wall clock that is set does not move windows.
+/// Since when the loop runs. The store's time follows the monotonic clock: a wall clock that is set does not move windows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    start: Instant,
+    /// Until then it stands at 0.
+    start: Option<Instant>,
     wall: Millis,
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
+    pub(super) fn new() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), wall: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+        Self { start: None, wall: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// Lets it run from now on: what is asked of the store before the loop runs is not late when it does.
+    pub(super) fn start(&mut self) {
+        self.start.get_or_insert_with(Instant::now);
     }
 
     /// The time that the core is given.
     pub(super) fn now(&self) -> Duration {
-        self.start.elapsed()
+        self.start.map_or(Duration::ZERO, |start| start.elapsed())
     }
 
     /// The store's time when the layer started.
