@@ -355,7 +355,7 @@ pub struct Lost {
     pub inbound_partial_bytes: u64,
     /// Bytes received after the peer's Close or after a failure, headers included, until `Close` was reported.
     pub trailing_bytes: u64,
-    /// Bytes that the kernel held and had not yet got acknowledged at an abort. `None` where nobody asked.
+    /// Bytes that the kernel held and had not yet got acknowledged at an abort. `None` where it was not asked for.
     pub kernel_unsent: Option<u32>,
 }
 

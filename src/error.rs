@@ -242,6 +242,12 @@ pub enum ConnectError {
     ShuttingDown,
 }
 
+/// A message of another crate is a control frame, and no data message.
+#[cfg(feature = "tungstenite")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a control frame is no data message")]
+pub struct NotData;
+
 /// A stream was not taken in; here it is again. What was read of it is dropped.
 #[derive(Debug, Error)]
 #[error("connection not adopted: {why}")]

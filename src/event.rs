@@ -92,6 +92,25 @@ pub enum Event<'a> {
         /// How it went.
         report: SweepReport,
     },
+    /// A timer has fired, see [`Clients::set_timer`](crate::Clients::set_timer).
+    Timer {
+        /// Whose it is; `None` for one of the loop.
+        id: Option<ConnectionId>,
+        /// As it was set.
+        key: u64,
+    },
+    /// A source of the application's own became ready, see [`Server::sources`](crate::Server::sources). Being edge-triggered,
+    /// this is not said again before the source has returned `WouldBlock`.
+    Source {
+        /// Which one.
+        source: SourceId,
+        /// There may be something to read.
+        readable: bool,
+        /// There may be room for writes.
+        writable: bool,
+        /// It was closed by the other side, or has failed.
+        ended: bool,
+    },
     /// The shutdown entered a phase.
     Phase {
         /// The phase.
@@ -112,11 +131,17 @@ impl Event<'_> {
             | Self::Drain { id }
             | Self::Closing { id, .. }
             | Self::Close { id, .. } => Some(*id),
-            Self::HandshakeFailed { id, .. } => *id,
-            Self::AcceptFailed { .. } | Self::SweepDone { .. } | Self::Phase { .. } => None,
+            Self::HandshakeFailed { id, .. } | Self::Timer { id, .. } => *id,
+            Self::AcceptFailed { .. } | Self::SweepDone { .. } | Self::Phase { .. } | Self::Source { .. } => {
+                None
+            }
         }
     }
 }
+
+/// A source of the application's own on a loop's poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub(crate) u32);
 
 /// How many connections there are, by state, and counters of what went wrong beside them since the loop began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,6 +169,17 @@ impl Stats {
     /// All slots in use.
     pub const fn total(&self) -> usize {
         self.connecting + self.open + self.closing + self.lingering
+    }
+
+    /// Adds the numbers of another loop.
+    pub const fn add(&mut self, other: &Self) {
+        self.connecting += other.connecting;
+        self.open += other.open;
+        self.closing += other.closing;
+        self.lingering += other.lingering;
+        self.unsent += other.unsent;
+        self.internal_errors += other.internal_errors;
+        self.accept_errors += other.accept_errors;
     }
 }
 

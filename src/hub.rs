@@ -43,6 +43,8 @@
 //!       adopting     connections whose handshake was somebody else's
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
+//!       beside       what a loop serves beside its connections
+//!       timers       the application's timers, earliest first
 //!       sweeping     sweeps over the connections
 //!         sweep      shutdown and sweeps as state machines, without connections
 //!       slots        which slots are in use
@@ -50,6 +52,7 @@
 
 mod admission;
 mod adopting;
+mod beside;
 mod client;
 mod clients;
 mod connecting;
@@ -65,6 +68,7 @@ mod slots;
 mod sweep;
 mod sweeping;
 mod table;
+mod timers;
 mod transport;
 mod upgrade;
 

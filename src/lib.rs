@@ -56,6 +56,8 @@ pub mod hub;
 #[cfg(not(feature = "unstable-core"))]
 mod hub;
 mod id;
+#[cfg(any(feature = "http", feature = "tungstenite"))]
+mod interop;
 mod message;
 mod server;
 pub mod shutdown;
@@ -80,6 +82,12 @@ pub use crate::{
     shutdown::ShutdownPlan,
     time::Time,
 };
+
+/// Sources of the application's own on the loop, see [`Server::sources`].
+pub mod sources {
+    #[doc(inline)]
+    pub use crate::{event::SourceId, server::Sources};
+}
 
 /// What may be known of connections, beside [`Clients`] and [`Client`]: states and counts.
 pub mod clients {

@@ -18,10 +18,12 @@ mod siblings;
 #[cfg(feature = "signals")]
 mod signals;
 mod socket;
+mod sources;
 mod workers;
 
 pub use self::{
     event_loop::Server,
     handle::Handle,
+    sources::Sources,
     workers::{Workers, WorkersHandle},
 };

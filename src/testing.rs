@@ -160,7 +160,7 @@ pub struct Socket {
     pub targets: usize,
     /// The next connects fail at once like that, one by one.
     pub fails_at_once: VecDeque<io::ErrorKind>,
-    /// Whether that has succeeded; `None`: nobody knows yet.
+    /// Whether that has succeeded; `None`: not known yet.
     pub connected: Option<bool>,
 }
 

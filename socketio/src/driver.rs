@@ -109,6 +109,14 @@ impl SocketIo {
         self.bridge.set_allow_request(Box::new(allow));
     }
 
+    /// Gives headers, a cookie for example, for the first answer to each session: the 101 or the first response.
+    pub fn initial_headers(
+        &mut self,
+        headers: impl FnMut(&RequestHead<'_>) -> Vec<(String, String)> + Send + 'static,
+    ) {
+        self.bridge.set_initial_headers(Box::new(headers));
+    }
+
     /// Serves all HTTP requests that are not the engine's, on the same port: a hyper service, called on the HTTP thread. It
     /// finds the peer's address, [`PeerAddr`], among the extensions of a request. Without one they get 404.
     #[cfg(feature = "polling")]

@@ -93,7 +93,7 @@ impl Body {
         }
     }
 
-    /// The buffer, if nobody else has it.
+    /// The buffer, if it is not shared.
     fn into_buffer(self) -> Option<Vec<u8>> {
         match self {
             Self::Owned(bytes) => Some(bytes),

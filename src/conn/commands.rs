@@ -183,7 +183,7 @@ impl Conn {
     /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
     fn push_shared(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
         let sharing = match self.compression() {
-            // A masked frame is nobody else's.
+            // A masked frame cannot be shared.
             _ if self.client => Sharing::Nothing,
             Some(compression) => compression.sharing(frames.message().len(), cx.config),
             None => Sharing::Plain,
@@ -256,7 +256,7 @@ impl Conn {
         was_open
     }
 
-    /// Gives up a connection of ours that is not made yet; says whether it was one. There is nobody to close it with.
+    /// Gives up a connection of ours that is not made yet; says whether it was one. There is no peer yet.
     fn cancel(&mut self, cx: &mut Context<'_>) -> bool {
         let dialling = matches!(self.life, Life::Dialling(_));
         if dialling {

@@ -76,7 +76,7 @@ pub(crate) enum Sharing {
     Nothing,
 }
 
-#[expect(dead_code, reason = "nobody reads what is never inflated")]
+#[expect(dead_code, reason = "without compression nothing is inflated")]
 pub(crate) struct Target<'t> {
     pub(crate) message: &'t mut Vec<u8>,
     pub(crate) kind: Option<MessageKind>,

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use crate::{
     close::{CloseFrame, CloseReport, Initiator},
     error::HandshakeError,
-    event::Stats,
+    event::{SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, SweepId, SweepReport},
     state::State,
@@ -23,6 +23,10 @@ pub(crate) enum Note {
     AcceptFailed(io::Error),
     SweepDone(SweepId, SweepReport),
     Phase(ShutdownPhase, Stats),
+    /// A timer of a connection, or of the loop, with its key.
+    Timer(Option<ConnectionId>, u64),
+    /// What it has become is kept beside it.
+    Source(SourceId),
 }
 
 /// The report of an ending, and what the hub's accounts need besides.

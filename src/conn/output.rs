@@ -81,7 +81,7 @@ impl OutputBuffer {
         (start, self.bytes.len())
     }
 
-    /// Keeps what is there although nobody owns it yet; ends with [`OutputBuffer::unlock`].
+    /// Keeps what is there although no connection owns it yet; ends with [`OutputBuffer::unlock`].
     pub(crate) fn lock(&mut self) {
         self.users += 1;
     }

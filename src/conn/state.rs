@@ -23,7 +23,7 @@
 //!
 //! Both roles have these states and the same tables. What differs for a client:
 //!
-//! * `Connecting` includes finding the server and TCP. A handshake that fails goes to `Closed`: there is nobody to refuse.
+//! * `Connecting` includes finding the server and TCP. A handshake that fails goes to `Closed`: there is no request to refuse.
 //! * "The server closes first" (§7.1.1): in `Lingering` the client has sent no FIN. It reads until the server's, for
 //!   `linger_timeout` at most, and only then closes its descriptor. So `TIME_WAIT` stays with the server, and the last
 //!   bytes of both sides arrive. `Close` is reported on entering `Lingering`, as for a server.

@@ -5,7 +5,7 @@
 //! all places are taken, a newcomer gets the place of the oldest connection that was refused, whose answer is all that it
 //! still waits for, or else that of the oldest handshake. Where there is one handshake too many, the oldest is closed. A
 //! client that only holds a place cannot hide its age, whatever it trickles, while an honest one completes its handshake
-//! within two round trips. So half-open and refused connections lock nobody out, unless they take all places anew within
+//! within two round trips. So half-open and refused connections do not lock newcomers out, unless they take all places anew within
 //! such a time.
 
 use std::{

@@ -99,7 +99,8 @@ impl<'h, D> Client<'h, D> {
         self.now.since(self.slot.conn.since())
     }
 
-    /// Since the last byte came.
+    /// Since the last byte came, whatever it was: a Pong counts, so an idle peer that answers heartbeats is not idle by this.
+    /// For the application's idleness, set a timer anew at each message: [`Clients::set_timer`](super::Clients::set_timer).
     pub fn idle_for(&self) -> Duration {
         self.now.since(self.slot.conn.last_inbound())
     }

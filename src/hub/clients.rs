@@ -1,6 +1,6 @@
 //! The application's view: what it may ask of its connections, and what it may know of one.
 
-use std::slice;
+use std::{slice, time::Duration};
 
 use super::{
     client::Client,
@@ -253,6 +253,30 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, _| conn.resume(now)).unwrap_or(false)
     }
 
+    /// Sets a timer of a connection: when `after` has passed since the present callback returned, an
+    /// [`Event::Timer`](crate::Event::Timer) brings `key`, at most 50 ms late, once. The same key again moves the timer. It goes
+    /// with the connection. Returns whether it was set: not if the connection is not established. O(log timers), allocates.
+    ///
+    /// Set anew at each message, it finds connections whose *application* is idle; [`Client::idle_for`] counts Pongs, too.
+    pub fn set_timer(&mut self, id: ConnectionId, after: Duration, key: u64) -> bool {
+        self.hub.set_timer(Some(id), after, key)
+    }
+
+    /// Removes a timer of a connection. Returns whether it was set; one whose event waits for its delivery is not any more.
+    pub fn clear_timer(&mut self, id: ConnectionId, key: u64) -> bool {
+        self.hub.timers.clear((Some(id), key))
+    }
+
+    /// Sets a timer of the loop, as [`Clients::set_timer`] does for a connection. Its keys are its own.
+    pub fn set_loop_timer(&mut self, after: Duration, key: u64) {
+        self.hub.set_timer(None, after, key);
+    }
+
+    /// Removes a timer of the loop. Returns whether it was set.
+    pub fn clear_loop_timer(&mut self, key: u64) -> bool {
+        self.hub.timers.clear((None, key))
+    }
+
     /// Closes every open connection that `predicate` chooses, in slices of
     /// [`LoopConfig::sweep_slice`](crate::config::LoopConfig::sweep_slice) a turn, at the given pace. Connections that open later are
     /// not asked. One [`Event::SweepDone`](crate::Event::SweepDone) follows when the last of them has ended.
@@ -333,8 +357,8 @@ impl<D> Clients<'_, D> {
     }
 }
 
-/// Keeps the frames of a broadcast in the output buffer, also while nobody has a range of it. Lets go when it is dropped,
-/// should a predicate panic.
+/// Keeps the frames of a broadcast in the output buffer, also while no connection has a range of it. Releases them when it is
+/// dropped, also if a predicate panics.
 struct Held<'h, D>(&'h mut Hub<D>);
 
 impl<'h, D> Held<'h, D> {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A turn is bounded, whatever callbacks do (specification, section 3): each connection has a share of it, and all
-//! together a budget. What exceeds either stands in the run queue of the next turn, before which nobody waits.
+//! together a budget. What exceeds either enters the run queue of the next turn, and the wait before it is zero.
 //!
 //! An application may catch a panic of its own around a turn and go on with the next one: which read the callback
 //! interrupted, and what of it is not parsed, is remembered; the next turn first ends the interrupted one.
@@ -33,7 +33,7 @@ use crate::{
     config::{Abort, Config},
     conn::{ConnectRequest, Extent, Found, Note, Probe},
     error::{AdoptRefusal, ConnectError},
-    event::{Event, Stats},
+    event::{Event, SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
@@ -107,7 +107,7 @@ pub(super) enum Bytes {
 pub(super) const BATCH_BYTES: usize = 16 << 10;
 /// ... or this many connections were read, or the coarse clock has moved.
 pub(super) const BATCH_READS: u32 = 64;
-/// A shorter callback is nobody's fault.
+/// A callback that takes less is not reported.
 const NOTEWORTHY: Duration = Duration::from_millis(10);
 
 impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
@@ -146,6 +146,11 @@ impl<D, T: Transport> Driver<D, T> {
     /// What carries the bytes.
     pub const fn transport(&mut self) -> &mut T {
         &mut self.transport
+    }
+
+    /// The same, to look at.
+    pub const fn as_transport(&self) -> &T {
+        &self.transport
     }
 
     /// The settings.
@@ -252,9 +257,14 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.take_requests()
     }
 
-    /// Counts a message of another thread that could not be sent.
-    pub const fn note_unsent(&mut self) {
-        self.hub.stats.unsent += 1;
+    /// Counts messages of another thread that could not be sent.
+    pub const fn note_unsent(&mut self, messages: usize) {
+        self.hub.stats.unsent += messages as u64;
+    }
+
+    /// A source of the application's own became ready: reported with the other events of this turn.
+    pub fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
+        self.hub.handle_source(source, readiness);
     }
 
     /// Counts a failed call of `accept`, and reports it if `lasting`: newcomers wait.
@@ -267,7 +277,7 @@ impl<D, T: Transport> Driver<D, T> {
 
     // Waiting.
 
-    /// Whether there is something to do at once: then nobody waits.
+    /// Whether there is something to do at once: then the next wait is zero.
     pub fn has_more(&self) -> bool {
         let unfinished = self.in_turn || !self.failed_connects.is_empty();
         unfinished || self.hub.has_more() || self.hub.phase() == ShutdownPhase::Done
@@ -471,6 +481,7 @@ impl<D, T: Transport> Driver<D, T> {
             let found = self.probe(judgement.slot, judgement.probe, handler);
             self.hub.judge(judgement, found);
         }
+        self.hub.fire_timers();
         self.hub.advance_shutdown();
         self.hub.begin_hard_sweep();
         self.deliver(handler);
@@ -562,10 +573,14 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     /// Delivers what waits, each callback measured, as far as the turn's budget goes.
+    #[inline]
     pub(super) fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        if !self.hub.has_events() {
-            return;
+        if self.hub.has_events() {
+            self.deliver_waiting(handler);
         }
+    }
+
+    fn deliver_waiting<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.lap(nobody);
         while !self.hub.is_out_of_callbacks()
             && let Some(event) = self.hub.poll_event()
@@ -607,67 +622,4 @@ pub(super) fn call<D, H: Handler<Data = D>>(hub: &mut Hub<D>, event: Event<'_>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    use crate::testing::{Memory, REQUEST, Session};
-
-    use super::*;
-    use crate::hub::{Upgrade, UpgradeRequest};
-
-    struct Quiet;
-
-    impl Handler for Quiet {
-        type Data = ();
-
-        fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-            Upgrade::accept(())
-        }
-
-        fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
-    }
-
-    #[test]
-    fn a_panic_in_a_broadcast_gives_the_output_buffer_back() {
-        let mut session = Session::new(Config::default(), Quiet);
-        session.read(REQUEST);
-        for _ in 0..10 {
-            let panic = catch_unwind(AssertUnwindSafe(|| {
-                session.act(|clients, _| clients.broadcast(&[b'x'; 10_000], |_| panic!("as it was asked to")))
-            }));
-            assert!(panic.is_err());
-            session.turn();
-            session.act(|clients, _| clients.broadcast("hello", |_| true));
-            assert_eq!(session.driver().hub.corked(), 0);
-        }
-    }
-
-    /// 100,000 connections that ended at once cost 100,000 looks in each of the turns that delivered their `Close`.
-    #[test]
-    fn a_slot_that_waits_for_its_close_to_be_delivered_is_not_looked_at() {
-        let mut config = Config::default();
-        config.event_loop.turn_callbacks = 10;
-        let mut driver = Driver::new(config, 0, 1, Memory::default());
-        for slot in 0..5000 {
-            driver.accept(([127, 0, 0, 1], 40_000).into()).expect("room");
-            driver.transport().socket(slot).input = REQUEST.to_vec();
-            driver.begin_turn(&mut Quiet);
-            driver.ready(slot, Readiness { readable: true, ..Readiness::default() }, &mut Quiet);
-            driver.end_turn(&mut Quiet);
-        }
-        let ids: Vec<_> = driver.clients().iter().map(|client| client.id()).collect();
-        assert_eq!(ids.iter().filter(|id| driver.clients().terminate(**id)).count(), 5000);
-        let mut room = None;
-        for _ in 0..500 {
-            driver.begin_turn(&mut Quiet);
-            driver.end_turn(&mut Quiet);
-            assert_eq!(driver.hub.unserved.len() + driver.hub.served.len(), 0, "for the next turn");
-            assert_eq!(driver.hub.slots.len(), driver.hub.notes.len(), "released when it was delivered");
-            if driver.hub.has_undelivered() {
-                let capacity = driver.hub.notes.capacity();
-                assert_eq!(*room.get_or_insert(capacity), capacity, "the event queue is not moved");
-            }
-        }
-        assert!(!driver.has_more());
-    }
-}
+mod tests;

@@ -104,7 +104,7 @@ impl<D> Hub<D> {
         Some((message, left))
     }
 
-    /// Bytes were appended to the buffer that [`Hub::direct`] lent, behind its first `from`.
+    /// Bytes were appended to the buffer that [`Hub::direct`] lent, after its first `from`.
     pub(super) fn handle_direct<'c>(
         &mut self,
         slot: usize,
@@ -127,6 +127,7 @@ impl<D> Hub<D> {
         }
     }
 
+    /// Most items are messages that lie whole in the receive buffer.
     #[inline]
     fn event_of<'c>(
         &mut self,
@@ -135,31 +136,41 @@ impl<D> Hub<D> {
         closing: bool,
         cursor: &'c mut Cursor<'_>,
     ) -> Option<Event<'c>> {
-        let message = match item {
-            Item::Message(message) => message,
-            Item::JoinedMessage(kind) => {
-                let payload = cursor.joined_message(&mut self.common.lent);
-                match kind {
-                    MessageKind::Binary => Message::Binary(payload),
-                    MessageKind::Text => {
-                        let Ok(text) = str::from_utf8(payload) else {
-                            self.with(id.slot(), Conn::fail_checked_text);
-                            return None;
-                        };
-                        Message::Text(text)
-                    }
-                }
-            }
-            Item::Control(opcode, payload) => return Some(control_event(opcode, id, payload)),
+        match item {
+            Item::Message(message) => Some(Event::Message { id, message, closing }),
+            Item::JoinedMessage(kind) => self.event_of_joined(kind, id, closing, cursor),
+            Item::Control(opcode, payload) => Some(control_event(opcode, id, payload)),
             Item::JoinedControl(opcode, at) => {
                 let payload = cursor.scratch().get(at..).unwrap_or_default();
-                return Some(control_event(opcode, id, payload));
+                Some(control_event(opcode, id, payload))
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn event_of_joined<'c>(
+        &mut self,
+        kind: MessageKind,
+        id: ConnectionId,
+        closing: bool,
+        cursor: &'c mut Cursor<'_>,
+    ) -> Option<Event<'c>> {
+        let payload = cursor.joined_message(&mut self.common.lent);
+        let message = match kind {
+            MessageKind::Binary => Message::Binary(payload),
+            MessageKind::Text => {
+                let Ok(text) = str::from_utf8(payload) else {
+                    self.with(id.slot(), Conn::fail_checked_text);
+                    return None;
+                };
+                Message::Text(text)
             }
         };
         Some(Event::Message { id, message, closing })
     }
 
     /// `n` bytes of this slot were read.
+    #[inline]
     pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
         self.turn.bytes = self.turn.bytes.saturating_sub(n);
         if let Some(entry) = self.slots.get_mut(slot) {

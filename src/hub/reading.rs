@@ -34,7 +34,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.parsing = None;
         let ticked = self.lap(|hub| hub.id_at(slot));
         self.reads += 1;
-        if self.reads >= BATCH_READS || ticked || self.hub.corked() >= BATCH_BYTES {
+        if self.reads >= BATCH_READS || ticked || self.hub.batched() >= BATCH_BYTES {
             self.write_batch();
         }
         extent

@@ -94,6 +94,7 @@ impl<D> Hub<D> {
                 entry.unarmed = false;
             }
         }
+        self.timers.callback_returned(Duration::ZERO);
         self.now = self.now.max(now);
     }
 
@@ -101,6 +102,9 @@ impl<D> Hub<D> {
     pub(super) fn callback_returned(&mut self, now: Time) {
         let by = now.since(self.now);
         self.now = self.now.max(now);
+        if self.timers.has_unarmed() {
+            self.timers.callback_returned(by);
+        }
         if self.unarmed.is_empty() {
             return;
         }
@@ -117,7 +121,7 @@ impl<D> Hub<D> {
 
     /// Whether timers were started since the clock was read last.
     pub(super) const fn has_unarmed(&self) -> bool {
-        !self.unarmed.is_empty()
+        !self.unarmed.is_empty() || self.timers.has_unarmed()
     }
 
     /// The turn has done as much as one may: the rest is the next one's.
@@ -222,7 +226,7 @@ impl<D> Hub<D> {
     }
 
     /// Bytes that were queued in this turn and wait to be written.
-    pub(super) const fn corked(&self) -> usize {
+    pub(super) const fn batched(&self) -> usize {
         self.common.output.len()
     }
 
@@ -285,7 +289,7 @@ impl<D> Hub<D> {
     pub(super) fn judge(&mut self, Judgement { slot, state, probe }: Judgement, found: Found) {
         let Ok(key) = u32::try_from(slot) else { return };
         let due = self.with(slot, |conn, cx| {
-            // What the probe has brought about may be due as well, but it was not probed.
+            // What follows from the probe may be due as well, but it was not probed.
             if conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now) {
                 conn.handle_probed(probe, found, cx);
             }
@@ -365,7 +369,7 @@ impl<D> Hub<D> {
         } else if !over && share.may_read(&self.config) && pending.take(Pending::READ) {
             Some(Action::Read(slot))
         } else if !silent && pending.take(Pending::CONNECT) {
-            // Whoever asks for connects without end does so in callbacks: they share a budget.
+            // Connects are asked for in callbacks, and share their budget.
             self.note_callback_begins();
             Some(Action::Connect(slot))
         } else if !undelivered && pending.take(Pending::RELEASE) {

@@ -16,7 +16,7 @@ pub(super) struct Slot<D> {
     pub(super) data: Option<D>,
 }
 
-/// What a connection has had of a turn. It is of no account in another turn: should a number come round again, the
+/// What a connection has used of a turn. It does not count in another turn: if a turn has the same number again, the
 /// connection is put off by one turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {

@@ -5,7 +5,7 @@
 //! when all its events are delivered.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io, mem,
     net::SocketAddr,
     sync::{
@@ -24,6 +24,8 @@ use super::{
     slot::{Share, Slot},
     slots::SlotSet,
     sweep::Sweeps,
+    timers::Timers,
+    transport::Readiness,
 };
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
@@ -31,7 +33,7 @@ use crate::{
     conn::{Common, Conn, Context, Listed, Note, Pending, State},
     detach::Handover,
     error::{ConnectionLimit, HandshakeError},
-    event::{Event, Stats},
+    event::{Event, SourceId, Stats},
     id::{ConnectionId, MAX_SLOTS},
     shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
@@ -71,6 +73,9 @@ pub(crate) struct Hub<D> {
     /// Slots whose socket has failed, and whose input is read to its end: mostly none.
     pub(super) failed: usize,
     pub(super) stats: Stats,
+    pub(super) timers: Timers,
+    /// What the application's own sources have become, of those whose event waits.
+    pub(super) ready_sources: BTreeMap<SourceId, Readiness>,
     pub(super) sweeps: Sweeps<Predicate<D>>,
     /// A shutdown was asked for, of this loop or of one that shuts down with it: handles look at it.
     pub(super) shutdown_asked: Arc<AtomicBool>,
@@ -133,6 +138,8 @@ impl<D> Hub<D> {
             turn: Turn::default(),
             failed: 0,
             stats: Stats::default(),
+            timers: Timers::default(),
+            ready_sources: BTreeMap::new(),
             sweeps: Sweeps::new(seed),
             shutdown_asked: Arc::default(),
             config,
@@ -357,10 +364,7 @@ impl<D> Hub<D> {
 
     /// When [`Hub::poll_judgement`] has something to do next.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        match (self.deadlines.next(), self.poll_sweeps()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        [self.deadlines.next(), self.timers.next(), self.poll_sweeps()].into_iter().flatten().min()
     }
 
     // What the driver takes out.
@@ -386,6 +390,12 @@ impl<D> Hub<D> {
             Note::AcceptFailed(error) => Event::AcceptFailed { error },
             Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
             Note::Phase(phase, stats) => Event::Phase { phase, stats },
+            Note::Timer(id, key) => Event::Timer { id, key },
+            Note::Source(source) => {
+                let Readiness { readable, writable, ended } =
+                    self.ready_sources.remove(&source).unwrap_or_default();
+                Event::Source { source, readable, writable, ended }
+            }
             Note::Close(id, ended) => {
                 self.drop_data_of = Some(id.slot());
                 self.record_close(id, &ended);
@@ -482,7 +492,10 @@ impl<D> Hub<D> {
         }
         let alarm = conn.pending.take(Pending::ALARM);
         if before != after {
-            self.sweeps.undelivered += usize::from(before.is_established() && !after.is_established());
+            if before.is_established() && !after.is_established() {
+                self.sweeps.undelivered += 1;
+                self.timers.clear_all(id);
+            }
             if !conn.is_client() {
                 self.admission.changed(id, || conn.peer(), before, after);
             }
@@ -552,7 +565,7 @@ impl<D> Hub<D> {
         let Some(entry) = self.slots.get(slot) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let Some(at) = entry.conn.deadline(&self.config) else { return };
-        // What falls due while this turn judges is the next one's: nobody is judged, and probed, twice in a turn.
+        // What falls due while this turn judges is for the next one: no slot is probed twice in a turn.
         let earliest = self.turn.judged_until.map(|until| until.after(Duration::from_micros(1)));
         let at = earliest.map_or(at, |earliest| at.max(earliest));
         if self.deadlines.due(key).is_none_or(|due| at < due) {

@@ -57,7 +57,7 @@ pub trait Transport {
     /// The error that a socket has failed with, if it has: for one that is not read. Returned once.
     fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind>;
 
-    /// Bytes that were written and not acknowledged by the peer. `None` if nobody knows.
+    /// Bytes that were written and not acknowledged by the peer. `None` if that is not known.
     fn unsent(&mut self, slot: usize) -> Option<u32>;
 
     /// The time. It never goes back.

@@ -4,7 +4,8 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
 };
@@ -21,13 +22,14 @@ use super::{
     parts::{LISTENERS, MailboxOwner, Parts, WAKER},
     siblings::Siblings,
     socket::Sockets,
+    sources::{Sources, source_of},
 };
 use crate::{
     adopt::Adopt,
     config::Config,
     conn::ConnectRequest,
     error::{AdoptError, BindError, ConnectError},
-    event::Event,
+    event::{Event, Stats},
     hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
     shutdown::ShutdownReport,
@@ -78,13 +80,21 @@ pub struct Server<D = ()> {
     few_events: Events,
     number: LoopNumber,
     /// What became ready and was not dealt with. There is something between turns only if a callback has panicked.
-    ready: VecDeque<(Token, Readiness)>,
+    ready: Vec<(Token, Readiness)>,
+    /// How many of them were dealt with.
+    dispatched: usize,
+    /// The last wait has filled its buffer: the poll may have more, and a poll that watches it may not say so again.
+    has_more_events: bool,
     /// There may be commands of other threads to execute.
     has_commands: bool,
     /// Those that were taken from the mailbox.
     commands: VecDeque<(usize, Command<D>)>,
+    /// The numbers that handles see.
+    published: Stats,
     driver: Driver<D, Sockets>,
     listeners: Vec<Listener>,
+    /// Made when it is asked for.
+    sources: Option<Sources>,
     mailbox: MailboxOwner<D>,
     /// The other loops that shut down with this one.
     siblings: Siblings<D>,
@@ -137,11 +147,15 @@ impl<D: 'static> Server<D> {
             events: Events::with_capacity(EVENTS),
             few_events: Events::with_capacity(FEW_EVENTS),
             number: parts.number,
-            ready: VecDeque::new(),
+            ready: Vec::new(),
+            dispatched: 0,
+            has_more_events: false,
             has_commands: false,
             driver,
             listeners: parts.listeners,
+            sources: None,
             commands: VecDeque::new(),
+            published: Stats::default(),
             mailbox: parts.mailbox,
             siblings: parts.siblings,
             #[cfg(feature = "signals")]
@@ -166,6 +180,47 @@ impl<D: 'static> Server<D> {
         let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
         self.listeners.push(listener);
         Ok(bound)
+    }
+
+    /// Listens on a socket that listens already: one that was bound with options of its own, or inherited from another
+    /// process. It is switched to non-blocking mode. Set `TCP_NODELAY` on it: accepted sockets inherit it on Linux.
+    ///
+    /// # Errors
+    /// If it cannot be switched or watched, or a shutdown has closed the listeners.
+    pub fn listen_on(&mut self, listener: TcpListener) -> Result<(), BindError> {
+        if !self.driver.is_listening() {
+            return Err(BindError::ShuttingDown);
+        }
+        let token = Token(LISTENERS - self.listeners.len());
+        listener.set_nonblocking(true).map_err(BindError::Poll)?;
+        let settings = self.driver.config().listener.clone();
+        let registry = self.driver.transport().poll.registry();
+        let listener = Listener::watch(listener, &settings, registry, token).map_err(BindError::Poll)?;
+        self.listeners.push(listener);
+        Ok(())
+    }
+
+    /// What watches sources of the application's own on this loop. Allocates, and duplicates a descriptor.
+    ///
+    /// # Errors
+    /// If the system has no descriptor left.
+    pub fn sources(&mut self) -> io::Result<Sources> {
+        if let Some(sources) = &self.sources {
+            return Ok(sources.clone());
+        }
+        let sources = Sources::new(self.driver.transport().poll.registry())?;
+        self.sources = Some(sources.clone());
+        Ok(sources)
+    }
+
+    /// How long a loop of the application's own may wait at most before it calls [`Server::poll_with`], which it does with a timeout
+    /// of zero; `None` if there is nothing to wait for but the descriptor. To be asked after each call.
+    ///
+    /// The descriptor is that of [`AsFd`](std::os::fd::AsFd): it is readable when there is something to do, and can be watched by
+    /// another poll, level-triggered or edge-triggered.
+    pub fn next_timeout(&mut self) -> Option<Duration> {
+        let due = self.due();
+        self.wait(None, due)
     }
 
     /// Begins a connection as a client: as [`Clients::connect`] does, between two calls of [`Server::poll_with`] or before the
@@ -256,9 +311,14 @@ impl<D: 'static> Server<D> {
         {
             return Err(error);
         }
+        self.ready.drain(..self.dispatched);
+        self.dispatched = 0;
         self.ready.extend(events.iter().map(|event| (event.token(), readiness(event))));
+        self.has_more_events = self.ready.len() >= events.capacity();
         self.driver.begin_turn(handler);
-        while let Some((token, readiness)) = self.ready.pop_front() {
+        while let Some(&(token, readiness)) = self.ready.get(self.dispatched) {
+            // Before a callback may panic.
+            self.dispatched += 1;
             self.dispatch(token, readiness, handler);
         }
         if self.has_commands {
@@ -269,19 +329,29 @@ impl<D: 'static> Server<D> {
         }
         self.driver.end_turn(handler);
         self.forward_requests();
-        self.listen_on();
-        self.siblings.publish(self.driver.stats().open);
+        self.tend_listeners();
+        self.publish_stats();
         Ok(self.report(handler))
     }
 
     /// The report of a shutdown that is complete. Commands that were queued before are executed, later ones refused.
     fn report<H: Handler<Data = D>>(&mut self, handler: &mut H) -> Option<ShutdownReport> {
-        // The application is told that it is done first.
+        // `Done` is delivered first.
         self.driver.shutdown_report().filter(|_| !self.driver.has_undelivered())?;
         self.commands.extend(self.mailbox.0.stop());
         self.execute_commands(handler);
         self.driver.transport().resolver.stop();
         self.driver.shutdown_report().cloned()
+    }
+
+    /// For handles, and for the loops that shut down with this one.
+    fn publish_stats(&mut self) {
+        let stats = self.driver.stats();
+        if stats != self.published {
+            self.published = stats;
+            self.driver.transport().shared.publish(stats);
+            self.siblings.publish(stats.open);
+        }
     }
 
     /// How long it is until the hub has something to do.
@@ -292,7 +362,7 @@ impl<D: 'static> Server<D> {
 
     /// How long the poll may wait.
     fn wait(&self, limit: Option<Duration>, due: Option<Duration>) -> Option<Duration> {
-        let unfinished = !self.ready.is_empty() || self.has_commands;
+        let unfinished = self.dispatched < self.ready.len() || self.has_commands || self.has_more_events;
         if unfinished || self.driver.has_more() || self.listeners.iter().any(Listener::has_more) {
             return Some(Duration::ZERO);
         }
@@ -304,7 +374,10 @@ impl<D: 'static> Server<D> {
         match token {
             WAKER => self.has_commands = true,
             Token(number) if number > LISTENERS - self.listeners.len() => self.accept(LISTENERS - number),
-            Token(slot) => self.driver.ready(slot, readiness, handler),
+            token => match source_of(token) {
+                Some(source) => self.driver.handle_source(source, readiness),
+                None => self.driver.ready(token.0, readiness, handler),
+            },
         }
     }
 
@@ -342,7 +415,7 @@ impl<D: 'static> Server<D> {
     }
 
     /// The listeners' part of a turn's end.
-    fn listen_on(&mut self) {
+    fn tend_listeners(&mut self) {
         if !self.driver.is_listening() {
             self.listeners.clear();
         }
@@ -373,6 +446,13 @@ impl<D: 'static> Server<D> {
         for (error, lasting) in errors {
             driver.note_accept_error(error, lasting);
         }
+    }
+}
+
+/// The descriptor of the loop's poll, for the poll of a loop that drives this one: see [`Server::next_timeout`].
+impl<D> AsFd for Server<D> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.driver.as_transport().poll.registry().as_fd()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
     error::{AdoptError, HandleError},
+    event::Stats,
     hub::{Accept, Client, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
     id::ConnectionId,
     message::Payload,
@@ -91,17 +92,16 @@ impl<D> Command<D> {
             Self::Ask(request) => driver.ask(request),
             Self::Relay(request) => driver.apply_request(request),
             command => {
-                if !driver.act(handler, |clients, _| command.act(clients)) {
-                    driver.note_unsent();
-                }
+                let unsent = driver.act(handler, |clients, _| command.act(clients));
+                driver.note_unsent(unsent);
             }
         }
     }
 
-    /// Returns whether a message was queued, if there is one.
-    fn act(self, clients: &mut Clients<'_, D>) -> bool {
+    /// Returns how many messages could not be queued.
+    fn act(self, clients: &mut Clients<'_, D>) -> usize {
         match self {
-            Self::Send(id, payload) => return clients.send(id, payload).is_ok(),
+            Self::Send(id, payload) => return usize::from(clients.send(id, payload).is_err()),
             Self::Close(id, frame, timing) => {
                 clients.close_with(id, frame, timing);
             }
@@ -114,7 +114,7 @@ impl<D> Command<D> {
             Self::Defer(act) => act(clients),
             Self::Adopt(_) | Self::Ask(_) | Self::Relay(_) => {}
         }
-        true
+        0
     }
 }
 
@@ -137,6 +137,11 @@ impl<D> Handle<D> {
         let message = message.into().into_owned();
         let bytes = message.len();
         self.push(Command::Send(id, message), bytes)
+    }
+
+    /// How many connections the loop had, by state, at the end of its last turn. Does not wait for the loop.
+    pub fn stats(&self) -> Stats {
+        self.mailbox.shared().stats()
     }
 
     /// See [`Clients::close`].

@@ -48,19 +48,24 @@ impl Listener {
         for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
             match open(address, settings, shared) {
                 Ok(socket) => {
-                    let mut socket = TcpListener::from_std(socket);
-                    registry.register(&mut socket, token, Interest::READABLE).map_err(BindError::Poll)?;
-                    return Ok(Self {
-                        socket,
-                        state: State::Drained,
-                        batch: settings.accept_batch,
-                        failing: false,
-                    });
+                    return Self::watch(socket, settings, registry, token).map_err(BindError::Poll);
                 }
                 Err(source) => last = BindError::Listen { address, source },
             }
         }
         Err(last)
+    }
+
+    /// Watches a socket that listens already, in non-blocking mode.
+    pub(super) fn watch(
+        socket: std::net::TcpListener,
+        settings: &ListenerConfig,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let mut socket = TcpListener::from_std(socket);
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        Ok(Self { socket, state: State::Drained, batch: settings.accept_batch, failing: false })
     }
 
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {

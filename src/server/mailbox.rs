@@ -20,7 +20,7 @@ use std::{
 
 use mio::Waker;
 
-use crate::error::HandleError;
+use crate::{error::HandleError, event::Stats};
 
 /// An atomic flag whose swap is ordered both ways.
 pub(super) trait Flag {
@@ -73,11 +73,13 @@ pub(super) struct Shared<W = Waker, F = AtomicBool> {
     woken: F,
     /// A shutdown was asked for, of one of the loops that shut down together.
     shutdown_asked: Arc<AtomicBool>,
+    /// As the loop published them last.
+    stats: Mutex<Stats>,
 }
 
 impl<W: Wake, F: Flag> Shared<W, F> {
     pub(super) fn new(waker: W, shutdown_asked: Arc<AtomicBool>) -> Self {
-        Self { waker, woken: F::new(false), shutdown_asked }
+        Self { waker, woken: F::new(false), shutdown_asked, stats: Mutex::default() }
     }
 
     /// Wakes the loop, unless it is being woken already. Safe in a signal handler: an atomic swap and a system call.
@@ -96,6 +98,15 @@ impl<W: Wake, F: Flag> Shared<W, F> {
     /// The loop is about to look at what it was woken for.
     pub(super) fn heard(&self) {
         self.woken.swap(false);
+    }
+
+    /// The loop's numbers at the end of a turn.
+    pub(super) fn publish(&self, stats: Stats) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -182,7 +193,7 @@ impl<T, W: Wake, F: Flag, L: Lock<Queue<T>>> Mailbox<T, W, F, L> {
 
     /// Moves what waits into `taken`, up to `most` items. If more wait, the loop's next wait ends at once.
     pub(super) fn take(&self, taken: &mut VecDeque<(usize, T)>, most: usize) {
-        // Before the queue is looked at: whoever pushes after that look has to wake the loop again.
+        // Before the queue is looked at: a push after that look has to wake the loop again.
         self.shared.heard();
         let left = self.queue.with(|queue| {
             let most = most.min(queue.items.len());

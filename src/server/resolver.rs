@@ -115,7 +115,7 @@ impl Threads {
         let work = move || {
             while let Some(name) = names.take() {
                 let addresses = lookup(&name);
-                // If the loop has ended meanwhile nobody waits for it.
+                // The loop may have ended meanwhile.
                 if answer.send((name, addresses)).is_err() {
                     return;
                 }

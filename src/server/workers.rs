@@ -17,7 +17,7 @@ use crate::{
     close::CloseFrame,
     config::Config,
     error::{BindError, ConfigError, HandleError},
-    event::Event,
+    event::{Event, Stats},
     hub::{Client, Clients, Handler, ShutdownRequest, accept_all},
     id::ConnectionId,
     message::Payload,
@@ -276,6 +276,13 @@ impl<D> WorkersHandle<D> {
             let act = act.clone();
             handle.defer(move |clients| act(clients))
         })
+    }
+
+    /// How many connections all loops have, by state. See [`Handle::stats`].
+    pub fn stats(&self) -> Stats {
+        let mut all = Stats::default();
+        self.iter().for_each(|handle| all.add(&handle.stats()));
+        all
     }
 
     /// As [`Handle::broadcast`], for the connections of every loop that runs. The message is copied for each loop, unless it is shared

@@ -50,7 +50,7 @@ impl MaskKeys {
     }
 }
 
-/// Without the seed: whoever reads it could predict every mask.
+/// Without the seed, from which every mask could be predicted.
 impl std::fmt::Debug for MaskKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MaskKeys").finish_non_exhaustive()

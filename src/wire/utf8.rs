@@ -80,7 +80,7 @@ mod tests {
 
     /// The index of the byte at which the verdict falls, or the length of the whole if none does before its end.
     fn first_bad_byte(bytes: &[u8]) -> Option<usize> {
-        // By definition: a prefix is bad if std finds an error in it that more bytes could not mend.
+        // By definition: a prefix is bad if std finds an error in it that more bytes could not complete.
         (1..=bytes.len())
             .find(|&end| str::from_utf8(&bytes[..end]).is_err_and(|error| error.error_len().is_some()))
             .map(|end| end - 1)

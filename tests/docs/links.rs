@@ -137,8 +137,26 @@ fn every_example_is_on_the_page_of_examples() {
     assert_eq!(named, there, "docs/which_example.md and src/guide.rs name every example");
 }
 
+/// Of a manifest, but `default`.
+fn features(manifest: &str) -> BTreeSet<&str> {
+    let (_, rest) = manifest.split_once("\n[features]\n").expect("the section of features");
+    let section = rest.split("\n[").next().unwrap_or(rest);
+    let names = section.lines().filter_map(|line| line.split_once(" = ").map(|(name, _)| name));
+    names.filter(|name| !name.starts_with('#') && *name != "default").collect()
+}
+
+#[test]
+fn every_feature_is_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let there = features(include_str!("../../Cargo.toml"));
+    assert!(there.contains("deflate"), "features were found");
+    let missing: Vec<_> = there.iter().filter(|name| !readme.contains(&format!("\n| `{name}` | "))).collect();
+    assert!(missing.is_empty(), "no row in the table of README.md: {missing:?}");
+}
+
 #[test]
 fn each_of_these_checks_can_fail() {
+    assert_eq!(features("x\n[features]\ndefault = []\n# b = c\na = []\n\n[other]\nz = 1\n"), ["a"].into());
     let page = root().join("docs/page.md");
     let text = "[a](nowhere.md) [b][gone] [c][kept]\n\n[kept]: ../README.md\n[far]: https://example.com\n\n```rust\n# hidden\n```\n";
     let of = |overlay: &[&'static str]| faults(&page, text, Some(&overlay.iter().copied().collect()));

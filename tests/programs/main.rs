@@ -1,6 +1,16 @@
 //! The larger examples, driven over sockets by clients that are not ours.
 
+#[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/adopt.rs"]
+mod adopt;
 mod chatting;
+#[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/deferred_upgrade.rs"]
+mod deferred_upgrade;
+mod doors;
+#[expect(dead_code, reason = "its main function is not called")]
+#[path = "../../examples/http_and_ws.rs"]
+mod http_and_ws;
 #[expect(dead_code, reason = "its main function is not called")]
 #[path = "../../examples/own_loop.rs"]
 mod own_loop;

@@ -8,3 +8,4 @@ mod deadlines;
 mod panics;
 mod shutdown;
 mod slots;
+mod timers;

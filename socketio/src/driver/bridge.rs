@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adjourn::clients::Stats;
 use adjourn::config::{ClosingData, ConnectionConfig, Heartbeat, SharedConfig};
-use adjourn::http::{Accept, Response as RawResponse, Upgrade, UpgradeRequest};
+use adjourn::http::{Accept, ExtraHeader, Response as RawResponse, Upgrade, UpgradeRequest};
 use adjourn::shutdown::{ShutdownPhase, ShutdownPlan, ShutdownReport};
 use adjourn::{Clients, ConnectionId, Event, Handler, Message, Server};
 
@@ -42,12 +42,16 @@ const REST: Duration = Duration::from_millis(2);
 /// Asked for each request that wants to open a session.
 pub(super) type AllowRequest = Box<dyn FnMut(&RequestHead<'_>) -> Result<(), String> + Send>;
 
+/// Gives the headers of the first answer to each session.
+pub(super) type InitialHeaders = Box<dyn FnMut(&RequestHead<'_>) -> Vec<(String, String)> + Send>;
+
 pub(super) struct Bridge {
     pub(super) core: Core,
     config: SocketIoConfig,
     /// Of each connection.
     connection: SharedConfig,
     allow_request: Option<AllowRequest>,
+    initial_headers: Option<InitialHeaders>,
     /// The open store, until the loop runs.
     parts: Option<(Parts, bool)>,
     /// While the loop runs.
@@ -85,6 +89,7 @@ impl Bridge {
             connection: connection(&config)?,
             config,
             allow_request: None,
+            initial_headers: None,
             storage: None,
             parts: Some((parts, inline)),
             answers: Vec::new(),
@@ -101,6 +106,10 @@ impl Bridge {
 
     pub(super) fn set_allow_request(&mut self, allow: AllowRequest) {
         self.allow_request = Some(allow);
+    }
+
+    pub(super) fn set_initial_headers(&mut self, headers: InitialHeaders) {
+        self.initial_headers = Some(headers);
     }
 
     pub(super) fn handle(&self, server: &Server<Conn>) -> SocketIoHandle {
@@ -217,8 +226,17 @@ impl Bridge {
             Ok(_) => Purpose::Refused,
             Err(refusal) => return Upgrade::Reject(raw_response(&refusal)),
         };
-        let conn = Conn::new(purpose);
-        Upgrade::Accept(Accept::new(conn).config(self.connection.clone()))
+        let opens = matches!(purpose, Purpose::Session(_));
+        let mut accept = Accept::new(Conn::new(purpose)).config(self.connection.clone());
+        if let Some(headers) = self.initial_headers.as_mut().filter(|_| opens) {
+            // One that is no header is left out, as over polling.
+            for header in
+                headers(&head).into_iter().filter_map(|(name, value)| ExtraHeader::new(name, value).ok())
+            {
+                accept = accept.header(header);
+            }
+        }
+        Upgrade::Accept(accept)
     }
 
     fn opened(&mut self, clients: &mut Clients<'_, Conn>, id: ConnectionId) {

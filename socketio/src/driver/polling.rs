@@ -74,7 +74,8 @@ enum Command {
 
 /// How a request ends.
 enum Answer {
-    Response(Response),
+    /// With headers of the application's.
+    Response(Response, Vec<(String, String)>),
     /// Its connection ends without one.
     Abort,
 }
@@ -99,6 +100,8 @@ pub(super) struct Http {
     limit: usize,
     /// The `sid`s of requests that are not answered.
     waiting: HashMap<RequestId, Arc<str>>,
+    /// Headers that the answers to these requests get.
+    headers: HashMap<RequestId, Vec<(String, String)>>,
 }
 
 /// What both threads use.
@@ -129,7 +132,7 @@ impl Http {
         thread::Builder::new()
             .name("sio-http".into())
             .spawn(move || connection::run(&runtime, settings, service, of_thread, to_do))?;
-        Ok(Self { commands, shared, limit, waiting: HashMap::new() })
+        Ok(Self { commands, shared, limit, waiting: HashMap::new(), headers: HashMap::new() })
     }
 
     /// A place for one more connection, if there is one.
@@ -161,10 +164,16 @@ impl Http {
         self.waiting.remove(&request)
     }
 
+    /// The answer to this request gets these headers, too. It is answered at once: nothing is kept for one that is gone.
+    pub(super) fn add_headers(&mut self, request: RequestId, headers: Vec<(String, String)>) {
+        self.headers.insert(request, headers);
+    }
+
     /// Answers a request; one that is gone is ignored.
     pub(super) fn respond(&mut self, request: RequestId, response: Response) {
         self.waiting.remove(&request);
-        self.command(Command::Answer(request, Answer::Response(response)));
+        let headers = self.headers.remove(&request).unwrap_or_default();
+        self.command(Command::Answer(request, Answer::Response(response, headers)));
     }
 
     /// Ends the connection of a request without an answer.

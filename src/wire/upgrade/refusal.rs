@@ -38,7 +38,7 @@ impl Refusal {
     pub(super) const HOST: Self = Self::bad("Host must be there once and name a server\n");
     pub(super) const ORIGIN: Self = Self::bad("Origin must be there at most once, in ASCII\n");
     pub(super) const FRAMING: Self = Self::bad("length of the body is ambiguous\n");
-    /// A request with a body: nobody took it.
+    /// A request with a body that was not detached.
     pub const BODY: Self = Self::bad("requests with a body are not taken\n");
 
     // From §4.2.1.

@@ -138,6 +138,9 @@ impl Bridge {
         match admitted {
             Ok(Admission::OpenPolling) => {
                 let peer = from.peer(&self.config.keep_headers, self.clock.millis());
+                if let (Some(headers), Some(http)) = (&mut self.initial_headers, self.http.get_mut()) {
+                    http.add_headers(request, headers(&from));
+                }
                 self.input(clients, |core, now, links| core.open_polling(request, peer, now, links));
             }
             Ok(Admission::Poll) => {

@@ -48,6 +48,7 @@ impl CorsHeaders {
 /// An answer of the engine.
 pub(super) fn of_engine(
     response: Response,
+    of_application: Vec<(String, String)>,
     cors: CorsHeaders,
     retry_after: Duration,
 ) -> HttpResponse<HttpBody> {
@@ -64,6 +65,12 @@ pub(super) fn of_engine(
     }
     if close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    for (name, value) in of_application {
+        // One that is no header is left out.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            http.headers_mut().append(name, value);
+        }
     }
     cors.add_to(&mut http);
     http

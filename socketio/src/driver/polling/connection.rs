@@ -192,10 +192,10 @@ async fn engine(
     if settings.cors.is_some() && head.method == Method::OPTIONS {
         return Ok(answers::preflight(cors));
     }
-    let response = match server.requests.ask(Request::from_parts(head, body), peer).await {
-        Ok(Answer::Response(response)) => response,
+    let (response, headers) = match server.requests.ask(Request::from_parts(head, body), peer).await {
+        Ok(Answer::Response(response, headers)) => (response, headers),
         Ok(Answer::Abort) => return Err("the connection is cut".into()),
-        Err(Busy) => Refusal::unavailable().response(),
+        Err(Busy) => (Refusal::unavailable().response(), Vec::new()),
     };
-    Ok(answers::of_engine(response, cors, settings.retry_after))
+    Ok(answers::of_engine(response, headers, cors, settings.retry_after))
 }

@@ -132,6 +132,20 @@ fn what_the_loop_had_read_comes_first_and_the_connection_is_kept() {
 }
 
 #[test]
+fn the_first_answer_has_the_headers_of_the_application() {
+    let mut world = World::new(settings(), None);
+    let mut client = world.detached(GET);
+    let (request, _) = world.head();
+    let pairs =
+        [("Set-Cookie", "io=1; HttpOnly"), ("Set-Cookie", "a=b"), ("no name", "x"), ("x-split", "a\r\nb: c")];
+    world.http.add_headers(request, pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec());
+    world.respond(request, "0{}");
+    let text = read(&mut client);
+    assert!(text.contains("set-cookie: io=1; HttpOnly\r\nset-cookie: a=b\r\n"), "{text}");
+    assert!(!text.contains("no name") && !text.contains("x-split"), "{text}");
+}
+
+#[test]
 fn a_body_follows_its_head_and_is_limited_while_it_is_read() {
     let mut world = World::new(settings(), None);
     let mut client =

@@ -1,0 +1,170 @@
+//! The layer on a real loop: what the application decides about requests, calls of other threads, and the end.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use adjourn::shutdown::ShutdownPlan;
+use adjourn_socketio::config::SocketIoConfig;
+use adjourn_socketio::core::Io;
+use adjourn_socketio::store::MemoryStore;
+use adjourn_socketio::{Conn, DrainReport, SocketIo, SocketIoHandle};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: &str = "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: a\r\n\r\n";
+const UPGRADE: &str = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+     Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+struct Served {
+    address: SocketAddr,
+    handle: SocketIoHandle,
+    thread: JoinHandle<DrainReport>,
+}
+
+impl Served {
+    fn start(config: SocketIoConfig, set_up: impl FnOnce(&mut SocketIo) + Send + 'static) -> Self {
+        let (sender, started) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut io = SocketIo::new(config, MemoryStore::new()).expect("starts");
+            set_up(&mut io);
+            let mut server: adjourn::Server<Conn> =
+                adjourn::Server::bind("127.0.0.1:0", adjourn::Config::default()).expect("binds");
+            let address = server.local_addr().expect("bound");
+            sender.send((address, io.handle(&server))).expect("somebody waits");
+            io.run(&mut server).expect("serves")
+        });
+        let (address, handle) = started.recv().expect("started");
+        Self { address, handle, thread }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream
+    }
+
+    /// The beginning of the answer, its head at least.
+    fn ask(&self, request: &str) -> String {
+        read_head(&mut self.send(request))
+    }
+
+    fn send(&self, request: &str) -> TcpStream {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).expect("writes");
+        stream
+    }
+
+    /// Drains with this grace; gives the report and how long it took.
+    fn drain(self, grace: Duration) -> (DrainReport, Duration) {
+        let begun = Instant::now();
+        self.handle.drain(ShutdownPlan::soft(grace)).expect("it runs");
+        (self.thread.join().expect("serves to the end"), begun.elapsed())
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 4096]);
+    while !text.contains("\r\n\r\n") {
+        let n = stream.read(&mut buffer).expect("in time");
+        if n == 0 {
+            break;
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    text
+}
+
+#[test]
+fn the_application_allows_requests_and_adds_headers_over_both_transports() {
+    let served = Served::start(SocketIoConfig::default(), |io| {
+        io.allow_request(|head| match head.query().get("token") {
+            Some("bad") => Err("go away".to_owned()),
+            _ => Ok(()),
+        });
+        io.initial_headers(|head| vec![("set-cookie".to_owned(), format!("path={}", head.path()))]);
+    });
+    for request in [POLL, UPGRADE] {
+        let answer = served.ask(request);
+        assert!(answer.to_lowercase().contains("set-cookie: path=/socket.io/\r\n"), "{answer}");
+        let refused = served.ask(&request.replace("EIO=4", "EIO=4&token=bad"));
+        assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+        assert!(refused.ends_with("{\"code\":4,\"message\":\"go away\"}"), "{refused}");
+    }
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn origins_that_are_not_in_the_list_are_refused_over_both_transports() {
+    let mut config = SocketIoConfig::default();
+    config.origins = Some(vec!["https://a.example".to_owned()]);
+    let served = Served::start(config, |_| {});
+    for (request, accepted) in [(POLL, "HTTP/1.1 200 "), (UPGRADE, "HTTP/1.1 101 ")] {
+        for (origin, status) in [
+            ("", accepted),
+            ("Origin: https://a.example\r\n", accepted),
+            ("Origin: https://b.example\r\n", "HTTP/1.1 403 "),
+            ("Origin: null\r\n", "HTTP/1.1 403 "),
+        ] {
+            let answer = served.ask(&request.replace("Host: a\r\n", &format!("Host: a\r\n{origin}")));
+            assert!(answer.starts_with(status), "{origin:?}: {answer}");
+        }
+    }
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn other_paths_are_not_found_without_a_service() {
+    let served = Served::start(SocketIoConfig::default(), |_| {});
+    for request in [POLL, UPGRADE] {
+        let answer = served.ask(&request.replace("/socket.io/", "/elsewhere/"));
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    }
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn calls_of_other_threads_are_made_on_the_loop() {
+    let served = Served::start(SocketIoConfig::default(), |io| {
+        io.namespace("/");
+    });
+    let (sender, called) = mpsc::channel();
+    let call =
+        move |io: &mut Io<'_>| sender.send(io.of("/").emit("nobody", ()).is_ok()).expect("somebody waits");
+    served.handle.defer(call).expect("room");
+    assert_eq!(called.recv_timeout(PATIENCE), Ok(true));
+    assert!(served.handle.ready());
+    assert_eq!(served.handle.stats().map(|stats| stats.connects), Some(0));
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn a_drain_ends_within_its_bound_whatever_clients_do() {
+    let served = Served::start(SocketIoConfig::default(), |_| {});
+    // One that answers no Close, one that polls never again, one that holds a GET, one that sends half a head.
+    let mut websocket = served.send(UPGRADE);
+    assert!(read_head(&mut websocket).starts_with("HTTP/1.1 101 "));
+    let mut polling = served.send(POLL);
+    let opened = read_head(&mut polling);
+    assert!(opened.starts_with("HTTP/1.1 200 "), "{opened}");
+    let mut held = served.send(POLL);
+    let sid =
+        |opened: &str| opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.get(..20)).map(str::to_owned);
+    let mut opened = read_head(&mut held);
+    while sid(&opened).is_none() {
+        opened.push_str(&read_head(&mut held));
+    }
+    let get = POLL.replace("EIO=4", &format!("EIO=4&sid={}", sid(&opened).expect("a session")));
+    held.write_all(get.as_bytes()).expect("writes");
+    let _half = served.send("GET /socket.io/?EIO=4 HTTP/1.1\r\n");
+    // So that the GET is held.
+    let stats = served.handle.stats().expect("it runs");
+    assert_eq!((stats.connections_polling, stats.connections_websocket), (2, 1));
+    let grace = Duration::from_millis(300);
+    let (report, took) = served.drain(grace);
+    assert!(took < grace + Duration::from_millis(2250), "{took:?}");
+    assert_eq!((report.polling, report.raw.terminated), (2, 1), "{report:?}");
+    let answer = read_head(&mut held);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n1"), "{answer:?}");
+}

@@ -1,0 +1,42 @@
+//! What a loop serves beside its connections: the application's timers and sources.
+
+use std::time::Duration;
+
+use super::{table::Hub, transport::Readiness};
+use crate::{conn::Note, event::SourceId, id::ConnectionId};
+
+impl<D> Hub<D> {
+    /// A source of the application's own became ready. One event waits for each at most.
+    pub(super) fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
+        let waiting = self.ready_sources.entry(source).or_insert_with(|| {
+            self.notes.push_back(Note::Source(source));
+            Readiness::default()
+        });
+        waiting.readable |= readiness.readable;
+        waiting.writable |= readiness.writable;
+        waiting.ended |= readiness.ended;
+    }
+
+    // Timers of the application.
+
+    /// Sets a timer of the loop, or of a connection that is established; says whether it did.
+    pub(super) fn set_timer(&mut self, owner: Option<ConnectionId>, after: Duration, key: u64) -> bool {
+        let established = |id| self.find(id).is_some_and(|entry| entry.conn.state().is_established());
+        let may = owner.is_none_or(established);
+        if may {
+            self.timers.set((owner, key), self.now.after(after));
+        }
+        may
+    }
+
+    /// Takes out the timers that are due, as many as a turn may deliver. More are taken when those are delivered.
+    pub(super) fn fire_timers(&mut self) {
+        if self.has_undelivered() {
+            return;
+        }
+        for _ in 0..self.turn.callbacks {
+            let Some((id, key)) = self.timers.poll(self.now) else { return };
+            self.notes.push_back(Note::Timer(id, key));
+        }
+    }
+}
