@@ -120,6 +120,7 @@ impl Core {
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
             sockets: Arena::default(),
             sessions: Arena::default(),
+            by_pid: HashMap::new(),
             connecting: Arena::default(),
             claims: HashMap::new(),
             waits: Waits::default(),
@@ -254,7 +255,6 @@ impl Io<'_> {
     fn make_space(&mut self, name: &Arc<str>, handlers: usize, dynamic: bool) -> state::SpaceKey {
         let recovers = self.state.config.recovery.is_some();
         let found = self.state.logs_found.remove(name);
-        let unknown = recovers && found.is_none();
         let old = found.as_ref().map(|log| log.floor..log.tail);
         let space = Space {
             name: Arc::clone(name),
@@ -272,10 +272,6 @@ impl Io<'_> {
         if let Some(range) = old.filter(|range| recovers && range.start < range.end) {
             // Before the first session of it is resumed: the writer's answers come later than this one is asked for.
             self.state.queue.read(StoreCall::Asks(Arc::clone(name), range), state::Read::Asks(key));
-        }
-        if unknown {
-            // Positions of a new log begin above those of logs that were dropped: the answer says where.
-            self.want_trim(key);
         }
         key
     }

@@ -355,9 +355,7 @@ impl Io<'_> {
         let bytes = new.bytes();
         self.state.queue.bytes += bytes;
         self.state.scope.pending = true;
-        let early = self.state.config.recovery.as_ref().map(|recovery| recovery.durability)
-            == Some(Durability::BeforeCommit)
-            && self.state.queue.undelivered == 0;
+        let early = self.delivers_early() && self.state.queue.undelivered == 0;
         let Some(log) = self.log(space) else { return };
         log.uncommitted += 1;
         let mut delivered = None;
@@ -372,6 +370,12 @@ impl Io<'_> {
         let event = event.filter(|_| !early);
         let entry = QueuedEntry { space, new, event, bytes, then, delivered };
         self.state.queue.items.push_back(Item::Entry(Box::new(entry)));
+    }
+
+    /// Are events delivered before they are committed?
+    pub(super) fn delivers_early(&self) -> bool {
+        let recovery = self.state.config.recovery.as_ref();
+        recovery.is_some_and(|recovery| recovery.durability == Durability::BeforeCommit)
     }
 
     /// Sends the same frames to sockets that are connected.

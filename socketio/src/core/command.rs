@@ -52,7 +52,7 @@ pub enum StoreReply {
     /// To `Commit`.
     Commit(Result<Committed, StoreError>),
     /// To `Attach`.
-    Attach(Result<Attached, AttachError>),
+    Attach(Result<Box<Attached>, AttachError>),
     /// To `OnceBegin`.
     OnceBegin(Result<OnceState, StoreError>),
     /// To `Transact`.
@@ -79,7 +79,7 @@ impl StoreCall {
     pub fn write(self, writer: &mut dyn Writer, now: Millis) -> Result<StoreReply, Self> {
         Ok(match self {
             Self::Commit(batch) => StoreReply::Commit(writer.commit(&batch, now)),
-            Self::Attach(ask) => StoreReply::Attach(writer.attach(&ask, now)),
+            Self::Attach(ask) => StoreReply::Attach(writer.attach(&ask, now).map(Box::new)),
             Self::OnceBegin(key, lease) => StoreReply::OnceBegin(writer.once_begin(&key, lease, now)),
             Self::Transact(key, context, run) => {
                 StoreReply::Transact(writer.transact(key.as_ref(), &context, run, now))

@@ -9,8 +9,8 @@
 //! member, disconnect    takes effect             wait               wait
 //! ack, saved            done if nothing is       wait               wait
 //!                       unsaved, else seal
-//! attach                sent if nothing is       wait               wait
-//!                       unsaved, else seal
+//! attach                sent if its session is   wait               wait
+//!                       saved, else seal
 //! transaction           sent                     wait               sent
 //! (empty)               seal at `flush_at`       wait               wait
 //! ```
@@ -30,7 +30,7 @@ impl Io<'_> {
     /// Does what the front of the queue asks for, until it has to wait.
     pub(super) fn advance_queue(&mut self) {
         loop {
-            match self.state.queue.step(self.now) {
+            match self.state.queue.step(self.now, |pid| self.is_saved(pid)) {
                 Step::Wait => break,
                 Step::Seal => self.seal_batch(),
                 Step::Send => self.send_front(),
@@ -81,11 +81,18 @@ impl Io<'_> {
         batch.sessions.extend(removed.iter().cloned());
         self.state.queue.orphans.clear();
         self.state.queue.flush_at = None;
-        let mut taken = Vec::new();
+        let (mut taken, mut aside) = (Vec::new(), Vec::new());
         let mut changes = false;
+        let early = self.delivers_early();
         while let Some(item) = self.state.queue.items.front() {
             match item {
-                Item::Entry(_) if batch.entries.len() >= self.state.config.storage.batch => break,
+                // What has been delivered is committed with the sessions that know of it.
+                Item::Entry(entry)
+                    if entry.delivered.is_none()
+                        && batch.entries.len() >= self.state.config.storage.batch =>
+                {
+                    break;
+                }
                 Item::Entry(entry) => batch.entries.push(entry.new.clone()),
                 Item::Create(key) => {
                     let key = *key;
@@ -96,9 +103,16 @@ impl Io<'_> {
                 Item::Member(_) => changes = true,
                 Item::Ack { .. } | Item::Saved { .. } if changes => break,
                 Item::Ack { .. } | Item::Saved { .. } | Item::Disconnect { .. } | Item::Done => {}
+                Item::Attach { .. } if early => {
+                    aside.extend(self.state.queue.items.pop_front());
+                    continue;
+                }
                 Item::Attach { .. } | Item::Transact(_) => break,
             }
             taken.extend(self.state.queue.items.pop_front());
+        }
+        for attach in aside.into_iter().rev() {
+            self.state.queue.items.push_front(attach);
         }
         self.state.stats.batches += 1;
         self.state.stats.batch_entries += batch.entries.len() as u64;
@@ -132,9 +146,9 @@ impl Io<'_> {
             && let Some(session) = self.state.sessions.get_mut(key)
         {
             session.pending -= 1;
-            if session.lost {
-                // What this socket did last is not in the session that somebody else holds now.
-                result = Err(StoreError::Failed(Arc::from("the session was taken over")));
+            if session.lost || session.ended {
+                // What this socket did last is in no session: it has ended, or somebody else holds it.
+                result = Err(StoreError::Failed(Arc::from("the session has ended")));
             }
             self.forget_if_done(key);
         }

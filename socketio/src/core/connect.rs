@@ -30,6 +30,7 @@ use crate::store::{Attach, AttachError, Attached, ResumeRefusal};
 impl Io<'_> {
     /// A CONNECT to a namespace that exists.
     pub(super) fn begin_connect(&mut self, conn: ConnKey, space_key: SpaceKey, auth: Option<&str>) {
+        self.find_log(space_key);
         let deadline = self.now + self.state.config.times.connect_timeout;
         let id: Arc<str> = Arc::from(self.state.new_sid().as_str());
         let Some(space) = self.state.spaces.get_mut(space_key) else { return };
@@ -227,9 +228,9 @@ impl Io<'_> {
     }
 
     /// The answer to an attach (13, steps 2 and 3).
-    pub(super) fn attached(&mut self, key: ConnectingKey, answer: Result<Attached, AttachError>) {
+    pub(super) fn attached(&mut self, key: ConnectingKey, answer: Result<Box<Attached>, AttachError>) {
         match answer {
-            Ok(attached) => self.attach_granted(key, attached),
+            Ok(attached) => self.attach_granted(key, *attached),
             Err(error) => {
                 let why = match error {
                     AttachError::Refused { why, .. } => why,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::command::StoreCall;
 use super::dispatch::room_names;
-use super::sessions::{change_membership, was_member};
+use super::sessions::{Change, change_membership, was_member};
 use super::state::{
     BoundTo, ConnKey, ConnectingKey, Io, Progress, Read, Replay, Resume, ResumeOutcome, SessionKey,
     SocketKey, SocketState, SpaceKey,
@@ -124,7 +124,7 @@ impl Io<'_> {
 
     fn finish_resume(&mut self, key: ConnectingKey, entries: &[Entry], reached: Position) {
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
-        let (Some(record), Some(resume)) = (connecting.record.take(), connecting.resume) else { return };
+        let (Some(mut record), Some(resume)) = (connecting.record.take(), connecting.resume) else { return };
         if self.state.claims.get(&record.sid) != Some(&record.generation) {
             // Somebody else has resumed it meanwhile.
             return self.resume_refused(key, ResumeRefusal::UnknownSession);
@@ -137,6 +137,7 @@ impl Io<'_> {
         let open: Vec<Arc<str>> =
             record.memberships.iter().filter(|it| it.to.is_none()).map(|it| Arc::clone(&it.room)).collect();
         let asks = self.asks_before(space, &record, start);
+        record.earlier = earlier_of(&record, start);
         let session = self.hold_session(record, None);
         let position = start.min(applied);
         let replay = Replay { position, start, applied, reading: false };
@@ -271,7 +272,7 @@ impl Io<'_> {
         at: Position,
     ) {
         let Some(held) = self.state.sessions.get_mut(session) else { return };
-        let changed = change_membership(&mut held.record.memberships, room, join, at, true);
+        let changed = change_membership(&mut held.record.memberships, room, join, at, Change::Replayed);
         let member = held.record.memberships.iter().any(|member| member.room == *room && member.to.is_none());
         if changed {
             self.mark_unsaved(session);
@@ -386,6 +387,14 @@ impl PageFrames {
 /// What a page reaches that was to end at `to`.
 fn end_of_page(entries: &[Entry], complete: bool, to: Position, start: Position) -> Position {
     if complete { to } else { entries.last().map_or(start, |entry| entry.position) }
+}
+
+/// What the client has now, and what was known of the session: it may get nothing of what comes next.
+fn earlier_of(record: &SessionRecord, start: Position) -> Vec<(Position, Position)> {
+    let newest = (record.checkpoint, record.last);
+    let known = std::iter::once(&newest).chain(&record.earlier).find(|pair| pair.0 == start);
+    let received = known.copied().unwrap_or((start, start));
+    if received == newest { vec![newest] } else { vec![newest, received] }
 }
 
 /// Is an entry addressed to the session, by its rooms at that position?

@@ -82,11 +82,11 @@ impl Io<'_> {
         if self.state.live(socket).is_some() {
             return self.place_room(socket, &room, join, position);
         }
-        // The socket is gone; its session remembers the room.
+        // The socket is gone; its session remembers the room. Entries since then are read when it is resumed.
         if let Some(key) = session
             && let Some(session) = self.state.sessions.get_mut(key)
         {
-            change_membership(&mut session.record.memberships, &room, join, position, false);
+            change_membership(&mut session.record.memberships, &room, join, position, Change::Ahead);
             self.mark_unsaved(key);
         }
     }
@@ -94,11 +94,12 @@ impl Io<'_> {
     /// A socket is in a room, or is not, from `position` on.
     pub(super) fn place_room(&mut self, key: SocketKey, room: &Arc<str>, join: bool, position: Position) {
         let Some(socket) = self.state.live(key) else { return };
-        let (space, session, late) = (socket.space, socket.session, socket.is_catching_up());
+        let how = if socket.is_catching_up() { Change::Ahead } else { Change::Newest };
+        let (space, session) = (socket.space, socket.session);
         self.index_room(space, key, room, join);
         let Some(key) = session else { return };
         let Some(session) = self.state.sessions.get_mut(key) else { return };
-        if change_membership(&mut session.record.memberships, room, join, position, late) {
+        if change_membership(&mut session.record.memberships, room, join, position, how) {
             self.mark_unsaved(key);
         }
     }
@@ -201,7 +202,7 @@ impl Io<'_> {
             session.socket.is_none() && settled && (session.lost || !session.dirty)
         });
         if done {
-            self.state.sessions.remove(key);
+            self.remove_session(key);
         }
     }
 
@@ -216,7 +217,7 @@ impl Io<'_> {
         let keys: Vec<SessionKey> = away.map(|(key, _)| key).take(surplus).collect();
         self.state.stats.unsaved_sessions += keys.len() as u64;
         for key in keys {
-            self.state.sessions.remove(key);
+            self.remove_session(key);
         }
     }
 
@@ -237,6 +238,7 @@ impl Io<'_> {
             first,
             checkpoint: first,
             last: first,
+            earlier: Vec::new(),
             data: None,
             answered: Vec::new(),
             memberships: Vec::new(),
@@ -250,7 +252,24 @@ impl Io<'_> {
     pub(super) fn hold_session(&mut self, record: SessionRecord, socket: Option<SocketKey>) -> SessionKey {
         let session =
             Session { record, socket, dirty: false, saving: 0, pending: 0, ended: false, lost: false };
-        self.state.sessions.insert(session)
+        let pid = Arc::clone(&session.record.pid);
+        let key = self.state.sessions.insert(session);
+        self.state.by_pid.insert(pid, key);
+        key
+    }
+
+    fn remove_session(&mut self, key: SessionKey) {
+        if let Some(session) = self.state.sessions.remove(key)
+            && self.state.by_pid.get(&session.record.pid) == Some(&key)
+        {
+            self.state.by_pid.remove(&session.record.pid);
+        }
+    }
+
+    /// Is what this process knows of a session in the store?
+    pub(super) fn is_saved(&self, pid: &str) -> bool {
+        let session = self.state.by_pid.get(pid).and_then(|key| self.state.sessions.get(*key));
+        session.is_none_or(|session| session.lost || (!session.dirty && session.saving == 0))
     }
 
     /// A session that was announced to nobody: a new one ends, one that was to be resumed is away from now on.
@@ -299,29 +318,48 @@ impl Io<'_> {
     }
 }
 
+/// How a change of rooms relates to what is recorded already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// After everything that is recorded.
+    Newest,
+    /// The same, by a session that catches up: entries before it are still to be read.
+    Ahead,
+    /// An entry that is read in a replay. Changes at its position and above were made after it, or were its own.
+    Replayed,
+}
+
 /// Changes a list of memberships; `false`: nothing changed.
 ///
-/// Positions may come out of order while a session catches up (`late`): its handlers act at the log's end while entries
-/// before it are still to be read. Then a change is recorded also where it changes nothing yet; one that was left where it was
-/// not joined is `(p, p]`.
+/// A change is recorded also where it changes nothing, if an entry below it may be read later: what was left where it was not
+/// joined is `(p, p]`. So entries can be read twice, and below changes that were made later.
 pub(super) fn change_membership(
     list: &mut Vec<Membership>,
     room: &Arc<str>,
     join: bool,
     at: Position,
-    late: bool,
+    how: Change,
 ) -> bool {
-    let of_room = |member: &Membership| member.room == *room;
-    let holds =
-        |member: &Membership| member.room == *room && member.from <= at && member.to.is_none_or(|to| to > at);
+    let replayed = how == Change::Replayed;
+    let holds = |member: &Membership| {
+        let begun = if replayed { member.from < at } else { member.from <= at };
+        member.room == *room && begun && member.to.is_none_or(|to| to > at)
+    };
+    let there = list.iter().position(|member| member.room == *room && member.from == at);
     if join {
-        if list.iter().any(|member| holds(member) && !(late && member.to.is_none() && member.from < at)) {
+        let is_member =
+            list.iter().any(|member| holds(member) && !(how == Change::Ahead && member.from < at));
+        if is_member || (replayed && there.is_some()) {
             return false;
         }
         // What was recorded for a later position stands.
-        let to =
-            list.iter().filter(|member| of_room(member) && member.from > at).map(|member| member.from).min();
-        list.push(Membership { room: Arc::clone(room), from: at, to });
+        let later = list.iter().filter(|member| member.room == *room && member.from > at);
+        let to = later.map(|member| member.from).min();
+        match there.and_then(|index| list.get_mut(index)) {
+            // It was left there, too.
+            Some(marker) => marker.to = to,
+            None => list.push(Membership { room: Arc::clone(room), from: at, to }),
+        }
         return true;
     }
     let mut changed = false;
@@ -329,12 +367,9 @@ pub(super) fn change_membership(
         member.to = Some(at);
         changed = true;
     }
-    if late && !list.iter().any(|member| of_room(member) && member.from == at) {
+    if how == Change::Ahead && there.is_none() {
         list.push(Membership { room: Arc::clone(room), from: at, to: Some(at) });
         return true;
-    }
-    if !late {
-        list.retain(|member| member.to != Some(member.from));
     }
     changed
 }
@@ -348,29 +383,43 @@ pub(super) fn was_member(list: &[Membership], room: &str, at: Position) -> bool 
 mod tests {
     use super::*;
 
-    fn list(changes: &[(bool, u64, bool)]) -> Vec<(u64, Option<u64>)> {
+    use Change::{Ahead, Newest, Replayed};
+
+    fn list(changes: &[(bool, u64, Change)]) -> Vec<(u64, Option<u64>)> {
         let mut list = Vec::new();
-        for (join, at, late) in changes {
-            change_membership(&mut list, &Arc::from("r"), *join, Position::counter(*at), *late);
+        for (join, at, how) in changes {
+            change_membership(&mut list, &Arc::from("r"), *join, Position::counter(*at), *how);
         }
         list.iter().map(|member| (member.from.number, member.to.map(|to| to.number))).collect()
     }
 
     #[test]
     fn memberships_are_intervals() {
-        assert_eq!(list(&[(true, 1, false), (true, 2, false), (false, 5, false)]), [(1, Some(5))]);
-        assert_eq!(list(&[(true, 1, false), (false, 1, false)]), []);
-        assert_eq!(list(&[(true, 1, false), (false, 3, false), (true, 4, false)]), [(1, Some(3)), (4, None)]);
+        assert_eq!(list(&[(true, 1, Newest), (true, 2, Newest), (false, 5, Newest)]), [(1, Some(5))]);
+        let again = [(true, 1, Newest), (false, 3, Newest), (true, 4, Newest)];
+        assert_eq!(list(&again), [(1, Some(3)), (4, None)]);
+        let same_place = [(true, 1, Newest), (false, 1, Newest), (true, 1, Newest), (false, 1, Newest)];
+        assert_eq!(list(&same_place), [(1, Some(1))]);
+    }
+
+    #[test]
+    fn an_entry_that_is_read_again_changes_nothing() {
+        // Joined by the entry at 10, left by a handler at once; joined and left by entries.
+        let left = [(true, 10, Newest), (false, 10, Newest)];
+        assert_eq!(list(&[left[0], left[1], (true, 10, Replayed)]), [(10, Some(10))]);
+        let both = [(true, 10, Newest), (false, 12, Newest), (true, 10, Replayed), (false, 12, Replayed)];
+        assert_eq!(list(&both), [(10, Some(12))]);
+        // Left by the entry at 10, joined by a handler at once.
+        let back = [(true, 5, Newest), (false, 10, Newest), (true, 10, Newest), (false, 10, Replayed)];
+        assert_eq!(list(&back), [(5, Some(10)), (10, None)]);
     }
 
     #[test]
     fn an_entry_that_is_read_after_a_later_change_does_not_undo_it() {
         // Left at 20 by a handler, then the entry that joined at 10 is read.
-        assert_eq!(list(&[(false, 20, true), (true, 10, true)]), [(20, Some(20)), (10, Some(20))]);
+        assert_eq!(list(&[(false, 20, Ahead), (true, 10, Replayed)]), [(20, Some(20)), (10, Some(20))]);
         // Joined at 20 by a handler, then the entry that left at 10 is read.
-        assert_eq!(
-            list(&[(true, 5, false), (true, 20, true), (false, 10, true)]),
-            [(5, Some(10)), (20, None), (10, Some(10))]
-        );
+        let joined = [(true, 5, Newest), (true, 20, Ahead), (false, 10, Replayed)];
+        assert_eq!(list(&joined), [(5, Some(10)), (20, None)]);
     }
 }

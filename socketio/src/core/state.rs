@@ -94,6 +94,8 @@ pub(crate) struct State {
     pub(crate) logs_found: HashMap<Arc<str>, LogState>,
     pub(crate) sockets: Arena<SocketState>,
     pub(crate) sessions: Arena<Session>,
+    /// Those that are not lost.
+    pub(crate) by_pid: HashMap<Arc<str>, SessionKey>,
     pub(crate) connecting: Arena<Connecting>,
     /// The newest generation of each session that is being resumed, by socket id.
     pub(crate) claims: HashMap<Arc<str>, u64>,

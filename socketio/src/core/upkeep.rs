@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::StoreCall;
-use super::state::{InFlight, Io, Reliability, SocketKey, SpaceKey, Timer, Trim};
+use super::state::{InFlight, Io, Reliability, SessionKey, SocketKey, SpaceKey, Timer, Trim};
 use crate::packet::Event;
 use crate::reason::Reason;
 use crate::store::{LogLimits, StoreError, Trimmed};
 
 /// Sessions that one call of `expire` removes at most.
 pub(super) const EXPIRE_SLICE: usize = 256;
+/// Earlier checkpoints of a session: there is one in four of a window, and the log is kept for one and a quarter.
+const EARLIER: usize = 6;
 /// A checkpoint's round is made in so many parts.
 const CHECKPOINT_PARTS: u32 = 16;
 
@@ -58,6 +60,16 @@ impl Io<'_> {
         }
     }
 
+    /// Before the first session of a new log: its positions begin above those of logs that were dropped, and the answer to a
+    /// trim says where.
+    pub(super) fn find_log(&mut self, space: SpaceKey) {
+        if let Some(log) = self.log(space)
+            && !std::mem::replace(&mut log.known, true)
+        {
+            self.want_trim(space);
+        }
+    }
+
     /// After an append: is the log longer than it may be?
     pub(super) fn trim_if_due(&mut self, space: SpaceKey) {
         let Some(recovery) = &self.state.config.recovery else { return };
@@ -72,7 +84,7 @@ impl Io<'_> {
     }
 
     /// Trims, unless a page is being read: then as soon as it has been.
-    pub(super) fn want_trim(&mut self, space: SpaceKey) {
+    fn want_trim(&mut self, space: SpaceKey) {
         let Some(recovery) = &self.state.config.recovery else { return };
         let limits = LogLimits {
             age: recovery.window + recovery.window / 4,
@@ -127,15 +139,27 @@ impl Io<'_> {
         let turn = self.state.checkpoint_turn;
         self.state.checkpoint_turn = (turn + 1) % parts;
         for index in (turn..self.state.sessions.slots()).step_by(parts) {
-            let Some((key, session)) = self.state.sessions.at(index) else { continue };
-            let Some(socket) = session.socket.and_then(|socket| self.state.sockets.get(socket)) else {
-                continue;
-            };
-            let log = self.state.spaces.get(socket.space).and_then(|space| space.log.as_ref());
-            if log.is_some_and(|log| log.dispatched > session.record.checkpoint) {
+            let Some(key) = self.state.sessions.key_at(index) else { continue };
+            if self.keep_checkpoint(key) {
                 self.mark_unsaved(key);
             }
         }
+    }
+
+    /// Puts a connected session's checkpoint aside, for a client that has not got what comes next; is there a newer one?
+    fn keep_checkpoint(&mut self, key: SessionKey) -> bool {
+        let Some(session) = self.state.sessions.get_mut(key) else { return false };
+        let Some(socket) = session.socket.and_then(|socket| self.state.sockets.get(socket)) else {
+            return false;
+        };
+        let record = &mut session.record;
+        let pair = (record.checkpoint, record.last);
+        if record.earlier.first() != Some(&pair) {
+            record.earlier.insert(0, pair);
+            record.earlier.truncate(EARLIER);
+        }
+        let log = self.state.spaces.get(socket.space).and_then(|space| space.log.as_ref());
+        log.is_some_and(|log| log.dispatched > record.checkpoint)
     }
 
     // ---- idle

@@ -112,6 +112,9 @@ pub struct SessionRecord {
     pub last: Position,
     /// The application's data: a JSON object.
     pub data: Option<Arc<str>>,
+    /// What `checkpoint` and `last` were before, the newest first: a client that did not get the newest event, and whose other
+    /// events are older than the log, can still be resumed.
+    pub earlier: Vec<(Position, Position)>,
     /// Ack ids of unexpired `Ask` entries that it has answered.
     pub answered: Vec<u64>,
     /// In which rooms it was, and when.

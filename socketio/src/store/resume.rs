@@ -41,7 +41,8 @@ pub(super) fn clamp(offset: Offset, log: LogView, end_of: impl FnOnce(u64) -> Op
 /// Where the replay of `session` begins, if its client has received everything up to `received`.
 ///
 /// Never below `first`: a client that has got nothing yet sends no offset, or one of an earlier session. At `checkpoint`
-/// if it has all up to `last`, so that a session without events in a busy namespace outlives the trimming of the log.
+/// if it has all up to `last`, so that a session without events in a busy namespace outlives the trimming of the log; so with
+/// earlier pairs of the two, if an event is on its way that ends such a quiet time.
 pub(super) fn start(
     session: &SessionRecord,
     received: Option<Position>,
@@ -50,11 +51,11 @@ pub(super) fn start(
     // A session is never ahead of its log, whatever was saved before a commit that failed.
     let first = session.first.min(log.tail);
     let received = received.unwrap_or(first).max(first);
-    let start = if received >= session.last.min(log.tail) {
-        received.max(session.checkpoint.min(log.tail))
-    } else {
-        received
-    };
+    let newest = (session.checkpoint, session.last);
+    let pairs = std::iter::once(&newest).chain(&session.earlier);
+    let known =
+        pairs.filter(|(_, last)| received >= (*last).min(log.tail)).map(|(checkpoint, _)| *checkpoint);
+    let start = known.max().map_or(received, |checkpoint| received.max(checkpoint.min(log.tail)));
     if start < log.floor { Err(ResumeRefusal::OffsetTrimmed { floor: log.floor }) } else { Ok(start) }
 }
 

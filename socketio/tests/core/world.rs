@@ -98,6 +98,8 @@ pub(crate) struct World {
     held_reads: VecDeque<StoreCommand>,
     /// What the store has appended.
     pub(crate) appended: Vec<NewEntry>,
+    /// Prints what the store is asked and answers.
+    pub(crate) traces: bool,
     store: Option<MemoryStore>,
     settings: StoreSettings,
     next_link: u64,
@@ -146,6 +148,7 @@ impl World {
             held_writes: VecDeque::new(),
             held_reads: VecDeque::new(),
             appended: Vec::new(),
+            traces: std::env::var_os("MODEL_TRACE").is_some(),
             store: Some(store),
             settings,
             next_link: 0,
@@ -204,9 +207,17 @@ impl World {
         {
             self.appended.extend(batch.entries.iter().cloned());
         }
+        if let StoreCall::Commit(batch) = &call
+            && self.traces
+        {
+            eprintln!("{:?} {:?}", self.now, batch.sessions);
+        }
         let now = self.core.store_time(self.now);
         let reply =
             if fails { failure(&call) } else { call.execute(&mut *self.writer, &mut *self.reader, now) };
+        if self.traces {
+            eprintln!("{:?} {reply:?}", self.now);
+        }
         self.core.store_reply(ticket, reply, self.now, &mut self.wire);
     }
 

@@ -80,6 +80,7 @@ struct Reader {
     doomed: bool,
     /// The list's ends when its CONNECT was sent: committed, and called.
     asked_at: usize,
+    asked_when: Duration,
 }
 
 pub(crate) struct Sim {
@@ -327,6 +328,7 @@ impl Sim {
         reader.link = Some(link);
         reader.connected = false;
         reader.asked_at = asked_at;
+        reader.asked_when = self.world.now;
         let auth = match (&reader.pid, &reader.offset) {
             (Some(pid), Some(offset)) => format!("{{\"pid\":\"{pid}\",\"offset\":\"{offset}\"}}"),
             (Some(pid), None) => format!("{{\"pid\":\"{pid}\"}}"),
@@ -429,8 +431,8 @@ impl Sim {
         reader.pid = field("pid");
         assert!(reader.pid.is_some(), "the store works");
         reader.connected = true;
-        reader.current = now;
         if !resumed {
+            reader.current = reader.asked_when;
             reader.sid.clone_from(&sid);
             reader.doomed = false;
             let end = self.list.lock().expect("not poisoned").ops.len();

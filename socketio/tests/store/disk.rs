@@ -128,6 +128,7 @@ pub(crate) fn session(pid: &str) -> SessionRecord {
         first: Position::START,
         checkpoint: Position::START,
         last: Position::START,
+        earlier: Vec::new(),
         data: None,
         answered: Vec::new(),
         memberships: Vec::new(),

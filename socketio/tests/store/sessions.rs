@@ -33,6 +33,7 @@ on_every_store! {
             first: at(2),
             checkpoint: at(5),
             last: at(4),
+            earlier: vec![(at(4), at(3)), (at(2), at(2))],
             data: Some("{\"ü\":1}".into()),
             answered: vec![7, (1 << 52) - 1],
             memberships: vec![member("a", 2, Some(4)), member("a", 5, None), member("ü", 3, None)],
@@ -141,6 +142,17 @@ on_every_store! {
             } else {
                 assert_eq!(start(&mut parts, "p", offset), expected, "{offset:?}");
             }
+        }
+    }
+
+    fn an_event_that_was_lost_ends_no_quiet_session(disk) {
+        let mut parts = disk.open(0);
+        fill(&mut parts, "/", 30, 0);
+        let earlier = vec![(at(20), at(5)), (at(15), at(5)), (at(10), at(4))];
+        let record = SessionRecord { checkpoint: at(30), last: at(28), earlier, ..session("p") };
+        assert!(save(&mut parts, record, 0));
+        for (offset, expected) in [("1-4", 10), ("1-5", 20), ("1-21", 21), ("1-27", 27), ("1-28", 30)] {
+            assert_eq!(start(&mut parts, "p", Some(offset)), expected, "{offset}");
         }
     }
 

@@ -55,10 +55,10 @@ impl<T> Arena<T> {
         })
     }
 
-    /// The value in a slot, if there is one. Slots are numbered from 0 to below [`Arena::slots`].
-    pub(crate) fn at(&self, index: usize) -> Option<(Key<T>, &T)> {
-        let (generation, value) = self.slots.get(index)?;
-        Some((Key { index: u32::try_from(index).ok()?, generation: *generation, _type: PhantomData }, value))
+    /// The key of the value in a slot, if there is one. Slots are numbered from 0 to below [`Arena::slots`].
+    pub(crate) fn key_at(&self, index: usize) -> Option<Key<T>> {
+        let (generation, _) = self.slots.get(index)?;
+        Some(Key { index: u32::try_from(index).ok()?, generation: *generation, _type: PhantomData })
     }
 
     pub(crate) fn slots(&self) -> usize {

@@ -13,6 +13,8 @@ const RECENT_BYTES: u64 = 256 << 10;
 
 /// A namespace's log as this process sees it.
 pub(crate) struct Log {
+    /// Is it known where it begins?
+    pub(crate) known: bool,
     /// Entries up to here have been dispatched.
     pub(crate) dispatched: Position,
     /// The newest entry trimmed.
@@ -52,8 +54,10 @@ pub(crate) enum Trim {
 
 impl Log {
     pub(crate) fn new(found: Option<LogState>) -> Self {
+        let known = found.is_some();
         let (tail, floor) = found.map_or_else(Default::default, |log| (log.tail, log.floor));
         Self {
+            known,
             dispatched: tail,
             committed: tail,
             floor,

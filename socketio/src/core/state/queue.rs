@@ -172,7 +172,7 @@ impl Queue {
     }
 
     /// What the front of the queue asks for.
-    pub(crate) fn step(&self, now: Duration) -> Step {
+    pub(crate) fn step(&self, now: Duration, is_saved: impl FnOnce(&str) -> bool) -> Step {
         if self.commits() {
             return Step::Wait;
         }
@@ -191,6 +191,7 @@ impl Queue {
             Some(Item::Entry(_) | Item::Create(_)) => Step::Seal,
             Some(Item::Member(_) | Item::Disconnect { .. } | Item::Done) => Step::TakeEffect,
             Some(Item::Ack { .. } | Item::Saved { .. }) => seal_unless_saved(Step::TakeEffect),
+            Some(Item::Attach { ask, .. }) if is_saved(&ask.pid) => Step::Send,
             Some(Item::Attach { .. }) => seal_unless_saved(Step::Send),
             None if self.flush_at.is_some_and(|at| at <= now) => seal_unless_saved(Step::Wait),
             None => Step::Wait,

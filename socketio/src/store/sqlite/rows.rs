@@ -21,7 +21,7 @@ pub(super) const ENTRY_COLUMNS: &str =
 pub(super) const ENTRY_BYTES: &str = "ifnull(length(rooms), 0) + ifnull(length(except_rooms), 0) + length(packet) + ifnull(length(attachments), 0)";
 /// What [`session`] reads.
 pub(super) const SESSION_COLUMNS: &str =
-    "pid, nsp, sid, principal, generation, first, checkpoint, last, data, answered, away_ms";
+    "pid, nsp, sid, principal, generation, first, checkpoint, last, data, answered, away_ms, earlier";
 
 /// A number as SQLite has it; one above `i64::MAX` is a time that never comes.
 pub(super) fn integer(number: u64) -> i64 {
@@ -109,6 +109,7 @@ pub(super) fn session(row: &Row<'_>) -> rusqlite::Result<SessionRecord> {
         checkpoint: position(row.get(6)?),
         last: position(row.get(7)?),
         data,
+        earlier: read_pairs(row, 11)?,
         answered,
         memberships: Vec::new(),
         away: row.get::<_, Option<i64>>(10)?.map(unsigned),
@@ -122,6 +123,18 @@ pub(super) fn membership(row: &Row<'_>) -> rusqlite::Result<Membership> {
         from: position(row.get(1)?),
         to: row.get::<_, Option<i64>>(2)?.map(position),
     })
+}
+
+/// Pairs of positions, as a JSON array.
+pub(super) fn pairs(pairs: &[(Position, Position)]) -> Option<Vec<u8>> {
+    let numbers: Vec<(u64, u64)> = pairs.iter().map(|pair| (pair.0.number, pair.1.number)).collect();
+    (!numbers.is_empty()).then(|| serde_json::to_vec(&numbers).expect("numbers have a JSON form"))
+}
+
+fn read_pairs(row: &Row<'_>, index: usize) -> rusqlite::Result<Vec<(Position, Position)>> {
+    let Some(json) = row.get_ref(index)?.as_bytes_or_null()? else { return Ok(Vec::new()) };
+    let numbers: Vec<(u64, u64)> = serde_json::from_slice(json).map_err(|_| damaged(index))?;
+    Ok(numbers.into_iter().map(|pair| (Position::counter(pair.0), Position::counter(pair.1))).collect())
 }
 
 pub(super) fn answered(ids: &[u64]) -> Option<Vec<u8>> {

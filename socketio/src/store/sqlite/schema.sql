@@ -7,7 +7,7 @@ CREATE TABLE sio_floor   (nsp TEXT PRIMARY KEY, floor INTEGER NOT NULL, entries 
 -- away_ms NULL: connected.
 CREATE TABLE sio_session (pid TEXT PRIMARY KEY, nsp TEXT NOT NULL, sid TEXT NOT NULL, principal TEXT NOT NULL,
   generation INTEGER NOT NULL, first INTEGER NOT NULL, checkpoint INTEGER NOT NULL, last INTEGER NOT NULL, data BLOB,
-  answered BLOB, away_ms INTEGER, UNIQUE (nsp, sid)) WITHOUT ROWID;
+  answered BLOB, away_ms INTEGER, earlier BLOB, UNIQUE (nsp, sid)) WITHOUT ROWID;
 CREATE TABLE sio_member  (pid TEXT, room TEXT, from_pos INTEGER, to_pos INTEGER,
   PRIMARY KEY (pid, room, from_pos)) WITHOUT ROWID;
 -- state 0: running, until at_ms; 1: done at at_ms.

@@ -57,7 +57,7 @@ pub(super) fn change(
 
 fn write_session(tx: &Connection, record: &SessionRecord) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "INSERT OR REPLACE INTO sio_session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT OR REPLACE INTO sio_session VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         record.pid,
@@ -71,6 +71,7 @@ fn write_session(tx: &Connection, record: &SessionRecord) -> Result<(), StoreErr
         record.data.as_ref().map(|data| data.as_bytes()),
         rows::answered(&record.answered),
         record.away.map(integer),
+        rows::pairs(&record.earlier),
     ])?;
     // Most memberships are there already: rows that do not change are not written.
     for member in &record.memberships {
