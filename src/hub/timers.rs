@@ -64,7 +64,14 @@ impl Timers {
     }
 
     /// The callback that has set timers has returned, `by` later: they begin now.
+    #[inline]
     pub(super) fn callback_returned(&mut self, by: Duration) {
+        if !self.unarmed.is_empty() {
+            self.arm(by);
+        }
+    }
+
+    fn arm(&mut self, by: Duration) {
         let mut unarmed = mem::take(&mut self.unarmed);
         unarmed.sort_unstable();
         unarmed.dedup();
