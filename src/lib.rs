@@ -8,6 +8,7 @@
 //! [specification]: crate::guide::specification
 //! [which_example]: crate::guide::which_example
 //! [security]: https://docs.rs/crate/adjourn/latest/source/SECURITY.md
+//! [socketio]: https://docs.rs/adjourn-socketio
 //! [example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs
 //! [example_client]: https://docs.rs/crate/adjourn/latest/source/examples/client.rs
 //! [example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs
