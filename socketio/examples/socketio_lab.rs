@@ -1,4 +1,4 @@
-//! A server for tests that others write: `SESSIONS_LAB.md` of the project says what it does.
+//! A server for tests that others write: every way that a session can go, on demand.
 
 use std::io::Write as _;
 use std::process::ExitCode;

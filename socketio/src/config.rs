@@ -1,4 +1,4 @@
-//! The settings, each with the reason for its default (SESSIONS.md 18). Depends on nothing.
+//! The settings, each with the reason for its default (specification 18). Depends on nothing.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct SocketIoConfig {
     pub cors: Option<Cors>,
 }
 
-/// The heartbeat and the time that things may take (SESSIONS.md 4, 5, 7).
+/// The heartbeat and the time that things may take (specification 4, 5, 7).
 #[derive(Clone, Debug)]
 pub struct Times {
     /// A ping so long after the last pong. Default 25 s, the official one.
@@ -55,7 +55,7 @@ pub struct Times {
     pub effect_timeout: Duration,
 }
 
-/// Sizes of what a client sends (SESSIONS.md 6, 18).
+/// Sizes of what a client sends (specification 6, 18).
 #[derive(Clone, Debug)]
 pub struct InputLimits {
     /// Bytes of a message or a polling body. Default 1,000,000: the official one, which clients are told.
@@ -72,7 +72,7 @@ pub struct InputLimits {
     pub max_room_name: usize,
 }
 
-/// Sizes of what waits for a client (SESSIONS.md 4, 9, 13).
+/// Sizes of what waits for a client (specification 4, 9, 13).
 #[derive(Clone, Debug)]
 pub struct OutputLimits {
     /// Bytes that may wait for one connection; over it the client is a slow consumer. Default 4 MiB.
@@ -83,7 +83,7 @@ pub struct OutputLimits {
     pub max_poll_response: usize,
 }
 
-/// How many of each thing there may be (SESSIONS.md 18).
+/// How many of each thing there may be (specification 18).
 #[derive(Clone, Debug)]
 pub struct CountLimits {
     /// Namespaces of one connection. Default 32.
@@ -108,7 +108,7 @@ pub struct CountLimits {
     pub http_idle_timeout: Duration,
 }
 
-/// Sessions and the log (SESSIONS.md 12, 13).
+/// Sessions and the log (specification 12, 13).
 #[derive(Clone, Debug)]
 pub struct Recovery {
     /// How long a session may be away, and the age at which log entries go. Default 2 minutes, the official example's.
@@ -123,7 +123,7 @@ pub struct Recovery {
     pub log_bytes: u64,
     /// Bytes of log read at a time for one resume. Default 256 KiB.
     pub replay_page: usize,
-    /// Bytes of the replay that go out before the CONNECT answer. Default 0, see SESSIONS.md 13 step 5.
+    /// Bytes of the replay that go out before the CONNECT answer. Default 0, see specification 13 step 5.
     pub replay_before_connect: usize,
     /// Bytes of log that one resume may read. Default 256 MiB.
     pub max_replay: u64,
@@ -135,7 +135,7 @@ pub struct Recovery {
     pub durability: Durability,
 }
 
-/// When a durable event is delivered (SESSIONS.md 12).
+/// When a durable event is delivered (specification 12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// After the store has committed it: what a client has seen is in the log.
@@ -144,7 +144,7 @@ pub enum Durability {
     BeforeCommit,
 }
 
-/// Exactly once (SESSIONS.md 15).
+/// Exactly once (specification 15).
 #[derive(Clone, Debug)]
 pub struct OnceLimits {
     /// Keys kept; over it the oldest done go. Default 1,000,000.
@@ -159,7 +159,7 @@ pub struct OnceLimits {
     pub max_key: usize,
 }
 
-/// The store's queue and what to do while it does not answer (SESSIONS.md 17).
+/// The store's queue and what to do while it does not answer (specification 17).
 #[derive(Clone, Debug)]
 pub struct Storage {
     /// Bytes of entries that wait for the store. Default 64 MiB.
@@ -198,7 +198,7 @@ pub enum ConnectPolicy {
     Refuse,
 }
 
-/// Disconnects clients that send no events (SESSIONS.md 11).
+/// Disconnects clients that send no events (specification 11).
 #[derive(Clone, Debug)]
 pub struct IdlePolicy {
     /// Disconnected so long after the last event.
@@ -209,7 +209,7 @@ pub struct IdlePolicy {
     pub warn_event: String,
 }
 
-/// Cross-origin requests, as the official option `cors` (SESSIONS.md 4).
+/// Cross-origin requests, as the official option `cors` (specification 4).
 #[derive(Clone, Debug)]
 pub struct Cors {
     /// Who may.

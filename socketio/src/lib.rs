@@ -18,8 +18,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The rooms, each using those to its left only: `store`, `packet`, `engine`, `core`, and the driver, which has the only clock, the
-//! only sockets and the only threads. All but the driver can be run in virtual time.
+//! The modules, each using those to its left only: `store`, `packet`, `engine`, `core`, and the driver, which has the only clock, the
+//! only sockets and the only threads. All but the driver can be run in virtual time. A number in brackets, as in "(specification
+//! 13)", is a section of the layer's specification, which is not a page of this repository yet.
 
 pub mod config;
 pub mod core;
@@ -34,7 +35,7 @@ pub mod stats;
 pub mod store;
 
 pub use config::SocketIoConfig;
-pub use core::{Ack, Broadcast, Io, KeyFrom, Namespace, OnceCall, ResumeOutcome, Socket};
+pub use core::{Ack, Broadcast, Io, KeyFrom, KeyScope, Namespace, OnceCall, ResumeOutcome, Socket};
 pub use driver::{Conn, DrainReport, EngineServer, RequestHead, SocketIo, SocketIoHandle, StartError};
 #[cfg(feature = "polling")]
 pub use driver::{HttpError, PeerAddr};
@@ -44,6 +45,6 @@ pub use reason::Reason;
 pub use store::SqliteStore;
 pub use store::{AckValue, MemoryStore, RunError, Tx};
 
-#[cfg(all(doctest, feature = "sqlite"))]
+#[cfg(all(doctest, feature = "sqlite", feature = "signals"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -46,7 +46,7 @@ pub enum FrameRef<'a> {
 /// How the layer ends a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkClose {
-    /// An empty Close behind what is queued; `quick`: at most 2 s, then the abort (SESSIONS.md 5).
+    /// An empty Close behind what is queued; `quick`: at most 2 s, then the abort (specification 5).
     Empty {
         /// At most 2 s for it.
         quick: bool,

@@ -1,4 +1,4 @@
-//! Positions in a log, and the offsets that clients carry (SESSIONS.md 12, 14). Depends on nothing.
+//! Positions in a log, and the offsets that clients carry (specification 12, 14). Depends on nothing.
 
 use std::fmt;
 use std::str::FromStr;

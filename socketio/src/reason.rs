@@ -1,4 +1,4 @@
-//! Why a socket was disconnected (SESSIONS.md 11). Depends on nothing.
+//! Why a socket was disconnected (specification 11). Depends on nothing.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What can be counted (SESSIONS.md 20). Depends on `reason` only.
+//! What can be counted (specification 20). Depends on `reason` only.
 
 use std::time::Duration;
 

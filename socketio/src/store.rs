@@ -1,4 +1,4 @@
-//! ROOM: the store of logs, sessions and once keys. Blocking; knows `offset` and `error` only (SESSIONS.md 12 to 17).
+//! ROOM: the store of logs, sessions and once keys. Blocking; knows `offset` and `error` only (specification 12 to 17).
 //!
 //! Writer and reader each run on a thread of their own; a store that is `inline` runs on the loop. The shared suite in
 //! `tests/store.rs` is written against these traits, and every store passes it.
@@ -109,7 +109,7 @@ pub struct LogState {
 pub trait Writer: Send {
     /// Entries, session changes, results of once keys: one transaction. A failed one leaves no gap.
     fn commit(&mut self, batch: &Batch, now: Millis) -> Result<Committed, StoreError>;
-    /// Takes a session for this node (SESSIONS.md 13, steps 2 and 3). A refusal changes nothing.
+    /// Takes a session for this node (specification 13, steps 2 and 3). A refusal changes nothing.
     fn attach(&mut self, ask: &Attach, now: Millis) -> Result<Attached, AttachError>;
     /// The state of a once key; `First` marks it `Running` until `now + lease`.
     fn once_begin(&mut self, key: &OnceKey, lease: Duration, now: Millis) -> Result<OnceState, StoreError>;

@@ -1,4 +1,4 @@
-//! The core in virtual time: one file for each part of SESSIONS.md.
+//! The core in virtual time: one file for each part of specification.
 
 #[path = "core/world.rs"]
 mod world;

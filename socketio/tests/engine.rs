@@ -1,4 +1,4 @@
-//! Sections 2 to 5 of SESSIONS.md: admission, transports, upgrade, heartbeat. Virtual time; bytes literal in and out.
+//! Sections 2 to 5 of specification: admission, transports, upgrade, heartbeat. Virtual time; bytes literal in and out.
 
 #[path = "support/engine_script.rs"]
 mod script;

@@ -1,4 +1,4 @@
-//! Engine.IO alone (SESSIONS.md 21): a callback per message, nothing of Socket.IO.
+//! Engine.IO alone (specification 21): a callback per message, nothing of Socket.IO.
 
 #[path = "support/engine_script.rs"]
 #[allow(dead_code)]

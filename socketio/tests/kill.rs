@@ -1,4 +1,4 @@
-//! SIGKILL at random points (SESSIONS.md 22): a publisher that repeats what was not acknowledged, a subscriber that counts,
+//! SIGKILL at random points (specification 22): a publisher that repeats what was not acknowledged, a subscriber that counts,
 //! and between them a server that is killed again and again. Each event arrives once, in order, over sessions that go on.
 //!
 //! The server is this program again, as a child; `ADJOURN_KILLS` says how often it is killed.

@@ -1,4 +1,4 @@
-//! SESSIONS.md 22, "model": random worlds against a naive list of what was called, in virtual time, from one seed.
+//! specification 22, "model": random worlds against a naive list of what was called, in virtual time, from one seed.
 //!
 //! `MODEL_WORLDS=100000 cargo test --release -p adjourn-socketio --test model` runs many; `MODEL_SEED=n` runs one again.
 

@@ -1,4 +1,4 @@
-//! Section 6 of SESSIONS.md and the packet table of section 2: bytes literal in and out.
+//! Section 6 of specification and the packet table of section 2: bytes literal in and out.
 
 use std::fmt::Write as _;
 

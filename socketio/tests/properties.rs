@@ -90,7 +90,7 @@ proptest! {
     }
 }
 
-/// SESSIONS.md 22, "upgrade at every point of a stream": before each step of the client the server sends none, or one message.
+/// specification 22, "upgrade at every point of a stream": before each step of the client the server sends none, or one message.
 #[test]
 fn nothing_is_lost_doubled_or_out_of_order_by_an_upgrade_at_every_point() {
     for sends in 0_u32..1 << 11 {

@@ -1,5 +1,5 @@
 //! The cases of the official Socket.IO protocol suite as tables of our own, on the core in virtual time; and the rules of sections 6
-//! and 7 of SESSIONS.md that a client without recovery meets.
+//! and 7 of specification that a client without recovery meets.
 
 #[path = "support/engine_script.rs"]
 #[allow(dead_code)]

@@ -1,4 +1,4 @@
-//! Sections 2 and 4 of SESSIONS.md over real TCP: literal requests, and the bytes that come back.
+//! Sections 2 and 4 of specification over real TCP: literal requests, and the bytes that come back.
 #![cfg(feature = "polling")]
 
 use std::io::{Read, Write};

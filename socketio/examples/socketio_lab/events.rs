@@ -1,4 +1,4 @@
-//! The lab's events, as `SESSIONS_LAB.md` lists them.
+//! The lab's events.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Acks: ours to clients, and theirs that we wait for (SESSIONS.md 9).
+//! Acks: ours to clients, and theirs that we wait for (specification 9).
 //!
 //! ```text
 //! what is waited for          id          ends by
@@ -19,7 +19,8 @@ use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs};
 use crate::reason::Reason;
 
 impl Ack {
-    /// Answers, after what this handler call has done before is committed; `Err`: nothing is sent.
+    /// Answers with a list of arguments (a tuple), after what this handler call has done before is committed; `Err`: nothing is
+    /// sent.
     pub fn send(self, io: &mut Io<'_>, args: impl ToArgs) -> Result<(), AckSendError> {
         io.answer(&self, &args)
     }

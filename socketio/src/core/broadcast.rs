@@ -1,4 +1,4 @@
-//! [`Broadcast`]: all sockets of a namespace, or those in some rooms (SESSIONS.md 10), and the way of a durable event into
+//! [`Broadcast`]: all sockets of a namespace, or those in some rooms (specification 10), and the way of a durable event into
 //! the queue.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What waits for the store, in the order of calls (SESSIONS.md 8, 17).
+//! What waits for the store, in the order of calls (specification 8, 17).
 //!
 //! One queue for all namespaces. At most one commit is in flight; what is pushed meanwhile is the next batch. The front of
 //! the queue decides:

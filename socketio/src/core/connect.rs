@@ -1,4 +1,4 @@
-//! From CONNECT to the answer (SESSIONS.md 7, 13).
+//! From CONNECT to the answer (specification 7, 13).
 //!
 //! ```text
 //! CONNECT --> Checking --(all accept)--> Storing: create --(saved)-----------------> socket, fresh

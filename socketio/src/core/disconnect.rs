@@ -1,4 +1,4 @@
-//! How sockets and connections end (SESSIONS.md 11).
+//! How sockets and connections end (specification 11).
 //!
 //! ```text
 //! socket:      live, catching up --disconnect_socket(reason)--> ended --on_disconnect returned--> gone

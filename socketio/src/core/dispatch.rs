@@ -1,4 +1,4 @@
-//! The log of a namespace, and its dispatch: delivery follows the log (SESSIONS.md 12).
+//! The log of a namespace, and its dispatch: delivery follows the log (specification 12).
 //!
 //! ```text
 //! emit -> queue -> commit -> dispatch(P): live sockets get it, `dispatched` = P

@@ -1,4 +1,4 @@
-//! Engine.IO alone: messages go to one handler as they are, and nothing of Socket.IO applies (SESSIONS.md 21).
+//! Engine.IO alone: messages go to one handler as they are, and nothing of Socket.IO applies (specification 21).
 
 use bytes::Bytes;
 

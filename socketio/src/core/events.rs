@@ -1,4 +1,4 @@
-//! From a message to the handlers (SESSIONS.md 6, 7), and the calls that wait for a handler to return.
+//! From a message to the handlers (specification 6, 7), and the calls that wait for a handler to return.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

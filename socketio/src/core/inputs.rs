@@ -15,7 +15,7 @@ use crate::reason::Reason;
 impl Core {
     // ---- requests
 
-    /// Decides what a request is for (SESSIONS.md 2). `allow` is asked last, for new sessions only: `Origin` and the
+    /// Decides what a request is for (specification 2). `allow` is asked last, for new sessions only: `Origin` and the
     /// application's `allow_request`. It ends nothing, so that it needs no links: call [`Core::handle_timeout`] before.
     pub fn admit(
         &mut self,

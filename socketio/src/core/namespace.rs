@@ -1,4 +1,4 @@
-//! The application's handlers of a namespace, or of all that a predicate makes (SESSIONS.md 7, 21).
+//! The application's handlers of a namespace, or of all that a predicate makes (specification 7, 21).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -97,7 +97,7 @@ impl Namespace {
         self
     }
 
-    /// Called once per key, however often, over whatever connection and process, the event comes (SESSIONS.md 15).
+    /// Called once per key, however often, over whatever connection and process, the event comes (specification 15).
     ///
     /// The handler runs in a transaction of the store, with SQLite on the store's thread: what it writes, the key, and
     /// what it emits are committed together. The client gets the ack it returns, each time.

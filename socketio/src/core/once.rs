@@ -1,4 +1,4 @@
-//! Exactly once (SESSIONS.md 15): keys, transactions, and what the application calls in them.
+//! Exactly once (specification 15): keys, transactions, and what the application calls in them.
 //!
 //! A call goes to the store's writer as one transaction with its key. The writer makes one call after the other, so of calls
 //! with one key at the same time the first runs, and the others find its result.

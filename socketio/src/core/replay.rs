@@ -1,4 +1,4 @@
-//! What a resumed session missed, page by page (SESSIONS.md 13, steps 4 and 5).
+//! What a resumed session missed, page by page (specification 13, steps 4 and 5).
 //!
 //! ```text
 //! first page read --> CONNECT, asks, page --> catching up --(reached `dispatched`)--> live

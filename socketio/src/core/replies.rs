@@ -1,4 +1,4 @@
-//! What the store answers, and what becomes of it (SESSIONS.md 8, 17).
+//! What the store answers, and what becomes of it (specification 8, 17).
 
 use super::command::{StoreCall, StoreReply, Ticket};
 use super::state::{

@@ -1,4 +1,4 @@
-//! Sessions of this process: what is saved when, and the rooms they remember (SESSIONS.md 13).
+//! Sessions of this process: what is saved when, and the rooms they remember (specification 13).
 //!
 //! ```text
 //! state of a session          socket    saved as            left by

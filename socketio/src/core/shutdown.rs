@@ -1,4 +1,4 @@
-//! Shutdown (SESSIONS.md 19): what of it is the core's.
+//! Shutdown (specification 19): what of it is the core's.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The numbers of now (SESSIONS.md 20).
+//! The numbers of now (specification 20).
 
 use super::state::State;
 use crate::stats::SocketIoStats;

@@ -138,7 +138,7 @@ pub(crate) enum Upcall {
     Check(ConnectingKey),
 }
 
-/// The handler call that runs now: acks wait for what it has done before (SESSIONS.md 8).
+/// The handler call that runs now: acks wait for what it has done before (specification 8).
 #[derive(Default)]
 pub(crate) struct Scope {
     /// Has it done anything that the store has still to commit?

@@ -1,4 +1,4 @@
-//! What is done now and then: trimming, expiry, checkpoints, the idle policy (SESSIONS.md 11, 12, 13).
+//! What is done now and then: trimming, expiry, checkpoints, the idle policy (specification 11, 12, 13).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Cross-origin requests: which headers an answer gets (SESSIONS.md 4). Pure.
+//! Cross-origin requests: which headers an answer gets (specification 4). Pure.
 
 use crate::config::{Cors, CorsOrigin};
 

@@ -146,7 +146,7 @@ fn refused(error: &SendError) -> SendRefused {
     }
 }
 
-/// What the first Close of a connection means, where the core has not given a reason (SESSIONS.md 21).
+/// What the first Close of a connection means, where the core has not given a reason (specification 21).
 pub(super) fn reason_of_closing(initiator: Initiator, frame: &CloseFrame, phase: ShutdownPhase) -> Reason {
     if initiator != Initiator::Local {
         return Reason::TransportClose;

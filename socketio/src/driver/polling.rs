@@ -1,4 +1,4 @@
-//! HTTP beside the loop: long-polling and the application's pages, by hyper on a thread of its own (SESSIONS.md 4).
+//! HTTP beside the loop: long-polling and the application's pages, by hyper on a thread of its own (specification 4).
 //!
 //! The loop detaches the connections of plain requests and hands them over with what it has read. A request for the engine
 //! goes to the loop as its head, and as its body when that is complete; the loop answers by number. All that is decided

@@ -1,4 +1,4 @@
-//! Whose request it is, by its path (SESSIONS.md 2). Pure.
+//! Whose request it is, by its path (specification 2). Pure.
 
 /// Who serves a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The end: the raw phases for connections, the same pace for polling sessions, then the store is flushed (SESSIONS.md 19).
+//! The end: the raw phases for connections, the same pace for polling sessions, then the store is flushed (specification 19).
 
 use std::time::Duration;
 

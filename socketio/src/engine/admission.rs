@@ -1,4 +1,4 @@
-//! Which request is answered how: the table of SESSIONS.md 2, as a function.
+//! Which request is answered how: the table of specification 2, as a function.
 
 use std::borrow::Cow;
 

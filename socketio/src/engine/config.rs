@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The settings that an Engine.IO session needs (SESSIONS.md 18).
+/// The settings that an Engine.IO session needs (specification 18).
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     /// From the open, and from each pong, to the next ping.

@@ -1,4 +1,4 @@
-//! Pings, and the pongs that are due (SESSIONS.md 5).
+//! Pings, and the pongs that are due (specification 5).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A session on polling: what waits for its GETs, and the WebSocket that probes it (SESSIONS.md 4).
+//! A session on polling: what waits for its GETs, and the WebSocket that probes it (specification 4).
 
 use std::collections::VecDeque;
 use std::time::Duration;

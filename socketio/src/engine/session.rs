@@ -370,7 +370,7 @@ impl Engine {
         }
     }
 
-    /// Would a volatile event be sent now (SESSIONS.md 9)? At most `limit` bytes may be unsent; on polling a GET has to wait.
+    /// Would a volatile event be sent now (specification 9)? At most `limit` bytes may be unsent; on polling a GET has to wait.
     pub fn takes_volatile(&self, limit: usize, cx: &mut Context<'_>) -> bool {
         match &self.state {
             State::WebSocket(link) => cx.links.unsent(*link) <= limit,
@@ -510,7 +510,7 @@ impl Engine {
 
 const CLOSE: LinkClose = LinkClose::Empty { quick: false };
 
-/// How a link is closed for a reason (SESSIONS.md 3, 5).
+/// How a link is closed for a reason (specification 3, 5).
 const fn close_of(reason: Reason) -> LinkClose {
     match reason {
         Reason::SlowConsumer => LinkClose::SlowConsumer,

@@ -11,7 +11,7 @@ use super::header::{Header, PacketKind, is_reserved};
 use super::json::{self, Kind, Placeholder, ScanError};
 use crate::links::FrameRef;
 
-/// What a packet may hold (SESSIONS.md 18).
+/// What a packet may hold (specification 18).
 #[derive(Clone, Debug)]
 pub struct PacketLimits {
     /// Most attachments of one packet.

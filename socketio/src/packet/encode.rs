@@ -100,7 +100,7 @@ impl Event {
         self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
 
-    /// Would a client take its last element for an offset (SESSIONS.md 12)?
+    /// Would a client take its last element for an offset (specification 12)?
     pub const fn ends_in_string(&self) -> bool {
         self.ends_in_string
     }

@@ -1,4 +1,4 @@
-//! Engine.IO packets (SESSIONS.md 2), and the payloads of long-polling that are made of them (4).
+//! Engine.IO packets (specification 2), and the payloads of long-polling that are made of them (4).
 
 use std::borrow::Cow;
 

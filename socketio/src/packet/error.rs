@@ -1,6 +1,6 @@
 //! What can be wrong with a packet, or with arguments.
 
-/// The client's packet is invalid: the connection ends with `forced close` (SESSIONS.md 6).
+/// The client's packet is invalid: the connection ends with `forced close` (specification 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {

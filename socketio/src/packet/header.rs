@@ -1,4 +1,4 @@
-//! `<type>[<n>-][<namespace>,][<ack id>]`: what stands before the JSON of a packet (SESSIONS.md 6).
+//! `<type>[<n>-][<namespace>,][<ack id>]`: what stands before the JSON of a packet (specification 6).
 
 use std::ops::Range;
 

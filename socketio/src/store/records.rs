@@ -91,7 +91,7 @@ pub enum SessionChange {
     },
 }
 
-/// A session as the store keeps it (SESSIONS.md 13).
+/// A session as the store keeps it (specification 13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Its secret name.
@@ -160,7 +160,7 @@ pub struct Attached {
     pub tail: Position,
 }
 
-/// Why a session cannot be resumed (SESSIONS.md 13, step 6).
+/// Why a session cannot be resumed (specification 13, step 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeRefusal {

@@ -1,4 +1,4 @@
-//! Who may resume, and where the replay begins (SESSIONS.md 13.2, 13.3, 14): pure functions that every store shares.
+//! Who may resume, and where the replay begins (specification 13.2, 13.3, 14): pure functions that every store shares.
 
 use super::{Attach, AttachError, Millis, ResumeRefusal, SessionRecord, StoreError, StoreSettings};
 use crate::offset::{Offset, Position};

@@ -1,4 +1,4 @@
-//! Logs, sessions and once keys in one SQLite file, which may hold the application's tables, too (SESSIONS.md 15).
+//! Logs, sessions and once keys in one SQLite file, which may hold the application's tables, too (specification 15).
 //!
 //! One process a file, one writer, WAL: readers are not blocked. What a call reports as done survives a killed process
 //! with [`Synchronous::Normal`], and a power failure with [`Synchronous::Full`].

@@ -1,4 +1,4 @@
-//! What the application does within a transaction of the store (SESSIONS.md 15).
+//! What the application does within a transaction of the store (specification 15).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

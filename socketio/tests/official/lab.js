@@ -1,5 +1,5 @@
 // What every test with the official client needs: the lab as a child process, a TCP proxy that cuts and freezes, and a
-// list of named tests. Nothing here knows a rule of SESSIONS.md.
+// list of named tests. Nothing here knows a rule of specification.
 'use strict';
 
 const { spawn } = require('node:child_process');

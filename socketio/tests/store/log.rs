@@ -1,4 +1,4 @@
-//! Entries, pages, trimming, epochs (SESSIONS.md 12, 14).
+//! Entries, pages, trimming, epochs (specification 12, 14).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Once keys and transactions (SESSIONS.md 15).
+//! Once keys and transactions (specification 15).
 
 use std::time::Duration;
 

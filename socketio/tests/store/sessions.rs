@@ -1,4 +1,4 @@
-//! Sessions: saving by generation, attaching, the start of the replay, epochs, expiry (SESSIONS.md 13, 14).
+//! Sessions: saving by generation, attaching, the start of the replay, epochs, expiry (specification 13, 14).
 
 use adjourn_socketio::store::{
     Attach, AttachError, LogLimits, Membership, Parts, ResumeRefusal, SessionChange, SessionRecord,

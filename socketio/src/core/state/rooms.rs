@@ -1,4 +1,4 @@
-//! Who is in which room, and whom a broadcast concerns (SESSIONS.md 10).
+//! Who is in which room, and whom a broadcast concerns (specification 10).
 //!
 //! A room is a list of sockets, and each socket knows its places in those lists: joining, leaving and walking look up
 //! one name each. The room of a socket's own id is not kept: the namespace finds sockets by id.
