@@ -73,6 +73,7 @@ class Client {
       client.socket = new WebSocket(`ws://127.0.0.1:${port}/socket.io/?EIO=4&transport=websocket`, { perMessageDeflate: false, skipUTF8Validation: true });
       client.acks = new Map();
       client.next = 0;
+      client.events = 0;
       client.socket.on('error', fail);
       client.socket.on('message', (data, binary) => {
         if (binary) { client.onEvent?.(data); return; }
@@ -89,7 +90,10 @@ class Client {
           const ack = client.acks.get(id);
           client.acks.delete(id);
           ack?.(data);
-        } else client.onEvent?.(data);
+        } else {
+          client.events += 1;
+          client.onEvent?.(data);
+        }
       });
       client.socket.on('close', () => client.onClose?.());
     });
@@ -203,13 +207,12 @@ async function replay(server) {
   for (let i = 0; i < 500; i++) await ping();
   const alone = quantile(times, 0.99);
   times.length = 0;
-  let received = 0;
   const begun = performance.now();
   const resumed = await Client.open(server.port, JSON.stringify({ pid, offset: '' }));
   if (resumed.sid !== sid) throw new Error('not resumed');
   let beside = true;
   const pings = (async () => { while (beside) await ping(); })();
-  await new Promise((done) => { resumed.onEvent = () => { received += 1; if (received === events) done(); }; });
+  while (resumed.events < events) await sleep(2);
   const minutes = (performance.now() - begun) / 60000;
   beside = false;
   await pings;
