@@ -58,7 +58,7 @@ pub struct Times {
 /// Sizes of what a client sends (specification 6, 18).
 #[derive(Clone, Debug)]
 pub struct InputLimits {
-    /// Bytes of a message or a polling body. Default 1,000,000: the official one, which clients are told.
+    /// Bytes of a message or a polling body. Default 1,000,000: the official one; the handshake carries it.
     pub max_payload: usize,
     /// Attachments of a packet. Default 10, as in the official parser's newest version.
     pub max_attachments: usize,
@@ -77,7 +77,7 @@ pub struct InputLimits {
 pub struct OutputLimits {
     /// Bytes that may wait for one connection; over it the client is a slow consumer. Default 4 MiB.
     pub send_queue: usize,
-    /// Volatile events are dropped above so many unsent bytes. Default 64 KiB.
+    /// Volatile events are dropped above this number of unsent bytes. Default 64 KiB.
     pub volatile_limit: usize,
     /// Bytes of a polling response. Default 1 MiB; one packet is never cut.
     pub max_poll_response: usize,

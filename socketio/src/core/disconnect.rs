@@ -120,7 +120,7 @@ impl Io<'_> {
         self.disconnect_socket(key, reason, None);
     }
 
-    /// The application's call: behind what has been emitted before it.
+    /// The application's call: after what was emitted before it.
     pub(super) fn request_disconnect(&mut self, key: SocketKey, with_connection: bool) {
         let Some(socket) = self.state.live(key) else { return };
         let space = socket.space;

@@ -168,12 +168,12 @@ impl<'a> Socket<'a> {
         info_of(self.state()).rooms
     }
 
-    /// Joins a room, behind what has been emitted before.
+    /// Joins a room, after what was emitted before.
     pub fn join(&mut self, room: &str) -> Result<(), ChangeError> {
         self.io.change_room(self.key, room, true)
     }
 
-    /// Leaves a room, behind what has been emitted before.
+    /// Leaves a room, after what was emitted before.
     pub fn leave(&mut self, room: &str) -> Result<(), ChangeError> {
         self.io.change_room(self.key, room, false)
     }

@@ -13,7 +13,7 @@ use crate::store::{LogLimits, StoreError, Trimmed};
 pub(super) const EXPIRE_SLICE: usize = 256;
 /// Earlier checkpoints of a session: there is one in four of a window, and the log is kept for one and a quarter.
 const EARLIER: usize = 6;
-/// A checkpoint's round is made in so many parts.
+/// A checkpoint's round is made in this number of parts.
 const CHECKPOINT_PARTS: u32 = 16;
 
 impl Io<'_> {

@@ -20,7 +20,7 @@ struct Shared {
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// So many calls wait already that this one was not taken.
+/// The inbox is full: this call was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} calls wait for the loop, the most that counts.inbox allows")]
 pub struct InboxFull {

@@ -121,7 +121,7 @@ pub(crate) struct Queue {
     pub(crate) down_since: Option<Duration>,
     /// A store that is down is tried again then.
     pub(crate) probe_at: Option<Duration>,
-    /// Entries that are not dispatched, and transactions: what is pushed behind them waits for them.
+    /// Entries that are not dispatched, and transactions: what is pushed after them waits for them.
     pub(crate) undelivered: usize,
     /// The first membership change or disconnect that waits is overdue then.
     pub(crate) effects_due: Option<Duration>,
