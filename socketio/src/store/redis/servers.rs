@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{Cmd, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, Script, Value};
 
 use super::keys::slot;
-use super::values;
+use super::values::{self, Arguments};
 use crate::store::{Millis, StoreError};
 
 /// How often a call follows a cluster that moves its slots.
@@ -47,9 +47,6 @@ struct Server {
     /// Which life of the server this is: a restart or a failover shows another.
     run: Arc<str>,
 }
-
-/// What a script is given: its arguments behind run id, time and node.
-pub(super) type Arguments = Vec<Vec<u8>>;
 
 /// Why a call has no answer.
 enum Failure {

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use redis::Value;
 
-use super::servers::Arguments;
 use crate::offset::Position;
 use crate::store::{Entry, EntryKind, Membership, NewEntry, SessionRecord, StoreError, encoding};
+
+/// What a script is given: its arguments behind run id, time and node.
+pub(super) type Arguments = Vec<Vec<u8>>;
 
 /// A position as two numbers.
 type Pair = (u64, u64);

@@ -9,8 +9,8 @@ use redis::{Script, Value};
 use super::keys::Keys;
 use super::lists::LockedLists;
 use super::scripts::Scripts;
-use super::servers::{Arguments, Servers};
-use super::values;
+use super::servers::Servers;
+use super::values::{self, Arguments};
 use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
@@ -29,10 +29,10 @@ const EXPIRE_NAMESPACES: usize = 64;
 const NODE_SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct RedisWriter {
-    pub(super) servers: Servers,
+    servers: Servers,
     scripts: Scripts,
-    pub(super) keys: Keys,
-    pub(super) node: Arc<str>,
+    keys: Keys,
+    node: Arc<str>,
     settings: StoreSettings,
     /// When it was opened: sessions found connected by an earlier life of this node are away since then.
     opened: Millis,
@@ -109,7 +109,7 @@ impl RedisWriter {
     }
 
     /// The number of the next call.
-    pub(super) fn number_call(&mut self) -> u64 {
+    fn number_call(&mut self) -> u64 {
         self.calls += 1;
         self.calls
     }
@@ -485,7 +485,8 @@ impl Writer for RedisWriter {
                 OnceState::Done(ack) => return Ok(Transacted::repeat(ack)),
             }
         }
-        let mut lists = LockedLists::new(self, &context.namespace);
+        let holder = format!("{} {token}", self.node);
+        let mut lists = LockedLists::new(&mut self.servers, &self.keys, &context.namespace, holder);
         let run = Tx::with_lists(context, &mut lists).run(run);
         let (lock, rows) = lists.into_parts();
         let done = run.and_then(|(ack, effects)| {
