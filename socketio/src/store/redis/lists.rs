@@ -87,7 +87,6 @@ impl Lists for LockedLists<'_> {
     fn rows(&mut self, list: &str, after: u64) -> Result<Vec<Bytes>, StoreError> {
         self.lock()?;
         let stored = self
-            .writer
             .servers
             .command(&self.key(list), |key| redis::cmd("LRANGE").arg(key).arg(after).arg(-1).take())?;
         let stored = values::list(&stored).ok_or_else(values::damaged)?;
