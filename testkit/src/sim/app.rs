@@ -369,7 +369,7 @@ impl App {
                 self.pauses.push((until, conn));
             }
             74..82 => {
-                self.resume(checker, clients, conn);
+                Self::resume(checker, clients, conn);
             }
             82..95 => {
                 let frame = self.frame(checker);
@@ -451,12 +451,12 @@ impl App {
         let over: Vec<_> = self.pauses.extract_if(.., |pause| pause.0 <= now).map(|pause| pause.1).collect();
         for conn in over {
             if self.expected(checker, clients, conn).is_some() {
-                self.resume(checker, clients, conn);
+                Self::resume(checker, clients, conn);
             }
         }
     }
 
-    fn resume(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>, conn: u32) {
+    fn resume(checker: &mut Checker, clients: &mut Clients<'_, u32>, conn: u32) {
         let Some(id) = checker.of(conn).id else { return };
         let delivers = clients.resume(id);
         let right = checker.called_resume(conn, delivers);
