@@ -350,6 +350,7 @@ impl Conn {
                     since: now,
                     discards: false,
                     left: None,
+                    closes: None,
                     eof: false,
                     messages: 0,
                     bytes: 0,

@@ -21,6 +21,8 @@ pub enum Alarm {
     Heartbeat,
     /// The end of a pause that lasts too long, or whose peer has left.
     Pause,
+    /// The end of discarding what a peer sends that has not left.
+    Discard,
     Close,
     Flush,
     Handshake,
@@ -76,6 +78,7 @@ impl Checker {
                 });
                 [most, facts.left].into_iter().flatten().min()
             }
+            Alarm::Discard => facts.closes.filter(|_| state == State::Open).map(|(at, _)| at),
             Alarm::Stall => {
                 let timeout = self.settings(conn).stall_timeout.filter(|_| state == State::Open)?;
                 Some(after(facts.behind?.max(facts.progress), timeout))

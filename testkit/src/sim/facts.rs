@@ -40,6 +40,8 @@ pub struct Facts {
     pub left: Option<u64>,
     /// A pause has lasted too long: what comes is read, counted and not given.
     pub discards: bool,
+    /// When it is closed for that if its peer has not left, and by how much that may be earlier.
+    pub closes: Option<(u64, u64)>,
     /// The socket has failed so; what can be read of it comes before that counts.
     pub failing: Option<std::io::ErrorKind>,
     /// The application was to decide on its upgrade later, under this id; has done so; and as many as may wait waited already.
@@ -159,7 +161,7 @@ pub struct Busy {
     pub maybe_parsed: u64,
     /// Messages and bytes that were discarded after a pause that lasted too long.
     pub discarded: (u64, u64),
-    /// What it was before an abort, if a Close that was read may have been parsed by then.
+    /// What it was before something that may have come before or after its input was parsed, which only the report tells.
     pub undo: Option<Box<Undo>>,
     pub pings_due: u64,
     pub pings: u64,
@@ -170,7 +172,7 @@ pub struct Busy {
     pub ending: Option<Ending>,
 }
 
-/// A connection before an abort.
+/// A connection before an abort, or before what it held was taken for parsed.
 #[derive(Debug)]
 pub struct Undo {
     pub state: Option<State>,
@@ -189,6 +191,8 @@ pub struct Ending {
     pub or_causes: Vec<Cause>,
     /// The state in which it was aborted for one of them.
     pub aborted_in: Option<State>,
+    /// Why, by whom, and in what style it was aborted.
+    pub aborted_by: Option<(Cause, Initiator, Option<adjourn::config::Abort>)>,
     /// By how much it may have begun earlier.
     pub uncertainty: u64,
     /// The loop began it, and had told nobody when.

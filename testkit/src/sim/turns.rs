@@ -150,8 +150,15 @@ impl Checker {
 
     /// Whether something is due: then it is probed before it is judged.
     pub fn is_judged(&mut self, conn: u32) -> bool {
-        let all =
-            [Alarm::Handshake, Alarm::Heartbeat, Alarm::Close, Alarm::Flush, Alarm::Stall, Alarm::Linger];
+        let all = [
+            Alarm::Handshake,
+            Alarm::Heartbeat,
+            Alarm::Discard,
+            Alarm::Close,
+            Alarm::Flush,
+            Alarm::Stall,
+            Alarm::Linger,
+        ];
         // The hard sweep probes, too, and may not have been told.
         let hard = self.shutdown.is_some();
         // What waits for its share may look as if the kernel took nothing of it.
