@@ -10,6 +10,7 @@
 
 mod apply;
 mod backlog;
+mod backlogs;
 mod broadcast;
 mod closing;
 mod commands;
