@@ -12,6 +12,7 @@ mod apply;
 mod backlog;
 mod backlogs;
 mod broadcast;
+mod broken;
 mod closing;
 mod commands;
 mod connect;

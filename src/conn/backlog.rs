@@ -8,7 +8,8 @@ use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
 use super::{
     backlogs::{Backlogs, Piece},
-    output::{Broken, BufferPool, OutputBuffer, broken, part},
+    broken::{Broken, broken, part},
+    output::{BufferPool, OutputBuffer},
 };
 use crate::{
     message::MessageKind,

@@ -7,7 +7,7 @@
 
 use slab::Slab;
 
-use super::output::{Broken, broken, part};
+use super::broken::{Broken, broken, part};
 
 /// Small frames are joined in blocks of this size. A backlog that waits for one frame keeps its whole block, so blocks are
 /// small, too.
@@ -173,7 +173,7 @@ mod tests {
         let mut backlogs = Backlogs::new(usize::MAX);
         let pieces: Vec<_> = (0..40).map(|n| backlogs.freeze(&[n; 1004])).collect();
         assert_eq!(backlogs.blocks.len(), 3, "16 of them in each");
-        let large = backlogs.freeze(&[9; 100_000]);
+        let large = backlogs.freeze(&vec![9; 100_000]);
         assert_eq!((backlogs.blocks.len(), large.start), (4, 0));
         let small = backlogs.freeze(&[9; 100]);
         assert_eq!(small.block, pieces[39].block, "a large one does not close the block of the small ones");

@@ -5,9 +5,10 @@ use super::{
     CloseTiming, Conn, Context, Frames, Pending,
     backlog::{Body, FrameHead, opcode},
     broadcast::Shared,
+    broken::Broken,
     deflate::Sharing,
     life::{Life, Paused},
-    output::{Broken, OWN_BUFFER},
+    output::OWN_BUFFER,
     state::{Failure, Input, State, TakesSends},
     watch::Watch,
 };

@@ -13,7 +13,8 @@ use std::{
 use super::{
     backlog::{self, Backlog, Body, Dropped, FrameHead, MAX_SLICES, write_frame},
     backlogs::{Backlogs, Piece},
-    output::{Broken, BufferPool, OutputBuffer, Range},
+    broken::Broken,
+    output::{BufferPool, OutputBuffer, Range},
 };
 use crate::{
     close::CloseFrame,

@@ -3,7 +3,7 @@
 use super::table::Hub;
 use crate::{
     config::OnTotalOverflow,
-    conn::{Frames, State},
+    conn::{Conn, Frames, State},
     error::SendError,
     id::ConnectionId,
     wire::header::frame_length,
@@ -52,7 +52,7 @@ impl<D> Hub<D> {
             if output.fits(more) && output.queued() <= limit - limit / 8 {
                 break;
             }
-            self.with(slot, |conn, cx| conn.make_room(cx));
+            self.with(slot, Conn::make_room);
             failed = true;
         }
         failed
