@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::command::{StoreReply, Ticket};
-use super::state::{BoundTo, Conn, ConnKey, Io, Peer, ShutdownPhase, Timer};
+use super::state::{BoundTo, Conn, ConnKey, Io, Observation, Peer, ShutdownPhase, Timer};
 use crate::engine::{Admission, Context, Engine, EngineRequest, Outcome, PostBody, Refusal, admit};
 use crate::links::{FrameRef, LinkId, Links, RequestId};
 use crate::packet::Decoder;
@@ -92,6 +92,7 @@ impl Core {
             posting: false,
             replays: 0,
         };
+        self.state.stats.connections_opened += 1;
         let key = self.state.conns.insert(conn);
         self.state.by_sid.insert(sid, key);
         if let Some(link) = link {
@@ -407,9 +408,10 @@ impl Io<'_> {
         let link = conn.link;
         for bound in self.bound_to(key) {
             if let BoundTo::Socket(socket) = bound.to
-                && let Some(socket) = self.state.sockets.get_mut(socket)
+                && let Some(state) = self.state.sockets.get_mut(socket)
             {
-                socket.link = link;
+                state.link = link;
+                self.state.notice(socket, || Observation::Upgraded);
             }
         }
     }

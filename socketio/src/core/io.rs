@@ -11,6 +11,7 @@ use crate::links::{Frame, LinkId, SendRefused};
 use crate::offset::Position;
 use crate::reason::Reason;
 use crate::stats::SocketIoStats;
+use crate::store::Millis;
 
 impl Io<'_> {
     pub(super) fn reborrow(&mut self) -> Io<'_> {
@@ -42,6 +43,11 @@ impl Io<'_> {
         self.now
     }
 
+    /// The time by the store's clock.
+    pub fn store_time(&self) -> Millis {
+        self.state.millis(self.now)
+    }
+
     /// The counters now. Allocates.
     pub fn stats(&self) -> SocketIoStats {
         self.state.stats()
@@ -54,6 +60,7 @@ impl Io<'_> {
         let Some(socket) = self.state.sockets.get(key) else { return };
         let conn = socket.conn;
         if let Some(link) = socket.link {
+            self.state.stats.bytes_out += bytes_of(frames);
             if let Err(why) = self.links.send(link, frames) {
                 self.link_refused(link, why);
             }
@@ -64,6 +71,7 @@ impl Io<'_> {
 
     pub(super) fn send_conn(&mut self, key: ConnKey, frames: &[Frame]) {
         let Some(conn) = self.state.conns.get_mut(key) else { return };
+        self.state.stats.bytes_out += bytes_of(frames);
         let mut cx = Context {
             now: self.now,
             heard: self.state.heard.unwrap_or(self.now),
@@ -143,4 +151,9 @@ impl Io<'_> {
     pub(super) fn dispatched(&mut self, space: SpaceKey) -> Position {
         self.log(space).map_or(Position::START, |log| log.dispatched)
     }
+}
+
+/// Bytes of the messages, for the counters.
+pub(super) fn bytes_of(frames: &[Frame]) -> u64 {
+    frames.iter().map(|frame| frame.len() as u64).sum()
 }
