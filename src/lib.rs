@@ -60,6 +60,7 @@ mod id;
 #[cfg(any(feature = "http", feature = "tungstenite"))]
 mod interop;
 mod message;
+mod newcomer;
 mod server;
 pub mod shutdown;
 mod state;
@@ -83,6 +84,12 @@ pub use crate::{
     shutdown::ShutdownPlan,
     time::Time,
 };
+
+/// Listening sockets beside those that [`Server::bind`] opens, and who connects to them.
+pub mod listeners {
+    #[doc(inline)]
+    pub use crate::{newcomer::PeerCredentials, server::ListeningSocket};
+}
 
 /// Sources of the application's own on the loop, see [`Server::sources`].
 pub mod sources {

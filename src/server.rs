@@ -19,11 +19,13 @@ mod siblings;
 mod signals;
 mod socket;
 mod sources;
+mod unix;
 mod workers;
 
 pub use self::{
     event_loop::Server,
     handle::Handle,
+    listener::ListeningSocket,
     sources::Sources,
     workers::{Workers, WorkersHandle},
 };

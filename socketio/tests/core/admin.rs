@@ -57,7 +57,7 @@ fn only_who_knows_the_password_or_a_session_is_let_in() {
     assert_eq!(names(&got), ["session", "config", "all_sockets"]);
     let session = got[0][1].as_str().expect("text");
     let (_, got) = page(&mut world, &format!(r#"{{"sessionId":"{session}"}}"#));
-    assert_eq!(names(&got), ["socket_connected", "config", "all_sockets"], "a page that is loaded again");
+    assert_eq!(names(&got), ["config", "all_sockets"], "a page that is loaded again");
 }
 
 #[test]
