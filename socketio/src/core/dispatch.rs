@@ -68,7 +68,7 @@ impl Io<'_> {
                     }
                 }
             }
-            EntryKind::Fence => {}
+            EntryKind::Fence | EntryKind::Epoch => {}
         }
         self.state.done_with(targets);
         self.trim_if_due(space);

@@ -101,8 +101,8 @@ impl Io<'_> {
             // It was trimmed after the attach: the session is of no use any more.
             Ok(Page { trimmed, .. }) => {
                 let floor = trimmed.unwrap_or_default();
-                if let Some(SessionRecord { pid, generation, .. }) = connecting.record.take() {
-                    self.state.queue.orphans.push(SessionChange::Remove { pid, generation });
+                if let Some(SessionRecord { namespace, pid, generation, .. }) = connecting.record.take() {
+                    self.state.queue.orphans.push(SessionChange::Remove { namespace, pid, generation });
                     self.state.queue.flush_at.get_or_insert(self.now);
                 }
                 self.resume_refused(key, ResumeRefusal::OffsetTrimmed { floor });

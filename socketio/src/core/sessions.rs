@@ -144,7 +144,11 @@ impl Io<'_> {
             session.saving += 1;
             let record = &session.record;
             changes.push(if session.ended {
-                SessionChange::Remove { pid: Arc::clone(&record.pid), generation: record.generation }
+                SessionChange::Remove {
+                    namespace: Arc::clone(&record.namespace),
+                    pid: Arc::clone(&record.pid),
+                    generation: record.generation,
+                }
             } else {
                 SessionChange::Save(record.clone())
             });
@@ -278,7 +282,8 @@ impl Io<'_> {
             self.state.claims.remove(&record.sid);
         }
         if record.generation == 1 {
-            let remove = SessionChange::Remove { pid: record.pid, generation: 1 };
+            let remove =
+                SessionChange::Remove { namespace: record.namespace, pid: record.pid, generation: 1 };
             self.state.queue.orphans.push(remove);
             self.state.queue.flush_at.get_or_insert(self.now);
             return;

@@ -12,7 +12,25 @@ pub struct Tx<'t> {
     effects: Vec<TxEffect>,
     #[cfg(feature = "sqlite")]
     sql: Option<&'t rusqlite::Connection>,
+    #[cfg(feature = "redis")]
+    lists: Option<&'t mut dyn Lists>,
 }
+
+/// Rows of the application in a store without SQL, by the name of a list in the namespace. Whoever has called one of these
+/// is alone with the lists of the namespace until the end of its transaction.
+#[cfg(feature = "redis")]
+pub trait Lists {
+    /// Appends a row; gives its number, from 1.
+    fn append(&mut self, list: &str, row: &[u8]) -> Result<u64, StoreError>;
+    /// The rows whose number is above `after`, in order.
+    fn rows(&mut self, list: &str, after: u64) -> Result<Vec<bytes::Bytes>, StoreError>;
+}
+
+/// The store has no lists.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this store has no lists: open the layer on `RedisStore`")]
+pub struct NoLists;
 
 /// One call of [`Tx`], in the order of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +104,15 @@ impl<'t> Tx<'t> {
             effects: Vec::new(),
             #[cfg(feature = "sqlite")]
             sql: None,
+            #[cfg(feature = "redis")]
+            lists: None,
         }
+    }
+
+    /// A transaction with lists.
+    #[cfg(feature = "redis")]
+    pub(super) fn with_lists(context: &'t TransactContext, lists: &'t mut dyn Lists) -> Self {
+        Self { lists: Some(lists), ..Self::new(context) }
     }
 
     /// A transaction on a SQLite connection, which is in that transaction.
@@ -110,6 +136,15 @@ impl<'t> Tx<'t> {
     #[cfg(feature = "sqlite")]
     pub fn sql(&self) -> Result<&'t rusqlite::Connection, NoSql> {
         self.sql.ok_or(NoSql)
+    }
+
+    /// The application's rows beside the log of the namespace, committed with it.
+    #[cfg(feature = "redis")]
+    pub fn lists(&mut self) -> Result<&mut (dyn Lists + 't), NoLists> {
+        match &mut self.lists {
+            Some(lists) => Ok(&mut **lists),
+            None => Err(NoLists),
+        }
     }
 
     /// Appends an entry that was encoded already. (`emit` is the same for events.)
