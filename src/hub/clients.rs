@@ -272,7 +272,7 @@ impl<D> Clients<'_, D> {
         self.hub.set_timer(Some(id), after, key)
     }
 
-    /// Removes a timer of a connection. Returns whether it was set; one whose event waits for its delivery is not any more.
+    /// Removes a timer of a connection. Returns whether it was set.
     pub fn clear_timer(&mut self, id: ConnectionId, key: u64) -> bool {
         self.hub.timers.clear((Some(id), key))
     }

@@ -28,6 +28,8 @@ pub enum Alarm {
     Handshake,
     /// Lingering, or an HTTP answer's time to live.
     Linger,
+    /// A timer of the application.
+    Timer,
     /// The bound of the whole shutdown.
     Shutdown,
 }
@@ -87,6 +89,9 @@ impl Checker {
             Alarm::Flush => ending
                 .filter(|ending| state.is_closing() && !ending.flush_over)
                 .map(|ending| ending.flush_deadline),
+            Alarm::Timer => {
+                facts.timers.iter().map(|(_, at, _)| *at).min().filter(|_| state.is_established())
+            }
             Alarm::Shutdown => None,
         }
     }

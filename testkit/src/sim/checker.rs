@@ -98,6 +98,8 @@ pub struct Checker {
     /// Connections that began to close since the loop read the clock last, or whose deadline, which is kept here, was made
     /// shorter.
     pub unarmed: Vec<(u32, Option<u64>)>,
+    /// Connections whose timers were set since the loop read the clock last.
+    pub timers_set: Vec<u32>,
     /// So many handshakes had to make room, as far as was known when somebody came.
     pub evictions: u64,
     pub opens: u64,
@@ -131,6 +133,7 @@ impl Checker {
             ended: None,
             writing: None,
             unarmed: Vec::new(),
+            timers_set: Vec::new(),
             evictions: 0,
             opens: 0,
             closes: 0,

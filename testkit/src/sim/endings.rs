@@ -68,6 +68,7 @@ impl Checker {
         let facts = self.of(conn);
         facts.paused = false;
         facts.behind = None;
+        facts.timers.clear();
         facts.busy = None;
     }
 

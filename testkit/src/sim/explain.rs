@@ -280,7 +280,7 @@ impl Checker {
     /// By how much an alarm may be due earlier.
     pub fn uncertainty(&self, conn: u32, alarm: Alarm) -> u64 {
         match alarm {
-            Alarm::Shutdown => 0,
+            Alarm::Shutdown | Alarm::Timer => 0,
             Alarm::Close | Alarm::Flush => self.ending_of(conn).map_or(0, |ending| ending.uncertainty),
             Alarm::Stall => self.facts[conn as usize].stall_uncertainty,
             Alarm::Discard => self.facts[conn as usize].closes.map_or(0, |(_, uncertainty)| uncertainty),

@@ -26,6 +26,10 @@ pub enum Expected {
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Facts {
+    /// Its slot was free before its `HandshakeFailed` was told.
+    pub gone_untold: bool,
+    /// Its time is up: what it holds is parsed to find a Close, and nothing of it is given.
+    pub searched: bool,
     /// Where it is, as far as the facts say. `None` before it was accepted and after its slot was freed.
     pub state: Option<State>,
     pub id: Option<ConnectionId>,
@@ -91,6 +95,8 @@ pub struct Facts {
     pub uncertainty: u64,
     pub stall_uncertainty: u64,
     pub share: Share,
+    /// The application's timers: key, when it is due, and whether the callback that set it has yet to return.
+    pub timers: Vec<(u64, u64, bool)>,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
     /// It was aborted.

@@ -205,7 +205,7 @@ impl Checker {
         let facts = self.of(conn);
         if over && facts.delayed && !facts.must_abort && facts.state == Some(State::LocalClosing) {
             // What was read is parsed before it is ended for that, and no message of it is given.
-            (facts.paused, facts.maybe_paused) = (true, false);
+            (facts.paused, facts.maybe_paused, facts.searched) = (true, false, true);
             self.settle(conn);
         }
         self.catch_up(conn);

@@ -40,6 +40,7 @@ impl Checker {
     pub fn set_now(&mut self, now: u64) {
         let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
         let before_that = std::mem::replace(&mut self.now, now);
+        self.start_timers(by);
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
                 continue;
