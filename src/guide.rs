@@ -31,6 +31,7 @@ page!(
     "Which example to read.",
     concat!(
         "[example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs\n",
+        "[example_wss_echo]: https://docs.rs/crate/adjourn/latest/source/examples/wss_echo.rs\n",
         "[example_broadcast]: https://docs.rs/crate/adjourn/latest/source/examples/broadcast.rs\n",
         "[example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",

@@ -5,6 +5,7 @@
 //! socket, so an echoed message costs one read, one write and a share of one `epoll_wait`.
 
 mod adopting;
+mod carrier;
 mod event_loop;
 mod handle;
 mod listener;
@@ -19,9 +20,13 @@ mod siblings;
 mod signals;
 mod socket;
 mod sources;
+#[cfg(feature = "tls")]
+mod tls;
 mod unix;
 mod workers;
 
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
 pub use self::{
     event_loop::Server,
     handle::Handle,

@@ -387,6 +387,7 @@ impl Conn {
                     discards: false,
                     left: None,
                     eof: false,
+                    truncated: false,
                     messages: 0,
                     bytes: 0,
                 }));
