@@ -102,6 +102,9 @@ pub enum HandshakeError {
     /// We are shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The PROXY header, or the want of one, see [`ListenerConfig::proxy_protocol`](crate::config::ListenerConfig::proxy_protocol).
+    #[error("{0}")]
+    ProxyHeader(ProxyFault),
     /// A limit on connections was reached: this one was not let in, or its handshake was the oldest.
     #[error("too many connections: {limit} is reached")]
     TooManyConnections {
@@ -129,9 +132,29 @@ impl HandshakeError {
             Self::PeerReset => "PeerReset",
             Self::Io(_) => "Io",
             Self::ShuttingDown => "ShuttingDown",
+            Self::ProxyHeader(_) => "ProxyHeader",
             Self::TooManyConnections { .. } => "TooManyConnections",
         }
     }
+}
+
+/// What is wrong with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum ProxyFault {
+    /// The listener requires a header, and there is none.
+    #[error("no PROXY header, and one is required")]
+    Missing,
+    /// The address is not among the [trusted](crate::config::ProxyProtocol::trusted) ones: it has sent a header, or the listener
+    /// requires one and so lets nobody in from there.
+    #[error("a PROXY header is not taken from this address")]
+    Untrusted,
+    /// It begins like a header and is none.
+    #[error("malformed PROXY header")]
+    Malformed,
+    /// It is longer than a header may be: 107 bytes in version 1, 4,096 in version 2.
+    #[error("PROXY header of too many bytes")]
+    TooLong,
 }
 
 /// A limit on connections. Displays as the name of the setting.
@@ -214,15 +237,16 @@ pub enum SendError {
     /// The closing handshake has begun, or the connection has ended.
     #[error("the connection is closing")]
     Closing,
-    /// The peer reads too slowly: the message would take the backlog over its limit. If something is queued, a
+    /// The peer reads too slowly: the message would take its backlog over `max_backlog`, or all backlogs of the loop over
+    /// [`max_backlog_total`](crate::config::LoopConfig::max_backlog_total). If something is queued for this connection, a
     /// [`Drain`](crate::Event::Drain) says when nothing is.
-    #[error("{queued} bytes are queued and {message} more exceed max_backlog ({limit})")]
+    #[error("{queued} bytes are queued and {message} more exceed max_backlog or max_backlog_total ({limit})")]
     Overflow {
-        /// Bytes queued already.
+        /// Bytes queued already: for this connection, or for all of them.
         queued: usize,
         /// Bytes of the message with its header.
         message: usize,
-        /// `max_backlog`.
+        /// The limit that it exceeds.
         limit: usize,
     },
     /// A Ping or Pong of more than 125 bytes (RFC 6455 §5.5).

@@ -73,7 +73,8 @@ pub enum Event<'a> {
         /// Which one, if the application knows its id: it was begun by [`Clients::connect`](crate::Clients::connect), and its data
         /// can be looked at for the last time; or its upgrade was [deferred](crate::http::Upgrade::Defer).
         id: Option<ConnectionId>,
-        /// The peer's address: of several, the one tried last; `0.0.0.0` if the name was not resolved.
+        /// The peer's address, as far as it was known: of several, the one tried last; `0.0.0.0` if the name was not resolved; the
+        /// proxy's if it has not named the client; `0.0.0.0:0` of a Unix domain socket.
         peer: SocketAddr,
         /// Why.
         error: HandshakeError,
@@ -163,6 +164,9 @@ pub struct Stats {
     pub internal_errors: u64,
     /// How often `accept` failed, most likely for want of descriptors. Newcomers wait in the kernel meanwhile.
     pub accept_errors: u64,
+    /// Bytes that all backlogs hold together; what several of them share counts once. See
+    /// [`LoopConfig::max_backlog_total`](crate::config::LoopConfig::max_backlog_total).
+    pub backlog_total: usize,
 }
 
 impl Stats {
@@ -180,6 +184,7 @@ impl Stats {
         self.unsent += other.unsent;
         self.internal_errors += other.internal_errors;
         self.accept_errors += other.accept_errors;
+        self.backlog_total += other.backlog_total;
     }
 }
 

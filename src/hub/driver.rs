@@ -192,7 +192,7 @@ impl<D, T: Transport> Driver<D, T> {
     ) -> Result<ConnectionId, AdoptRefusal> {
         self.read_clock();
         let Self { hub, transport, .. } = self;
-        hub.adopt(newcomer.from, adoption, |slot| insert(transport, slot))
+        hub.adopt(newcomer, adoption, |slot| insert(transport, slot))
     }
 
     // Shutting down.
