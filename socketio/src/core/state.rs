@@ -5,6 +5,7 @@ mod arena;
 mod connecting;
 mod inbox;
 mod log;
+mod observing;
 mod queue;
 mod replay;
 mod rooms;
@@ -27,6 +28,8 @@ pub(crate) use self::arena::{Arena, Key, NumberMap};
 pub(crate) use self::connecting::{Ask, ConnectStep, Connecting, Resume};
 pub use self::inbox::{Call, Inbox, InboxFull};
 pub(crate) use self::log::{Log, Trim};
+pub(crate) use self::observing::Observing;
+pub use self::observing::{Observation, Observed};
 pub(crate) use self::queue::{
     EmitThen, InFlight, Item, MemberChange, Queue, QueuedEntry, Read, SavedThen, Sent, Step, TransactThen,
     Transaction,
@@ -115,6 +118,7 @@ pub(crate) struct State {
     /// Which part of the sessions has its checkpoint next.
     pub(crate) checkpoint_turn: usize,
     pub(crate) scratch: Scratch,
+    pub(crate) observing: Option<Observing>,
 }
 
 /// Buffers of a broadcast, kept between broadcasts.
@@ -137,6 +141,8 @@ pub(crate) enum Upcall {
     Expired(SessionSummary),
     /// `on_store_state`.
     StoreState(bool),
+    /// The observer.
+    Observed(Box<Observed>),
     /// The next middleware of a CONNECT.
     Check(ConnectingKey),
 }
