@@ -91,7 +91,7 @@ fn nobody_is_refused_and_everybody_is_sent_over() {
         };
         let knocking: Vec<_> = (0..3).map(|_| scope.spawn(knock)).collect();
         thread::sleep(Duration::from_millis(200));
-        let (new, _new_output) = start(address, &control);
+        let (new, new_output) = start(address, &control);
         for client in &mut clients {
             assert_eq!(ending(client), Some(CloseCode::Restart));
         }
@@ -109,7 +109,7 @@ fn nobody_is_refused_and_everybody_is_sent_over() {
             "{count} connections while it took {took:?}, none refused; the longest wait was {longest:?}"
         );
         assert!(count > 50, "{count} connections");
-        ((new, _new_output), told)
+        ((new, new_output), told)
     });
     let after = connect(address).expect("the new one serves");
     drop(after);
