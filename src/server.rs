@@ -7,6 +7,8 @@
 mod adopting;
 mod event_loop;
 mod handle;
+#[cfg(feature = "activation")]
+mod inherited;
 mod listener;
 mod mailbox;
 mod number;
@@ -22,6 +24,8 @@ mod sources;
 mod unix;
 mod workers;
 
+#[cfg(feature = "activation")]
+pub use self::inherited::Inherited;
 pub use self::{
     event_loop::Server,
     handle::Handle,
