@@ -63,6 +63,7 @@ mod message;
 mod server;
 pub mod shutdown;
 mod state;
+pub mod stats;
 pub mod testing;
 mod time;
 #[cfg(feature = "unstable-core")]

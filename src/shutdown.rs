@@ -144,9 +144,10 @@ impl ShutdownPlan {
 }
 
 /// Where a shutdown is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShutdownPhase {
     /// None has been asked for.
+    #[default]
     Serving,
     /// Not ready any more; connections are served as before.
     LameDuck,

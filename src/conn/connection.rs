@@ -13,7 +13,7 @@ use super::{
     pending::{Listed, Pending},
     state::{Parses, State},
 };
-use crate::time::Time;
+use crate::{close::Traffic, time::Time};
 
 /// One connection.
 #[derive(Debug)]
@@ -69,6 +69,10 @@ impl Conn {
 
     pub(crate) fn subprotocol(&self) -> Option<&str> {
         self.details.subprotocol()
+    }
+
+    pub(crate) fn traffic(&self) -> Option<Traffic> {
+        self.details.traffic()
     }
 
     pub(crate) fn compression(&self) -> Option<&Compression> {

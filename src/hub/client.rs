@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::slot::Slot;
-use crate::{conn::State, id::ConnectionId, time::Time};
+use crate::{close::Traffic, conn::State, id::ConnectionId, time::Time};
 
 /// What decides for a sweep whom it concerns.
 pub(super) type Predicate<D> = Box<dyn FnMut(&Client<'_, D>) -> bool + Send>;
@@ -87,6 +87,11 @@ impl<'h, D> Client<'h, D> {
     /// paths of any length.
     pub fn path(&self) -> Option<&str> {
         self.slot.conn.path()
+    }
+
+    /// What it has received and sent, if [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic) asks for that.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.slot.conn.traffic()
     }
 
     /// Whether we are its client: it was begun by [`Clients::connect`](super::Clients::connect).

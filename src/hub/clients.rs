@@ -17,6 +17,7 @@ use crate::{
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
+    stats::LoopStats,
     wire::upgrade::Response,
 };
 
@@ -353,7 +354,12 @@ impl<D> Clients<'_, D> {
 
     /// How many connections there are, by state. O(1).
     pub fn stats(&self) -> Stats {
-        self.hub.stats
+        self.hub.stats()
+    }
+
+    /// All that the loop has counted, and how much of its limits is used. O(1), copies some 2 KiB.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.hub.loop_stats()
     }
 }
 

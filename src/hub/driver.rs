@@ -36,6 +36,7 @@ use crate::{
     event::{Event, SourceId, Stats},
     id::ConnectionId,
     shutdown::{ShutdownPhase, ShutdownReport},
+    stats::{LoopStats, SlowCallback},
     time::Time,
 };
 
@@ -174,6 +175,11 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.stats()
     }
 
+    /// All that the loop has counted, and how much of its limits is used. O(1), copies some 2 KiB.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.hub.loop_stats()
+    }
+
     /// Begins a connection as a client. See [`Clients::connect`].
     ///
     /// # Errors
@@ -300,6 +306,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.recover();
         if self.in_turn {
             // The turn of the panic has its end before another one begins.
+            self.hub.note_panic();
             self.read_clock();
             self.write_and_judge(handler);
             self.in_turn = false;
@@ -310,6 +317,7 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.put_off_read(slot);
         }
         self.read_clock();
+        self.hub.note_turn_begins();
         self.in_turn = true;
         self.transport.lap();
         self.reads = 0;
@@ -341,9 +349,9 @@ impl<D, T: Transport> Driver<D, T> {
         handler: &mut H,
         act: impl FnOnce(&mut Clients<'_, D>, &mut H) -> R,
     ) -> R {
-        self.lap(nobody);
+        self.lap(unseen);
         let result = act(&mut Clients::new(&mut self.hub), handler);
-        self.lap(nobody);
+        self.lap(|_| (None, "Command"));
         self.deliver(handler);
         result
     }
@@ -373,15 +381,16 @@ impl<D, T: Transport> Driver<D, T> {
     pub fn end_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.write_and_judge(handler);
         // Last, so that a predicate that panics for everybody keeps nothing else waiting.
-        self.lap(nobody);
+        self.lap(unseen);
         self.hub.advance_sweeps();
-        self.lap(nobody);
+        self.lap(|_| (None, "Sweep"));
         self.settle(handler);
         if self.hub.has_unarmed() {
             let now = self.transport.now();
             self.hub.callback_returned(now);
         }
         self.hub.drop_data();
+        self.hub.note_turn_ends();
         self.in_turn = false;
     }
 
@@ -419,15 +428,16 @@ impl<D, T: Transport> Driver<D, T> {
         self.recovered.push(slot);
     }
 
-    /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
+    /// A callback has returned. Says whether the coarse clock has moved; asks `what` it was if it took long: the connection that it was
+    /// about, and what was delivered.
     #[inline]
-    pub(super) fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
+    pub(super) fn lap(&mut self, what: impl FnOnce(&Hub<D>) -> (Option<ConnectionId>, &'static str)) -> bool {
         let Some(took) = self.transport.lap() else { return false };
         let now = self.transport.now();
         self.hub.callback_returned(now);
         if took >= NOTEWORTHY {
-            let id = whose(&self.hub);
-            self.hub.note_callback(took, id);
+            let (id, event) = what(&self.hub);
+            self.hub.note_callback(SlowCallback { took, event, id });
         }
         true
     }
@@ -565,10 +575,10 @@ impl<D, T: Transport> Driver<D, T> {
         let stream = self.transport.detach(slot);
         let handover = self.hub.free_detached(slot);
         if let (Some(stream), Some(handover)) = (stream, handover) {
-            self.lap(nobody);
+            self.lap(unseen);
             self.hub.note_callback_begins();
             handover.give(stream);
-            self.lap(nobody);
+            self.lap(|_| (None, "Detach"));
         }
     }
 
@@ -581,13 +591,13 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     fn deliver_waiting<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.lap(nobody);
+        self.lap(unseen);
         while !self.hub.is_out_of_callbacks()
             && let Some(event) = self.hub.poll_event()
         {
-            let id = event.id();
+            let what = (event.id(), event.name());
             call(&mut self.hub, event, handler);
-            self.lap(|_| id);
+            self.lap(|_| what);
         }
     }
 
@@ -609,9 +619,9 @@ impl<D, T: Transport> Driver<D, T> {
     }
 }
 
-/// The application's own doing.
-const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
-    None
+/// No callback: what came before one.
+const fn unseen<D>(_: &Hub<D>) -> (Option<ConnectionId>, &'static str) {
+    (None, "Turn")
 }
 
 /// Hands one event to the application.

@@ -29,10 +29,11 @@ use crate::{
     config::Config,
     conn::ConnectRequest,
     error::{AdoptError, BindError, ConnectError},
-    event::{Event, Stats},
+    event::Event,
     hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
     shutdown::ShutdownReport,
+    stats::Cap,
 };
 
 /// Commands of other threads that a turn executes.
@@ -89,8 +90,6 @@ pub struct Server<D = ()> {
     has_commands: bool,
     /// Those that were taken from the mailbox.
     commands: VecDeque<(usize, Command<D>)>,
-    /// The numbers that handles see.
-    published: Stats,
     driver: Driver<D, Sockets>,
     listeners: Vec<Listener>,
     /// Made when it is asked for.
@@ -143,7 +142,7 @@ impl<D: 'static> Server<D> {
         let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
         driver.share_shutdown_asked(shutdown_asked);
         driver.continue_generations(parts.number.generation());
-        Self {
+        let mut server = Self {
             events: Events::with_capacity(EVENTS),
             few_events: Events::with_capacity(FEW_EVENTS),
             number: parts.number,
@@ -155,14 +154,15 @@ impl<D: 'static> Server<D> {
             listeners: parts.listeners,
             sources: None,
             commands: VecDeque::new(),
-            published: Stats::default(),
             mailbox: parts.mailbox,
             siblings: parts.siblings,
             #[cfg(feature = "signals")]
             watcher: parts.watcher,
             #[cfg(feature = "signals")]
             signals: None,
-        }
+        };
+        server.publish_stats();
+        server
     }
 
     /// Listens on one more address. Returns the address bound, with the port that the system chose for port 0.
@@ -346,12 +346,11 @@ impl<D: 'static> Server<D> {
 
     /// For handles, and for the loops that shut down with this one.
     fn publish_stats(&mut self) {
-        let stats = self.driver.stats();
-        if stats != self.published {
-            self.published = stats;
-            self.driver.transport().shared.publish(stats);
-            self.siblings.publish(stats.open);
-        }
+        let mut stats = self.driver.loop_stats();
+        self.siblings.publish(stats.connections.open);
+        let sockets = self.driver.as_transport();
+        stats.caps.descriptors = Cap::new(sockets.len() + self.listeners.len(), None);
+        sockets.shared.publish(stats);
     }
 
     /// How long it is until the hub has something to do.
