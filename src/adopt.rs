@@ -7,7 +7,7 @@ use std::{
 
 use crate::config::SharedConfig;
 
-/// Which side of a connection this is (§4): a client masks its frames, a server must not.
+/// Which side of a connection this is (RFC 6455 §4): a client masks its frames, a server must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The peer sent the request.

@@ -9,10 +9,10 @@ use thiserror::Error;
 
 use crate::error::{ProtocolError, Violation};
 
-/// The longest reason a Close frame can carry, in bytes: 125 less the two of the code (§5.5).
+/// The longest reason a Close frame can carry, in bytes: 125 less the two of the code (RFC 6455 §5.5).
 pub const MAX_REASON: usize = 123;
 
-/// A code that may be on the wire: 1000-1003, 1007-1014, 3000-4999 (§7.4 and its IANA registry).
+/// A code that may be on the wire: 1000-1003, 1007-1014, 3000-4999 (RFC 6455 §7.4 and its IANA registry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CloseCode(u16);
 
@@ -150,7 +150,7 @@ impl CloseFrame {
         Self { code: Some(code), reason }
     }
 
-    /// Reads the payload of a received Close frame (§5.5.1, §7.4). Allocates the reason.
+    /// Reads the payload of a received Close frame (RFC 6455 §5.5.1, §7.4). Allocates the reason.
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, Violation> {
         let [high, low, reason @ ..] = payload else {
             return if payload.is_empty() { Ok(Self::EMPTY) } else { Err(ProtocolError::CloseLength.into()) };
@@ -179,7 +179,7 @@ impl CloseFrame {
         self.code.map(CloseCode::as_u16)
     }
 
-    /// The code as the WHATWG and §7.1.5 report it: 1005 for an empty frame.
+    /// The code as the WHATWG and RFC 6455 §7.1.5 report it: 1005 for an empty frame.
     pub fn code_or_1005(&self) -> u16 {
         self.code().unwrap_or(NO_STATUS)
     }
@@ -201,9 +201,9 @@ impl fmt::Display for CloseFrame {
     }
 }
 
-/// §7.1.5: the Close frame had no code.
+/// RFC 6455 §7.1.5: the Close frame had no code.
 pub(crate) const NO_STATUS: u16 = 1005;
-/// §7.1.5: there was no Close frame.
+/// RFC 6455 §7.1.5: there was no Close frame.
 pub(crate) const ABNORMAL: u16 = 1006;
 
 /// Who ended the connection.
@@ -436,12 +436,12 @@ impl Lost {
 }
 
 impl CloseReport {
-    /// §7.1.5: the code received; 1005 if the frame had none, 1006 if there was no frame.
+    /// RFC 6455 §7.1.5: the code received; 1005 if the frame had none, 1006 if there was no frame.
     pub fn code(&self) -> u16 {
         self.received.as_ref().map_or(ABNORMAL, CloseFrame::code_or_1005)
     }
 
-    /// §7.1.6: the reason received.
+    /// RFC 6455 §7.1.6: the reason received.
     pub fn reason(&self) -> &str {
         self.received.as_ref().map_or("", CloseFrame::reason)
     }

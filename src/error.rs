@@ -7,40 +7,40 @@ use thiserror::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A reserved bit is set and no negotiated extension gives it a meaning (§5.2).
+    /// A reserved bit is set and no negotiated extension gives it a meaning (RFC 6455 §5.2).
     #[error("reserved bit set without an extension that uses it")]
     ReservedBits,
-    /// An opcode that RFC 6455 does not define (§5.2).
+    /// An opcode that RFC 6455 §5.2 does not define.
     #[error("reserved opcode {0:#x}")]
     ReservedOpcode(u8),
-    /// A length that a shorter form could carry (§5.2).
+    /// A length that a shorter form could carry (RFC 6455 §5.2).
     #[error("payload length is not in its shortest form")]
     NonMinimalLength,
-    /// A 64-bit length whose top bit is set (§5.2).
+    /// A 64-bit length whose top bit is set (RFC 6455 §5.2).
     #[error("payload length has its top bit set")]
     LengthTopBit,
-    /// A control frame without FIN (§5.5).
+    /// A control frame without FIN (RFC 6455 §5.5).
     #[error("fragmented control frame")]
     FragmentedControl,
-    /// A control frame of more than 125 bytes (§5.5).
+    /// A control frame of more than 125 bytes (RFC 6455 §5.5).
     #[error("control frame of more than 125 bytes")]
     ControlTooLong,
-    /// A client's frame without a mask (§5.1).
+    /// A client's frame without a mask (RFC 6455 §5.1).
     #[error("client frame is not masked")]
     Unmasked,
-    /// A server's frame with a mask (§5.1).
+    /// A server's frame with a mask (RFC 6455 §5.1).
     #[error("server frame is masked")]
     Masked,
-    /// A continuation frame with no message to continue (§5.4).
+    /// A continuation frame with no message to continue (RFC 6455 §5.4).
     #[error("continuation frame without a message to continue")]
     UnexpectedContinuation,
-    /// A new data frame inside an unfinished message (§5.4).
+    /// A new data frame inside an unfinished message (RFC 6455 §5.4).
     #[error("new message before the last fragment of the one before")]
     ExpectedContinuation,
-    /// A Close payload of one byte (§5.5.1).
+    /// A Close payload of one byte (RFC 6455 §5.5.1).
     #[error("Close payload of one byte")]
     CloseLength,
-    /// A Close code that must not be on the wire (§7.4).
+    /// A Close code that must not be on the wire (RFC 6455 §7.4).
     #[error("Close code {0} must not be sent")]
     CloseCode(u16),
     /// More Pings and Pongs than [`ConnectionConfig::control_rate`](crate::config::ConnectionConfig::control_rate) allows. No rule of RFC 6455, but one
@@ -179,7 +179,7 @@ impl std::fmt::Display for ConnectionLimit {
     }
 }
 
-/// What is wrong with a server's response to a client's opening handshake (§4.1).
+/// What is wrong with a server's response to a client's opening handshake (RFC 6455 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ResponseFault {
@@ -203,7 +203,7 @@ pub enum ResponseFault {
     Extensions,
 }
 
-/// Why a connection is failed (§7.1.7) because of what the peer sent.
+/// Why a connection is failed (RFC 6455 §7.1.7) because of what the peer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Violation {
@@ -245,7 +245,7 @@ pub enum SendError {
         /// `max_backlog`.
         limit: usize,
     },
-    /// A Ping or Pong of more than 125 bytes (§5.5).
+    /// A Ping or Pong of more than 125 bytes (RFC 6455 §5.5).
     #[error("a control frame carries at most 125 bytes, not {0}")]
     ControlTooLong(usize),
 }

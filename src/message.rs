@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-/// The two kinds of data messages (§5.6).
+/// The two kinds of data messages (RFC 6455 §5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum MessageKind {
     /// UTF-8.
@@ -97,7 +97,7 @@ impl<'a> From<&'a [u8]> for Message<'a> {
 
 /// A message to send. Whatever is text or bytes converts into one, a message that came in too; nothing is copied by that.
 ///
-/// Text is sent as a text message (§5.6), bytes as a binary one. Borrowed payloads are copied into the loop's output buffer when
+/// Text is sent as a text message (RFC 6455 §5.6), bytes as a binary one. Borrowed payloads are copied into the loop's output buffer when
 /// they are queued. One of 16 KiB or more that is owned or shared is queued as it is, and so is a message that was
 /// received in several pieces, if it is sent before its callback returns. A client's frames are masked, which needs a copy of what is
 /// shared.

@@ -13,7 +13,7 @@ pub enum State {
     LocalClosing,
     /// The peer's Close was received, ours is not flushed.
     RemoteClosing,
-    /// We fail the connection (§7.1.7): an error Close is queued, input is discarded.
+    /// We fail the connection (RFC 6455 §7.1.7): an error Close is queued, input is discarded.
     Failing,
     /// The outcome is fixed, our FIN is sent (a client waits for the server's first), input is discarded until EOF.
     Lingering,

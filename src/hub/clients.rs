@@ -93,7 +93,7 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
     }
 
-    /// Queues a Ping with up to 125 bytes of payload (§5.5.2).
+    /// Queues a Ping with up to 125 bytes of payload (RFC 6455 §5.5.2).
     ///
     /// # Errors
     /// As [`Clients::send`]; and if the payload is too long.

@@ -50,7 +50,7 @@ impl<D> Hub<D> {
                 self.turn.unparsed = cursor.remaining();
                 self.deciding = Some(slot);
                 let mut storage = HeaderStorage::new();
-                let answer = match head.get().and_then(|head| Request::parse(head, &mut storage)) {
+                let answer = match head.get().and_then(|head| head.parse(&mut storage)) {
                     Ok(request) => self.decide(from, request, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
@@ -73,7 +73,7 @@ impl<D> Hub<D> {
         request: Request<'_>,
         handler: &mut H,
     ) -> Answered<D> {
-        let accepted = request.accept();
+        let accepted = Accepted::check(&request);
         if let Err(refusal) = &accepted
             && !refusal.is_for_plain_http()
         {
@@ -262,8 +262,8 @@ fn read_again<'h>(
 ) -> Result<(Request<'h>, Accepted), Refusal> {
     let limits = HeadLimits { max_head: config.max_head, max_headers: config.max_headers };
     let head = HeadScanner::default().scan(head, &limits)?.ok_or(Refusal::INTERNAL)?;
-    let request = Request::parse(head, storage)?;
-    let accepted = request.accept()?;
+    let request = head.parse(storage)?;
+    let accepted = Accepted::check(&request)?;
     Ok((request, accepted))
 }
 

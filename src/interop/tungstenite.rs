@@ -54,7 +54,7 @@ impl From<CloseCode> for TheirCode {
 impl TryFrom<TheirCode> for CloseCode {
     type Error = CloseFrameError;
 
-    /// Fails for codes that must not be on the wire (§7.4), 1006 among them.
+    /// Fails for codes that must not be on the wire (RFC 6455 §7.4), 1006 among them.
     fn try_from(code: TheirCode) -> Result<Self, CloseFrameError> {
         Self::new(code.into())
     }

@@ -246,7 +246,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::upgrade::{Extensions, HeadLimits, HeadScanner, HeaderStorage, Request};
+    use crate::wire::upgrade::{Extensions, HeadLimits, HeadScanner, HeaderStorage};
 
     /// Reads lines of `Sec-WebSocket-Extensions` as a request's.
     fn with_lines<T>(lines: &[&str], then: impl FnOnce(Extensions<'_>) -> T) -> T {
@@ -257,7 +257,7 @@ mod tests {
         let limits = HeadLimits { max_head: 4096, max_headers: 10 };
         let head = HeadScanner::default().scan(bytes.as_bytes(), &limits).expect("a head").expect("whole");
         let mut storage = HeaderStorage::new();
-        then(Request::parse(head, &mut storage).expect("a request").extensions())
+        then(head.parse(&mut storage).expect("a request").extensions())
     }
 
     fn settings(takeover: bool, server: u8, client: u8) -> Deflate {

@@ -1,7 +1,7 @@
 //! HTTP/1.1 Upgrade -> Request -> 101 or an answer that is not (§4.2). No socket, no connection, no time.
 //!
 //! ```text
-//!   bytes -> HeadScanner -> Head -> Request -+-> accept() -> Accepted -> write_switching_protocols
+//!   bytes -> HeadScanner -> Head -> Request -+-> check() -> Accepted -> write_switching_protocols
 //!                 |                   |      |       |
 //!                 |                   |      |       +-> Refusal -> write
 //!                 +-> Refusal         |      +-> an application's own Response -> write
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each arrow is a type, so no step can be omitted: only a scanned head is parsed, only an accepted request gets a
-//! 101, and only a subprotocol that was offered can be in it. Everything before [`Request::accept`] holds for any
+//! 101, and only a subprotocol that was offered can be in it. Everything before [`Accepted::check`] holds for any
 //! HTTP request; everything in it is §4.2.1. The client's side, §4.1, is a picture of its own in `client.rs`.
 
 mod accepted;

@@ -176,7 +176,7 @@ pub struct ServerResponse<'a> {
 impl<'a> ServerResponse<'a> {
     /// Takes the head apart. HTTP/1.1 only: nothing older can upgrade (RFC 9110 §7.8).
     ///
-    /// Allocates if there are more than [`HeaderStorage::FEW`] headers.
+    /// Allocates if there are more than 32 headers.
     ///
     /// # Errors
     /// If it is not the head of an HTTP/1.1 response.
@@ -293,7 +293,7 @@ impl Refusal {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{HeadLimits, HeadScanner, Request, write_switching_protocols};
+    use super::super::{HeadLimits, HeadScanner, write_switching_protocols};
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits { max_head: 16_384, max_headers: 100 };
@@ -523,9 +523,9 @@ mod tests {
             offer.write(&key, &mut bytes);
             let head = HeadScanner::default().scan(&bytes, &LIMITS).expect("valid").expect("whole");
             let mut storage = HeaderStorage::new();
-            let request = Request::parse(head, &mut storage).expect("a request");
+            let request = head.parse(&mut storage).expect("a request");
             prop_assert_eq!((request.path(), request.query(), request.host()), (&*path, Some("q"), Some("localhost:9001")));
-            let accepted = request.accept().expect("a handshake");
+            let accepted = Accepted::check(&request).expect("a handshake");
             let chosen = request.subprotocols().last();
             let mut answer = vec![];
             write_switching_protocols(&mut answer, &accepted, chosen, None, &[]);

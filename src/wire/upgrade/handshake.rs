@@ -8,8 +8,8 @@ use super::headers::{Single, list_contains, single};
 use super::refusal::Refusal;
 use super::request::{BodyLength, Request};
 
-impl Request<'_> {
-    /// Checks what §4.2.1 asks of a handshake:
+impl Accepted {
+    /// Checks what RFC 6455 §4.2.1 asks of a handshake:
     ///
     /// * `Upgrade` lists `websocket`, or it is 426.
     /// * There is no body: it would be read as frames.
@@ -18,43 +18,43 @@ impl Request<'_> {
     /// * `Sec-WebSocket-Key` is present once: 16 bytes in base64 with its padding.
     /// * `Sec-WebSocket-Protocol` and `Sec-WebSocket-Extensions`, if present, follow their grammar.
     ///
-    /// Where no status is named it is 400. Hashes the key (§4.2.2, step 5.4). Allocates if more than a few
+    /// Where no status is named it is 400. Hashes the key (RFC 6455 §4.2.2, step 5.4). Allocates if more than a few
     /// subprotocols are offered.
-    pub fn accept(&self) -> Result<Accepted, Refusal> {
-        if !self.wants_websocket() {
+    pub fn check(request: &Request<'_>) -> Result<Self, Refusal> {
+        if !request.wants_websocket() {
             return Err(Refusal::NOT_AN_UPGRADE);
         }
-        if self.body_length() != BodyLength::Zero {
+        if request.body_length() != BodyLength::Zero {
             return Err(Refusal::BODY);
         }
-        if !self.http_1_1 {
+        if !request.http_1_1 {
             return Err(Refusal::OLD_HTTP);
         }
-        if self.method != "GET" {
+        if request.method != "GET" {
             return Err(Refusal::METHOD);
         }
-        if !list_contains(self.headers, "Connection", "upgrade") {
+        if !list_contains(request.headers, "Connection", "upgrade") {
             return Err(Refusal::CONNECTION);
         }
         // Before the key: another version may well have another kind of key.
-        match single(self.headers, "Sec-WebSocket-Version") {
+        match single(request.headers, "Sec-WebSocket-Version") {
             Single::One(b"13") => {}
             Single::One(_) => return Err(Refusal::VERSION),
             Single::None | Single::Several => return Err(Refusal::VERSION_LINES),
         }
-        let Single::One(key) = single(self.headers, "Sec-WebSocket-Key") else {
+        let Single::One(key) = single(request.headers, "Sec-WebSocket-Key") else {
             return Err(Refusal::KEY);
         };
         if !is_sixteen_bytes(key) {
             return Err(Refusal::KEY);
         }
-        if !self.subprotocols().are_valid() {
+        if !request.subprotocols().are_valid() {
             return Err(Refusal::SUBPROTOCOLS);
         }
-        if !self.extensions().are_valid() {
+        if !request.extensions().are_valid() {
             return Err(Refusal::EXTENSIONS);
         }
-        Ok(Accepted::of(key))
+        Ok(Self::of(key))
     }
 }
 
@@ -82,7 +82,7 @@ mod tests {
         then: impl FnOnce(&Request<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let head = HeadScanner::default().scan(bytes, &LIMITS)?.expect("a whole head");
-        then(&Request::parse(head, &mut HeaderStorage::new())?)
+        then(&head.parse(&mut HeaderStorage::new())?)
     }
 
     /// A head from its request line and header lines.
@@ -114,7 +114,7 @@ mod tests {
         let written = with_request(&bytes, |request| {
             assert!(request.is_upgrade());
             assert_eq!(request.origin(), Some("http://example.com"));
-            let accepted = request.accept()?;
+            let accepted = Accepted::check(request)?;
             assert_eq!(accepted.accept_key(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
             assert_eq!(request.subprotocol("Chat"), None);
             let extra = ExtraHeader::new("X-Node", "7").expect("allowed");
@@ -240,7 +240,8 @@ mod tests {
             ("a chunked body", "", &["Transfer-Encoding: chunked"], Err(Refusal::BODY)),
         ];
         for (name, without, with, expected) in rows {
-            let found = with_request(&handshake(without, with), |request| request.accept().map(|_| ()));
+            let found =
+                with_request(&handshake(without, with), |request| Accepted::check(request).map(|_| ()));
             assert_eq!(found, *expected, "{name}");
         }
     }
@@ -267,7 +268,7 @@ mod tests {
             bytes[place % length] = byte;
             let Ok(Some(head)) = HeadScanner::default().scan(&bytes, &LIMITS) else { return Ok(()) };
             let mut storage = HeaderStorage::new();
-            if let Ok(request) = Request::parse(head, &mut storage) && let Ok(accepted) = request.accept() {
+            if let Ok(request) = head.parse(&mut storage) && let Ok(accepted) = Accepted::check(&request) {
                 prop_assert!(request.is_upgrade());
                 prop_assert_eq!(accepted.accept_key().len(), 28);
             }

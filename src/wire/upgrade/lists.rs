@@ -21,8 +21,8 @@ impl<'a> Subprotocol<'a> {
     }
 }
 
-/// The subprotocols of a request, in the client's order of preference (§4.1). Ends at the first that is not a token,
-/// which [`Request::accept`](super::Request::accept) refuses.
+/// The subprotocols of a request, in the client's order of preference (RFC 6455 §4.1). Ends at the first that is not a token,
+/// which [`Accepted::check`](super::Request::accept) refuses.
 #[derive(Clone, Debug)]
 pub struct Subprotocols<'a> {
     headers: slice::Iter<'a, Header<'a>>,
@@ -37,7 +37,7 @@ impl<'a> Subprotocols<'a> {
         Self { headers: headers.iter(), line: None, failed: false }
     }
 
-    /// §4.1: if the header is present it names at least one, each is a token, and "MUST all be unique strings". Allocates
+    /// RFC 6455 §4.1: if the header is present it names at least one, each is a token, and "MUST all be unique strings". Allocates
     /// if there are more than a few, to find duplicates by sorting, so that thousands of names take no quadratic time.
     pub(super) fn are_valid(mut self) -> bool {
         const FEW: usize = 8;
@@ -90,10 +90,10 @@ impl<'a> Iterator for Subprotocols<'a> {
     }
 }
 
-/// One extension that the client offers, with its parameters (§9.1).
+/// One extension that the client offers, with its parameters (RFC 6455 §9.1).
 #[derive(Clone, Debug)]
 pub struct Extension<'a> {
-    /// The extension's registered name, as the client wrote it. Names and parameters are case-sensitive (§9.1
+    /// The extension's registered name, as the client wrote it. Names and parameters are case-sensitive (RFC 6455 §9.1
     /// does not say otherwise).
     pub name: &'a str,
     parameters: &'a [u8],
@@ -127,7 +127,7 @@ impl<'a> Iterator for Parameters<'a> {
 }
 
 /// The extensions that a request offers, over all its lines, in order. Ends at the first that does not follow the
-/// grammar, which [`Request::accept`](super::Request::accept) refuses.
+/// grammar, which [`Accepted::check`](super::Request::accept) refuses.
 #[derive(Clone, Debug)]
 pub struct Extensions<'a> {
     headers: slice::Iter<'a, Header<'a>>,
@@ -149,7 +149,7 @@ impl<'a> Extensions<'a> {
         look(Extensions::new(&headers))
     }
 
-    /// §9.1: "if the value does not conform to the ABNF the recipient fails the connection".
+    /// RFC 6455 §9.1: "if the value does not conform to the ABNF the recipient fails the connection".
     pub(crate) fn are_valid(mut self) -> bool {
         let present = self.headers.clone().any(|header| header.name.eq_ignore_ascii_case(Self::NAME));
         let count = self.by_ref().count();

@@ -37,23 +37,27 @@ pub enum BodyLength {
     Chunked,
 }
 
-impl<'a> Request<'a> {
+impl<'head> Head<'head> {
     /// Takes the head apart and checks what holds for every request:
     ///
     /// * HTTP/1.1, or HTTP/1.0 for a plain request such as a load balancer's probe.
     /// * The target is a path, with or without a query, or an `http` or `https` URL whose authority is that of `Host`
-    ///   (RFC 9112 §3.2.2). No `*`, no fragment (§3), only ASCII.
+    ///   (RFC 9112 §3.2.2). No `*`, no fragment (RFC 6455 §3), only ASCII.
     /// * One `Host` that could be the name of a server; HTTP/1.0 may omit it.
-    /// * At most one `Origin` (RFC 6454 §7.3), in ASCII, so that [`origin`](Self::origin) can be relied upon.
+    /// * At most one `Origin` (RFC 6454 §7.3), in ASCII, so that [`Request::origin`] can be relied upon.
     /// * A body, if there is one, of a length that every reader finds alike: one `Content-Length`, in decimal digits without
-    ///   leading zeros, or one `Transfer-Encoding: chunked` in HTTP/1.1, and never both. [`accept`](Self::accept) takes none.
+    ///   leading zeros, or one `Transfer-Encoding: chunked` in HTTP/1.1, and never both.
+    ///   [`Accepted::check`](super::Accepted::check) allows none.
     ///
-    /// Allocates if there are more than [`HeaderStorage::FEW`] headers.
-    pub fn parse<'head>(head: Head<'head>, storage: &'a mut HeaderStorage<'head>) -> Result<Self, Refusal> {
+    /// Allocates if there are more than 32 headers.
+    pub fn parse<'a>(self, storage: &'a mut HeaderStorage<'head>) -> Result<Request<'a>, Refusal>
+    where
+        'head: 'a,
+    {
         let mut parsed = httparse::Request::new(&mut []);
-        match parsed.parse_with_uninit_headers(head.bytes, storage.room_for(head.header_lines)) {
-            Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-            Err(httparse::Error::Version) if names_an_http_version(head.bytes) => {
+        match parsed.parse_with_uninit_headers(self.bytes, storage.room_for(self.header_lines)) {
+            Ok(httparse::Status::Complete(length)) if length == self.len() => {}
+            Err(httparse::Error::Version) if names_an_http_version(self.bytes) => {
                 return Err(Refusal::HTTP_VERSION);
             }
             Ok(_) | Err(_) => return Err(Refusal::MALFORMED),
@@ -77,9 +81,11 @@ impl<'a> Request<'a> {
             Single::One(_) | Single::Several => return Err(Refusal::ORIGIN),
         };
         let (path, query) = split_target(target, host)?;
-        Ok(Self { method, path, query, http_1_1, host, origin, body, headers })
+        Ok(Request { method, path, query, http_1_1, host, origin, body, headers })
     }
+}
 
+impl<'a> Request<'a> {
     /// The method, `GET` for every WebSocket. Case-sensitive.
     pub const fn method(&self) -> &'a str {
         self.method
@@ -292,6 +298,7 @@ fn names_an_http_version(head: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Accepted;
     use super::super::{HeadLimits, HeadScanner};
     use super::*;
 
@@ -302,7 +309,7 @@ mod tests {
         then: impl FnOnce(&Request<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let head = HeadScanner::default().scan(bytes, &LIMITS)?.expect("a whole head");
-        then(&Request::parse(head, &mut HeaderStorage::new())?)
+        then(&head.parse(&mut HeaderStorage::new())?)
     }
 
     /// A head from its request line and header lines.
@@ -521,9 +528,9 @@ mod tests {
         #[test]
         fn no_bytes_panic(lines in proptest::collection::vec("[ -~\u{e9}\u{0}\t]{0,20}", 0..6)) {
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
-            let _ = with_request(&head(&lines), |request| request.accept().map(drop));
+            let _ = with_request(&head(&lines), |request| Accepted::check(request).map(drop));
             let lines: Vec<_> = ["GET / HTTP/1.1", "Host: a"].into_iter().chain(lines).collect();
-            let _ = with_request(&head(&lines), |request| request.accept().map(drop));
+            let _ = with_request(&head(&lines), |request| Accepted::check(request).map(drop));
         }
     }
 }

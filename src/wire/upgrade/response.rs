@@ -11,7 +11,7 @@ use super::accepted::Accepted;
 use super::lists::Subprotocol;
 use super::token::is_token;
 
-/// Appends the answer that ends HTTP and begins frames (§4.2.2, step 5). Allocates only as `out` grows.
+/// Appends the answer that ends HTTP and begins frames (RFC 6455 §4.2.2, step 5). Allocates only as `out` grows.
 pub fn write_switching_protocols(
     out: &mut Vec<u8>,
     accepted: &Accepted,

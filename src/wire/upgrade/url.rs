@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-/// The port of `ws://` (§3).
+/// The port of `ws://` (RFC 6455 §3).
 const DEFAULT_PORT: u16 = 80;
 
 /// A `ws://` URL, checked: no part of it can end a line of a request.
@@ -110,7 +110,7 @@ pub enum UrlError {
     /// The port is not a number from 1 to 65535.
     #[error("the URL's port is not a number from 1 to 65535")]
     Port,
-    /// It has a fragment, which §3 forbids.
+    /// It has a fragment, which RFC 6455 §3 forbids.
     #[error("the URL has a fragment (#), which a WebSocket URL must not have")]
     Fragment,
     /// Path or query hold something that must be percent-encoded.

@@ -3,7 +3,7 @@
 
 use adjourn::{
     http::{HeaderValue, Request},
-    wire::upgrade::{HeadLimits, HeadScanner, HeaderStorage, Refusal, write_switching_protocols},
+    wire::upgrade::{Accepted, HeadLimits, HeadScanner, HeaderStorage, Refusal, write_switching_protocols},
 };
 use tungstenite::handshake::derive_accept_key;
 
@@ -39,7 +39,7 @@ pub fn check(bytes: &[u8]) {
     };
     assert!(bytes[..head.len()].ends_with(b"\r\n\r\n"));
     let mut storage = HeaderStorage::new();
-    match Request::parse(head, &mut storage) {
+    match head.parse(&mut storage) {
         Err(refusal) => refuse(refusal),
         Ok(request) => judge(bytes, &request),
     }
@@ -54,7 +54,7 @@ fn judge(bytes: &[u8], request: &Request<'_>) {
     let (tokens, extensions) = (request.subprotocols().count(), request.extensions().count());
     assert!(tokens + extensions <= bytes.len());
 
-    let accepted = match request.accept() {
+    let accepted = match Accepted::check(request) {
         Err(refusal) => return refuse(refusal),
         Ok(accepted) => accepted,
     };
