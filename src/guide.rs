@@ -44,6 +44,7 @@ page!(
         "[example_deferred_upgrade]: https://docs.rs/crate/adjourn/latest/source/examples/deferred_upgrade.rs\n",
         "[example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",
+        "[example_console]: https://docs.rs/crate/adjourn/latest/source/examples/console/main.rs\n",
         "[example_close_lab]: https://docs.rs/crate/adjourn/latest/source/examples/close_lab/main.rs\n",
         "[example_bench_server]: https://docs.rs/crate/adjourn/latest/source/examples/bench_server.rs\n",
         "[example_autobahn_server]: https://docs.rs/crate/adjourn/latest/source/examples/autobahn_server.rs\n",

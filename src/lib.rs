@@ -60,6 +60,8 @@ mod id;
 #[cfg(any(feature = "http", feature = "tungstenite"))]
 mod interop;
 mod message;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod server;
 pub mod shutdown;
 mod state;

@@ -19,6 +19,8 @@ mod siblings;
 mod signals;
 mod socket;
 mod sources;
+#[cfg_attr(not(feature = "tracing"), path = "server/no_trace.rs")]
+mod trace;
 mod workers;
 
 pub use self::{

@@ -162,6 +162,10 @@ pub enum ShutdownPhase {
 }
 
 impl ShutdownPhase {
+    /// Every phase, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Serving, Self::LameDuck, Self::SoftSweep, Self::Grace, Self::HardSweep, Self::Done];
+
     /// The phase's name.
     pub const fn name(self) -> &'static str {
         match self {

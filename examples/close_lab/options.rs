@@ -6,7 +6,7 @@ use adjourn::{
     Config, ShutdownPlan,
     config::{Abort, ClosingData, ControlRate, Deflate, OnPeerClose},
     http::Origins,
-    shutdown::Pace,
+    shutdown::{ListenerInShutdown, Pace},
 };
 
 pub(crate) struct Options {
@@ -34,6 +34,9 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
         match name.as_str() {
             "--deflate" => options.config.deflate = Some(Deflate::default()),
             "--log-messages" => options.log_messages = true,
+            "--plain-http-in-shutdown" => {
+                options.plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
+            }
             "--origin" => origins.push(args.next().ok_or("--origin wants a value")?),
             _ => {
                 let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;

@@ -71,6 +71,11 @@ impl<'h, D> Client<'h, D> {
         self.slot.conn.buffered_amount()
     }
 
+    /// The same, to look at: no `Drain` is owed for that. For lists of slow consumers.
+    pub fn backlog(&self) -> usize {
+        self.slot.conn.queued()
+    }
+
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.slot.conn.subprotocol()

@@ -75,9 +75,14 @@ impl<D> Hub<D> {
     }
 
     /// The turn is over, and lasted until the clock was read last.
+    #[inline]
     pub(super) fn note_turn_ends(&mut self) {
-        let took = self.now.since(self.turn.began);
-        self.common.totals.turns.record(took);
+        if self.now == self.turn.began {
+            self.common.totals.turns.record_zero();
+        } else {
+            let took = self.now.since(self.turn.began);
+            self.common.totals.turns.record(took);
+        }
     }
 
     /// A callback has panicked, and the application has caught that.

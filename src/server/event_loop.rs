@@ -23,6 +23,7 @@ use super::{
     siblings::Siblings,
     socket::Sockets,
     sources::{Sources, source_of},
+    trace::{self, Trace},
 };
 use crate::{
     adopt::Adopt,
@@ -94,6 +95,7 @@ pub struct Server<D = ()> {
     listeners: Vec<Listener>,
     /// Made when it is asked for.
     sources: Option<Sources>,
+    trace: Trace,
     mailbox: MailboxOwner<D>,
     /// The other loops that shut down with this one.
     siblings: Siblings<D>,
@@ -153,6 +155,7 @@ impl<D: 'static> Server<D> {
             driver,
             listeners: parts.listeners,
             sources: None,
+            trace: Trace::default(),
             commands: VecDeque::new(),
             mailbox: parts.mailbox,
             siblings: parts.siblings,
@@ -302,6 +305,9 @@ impl<D: 'static> Server<D> {
         timeout: Option<Duration>,
         handler: &mut H,
     ) -> io::Result<Option<ShutdownReport>> {
+        let mut observed = self.trace.observe(handler);
+        let handler = observed.handler();
+        let due_at = self.driver.poll_timeout();
         let due = self.due();
         let timeout = self.wait(timeout, due);
         let late = due.is_some_and(|due| due.is_zero());
@@ -311,6 +317,7 @@ impl<D: 'static> Server<D> {
         {
             return Err(error);
         }
+        trace::turn_begins(due_at, || self.driver.transport().now());
         self.ready.drain(..self.dispatched);
         self.dispatched = 0;
         self.ready.extend(events.iter().map(|event| (event.token(), readiness(event))));
@@ -443,6 +450,7 @@ impl<D: 'static> Server<D> {
         };
         listener.accept(take, |error, lasting| errors.push((error, lasting)));
         for (error, lasting) in errors {
+            trace::accept_failed(&error, lasting);
             driver.note_accept_error(error, lasting);
         }
     }
