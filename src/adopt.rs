@@ -2,7 +2,8 @@
 
 use std::{
     fmt,
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
 };
 
 use crate::config::SharedConfig;
@@ -56,6 +57,14 @@ impl<D> Adopt<D> {
         Self { stream, adoption: Adoption::new(role, data) }
     }
 
+    /// The same of a Unix domain socket, of either role: whoever connects to one sends the request and reads the 101 itself.
+    ///
+    /// If it is not taken in, [`AdoptError::stream`](crate::error::AdoptError::stream) is its descriptor, which an `OwnedFd` turns into a
+    /// `UnixStream` again.
+    pub fn unix(stream: UnixStream, role: Role, data: D) -> Self {
+        Self::new(OwnedFd::from(stream).into(), role, data)
+    }
+
     /// What was read after the head of the request or response: the first frames, or their beginning.
     #[must_use]
     pub fn received(mut self, bytes: impl Into<Vec<u8>>) -> Self {
@@ -91,11 +100,6 @@ impl<D> Adopt<D> {
     pub fn config(mut self, config: SharedConfig) -> Self {
         self.adoption.config = Some(config);
         self
-    }
-
-    /// The peer's address, if the stream is connected.
-    pub(crate) fn peer(&self) -> std::io::Result<SocketAddr> {
-        self.stream.peer_addr()
     }
 }
 

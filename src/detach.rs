@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
 };
 
 /// The connection of a plain HTTP request, taken out of the loop by [`Upgrade::Detach`](crate::http::Upgrade::Detach).
@@ -23,12 +24,14 @@ pub struct Detached {
 pub enum DetachedStream {
     /// The socket as it was accepted: non-blocking, with `TCP_NODELAY`.
     Tcp(TcpStream),
+    /// The same of a Unix domain socket.
+    Unix(UnixStream),
     /// There is no socket: [`testing`](crate::testing) and other transports in memory.
     Memory,
 }
 
 impl Detached {
-    /// The peer's address.
+    /// The peer's address: `0.0.0.0:0` of one on a Unix domain socket.
     pub const fn peer_addr(&self) -> SocketAddr {
         self.peer
     }
@@ -53,13 +56,13 @@ impl Detached {
         (self.stream, self.received)
     }
 
-    /// The same for a socket; `None` if there is none, as in a test in memory.
+    /// The same for a TCP socket; `None` if it is none: a Unix domain socket, or a test in memory.
     ///
     /// The socket is non-blocking: call [`TcpStream::set_nonblocking`] before blocking reads.
     pub fn into_tcp(self) -> Option<(TcpStream, Vec<u8>)> {
         match self.stream {
             DetachedStream::Tcp(stream) => Some((stream, self.received)),
-            DetachedStream::Memory => None,
+            DetachedStream::Unix(_) | DetachedStream::Memory => None,
         }
     }
 }

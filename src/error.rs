@@ -385,6 +385,15 @@ pub enum BindError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The path could not be bound. If something is there already (`AddrInUse`), it may be the socket of a server that is gone:
+    /// such a file stays until somebody removes it.
+    #[error("cannot listen on {}: {source}", path.display())]
+    ListenUnix {
+        /// The path.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The system denied a poll, or to watch the listener.
     #[error("cannot poll: {0}")]
     Poll(#[source] std::io::Error),

@@ -82,4 +82,4 @@ pub use self::{
     transport::{Readiness, Transport},
 };
 #[doc(inline)]
-pub use crate::adopt::Adoption;
+pub use crate::{adopt::Adoption, newcomer::Newcomer};

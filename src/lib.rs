@@ -62,6 +62,7 @@ mod interop;
 mod message;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod newcomer;
 mod server;
 pub mod shutdown;
 mod state;
@@ -86,6 +87,12 @@ pub use crate::{
     shutdown::ShutdownPlan,
     time::Time,
 };
+
+/// Listening sockets beside those that [`Server::bind`] opens, and who connects to them.
+pub mod listeners {
+    #[doc(inline)]
+    pub use crate::{newcomer::PeerCredentials, server::ListeningSocket};
+}
 
 /// Sources of the application's own on the loop, see [`Server::sources`].
 pub mod sources {

@@ -21,11 +21,13 @@ mod socket;
 mod sources;
 #[cfg_attr(not(feature = "tracing"), path = "server/no_trace.rs")]
 mod trace;
+mod unix;
 mod workers;
 
 pub use self::{
     event_loop::Server,
     handle::Handle,
+    listener::ListeningSocket,
     sources::Sources,
     workers::{Workers, WorkersHandle},
 };

@@ -12,7 +12,7 @@ use adjourn::{
     Clients, CloseFrame, Config, Event, Handler, Server, ShutdownPlan,
     error::{AdoptError, AdoptRefusal, ConnectionLimit, HandleError},
     http::{Adopt, Role, Upgrade, UpgradeRequest},
-    hub::{Adoption, Driver, Readiness},
+    hub::{Adoption, Driver, Newcomer, Readiness},
     testing::{Memory, frame},
 };
 
@@ -55,7 +55,7 @@ impl Loop {
     }
 
     fn adopt(&mut self, adoption: Adoption<&'static str>) -> Result<usize, AdoptRefusal> {
-        let adopted = self.driver.adopt(peer(), adoption, |_, _| Ok(()));
+        let adopted = self.driver.adopt(&Newcomer::tcp(peer()), adoption, |_, _| Ok(()));
         self.turn(None);
         adopted.map(adjourn::ConnectionId::slot)
     }
@@ -155,7 +155,8 @@ fn adopted_ones_count_like_all_others() {
 #[test]
 fn nothing_is_left_of_one_that_is_refused() {
     let mut world = Loop::new(Config::default());
-    let refused = world.driver.adopt(peer(), adoption(), |_, _| Err(io::ErrorKind::OutOfMemory.into()));
+    let refused =
+        world.driver.adopt(&Newcomer::tcp(peer()), adoption(), |_, _| Err(io::ErrorKind::OutOfMemory.into()));
     assert_eq!(refused, Err(AdoptRefusal::Io(io::ErrorKind::OutOfMemory)));
     for value in ["permessage-deflate; unknown", "permessage-deflate, foo", "x-webkit-deflate-frame", "a;;"] {
         assert_eq!(world.adopt(adoption().extensions(value)), Err(AdoptRefusal::Extensions), "{value}");

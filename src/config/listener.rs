@@ -13,16 +13,26 @@ pub struct ListenerConfig {
     /// flood of new connections leaves time for those that are open. A larger batch accepts faster and makes the others
     /// wait longer.
     pub accept_batch: usize,
+    /// Whether a listener on an IPv6 address leaves IPv4 alone (`IPV6_V6ONLY`). `false`: `[::]` takes both, whatever the system's
+    /// default is. Set it to listen on `0.0.0.0` with the same port, too. Not for sockets that are bound already.
+    pub only_v6: bool,
+    /// Whether other sockets may be bound to the same port (`SO_REUSEPORT`), those of other processes of the same user: the kernel spreads
+    /// new connections over them. `false`: the second server on a port fails, which is what it should mostly do.
+    /// [`Workers`](crate::Workers) need no setting for it. Not for Unix domain sockets, nor for those that are bound already.
+    ///
+    /// It is no way to restart without refusing anyone: connections that wait in the queue of a socket are reset when it closes. Hand
+    /// over the socket itself.
+    pub reuse_port: bool,
 }
 
 impl Default for ListenerConfig {
     fn default() -> Self {
-        Self { listen_backlog: 4096, accept_batch: 256 }
+        Self { listen_backlog: 4096, accept_batch: 256, only_v6: false, reuse_port: false }
     }
 }
 
 impl ListenerConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         within("listener.listen_backlog", self.listen_backlog, 1..=i32::MAX.unsigned_abs())?;
         positive("listener.accept_batch", self.accept_batch)
     }

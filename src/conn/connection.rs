@@ -13,7 +13,11 @@ use super::{
     pending::{Listed, Pending},
     state::{Parses, State},
 };
-use crate::{close::Traffic, time::Time};
+use crate::{
+    close::Traffic,
+    newcomer::{Origin, PeerCredentials},
+    time::Time,
+};
 
 /// One connection.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub(crate) struct Conn {
 const _: () = assert!(size_of::<Conn>() <= 88);
 
 impl Conn {
-    pub(crate) fn new(peer: SocketAddr, generation: u32, now: Time) -> Self {
+    pub(crate) fn new(peer: Origin, generation: u32, now: Time) -> Self {
         Self {
             life: Life::Connecting { since: now, head: None },
             outbox: Outbox::default(),
@@ -59,8 +63,19 @@ impl Conn {
         self.life.state()
     }
 
+    /// The peer's address, as it is shown: unspecified of one that has none.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer.address()
+    }
+
+    /// The address that it is counted by. `None`: it is not.
+    pub(crate) fn counted_address(&self) -> Option<SocketAddr> {
+        self.peer.known_address()
+    }
+
+    /// Of a peer on a Unix domain socket.
+    pub(crate) const fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.peer.credentials()
     }
 
     pub(crate) fn path(&self) -> Option<&str> {

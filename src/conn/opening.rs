@@ -10,7 +10,7 @@
 //!       └── no address, no address left, a timeout, any other response: HandshakeFailed
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::{
     Compression, Conn, ConnectRequest, Context, Cursor, Pending,
@@ -26,6 +26,7 @@ use crate::{
     config::{Config, SharedConfig},
     detach::{Handover, Take},
     error::HandshakeError,
+    newcomer::{NO_ADDRESS, Origin},
     time::Time,
     wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
 };
@@ -64,7 +65,7 @@ impl Conn {
         {
             offer.extensions(value);
         }
-        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), offer.url().port());
+        let nowhere = SocketAddr::new(NO_ADDRESS.ip(), offer.url().port());
         let give_up = now.after(connect_timeout.unwrap_or(config.client.connect_timeout));
         let address = offer.url().address().map(|ip| SocketAddr::new(ip, offer.url().port()));
         let dialling = Dialling {
@@ -80,7 +81,7 @@ impl Conn {
             give_up,
             interim: 0,
         };
-        let mut conn = Self::new(address.unwrap_or(nowhere), generation, now);
+        let mut conn = Self::new(Origin::Tcp(address.unwrap_or(nowhere)), generation, now);
         conn.client = true;
         conn.life = Life::Dialling(Box::new(dialling));
         conn.pending.add(Pending::CONNECT);
@@ -88,7 +89,7 @@ impl Conn {
     }
 
     /// One whose opening handshake is complete, with what was read after it. Call [`Conn::establish`] next.
-    pub(crate) fn adopted(peer: SocketAddr, role: Role, received: &[u8], generation: u32, now: Time) -> Self {
+    pub(crate) fn adopted(peer: Origin, role: Role, received: &[u8], generation: u32, now: Time) -> Self {
         let mut conn = Self::new(peer, generation, now);
         conn.client = role == Role::Client;
         conn.inbox.hold(received);

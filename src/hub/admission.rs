@@ -94,10 +94,10 @@ impl Admission {
         }
     }
 
-    /// Whether one more connection may come from there.
-    pub(super) fn admits(&self, peer: SocketAddr) -> bool {
-        let count = || self.by_address.get(&neighbourhood(peer)).copied().unwrap_or(0);
-        self.limits.per_address.is_none_or(|limit| count() < limit)
+    /// Whether one more connection may come from there. One that comes from nowhere, as by a Unix domain socket, may.
+    pub(super) fn admits(&self, peer: Option<SocketAddr>) -> bool {
+        let (Some(limit), Some(peer)) = (self.limits.per_address, peer) else { return true };
+        self.by_address.get(&neighbourhood(peer)).is_none_or(|count| *count < limit)
     }
 
     /// The slot whose connection is to be closed so that one more fits, `live` being those that are not closed: the oldest
@@ -110,7 +110,7 @@ impl Admission {
     }
 
     /// A connection of a peer was let in. Returns the slot of the oldest handshake if there is one too many.
-    pub(super) fn accepted(&mut self, id: ConnectionId, peer: SocketAddr) -> Option<usize> {
+    pub(super) fn accepted(&mut self, id: ConnectionId, peer: Option<SocketAddr>) -> Option<usize> {
         self.take_share(peer);
         self.handshakes.insert(Age::of(id));
         self.latest = id.generation();
@@ -121,7 +121,7 @@ impl Admission {
     }
 
     /// A peer's connection was let in whose handshake is complete.
-    pub(super) fn adopted(&mut self, id: ConnectionId, peer: SocketAddr) {
+    pub(super) fn adopted(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
         self.take_share(peer);
         // For the moment until it is open.
         self.handshakes.insert(Age::of(id));
@@ -149,7 +149,7 @@ impl Admission {
     pub(super) fn changed(
         &mut self,
         id: ConnectionId,
-        peer: impl FnOnce() -> SocketAddr,
+        peer: impl FnOnce() -> Option<SocketAddr>,
         before: State,
         after: State,
     ) {
@@ -180,8 +180,8 @@ impl Admission {
     }
 
     /// One more from there.
-    fn take_share(&mut self, peer: SocketAddr) {
-        if self.limits.per_address.is_some() {
+    fn take_share(&mut self, peer: Option<SocketAddr>) {
+        if let (Some(_), Some(peer)) = (self.limits.per_address, peer) {
             let count = self.by_address.entry(neighbourhood(peer)).or_default();
             *count += 1;
             self.most_of_one = self.most_of_one.max(*count);
@@ -190,9 +190,11 @@ impl Admission {
 
     /// One less from there.
     #[inline]
-    fn release(&mut self, peer: impl FnOnce() -> SocketAddr) {
-        if self.limits.per_address.is_some() {
-            self.release_share(peer());
+    fn release(&mut self, peer: impl FnOnce() -> Option<SocketAddr>) {
+        if self.limits.per_address.is_some()
+            && let Some(peer) = peer()
+        {
+            self.release_share(peer);
         }
     }
 
@@ -247,13 +249,13 @@ mod tests {
         fn set(&mut self, slot: usize, after: State) {
             let (peer, before) = self.states[slot];
             self.states[slot].1 = after;
-            self.admission.changed(id(slot), || peer, before, after);
+            self.admission.changed(id(slot), || Some(peer), before, after);
         }
 
         /// Lets one in, if that is allowed. Returns the slots that were evicted for it.
         fn accept(&mut self, ip: &str) -> Option<Vec<usize>> {
             let peer = from(ip);
-            if !self.admission.admits(peer) {
+            if !self.admission.admits(Some(peer)) {
                 return None;
             }
             let room = self.admission.next_to_evict(self.live());
@@ -264,7 +266,7 @@ mod tests {
                 return None;
             }
             self.states.push((peer, State::Connecting));
-            let oldest = self.admission.accepted(id(self.states.len() - 1), peer);
+            let oldest = self.admission.accepted(id(self.states.len() - 1), Some(peer));
             if let Some(slot) = oldest {
                 self.set(slot, State::Closed);
             }

@@ -1,6 +1,6 @@
 //! Connections whose opening handshake somebody else has completed: they are open at once.
 
-use std::{io, net::SocketAddr};
+use std::io;
 
 use super::table::Hub;
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     conn::{Compression, Conn},
     error::{AdoptRefusal, ConnectionLimit},
     id::ConnectionId,
+    newcomer::Origin,
 };
 
 impl<D> Hub<D> {
@@ -18,7 +19,7 @@ impl<D> Hub<D> {
     /// Then it is as if nothing had been asked.
     pub(super) fn adopt(
         &mut self,
-        peer: SocketAddr,
+        peer: Origin,
         adoption: Adoption<D>,
         insert: impl FnOnce(usize) -> io::Result<()>,
     ) -> Result<ConnectionId, AdoptRefusal> {
@@ -30,7 +31,7 @@ impl<D> Hub<D> {
             Some(value) => Compression::agreed_on(role, value).ok_or(AdoptRefusal::Extensions)?,
             None => None,
         };
-        if role == Role::Server && !self.admission.admits(peer) {
+        if role == Role::Server && !self.admission.admits(peer.known_address()) {
             return Err(AdoptRefusal::TooManyConnections { limit: ConnectionLimit::PerAddress });
         }
         if !self.make_room() {
@@ -42,7 +43,7 @@ impl<D> Hub<D> {
         let slot = self.insert(Conn::adopted(peer, role, &received, generation, self.now), Some(data));
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if role == Role::Server {
-            self.admission.adopted(id, peer);
+            self.admission.adopted(id, peer.known_address());
         }
         let subprotocol = subprotocol.as_deref();
         self.with(slot, |conn, cx| conn.establish(Vec::new(), &path, subprotocol, config, compression, cx));

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::slot::Slot;
-use crate::{close::Traffic, conn::State, id::ConnectionId, time::Time};
+use crate::{close::Traffic, conn::State, id::ConnectionId, newcomer::PeerCredentials, time::Time};
 
 /// What decides for a sweep whom it concerns.
 pub(super) type Predicate<D> = Box<dyn FnMut(&Client<'_, D>) -> bool + Send>;
@@ -45,9 +45,14 @@ impl<'h, D> Client<'h, D> {
         self.id
     }
 
-    /// The peer's address.
+    /// The peer's address: `0.0.0.0:0` of one on a Unix domain socket.
     pub fn peer_addr(&self) -> SocketAddr {
         self.slot.conn.peer()
+    }
+
+    /// Which process the peer is, if it came by a Unix domain socket.
+    pub const fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.slot.conn.peer_credentials()
     }
 
     /// Where it is in its life.

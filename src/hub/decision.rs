@@ -6,6 +6,7 @@ use crate::{
     config::SharedConfig,
     detach::Detached,
     id::ConnectionId,
+    newcomer::PeerCredentials,
     wire::upgrade::{ExtraHeader, Request, Response, Subprotocol},
 };
 
@@ -15,6 +16,7 @@ pub struct UpgradeRequest<'r> {
     pub(crate) request: Request<'r>,
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) credentials: Option<PeerCredentials>,
     pub(crate) ready: bool,
 }
 
@@ -24,9 +26,14 @@ impl UpgradeRequest<'_> {
         self.id
     }
 
-    /// The address of the peer.
+    /// The address of the peer: `0.0.0.0:0` of one on a Unix domain socket.
     pub const fn peer_addr(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Which process the peer is, if it came by a Unix domain socket.
+    pub const fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.credentials
     }
 
     /// False once a shutdown has begun: what a readiness probe wants to know.

@@ -35,6 +35,7 @@ use crate::{
     error::{AdoptRefusal, ConnectError},
     event::{Event, SourceId, Stats},
     id::ConnectionId,
+    newcomer::Newcomer,
     shutdown::{ShutdownPhase, ShutdownReport},
     stats::{LoopStats, SlowCallback},
     time::Time,
@@ -195,13 +196,13 @@ impl<D, T: Transport> Driver<D, T> {
     /// If there are too many connections, a shutdown closes them, what was agreed on is not known here, or `insert` fails.
     pub fn adopt(
         &mut self,
-        peer: SocketAddr,
+        newcomer: &Newcomer,
         adoption: Adoption<D>,
         insert: impl FnOnce(&mut T, usize) -> io::Result<()>,
     ) -> Result<ConnectionId, AdoptRefusal> {
         self.read_clock();
         let Self { hub, transport, .. } = self;
-        hub.adopt(peer, adoption, |slot| insert(transport, slot))
+        hub.adopt(newcomer.from, adoption, |slot| insert(transport, slot))
     }
 
     // Shutting down.
@@ -330,7 +331,12 @@ impl<D, T: Transport> Driver<D, T> {
     /// A connection was accepted: its slot, or `None` if there are too many; close it then. Each that is refused is reported, so
     /// accept none while there are events that this turn may not deliver: see [`Driver::has_undelivered`].
     pub fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
-        self.hub.accept(peer)
+        self.accept_newcomer(&Newcomer::tcp(peer))
+    }
+
+    /// The same of one that did not come by TCP, or of which more is known than an address.
+    pub fn accept_newcomer(&mut self, newcomer: &Newcomer) -> Option<usize> {
+        self.hub.accept(newcomer)
     }
 
     /// A socket could not be watched, or failed otherwise.

@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io, mem,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -35,6 +34,7 @@ use crate::{
     error::{ConnectionLimit, HandshakeError},
     event::{Event, SourceId, Stats},
     id::{ConnectionId, MAX_SLOTS},
+    newcomer::Newcomer,
     shutdown::{ShutdownPhase, ShutdownReport},
     stats::{LoopStats, SlowCallback},
     time::Time,
@@ -231,10 +231,11 @@ impl<D> Hub<D> {
 
     // What the driver puts in.
 
-    /// A TCP connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
+    /// A connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
     /// One that was refused, or the oldest handshake, may have to go for it.
-    pub(super) fn accept(&mut self, peer: SocketAddr) -> Option<usize> {
-        let exceeded = if !self.admission.admits(peer) {
+    pub(super) fn accept(&mut self, newcomer: &Newcomer) -> Option<usize> {
+        let from = newcomer.from;
+        let exceeded = if !self.admission.admits(from.known_address()) {
             Some(ConnectionLimit::PerAddress)
         } else if !self.make_room() {
             Some(ConnectionLimit::Connections)
@@ -242,16 +243,17 @@ impl<D> Hub<D> {
             None
         };
         if let Some(limit) = exceeded {
-            self.notes.push_back(Note::Failed(None, peer, HandshakeError::TooManyConnections { limit }));
+            let error = HandshakeError::TooManyConnections { limit };
+            self.notes.push_back(Note::Failed(None, from.address(), error));
             return None;
         }
         self.common.totals.accepted += 1;
         let generation = self.next_generation();
-        let conn = Conn::new(peer, generation, self.now);
+        let conn = Conn::new(from, generation, self.now);
         let slot = self.insert(conn, None);
         self.sweeps.handle_accepted(generation);
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
-        if let Some(oldest) = self.admission.accepted(id, peer) {
+        if let Some(oldest) = self.admission.accepted(id, from.known_address()) {
             self.with(oldest, |conn, cx| conn.evict(ConnectionLimit::Handshakes, cx));
         }
         Some(slot)
@@ -515,7 +517,7 @@ impl<D> Hub<D> {
                 self.timers.clear_all(id);
             }
             if !conn.is_client() {
-                self.admission.changed(id, || conn.peer(), before, after);
+                self.admission.changed(id, || conn.counted_address(), before, after);
             }
             if (before, after) == (State::Connecting, State::Open) {
                 let totals = &mut self.common.totals;

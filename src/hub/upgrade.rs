@@ -14,6 +14,7 @@ use crate::{
     detach::Take,
     error::{ConnectionLimit, DecideError, HandshakeError},
     id::ConnectionId,
+    newcomer::PeerCredentials,
     wire::upgrade::{
         Accepted, BodyLength, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, Refusal, Request,
         Response, write_switching_protocols,
@@ -43,6 +44,7 @@ impl<D> Hub<D> {
         let from = From {
             id: ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), conn.generation),
             peer: conn.peer(),
+            credentials: conn.peer_credentials(),
         };
         let answer = match conn.take_request(cursor, &self.config) {
             Ok(None) => return,
@@ -154,7 +156,9 @@ impl<D> Hub<D> {
             self.refuse_deferred(id.slot());
             return Err(DecideError::ShuttingDown);
         }
-        let (from, head) = (From { id, peer: entry.conn.peer() }, entry.conn.deferred().unwrap_or_default());
+        let conn = &entry.conn;
+        let from = From { id, peer: conn.peer(), credentials: conn.peer_credentials() };
+        let head = conn.deferred().unwrap_or_default();
         let mut storage = HeaderStorage::new();
         let answer = match read_again(head, &self.config.handshake, &mut storage) {
             Ok((request, accepted)) => {
@@ -246,11 +250,12 @@ enum Answered<D> {
 struct From {
     id: ConnectionId,
     peer: SocketAddr,
+    credentials: Option<PeerCredentials>,
 }
 
 impl From {
     const fn with(self, request: Request<'_>, ready: bool) -> UpgradeRequest<'_> {
-        UpgradeRequest { request, id: self.id, peer: self.peer, ready }
+        UpgradeRequest { request, id: self.id, peer: self.peer, credentials: self.credentials, ready }
     }
 }
 

@@ -1,10 +1,14 @@
 //! Streams that somebody else has upgraded: from this thread or another one into the loop.
 
-use super::socket::Sockets;
+use std::{io, net::TcpStream};
+
+use socket2::SockRef;
+
+use super::{socket::Sockets, unix};
 use crate::{
     adopt::Adopt,
     error::{AdoptError, AdoptRefusal, HandleError},
-    hub::Driver,
+    hub::{Driver, Newcomer},
     id::ConnectionId,
 };
 
@@ -60,10 +64,15 @@ pub(super) fn adopt_into<D>(
     driver: &mut Driver<D, Sockets>,
     adopt: Adopt<D>,
 ) -> Result<ConnectionId, AdoptError> {
-    let peer = adopt.peer();
     let Adopt { stream, adoption } = adopt;
-    let adopted = peer
+    let adopted = newcomer(&stream)
         .map_err(|error| AdoptRefusal::Io(error.kind()))
-        .and_then(|peer| driver.adopt(peer, adoption, |sockets, slot| sockets.adopt(slot, &stream)));
+        .and_then(|newcomer| driver.adopt(&newcomer, adoption, |sockets, slot| sockets.adopt(slot, &stream)));
     adopted.map_err(|why| AdoptError { stream, why })
+}
+
+/// Where a stream comes from, if it is connected.
+fn newcomer(stream: &TcpStream) -> io::Result<Newcomer> {
+    let peer = SockRef::from(stream).peer_addr()?;
+    Ok(peer.as_socket().map_or_else(|| Newcomer::unix(unix::credentials(stream)), Newcomer::tcp))
 }

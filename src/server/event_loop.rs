@@ -4,8 +4,9 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher as _, RandomState},
     io,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +18,7 @@ use super::signals;
 use super::{
     adopting::adopt_into,
     handle::{Command, Handle},
-    listener::Listener,
+    listener::{Listener, ListeningSocket},
     number::LoopNumber,
     parts::{LISTENERS, MailboxOwner, Parts, WAKER},
     siblings::Siblings,
@@ -27,7 +28,7 @@ use super::{
 };
 use crate::{
     adopt::Adopt,
-    config::Config,
+    config::{Config, ListenerConfig},
     conn::ConnectRequest,
     error::{AdoptError, BindError, ConnectError},
     event::Event,
@@ -168,6 +169,16 @@ impl<D: 'static> Server<D> {
         server
     }
 
+    /// A server with one listener on a Unix domain socket, as [`Server::listen_unix`].
+    ///
+    /// # Errors
+    /// If the path cannot be bound, the system denies a poll, or there are too many loops in the process.
+    pub fn bind_unix(path: impl AsRef<Path>, config: Config) -> Result<Self, BindError> {
+        let mut server = Self::from_parts(Parts::new(config, Arc::default())?);
+        server.listen_unix(path)?;
+        Ok(server)
+    }
+
     /// Listens on one more address. Returns the address bound, with the port that the system chose for port 0.
     ///
     /// # Errors
@@ -176,29 +187,67 @@ impl<D: 'static> Server<D> {
         if !self.driver.is_listening() {
             return Err(BindError::ShuttingDown);
         }
-        let token = Token(LISTENERS - self.listeners.len());
-        let config = self.driver.config().listener.clone();
-        let registry = self.driver.transport().poll.registry();
-        let listener = Listener::bind(address, &config, false, registry, token)?;
-        let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
-        self.listeners.push(listener);
+        let socket = ListeningSocket::bind(address, &self.driver.config().listener, false)?;
+        let bound = socket.local_addr().ok_or(BindError::NoAddress)?;
+        self.listen_on(socket)?;
         Ok(bound)
     }
 
-    /// Listens on a socket that listens already: one that was bound with options of its own, or inherited from another
-    /// process. It is switched to non-blocking mode. Set `TCP_NODELAY` on it: accepted sockets inherit it on Linux.
+    /// Listens on one more Unix domain socket. Who may connect is decided by the permissions of its file, which the process's umask
+    /// sets, and of its directory; [`UpgradeRequest::peer_credentials`](crate::http::UpgradeRequest::peer_credentials) says who did.
+    ///
+    /// Nothing is removed here: neither what is at the path already, which makes this fail with `AddrInUse`, nor the file when the
+    /// listener closes. Remove it before, if no other server listens on it.
+    ///
+    /// ```
+    /// use adjourn::{Config, Server};
+    ///
+    /// # let directory = std::env::temp_dir().join(format!("adjourn-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # let path = directory.join("chat.sock");
+    /// let mut server = Server::<()>::bind_unix(&path, Config::default())?;
+    /// // ...
+    /// drop(server);
+    /// std::fs::remove_file(&path)?;
+    /// # std::fs::remove_dir(&directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// If it cannot be switched or watched, or a shutdown has closed the listeners.
-    pub fn listen_on(&mut self, listener: TcpListener) -> Result<(), BindError> {
+    /// If the path cannot be bound, or a shutdown has closed the listeners.
+    pub fn listen_unix(&mut self, path: impl AsRef<Path>) -> Result<(), BindError> {
         if !self.driver.is_listening() {
             return Err(BindError::ShuttingDown);
         }
-        let token = Token(LISTENERS - self.listeners.len());
-        listener.set_nonblocking(true).map_err(BindError::Poll)?;
+        self.listen_on(ListeningSocket::bind_unix(path.as_ref(), &self.driver.config().listener)?)
+    }
+
+    /// Listens on a socket that listens already: one that was bound with options of its own, or inherited from another
+    /// process, by TCP or in the Unix domain. It is switched to non-blocking mode, with `TCP_NODELAY`.
+    ///
+    /// # Errors
+    /// If it cannot be switched or watched, or a shutdown has closed the listeners.
+    pub fn listen_on(&mut self, socket: impl Into<ListeningSocket>) -> Result<(), BindError> {
         let settings = self.driver.config().listener.clone();
+        self.listen_on_with(socket, &settings)
+    }
+
+    /// The same with settings of its own, in place of [`Config::listener`].
+    ///
+    /// # Errors
+    /// As [`Server::listen_on`], and if a setting cannot work.
+    pub fn listen_on_with(
+        &mut self,
+        socket: impl Into<ListeningSocket>,
+        settings: &ListenerConfig,
+    ) -> Result<(), BindError> {
+        if !self.driver.is_listening() {
+            return Err(BindError::ShuttingDown);
+        }
+        settings.validate()?;
+        let token = Token(LISTENERS - self.listeners.len());
         let registry = self.driver.transport().poll.registry();
-        let listener = Listener::watch(listener, &settings, registry, token).map_err(BindError::Poll)?;
+        let listener = Listener::watch(socket.into(), settings, registry, token).map_err(BindError::Poll)?;
         self.listeners.push(listener);
         Ok(())
     }
@@ -246,7 +295,7 @@ impl<D: 'static> Server<D> {
         adopt_into(&mut self.driver, adopt)
     }
 
-    /// The address of the first listener; `None` once the listeners are closed.
+    /// The address of the first listener; `None` once the listeners are closed, and of a Unix domain socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.listeners.first().and_then(Listener::local_addr)
     }
@@ -441,8 +490,8 @@ impl<D: 'static> Server<D> {
             return listener.put_off();
         }
         let mut errors = Vec::new();
-        let take = |stream, peer| {
-            if let Some(slot) = driver.accept(peer)
+        let take = |stream, newcomer| {
+            if let Some(slot) = driver.accept_newcomer(&newcomer)
                 && let Err(error) = driver.transport().insert(slot, stream)
             {
                 driver.handle_reset(slot, error.kind());

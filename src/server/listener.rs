@@ -3,20 +3,93 @@
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
+    os::fd::OwnedFd,
+    path::Path,
 };
 
 use mio::{
     Interest, Registry, Token,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixListener},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use crate::{config::ListenerConfig, error::BindError};
+use super::unix;
+use crate::{config::ListenerConfig, error::BindError, hub::Newcomer};
 
-/// One listening socket.
+/// A socket that listens already: bound with options of its own, inherited, or received from another process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ListeningSocket {
+    /// By TCP.
+    Tcp(std::net::TcpListener),
+    /// In the Unix domain.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl From<std::net::TcpListener> for ListeningSocket {
+    fn from(socket: std::net::TcpListener) -> Self {
+        Self::Tcp(socket)
+    }
+}
+
+impl From<std::os::unix::net::UnixListener> for ListeningSocket {
+    fn from(socket: std::os::unix::net::UnixListener) -> Self {
+        Self::Unix(socket)
+    }
+}
+
+impl ListeningSocket {
+    /// The address; `None` of a Unix domain socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// One more descriptor of the same socket: newcomers go to whoever accepts them first.
+    ///
+    /// # Errors
+    /// If the system has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(socket) => socket.try_clone()?.into(),
+            Self::Unix(socket) => socket.try_clone()?.into(),
+        })
+    }
+
+    /// Binds the first address that can be bound. With `shared` several loops may bind the same port.
+    pub(super) fn bind(
+        address: impl ToSocketAddrs,
+        settings: &ListenerConfig,
+        shared: bool,
+    ) -> Result<Self, BindError> {
+        let mut last = BindError::NoAddress;
+        for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
+            match open(address, settings, shared) {
+                Ok(socket) => return Ok(Self::Tcp(socket)),
+                Err(source) => last = BindError::Listen { address, source },
+            }
+        }
+        Err(last)
+    }
+
+    /// Binds a path. Nothing that is there already is removed.
+    pub(super) fn bind_unix(path: &Path, settings: &ListenerConfig) -> Result<Self, BindError> {
+        let open = || -> io::Result<_> {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            socket.listen(backlog(settings))?;
+            Ok(Self::Unix(socket.into()))
+        };
+        open().map_err(|source| BindError::ListenUnix { path: path.to_owned(), source })
+    }
+}
+
+/// One listening socket and what is set for it.
 #[derive(Debug)]
 pub(super) struct Listener {
-    socket: TcpListener,
+    socket: Watched,
     state: State,
     /// Connections accepted per turn.
     batch: usize,
@@ -34,42 +107,59 @@ enum State {
     Resting,
 }
 
-impl Listener {
-    /// Binds the first address that can be bound. `TCP_NODELAY` is set here: accepted sockets inherit it on Linux, so it
-    /// costs no call for each. With `shared` several loops may bind the same port.
-    pub(super) fn bind(
-        address: impl ToSocketAddrs,
-        settings: &ListenerConfig,
-        shared: bool,
-        registry: &Registry,
-        token: Token,
-    ) -> Result<Self, BindError> {
-        let mut last = BindError::NoAddress;
-        for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
-            match open(address, settings, shared) {
-                Ok(socket) => {
-                    return Self::watch(socket, settings, registry, token).map_err(BindError::Poll);
-                }
-                Err(source) => last = BindError::Listen { address, source },
-            }
-        }
-        Err(last)
-    }
+#[derive(Debug)]
+enum Watched {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
 
-    /// Watches a socket that listens already, in non-blocking mode.
+impl Watched {
+    /// The stream of either kind, see [`Sockets`](super::socket::Sockets).
+    fn accept(&self) -> io::Result<(TcpStream, Newcomer)> {
+        match self {
+            Self::Tcp(socket) => socket.accept().map(|(stream, peer)| (stream, Newcomer::tcp(peer))),
+            Self::Unix(socket) => socket.accept().map(|(stream, _)| {
+                let newcomer = Newcomer::unix(unix::credentials(&stream));
+                let stream = OwnedFd::from(std::os::unix::net::UnixStream::from(stream));
+                (TcpStream::from_std(stream.into()), newcomer)
+            }),
+        }
+    }
+}
+
+impl Listener {
+    /// Watches a socket, which becomes non-blocking. `TCP_NODELAY` is set here: accepted sockets inherit it on Linux, so it costs no
+    /// call for each.
     pub(super) fn watch(
-        socket: std::net::TcpListener,
+        socket: ListeningSocket,
         settings: &ListenerConfig,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        let mut socket = TcpListener::from_std(socket);
-        registry.register(&mut socket, token, Interest::READABLE)?;
+        let socket = match socket {
+            ListeningSocket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                SockRef::from(&socket).set_tcp_nodelay(true)?;
+                let mut socket = TcpListener::from_std(socket);
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                Watched::Tcp(socket)
+            }
+            ListeningSocket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                let mut socket = UnixListener::from_std(socket);
+                registry.register(&mut socket, token, Interest::READABLE)?;
+                Watched::Unix(socket)
+            }
+        };
         Ok(Self { socket, state: State::Drained, batch: settings.accept_batch, failing: false })
     }
 
+    /// The address; `None` of a Unix domain socket.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        self.socket.local_addr().ok()
+        match &self.socket {
+            Watched::Tcp(socket) => socket.local_addr().ok(),
+            Watched::Unix(_) => None,
+        }
     }
 
     pub(super) fn is_resting(&self) -> bool {
@@ -89,15 +179,15 @@ impl Listener {
     /// and the one that makes the listener rest, with `true` for the first such error since a connection was accepted.
     pub(super) fn accept(
         &mut self,
-        mut take: impl FnMut(TcpStream, SocketAddr),
+        mut take: impl FnMut(TcpStream, Newcomer),
         mut failed: impl FnMut(io::Error, bool),
     ) {
         self.state = State::More;
         for _ in 0..self.batch {
             match self.socket.accept() {
-                Ok((stream, peer)) => {
+                Ok((stream, newcomer)) => {
                     self.failing = false;
-                    take(stream, peer);
+                    take(stream, newcomer);
                 }
                 Err(error) => match Failure::of(&error) {
                     Failure::Drained => {
@@ -152,14 +242,20 @@ impl Failure {
 fn open(address: SocketAddr, settings: &ListenerConfig, shared: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if shared {
+    // Some systems do not let it be cleared, and on those it is set.
+    if address.is_ipv6() && socket.only_v6()? != settings.only_v6 {
+        socket.set_only_v6(settings.only_v6)?;
+    }
+    if shared || settings.reuse_port {
         socket.set_reuse_port(true)?;
     }
-    socket.set_tcp_nodelay(true)?;
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX))?;
+    socket.listen(backlog(settings))?;
     Ok(socket.into())
+}
+
+fn backlog(settings: &ListenerConfig) -> i32 {
+    i32::try_from(settings.listen_backlog).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! What a loop is made of before it has a thread to run on.
 
-use std::{
-    net::{SocketAddr, ToSocketAddrs},
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::sync::{Arc, atomic::AtomicBool};
 
 use mio::{Poll, Token, Waker};
 
@@ -11,7 +8,7 @@ use mio::{Poll, Token, Waker};
 use super::signals;
 use super::{
     handle::{Command, Handle},
-    listener::Listener,
+    listener::{Listener, ListeningSocket},
     mailbox::{Mailbox, Shared},
     number::LoopNumber,
     siblings::Siblings,
@@ -61,16 +58,11 @@ impl<D> Parts<D> {
         })
     }
 
-    pub(super) fn listen(
-        &mut self,
-        address: impl ToSocketAddrs,
-        shared: bool,
-    ) -> Result<SocketAddr, BindError> {
+    pub(super) fn listen_on(&mut self, socket: ListeningSocket) -> Result<(), BindError> {
         let token = Token(LISTENERS - self.listeners.len());
-        let listener = Listener::bind(address, &self.config.listener, shared, self.poll.registry(), token)?;
-        let bound = listener.local_addr().ok_or(BindError::NoAddress)?;
-        self.listeners.push(listener);
-        Ok(bound)
+        let listener = Listener::watch(socket, &self.config.listener, self.poll.registry(), token);
+        self.listeners.push(listener.map_err(BindError::Poll)?);
+        Ok(())
     }
 
     pub(super) fn handle(&self) -> Handle<D> {

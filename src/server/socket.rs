@@ -3,6 +3,7 @@
 use std::{
     io::{self, IoSlice, Read as _, Write as _},
     net::SocketAddr,
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,12 +11,14 @@ use std::{
 use mio::{Interest, Poll, Token, net::TcpStream};
 use socket2::SockRef;
 
-use super::{mailbox::Shared, platform, resolver::Resolver};
+use super::{mailbox::Shared, platform, resolver::Resolver, unix::is_unix};
 use crate::{
     config::Config, conn::Target, detach::DetachedStream, hub::Transport, id::ConnectionId, time::Time,
 };
 
-/// The sockets of all connections, by slot (four bytes each, and one), and what they are waited for with.
+/// The sockets of all connections, by slot (four bytes each, and one), and what they are waited for with. Those of the Unix domain
+/// are among them by their descriptors: what a stream socket is asked here does not depend on its family, but for what [`is_unix`]
+/// asks about.
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) poll: Poll,
@@ -72,7 +75,9 @@ impl Sockets {
     /// If its mode cannot be set, or the system does not watch one more.
     pub(super) fn adopt(&mut self, slot: usize, stream: &std::net::TcpStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        if !is_unix(stream) {
+            stream.set_nodelay(true)?;
+        }
         self.insert(slot, TcpStream::from_std(stream.try_clone()?))
     }
 
@@ -142,7 +147,9 @@ impl Transport for Sockets {
     fn await_writable(&mut self, slot: usize, closing: bool) -> io::Result<()> {
         let Some(Some(stream)) = self.streams.get_mut(slot) else { return Ok(()) };
         #[cfg(target_os = "linux")]
-        if let (Some(lowat), true) = (self.notsent_lowat, closing) {
+        if let (Some(lowat), true) = (self.notsent_lowat, closing)
+            && !is_unix(stream)
+        {
             SockRef::from(&*stream).set_tcp_notsent_lowat(lowat)?;
         }
         #[cfg(not(target_os = "linux"))]
@@ -177,7 +184,11 @@ impl Transport for Sockets {
         self.note_released();
         // If it fails, the socket is watched until it is closed, and what is said of it is of no slot or harmless to another one.
         let _ = self.poll.registry().deregister(&mut stream);
-        Some(DetachedStream::Tcp(stream.into()))
+        let stream = std::net::TcpStream::from(stream);
+        if is_unix(&stream) {
+            return Some(DetachedStream::Unix(OwnedFd::from(stream).into()));
+        }
+        Some(DetachedStream::Tcp(stream))
     }
 
     fn connect(&mut self, slot: usize, id: ConnectionId, target: Target<'_>) -> io::Result<()> {
@@ -208,7 +219,8 @@ impl Transport for Sockets {
     }
 
     fn unsent(&mut self, slot: usize) -> Option<u32> {
-        self.get_mut(slot).and_then(|stream| super::outq::unsent(stream))
+        // Of a Unix domain socket it would be memory, not bytes.
+        self.get_mut(slot).filter(|stream| !is_unix(&**stream)).and_then(|stream| super::outq::unsent(stream))
     }
 
     fn now(&mut self) -> Time {

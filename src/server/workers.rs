@@ -6,13 +6,16 @@
 use std::{
     io,
     net::{SocketAddr, ToSocketAddrs},
+    path::Path,
     sync::{Arc, atomic::AtomicUsize},
     thread,
 };
 
 #[cfg(feature = "signals")]
 use super::signals::Signals;
-use super::{event_loop::Server, handle::Handle, parts::Parts, siblings::Siblings};
+use super::{
+    event_loop::Server, handle::Handle, listener::ListeningSocket, parts::Parts, siblings::Siblings,
+};
 use crate::{
     close::CloseFrame,
     config::Config,
@@ -48,7 +51,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Workers<D = ()> {
     parts: Vec<Parts<D>>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     /// Kept for as long as the loops live.
     #[cfg(feature = "signals")]
     signals: Option<Signals>,
@@ -61,19 +64,61 @@ impl<D: 'static> Workers<D> {
     /// If the address cannot be resolved or bound, the system denies a poll, or there are too many loops in the process.
     #[expect(clippy::needless_pass_by_value, reason = "the shape of `Server::bind`")]
     pub fn bind(address: impl ToSocketAddrs, count: u8, config: Config) -> Result<Self, BindError> {
-        if count == 0 {
-            return Err(ConfigError::new("count of Workers::bind", "0".into(), "from 1 to 255".into()).into());
-        }
-        let mut parts = Vec::new();
+        let mut parts = loops(count, &config)?;
         let mut address = address.to_socket_addrs().map_err(BindError::Resolve)?.collect::<Vec<_>>();
-        let shutdown_asked = Arc::default();
-        for _ in 0..count {
-            let mut part = Parts::new(config.clone(), Arc::clone(&shutdown_asked))?;
+        for part in &mut parts {
             // The others bind what the first was given for port 0.
-            let bound = part.listen(address.as_slice(), count > 1)?;
-            address = vec![bound];
-            parts.push(part);
+            let socket = ListeningSocket::bind(address.as_slice(), &config.listener, count > 1)?;
+            address = vec![socket.local_addr().ok_or(BindError::NoAddress)?];
+            part.listen_on(socket)?;
         }
+        Ok(Self::new(parts, address.first().copied()))
+    }
+
+    /// Binds `count` loops (1 to 255) to the same Unix domain socket, as [`Server::bind_unix`]. Newcomers go to the loop that accepts
+    /// them first: an idle one gets more than a busy one.
+    ///
+    /// # Errors
+    /// If the path cannot be bound, the system denies a poll or a descriptor, or there are too many loops in the process.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape of `Server::bind`")]
+    pub fn bind_unix(path: impl AsRef<Path>, count: u8, config: Config) -> Result<Self, BindError> {
+        let parts = loops(count, &config)?;
+        let socket = ListeningSocket::bind_unix(path.as_ref(), &config.listener)?;
+        Self::sharing([socket], parts)
+    }
+
+    /// `count` loops (1 to 255) that all listen on these sockets, which listen already, as [`Server::listen_on`] does. Newcomers go to
+    /// the loop that accepts them first.
+    ///
+    /// # Errors
+    /// If one cannot be switched or watched, the system denies a poll or a descriptor, or there are too many loops in the process.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape of `Server::bind`")]
+    pub fn on(
+        sockets: impl IntoIterator<Item = ListeningSocket>,
+        count: u8,
+        config: Config,
+    ) -> Result<Self, BindError> {
+        let parts = loops(count, &config)?;
+        Self::sharing(sockets, parts)
+    }
+
+    /// Each loop listens on each socket.
+    fn sharing(
+        sockets: impl IntoIterator<Item = ListeningSocket>,
+        mut parts: Vec<Parts<D>>,
+    ) -> Result<Self, BindError> {
+        let mut address = None;
+        for socket in sockets {
+            address = address.or_else(|| socket.local_addr());
+            for part in &mut parts {
+                part.listen_on(socket.try_clone().map_err(BindError::Poll)?)?;
+            }
+        }
+        Ok(Self::new(parts, address))
+    }
+
+    /// Loops that shut down as one.
+    fn new(mut parts: Vec<Parts<D>>, address: Option<SocketAddr>) -> Self {
         let handles: Vec<_> = parts.iter().map(Parts::handle).collect();
         let open: Arc<[_]> = handles.iter().map(|_| AtomicUsize::new(0)).collect();
         for (own, part) in parts.iter_mut().enumerate() {
@@ -81,18 +126,17 @@ impl<D: 'static> Workers<D> {
             let others = others.map(|(_, handle)| handle.clone()).collect();
             part.siblings = Siblings { others, open: Arc::clone(&open), own };
         }
-        let address = address.first().copied().ok_or(BindError::NoAddress)?;
-        Ok(Self {
+        Self {
             parts,
             address,
             #[cfg(feature = "signals")]
             signals: None,
-        })
+        }
     }
 
-    /// The address that all loops listen on. Never `None`: the listeners are closed while the loops run.
+    /// The address that all loops listen on, the first of several; `None` of a Unix domain socket.
     pub const fn local_addr(&self) -> Option<SocketAddr> {
-        Some(self.address)
+        self.address
     }
 
     /// A handle for all loops.
@@ -169,6 +213,15 @@ impl<D: 'static> Workers<D> {
             result
         })
     }
+}
+
+/// Loops that listen on nothing yet.
+fn loops<D>(count: u8, config: &Config) -> Result<Vec<Parts<D>>, BindError> {
+    if count == 0 {
+        return Err(ConfigError::new("count of Workers::bind", "0".into(), "from 1 to 255".into()).into());
+    }
+    let shutdown_asked = Arc::default();
+    (0..count).map(|_| Parts::new(config.clone(), Arc::clone(&shutdown_asked))).collect()
 }
 
 impl Workers<()> {

@@ -1,0 +1,83 @@
+//! A connection as a listener accepts it: where it comes from. Nothing is read or decided here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// Who connected to a Unix domain socket, as the kernel knows it: the process that called `connect`, or made the pair.
+///
+/// Linux and Android only (`SO_PEERCRED`); elsewhere there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerCredentials {
+    pid: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl PeerCredentials {
+    pub(crate) const fn new(pid: u32, uid: u32, gid: u32) -> Self {
+        Self { pid, uid, gid }
+    }
+
+    /// The process. It may have ended, and its number may be another one's by now; 0 if it is in a PID namespace that is not
+    /// visible from here.
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The effective user.
+    pub const fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The effective group.
+    pub const fn gid(&self) -> u32 {
+        self.gid
+    }
+}
+
+/// What is shown of a peer that has no address: of one on a Unix domain socket, and of a server whose name is not resolved.
+pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// A connection that was accepted, for [`Driver::accept_newcomer`](crate::hub::Driver::accept_newcomer).
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    pub(crate) from: Origin,
+}
+
+/// The other end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Tcp(SocketAddr),
+    /// With its credentials, where the system has them.
+    Unix(Option<PeerCredentials>),
+}
+
+impl Newcomer {
+    /// One that was accepted from this address. An IPv4 address that is mapped into IPv6, as a socket for both has it, is shown and
+    /// counted as the IPv4 address.
+    pub fn tcp(peer: SocketAddr) -> Self {
+        Self { from: Origin::Tcp(SocketAddr::new(peer.ip().to_canonical(), peer.port())) }
+    }
+
+    /// One that was accepted from a Unix domain socket. It has no address: limits per address do not count it.
+    pub const fn unix(credentials: Option<PeerCredentials>) -> Self {
+        Self { from: Origin::Unix(credentials) }
+    }
+}
+
+impl Origin {
+    /// Its address, if it has one.
+    pub(crate) const fn known_address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// What is shown of it.
+    pub(crate) const fn address(self) -> SocketAddr {
+        match self {
+            Self::Tcp(address) => address,
+            Self::Unix(_) => NO_ADDRESS,
+        }
+    }
+}

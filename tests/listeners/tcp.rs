@@ -1,0 +1,80 @@
+//! IPv4 and IPv6 on one port or apart, and ports that are shared.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use adjourn::{Config, Server, error::BindError};
+
+use crate::serving::{Running, Seen, upgrade};
+
+/// Says so, and passes, where the machine has no IPv6.
+fn has_ipv6() -> bool {
+    let found = TcpListener::bind("[::1]:0").is_ok();
+    if !found {
+        assert!(std::env::var_os("CI_REQUIRES_IPV6").is_none(), "no IPv6 on this machine");
+        eprintln!("SKIPPED: this machine has no IPv6");
+    }
+    found
+}
+
+fn opened_by(running: &Running) -> SocketAddr {
+    loop {
+        if let Seen::Open { peer, .. } = running.next() {
+            return peer.parse().expect("an address");
+        }
+    }
+}
+
+#[test]
+fn a_listener_on_ipv6_takes_both_and_shows_ipv4_as_such() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Server::bind("[::]:0", Config::default()).expect("a port is free");
+    let port = server.local_addr().expect("it listens").port();
+    let running = Running::start(server);
+    for address in
+        [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([0_u16, 0, 0, 0, 0, 0, 0, 1], port))]
+    {
+        let client = upgrade(TcpStream::connect(address).expect("it listens"));
+        assert_eq!(opened_by(&running), client.local_addr().expect("it is connected"));
+    }
+    running.stop();
+}
+
+#[test]
+fn only_v6_leaves_ipv4_to_another_listener() {
+    if !has_ipv6() {
+        return;
+    }
+    let mut config = Config::default();
+    config.listener.only_v6 = true;
+    let mut server = Server::bind("[::]:0", config).expect("a port is free");
+    let port = server.local_addr().expect("it listens").port();
+    let of_ipv4 = SocketAddr::from(([127, 0, 0, 1], port));
+    TcpStream::connect(of_ipv4).map(drop).expect_err("nobody listens there");
+    // Unless somebody else has taken that port of IPv4 meanwhile.
+    if server.listen(("0.0.0.0", port)).is_err() {
+        return;
+    }
+    let running = Running::start(server);
+    let client = upgrade(TcpStream::connect(of_ipv4).expect("it listens"));
+    assert_eq!(opened_by(&running), client.local_addr().expect("it is connected"));
+    upgrade(TcpStream::connect(("::1", port)).expect("it listens"));
+    running.stop();
+}
+
+#[test]
+fn a_port_is_shared_if_both_say_so() {
+    let bind = |port: u16, reuse_port| {
+        let mut config = Config::default();
+        config.listener.reuse_port = reuse_port;
+        Server::<()>::bind(("127.0.0.1", port), config)
+    };
+    let port = |server: &Server<()>| server.local_addr().expect("it listens").port();
+    let alone = bind(0, false).expect("a port is free");
+    let refusal = bind(port(&alone), true).map(drop).expect_err("the first one does not share");
+    assert!(matches!(refusal, BindError::Listen { .. }), "{refusal}");
+    let first = bind(0, true).expect("a port is free");
+    bind(port(&first), true).expect("it is shared");
+    bind(port(&first), false).map(drop).expect_err("the second one does not share");
+}
