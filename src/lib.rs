@@ -3,6 +3,7 @@
 //! [autobahn]: crate::guide::autobahn
 //! [coming_from]: crate::guide::coming_from
 //! [how_a_connection_ends]: crate::guide::how_a_connection_ends
+//! [in_production]: crate::guide::in_production
 //! [performance]: crate::guide::performance
 //! [shutting_down]: crate::guide::shutting_down
 //! [specification]: crate::guide::specification

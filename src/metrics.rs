@@ -23,7 +23,7 @@
 //!
 //! An application that has metrics of its own registers a [`Source`] with its `prometheus_client::registry::Registry`.
 //!
-//! Every number has the label `loop` if it is that of one loop, and none if it is the [sum](LoopStats::add) of several. What may be
+//! Every number has the label `loop` if it is that of one loop, and none if it is the [sum](LoopStats::sum) of several. What may be
 //! a value of a label is fixed, so peers cannot add series.
 
 use std::{fmt, time::Duration};

@@ -31,6 +31,14 @@ pub struct LoopStats {
 }
 
 impl LoopStats {
+    /// The numbers of several loops together; nothing but zeros of none.
+    pub fn sum<'s>(loops: impl IntoIterator<Item = &'s Self>) -> Self {
+        let mut loops = loops.into_iter();
+        let mut sum = loops.next().cloned().unwrap_or_default();
+        loops.for_each(|stats| sum.add(stats));
+        sum
+    }
+
     /// Adds the numbers of another loop.
     pub fn add(&mut self, other: &Self) {
         self.number = None;

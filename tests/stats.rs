@@ -228,13 +228,13 @@ fn traffic_of(config: Config) -> Option<Traffic> {
 
 #[test]
 fn numbers_of_several_loops_add_up() {
-    let mut sum = open().loop_stats();
     let mut other = open();
     other.read(&frame(0x81, b"hello"));
-    sum.add(&other.loop_stats());
+    let sum = LoopStats::sum(&[open().loop_stats(), other.loop_stats()]);
     assert_eq!((sum.number, sum.connections.open, sum.phase), (None, 2, ShutdownPhase::Serving));
     assert_eq!((sum.totals.opened, sum.totals.received_messages), (2, 1));
-    assert_eq!(sum.caps.connections.used, 2);
+    assert_eq!((sum.caps.connections.used, sum.caps.deferred.limit), (2, Some(2 * 1024)));
+    assert_eq!(LoopStats::sum([]), LoopStats::default());
     let counters: Vec<_> = sum.totals.counters().filter(|(name, ..)| *name == "opened").collect();
     assert_eq!(counters, [("opened", "Connections that opened in the server's role, adopted ones too.", 2)]);
 }

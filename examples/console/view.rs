@@ -30,11 +30,10 @@ impl View {
     }
 
     pub(crate) fn sum(views: &[Self]) -> Self {
-        let mut sum = Self::default();
-        for view in views {
-            sum.stats.add(&view.stats);
-            sum.rows.extend_from_slice(&view.rows);
-        }
+        let mut sum = Self {
+            stats: LoopStats::sum(views.iter().map(|view| &view.stats)),
+            rows: views.iter().flat_map(|view| &view.rows).cloned().collect(),
+        };
         sum.cut();
         sum
     }

@@ -5,7 +5,7 @@ use std::io;
 use crate::time::Time;
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trace;
+pub(super) struct Trace(());
 
 impl Trace {
     #[expect(clippy::unused_self, reason = "the shape of the other one")]

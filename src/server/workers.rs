@@ -339,7 +339,7 @@ impl<D> WorkersHandle<D> {
         all
     }
 
-    /// What each loop had counted at the end of its last turn. See [`Handle::loop_stats`]; [`LoopStats::add`] makes them one.
+    /// What each loop had counted at the end of its last turn. See [`Handle::loop_stats`]; [`LoopStats::sum`] makes them one.
     pub fn loop_stats(&self) -> Vec<LoopStats> {
         let of =
             |(number, handle): &(u8, Handle<D>)| LoopStats { number: Some(*number), ..handle.loop_stats() };
