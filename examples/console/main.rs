@@ -20,8 +20,8 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseCode, CloseFrame, Config, ConnectionId, Event, Handler, Message, ShutdownPlan, Workers,
-    WorkersHandle,
+    Clients, CloseCode, CloseFrame, Config, ConnectionId, Event, Handle, Handler, Message, ShutdownPlan,
+    Workers, WorkersHandle,
     http::{Response, ResponseError, Upgrade, UpgradeRequest},
     metrics,
     shutdown::{ListenerInShutdown, Pace},
@@ -145,7 +145,9 @@ impl Console {
 
     /// Looks at this loop, and tells its operators of all of them.
     fn tick(&self, clients: &mut Clients<'_, Who>) {
-        let view = View::of(clients, |who| match who {
+        // As of the end of the last turn: with what only the server knows, the descriptors for example.
+        let stats = self.loops.iter().nth(self.place).map(Handle::loop_stats).unwrap_or_default();
+        let view = View::of(stats, clients, |who| match who {
             Who::Client => "client",
             Who::Guest => "guest",
             Who::Operator => "operator",

@@ -22,8 +22,12 @@ struct Row {
 
 impl View {
     /// This loop as it is. `who` says what a connection is to the application.
-    pub(crate) fn of<D>(clients: &Clients<'_, D>, who: impl Fn(&D) -> &'static str) -> Self {
-        let mut view = Self { stats: clients.loop_stats(), rows: Vec::new() };
+    pub(crate) fn of<D>(
+        stats: LoopStats,
+        clients: &Clients<'_, D>,
+        who: impl Fn(&D) -> &'static str,
+    ) -> Self {
+        let mut view = Self { stats, rows: Vec::new() };
         view.rows = clients.iter().map(|client| row(&client, who(client.data()))).collect();
         view.cut();
         view

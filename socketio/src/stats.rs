@@ -15,6 +15,8 @@ macro_rules! counters {
             pub sockets: Vec<(String, u64)>,
             /// Disconnects by reason.
             pub disconnects: Vec<(Reason, u64)>,
+            /// Sessions asked for and not resumed, by the name of the refusal.
+            pub resume_refusals: Vec<(&'static str, u64)>,
             /// The longest time between a call of the store and its answer.
             pub commit_time_max: Duration,
             /// For how long the store was down in all.
@@ -69,6 +71,16 @@ counters! {
     refused_version,
     /// 503: shutdown or a limit.
     refused_unavailable,
+    /// Engine.IO sessions opened.
+    connections_opened,
+    /// Engine.IO sessions that have ended.
+    connections_closed,
+    /// Messages from clients.
+    messages_in,
+    /// Their bytes.
+    bytes_in,
+    /// Bytes of messages to clients, by receiver.
+    bytes_out,
     /// Engine.IO packets without a meaning from a client.
     packets_ignored,
     /// Connections closed since a packet could not be decoded.
@@ -125,6 +137,8 @@ counters! {
     namespaces_dropped,
     /// Namespaces, now.
     namespaces,
+    /// Logs of the store whose namespaces are not in use, now.
+    logs_unused,
     /// Rooms with members, now.
     rooms,
     /// Entries appended to logs.
@@ -179,9 +193,19 @@ impl SocketIoStats {
     }
 
     pub(crate) fn disconnected(&mut self, reason: Reason) {
-        match self.disconnects.iter_mut().find(|entry| entry.0 == reason) {
-            Some(entry) => entry.1 += 1,
-            None => self.disconnects.push((reason, 1)),
-        }
+        count(&mut self.disconnects, reason);
+    }
+
+    pub(crate) fn resume_refused(&mut self, why: &'static str) {
+        self.resumes_refused += 1;
+        count(&mut self.resume_refusals, why);
+    }
+}
+
+/// Counts in a short list.
+fn count<T: PartialEq>(list: &mut Vec<(T, u64)>, what: T) {
+    match list.iter_mut().find(|entry| entry.0 == what) {
+        Some(entry) => entry.1 += 1,
+        None => list.push((what, 1)),
     }
 }

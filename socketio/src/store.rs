@@ -13,15 +13,23 @@ pub use records::{
     NewEntry, OnceFinish, OnceKey, OnceState, Page, ResumeRefusal, SessionChange, SessionRecord,
     SessionSummary, Trimmed,
 };
+#[cfg(feature = "redis")]
+pub use redis::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteStore, Synchronous};
+#[cfg(feature = "redis")]
+pub use tx::{Lists, NoLists};
 pub use tx::{NoSql, Run, RunError, TransactContext, TransactError, Transacted, Tx, TxEffect};
 
 pub use crate::error::StoreError;
 use crate::offset::Position;
 
+#[cfg(any(feature = "sqlite", feature = "redis"))]
+mod encoding;
 mod memory;
 mod records;
+#[cfg(feature = "redis")]
+mod redis;
 mod resume;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -3,6 +3,9 @@
 #[path = "core/world.rs"]
 mod world;
 
+#[cfg(feature = "admin")]
+#[path = "core/admin.rs"]
+mod admin;
 #[path = "core/basics.rs"]
 mod basics;
 #[path = "core/failures.rs"]
@@ -11,3 +14,5 @@ mod failures;
 mod once;
 #[path = "core/recovery.rs"]
 mod recovery;
+#[path = "core/rules.rs"]
+mod rules;

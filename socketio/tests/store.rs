@@ -6,6 +6,9 @@ mod disk;
 mod log;
 #[path = "store/once.rs"]
 mod once;
+#[cfg(feature = "redis")]
+#[path = "support/redis_server.rs"]
+mod redis_server;
 #[path = "store/sessions.rs"]
 mod sessions;
 #[cfg(feature = "sqlite")]
@@ -18,6 +21,14 @@ macro_rules! on_every_store {
         $(fn $name($disk: &dyn crate::disk::Disk) $body)*
         mod memory {
             $(#[test] fn $name() { super::$name(&crate::disk::Memory::default()); })*
+        }
+        #[cfg(feature = "redis")]
+        mod redis {
+            $(#[test] fn $name() {
+                if let Some(disk) = crate::disk::Redis::start() {
+                    super::$name(&disk);
+                }
+            })*
         }
         #[cfg(feature = "sqlite")]
         mod file {

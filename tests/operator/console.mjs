@@ -92,7 +92,7 @@ async function live() {
     await client('/quiet');
     await until('both in the table', async () => await rowOf('/talker').count() && await rowOf('/quiet').count());
     talker.timer = setInterval(() => talker.send('x'.repeat(500)), 5);
-    await until('its rate', async () => Number(await tile('messages received / s')) > 20);
+    await until('its rate', async () => Number(await tile('messages in / s')) > 20);
     await until('open connections', async () => await tile('open') === '3');
     const cells = await rowOf('/talker').locator('td').allTextContents();
     assert.equal(cells[1], 'client');

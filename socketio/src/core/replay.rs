@@ -101,8 +101,8 @@ impl Io<'_> {
             // It was trimmed after the attach: the session is of no use any more.
             Ok(Page { trimmed, .. }) => {
                 let floor = trimmed.unwrap_or_default();
-                if let Some(SessionRecord { pid, generation, .. }) = connecting.record.take() {
-                    self.state.queue.orphans.push(SessionChange::Remove { pid, generation });
+                if let Some(SessionRecord { namespace, pid, generation, .. }) = connecting.record.take() {
+                    self.state.queue.orphans.push(SessionChange::Remove { namespace, pid, generation });
                     self.state.queue.flush_at.get_or_insert(self.now);
                 }
                 self.resume_refused(key, ResumeRefusal::OffsetTrimmed { floor });
@@ -291,7 +291,8 @@ impl Io<'_> {
             let (position, reading) = (replay.position, replay.reading);
             let Some(session) = session.filter(|_| !reading) else { return };
             if position >= self.dispatched(space) {
-                return self.go_live(key, conn, position);
+                self.go_live(key, conn, position);
+                return self.keep_caught_up(session);
             }
             if self.unsent(key) > 0 {
                 // `drained` follows.

@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use super::state::{
-    Connecting, ConnectingKey, Io, Item, MemberChange, Progress, Session, SessionKey, SocketKey, SpaceKey,
-    State, Upcall,
+    Connecting, ConnectingKey, Io, Item, MemberChange, Observation, Progress, Session, SessionKey, SocketKey,
+    SpaceKey, State, Upcall,
 };
 use super::upkeep::EXPIRE_SLICE;
 use crate::error::ChangeError;
@@ -108,10 +108,12 @@ impl Io<'_> {
     pub(super) fn index_room(&mut self, space: SpaceKey, key: SocketKey, room: &Arc<str>, join: bool) {
         let State { spaces, sockets, .. } = &mut *self.state;
         let Some(space) = spaces.get_mut(space) else { return };
-        if join {
-            space.rooms.join(key, room, sockets);
-        } else {
-            space.rooms.leave(key, room, sockets);
+        let changed =
+            if join { space.rooms.join(key, room, sockets) } else { space.rooms.leave(key, room, sockets) };
+        if changed {
+            let room = || Arc::clone(room);
+            self.state
+                .notice(key, || if join { Observation::Joined(room()) } else { Observation::Left(room()) });
         }
     }
 
@@ -144,7 +146,11 @@ impl Io<'_> {
             session.saving += 1;
             let record = &session.record;
             changes.push(if session.ended {
-                SessionChange::Remove { pid: Arc::clone(&record.pid), generation: record.generation }
+                SessionChange::Remove {
+                    namespace: Arc::clone(&record.namespace),
+                    pid: Arc::clone(&record.pid),
+                    generation: record.generation,
+                }
             } else {
                 SessionChange::Save(record.clone())
             });
@@ -278,7 +284,8 @@ impl Io<'_> {
             self.state.claims.remove(&record.sid);
         }
         if record.generation == 1 {
-            let remove = SessionChange::Remove { pid: record.pid, generation: 1 };
+            let remove =
+                SessionChange::Remove { namespace: record.namespace, pid: record.pid, generation: 1 };
             self.state.queue.orphans.push(remove);
             self.state.queue.flush_at.get_or_insert(self.now);
             return;
@@ -358,7 +365,7 @@ pub(super) fn change_membership(
         match there.and_then(|index| list.get_mut(index)) {
             // It was left there, too.
             Some(marker) => marker.to = to,
-            None => list.push(Membership { room: Arc::clone(room), from: at, to }),
+            None => insert(list, Membership { room: Arc::clone(room), from: at, to }),
         }
         return true;
     }
@@ -368,15 +375,23 @@ pub(super) fn change_membership(
         changed = true;
     }
     if how == Change::Ahead && there.is_none() {
-        list.push(Membership { room: Arc::clone(room), from: at, to: Some(at) });
+        insert(list, Membership { room: Arc::clone(room), from: at, to: Some(at) });
         return true;
     }
     changed
 }
 
-/// Was it in the room at that position?
+/// Keeps the list in the order of rooms.
+fn insert(list: &mut Vec<Membership>, new: Membership) {
+    let place = list.partition_point(|member| *member.room <= *new.room);
+    list.insert(place, new);
+}
+
+/// Was it in the room at that position? The list is in the order of rooms: a replay asks this for each entry.
 pub(super) fn was_member(list: &[Membership], room: &str, at: Position) -> bool {
-    list.iter().any(|member| *member.room == *room && member.from < at && member.to.is_none_or(|to| at <= to))
+    let first = list.partition_point(|member| *member.room < *room);
+    let of_room = list.iter().skip(first).take_while(|member| *member.room == *room);
+    of_room.into_iter().any(|member| member.from < at && member.to.is_none_or(|to| at <= to))
 }
 
 #[cfg(test)]

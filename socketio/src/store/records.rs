@@ -21,8 +21,10 @@ pub enum EntryKind {
     Leave,
     /// Sockets in `rooms` are disconnected; `packet` is `true` if their connections end, too.
     Disconnect,
-    /// A session was attached elsewhere (shared stores).
+    /// The session of the socket in `rooms` was attached; `packet` is its generation now (shared stores).
     Fence,
+    /// The log's epoch is the number in `packet` from here on (shared stores).
+    Epoch,
 }
 
 /// An entry that is to be appended. `packet` is the encoded Socket.IO packet without an offset.
@@ -84,6 +86,8 @@ pub enum SessionChange {
     Save(SessionRecord),
     /// Ends it.
     Remove {
+        /// Its namespace.
+        namespace: Arc<str>,
         /// The session.
         pid: Arc<str>,
         /// Only if this is its generation.
@@ -310,6 +314,13 @@ impl NewEntry {
     }
 }
 
+impl Trimmed {
+    /// Of a log that does not exist: one that begins later has positions above `base`.
+    pub(super) fn nothing(base: u64) -> Self {
+        Self { floor: Position::counter(base), ..Self::default() }
+    }
+}
+
 impl AckValue {
     /// Its bytes, attachments included.
     pub fn bytes(&self) -> usize {
@@ -318,11 +329,19 @@ impl AckValue {
 }
 
 impl SessionChange {
+    /// The namespace of the session.
+    pub fn namespace(&self) -> &Arc<str> {
+        match self {
+            Self::Save(record) => &record.namespace,
+            Self::Remove { namespace, .. } => namespace,
+        }
+    }
+
     /// The session, and the generation that must be the stored one.
     pub fn key(&self) -> (&Arc<str>, u64) {
         match self {
             Self::Save(record) => (&record.pid, record.generation),
-            Self::Remove { pid, generation } => (pid, *generation),
+            Self::Remove { pid, generation, .. } => (pid, *generation),
         }
     }
 }

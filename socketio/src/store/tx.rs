@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{AckValue, Millis, NewEntry, StoreError};
+use super::{AckValue, Millis, NewEntry, OnceState, StoreError};
 use crate::offset::Position;
 
 /// What the application does within a transaction: rows, entries and joins that are committed together or not at all.
@@ -12,7 +12,25 @@ pub struct Tx<'t> {
     effects: Vec<TxEffect>,
     #[cfg(feature = "sqlite")]
     sql: Option<&'t rusqlite::Connection>,
+    #[cfg(feature = "redis")]
+    lists: Option<&'t mut dyn Lists>,
 }
+
+/// Rows of the application in a store without SQL, by the name of a list in the namespace. Whoever has called one of these
+/// is alone with the lists of the namespace until the end of its transaction.
+#[cfg(feature = "redis")]
+pub trait Lists {
+    /// Appends a row; gives its number, from 1.
+    fn append(&mut self, list: &str, row: &[u8]) -> Result<u64, StoreError>;
+    /// The rows whose number is above `after`, in order.
+    fn rows(&mut self, list: &str, after: u64) -> Result<Vec<bytes::Bytes>, StoreError>;
+}
+
+/// The store has no lists.
+#[cfg(feature = "redis")]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this store has no lists: open the layer on `RedisStore`")]
+pub struct NoLists;
 
 /// One call of [`Tx`], in the order of calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +50,8 @@ pub struct TransactContext {
     pub sid: Arc<str>,
     /// Its session, if it has one: joins are saved in the same transaction, by generation.
     pub session: Option<(Arc<str>, u64)>,
+    /// Has the namespace a log? Otherwise nothing is appended: nobody would trim it.
+    pub logged: bool,
 }
 
 /// The application's part of a transaction.
@@ -47,7 +67,8 @@ pub struct Transacted {
     pub ack: AckValue,
     /// Was the key done already? Then nothing else happened.
     pub repeat: bool,
-    /// The effects, each with its place: an emit's own, a join's that of the newest entry before it.
+    /// The effects, each with its place: an emit's own (`START` if it is not logged), a join's that of the newest entry
+    /// before it.
     pub effects: Vec<(TxEffect, Position)>,
     /// Was the session's generation current, so that its joins were saved?
     pub session_current: bool,
@@ -86,7 +107,15 @@ impl<'t> Tx<'t> {
             effects: Vec::new(),
             #[cfg(feature = "sqlite")]
             sql: None,
+            #[cfg(feature = "redis")]
+            lists: None,
         }
+    }
+
+    /// A transaction with lists.
+    #[cfg(feature = "redis")]
+    pub(super) fn with_lists(context: &'t TransactContext, lists: &'t mut dyn Lists) -> Self {
+        Self { lists: Some(lists), ..Self::new(context) }
     }
 
     /// A transaction on a SQLite connection, which is in that transaction.
@@ -112,6 +141,15 @@ impl<'t> Tx<'t> {
         self.sql.ok_or(NoSql)
     }
 
+    /// The application's rows beside the log of the namespace, committed with it.
+    #[cfg(feature = "redis")]
+    pub fn lists(&mut self) -> Result<&mut (dyn Lists + 't), NoLists> {
+        match &mut self.lists {
+            Some(lists) => Ok(&mut **lists),
+            None => Err(NoLists),
+        }
+    }
+
     /// Appends an entry that was encoded already. (`emit` is the same for events.)
     pub fn append(&mut self, entry: NewEntry) {
         self.effects.push(TxEffect::Emit(entry));
@@ -129,6 +167,17 @@ impl<'t> Tx<'t> {
             Ok(Ok(ack)) => Ok((ack, self.effects)),
             Ok(Err(error)) => Err(TransactError::Run(error)),
             Err(_) => Err(TransactError::Panicked),
+        }
+    }
+}
+
+impl OnceState {
+    /// What the key has given, or that it is being run; `None`: it is ours to run.
+    pub(super) fn result(self) -> Result<Option<AckValue>, TransactError> {
+        match self {
+            Self::First => Ok(None),
+            Self::Running { until } => Err(TransactError::Running { until }),
+            Self::Done(ack) => Ok(Some(ack)),
         }
     }
 }

@@ -83,6 +83,33 @@ mod sqlite {
     }
 }
 
+#[cfg(feature = "redis")]
+pub(crate) use redis::Redis;
+
+#[cfg(feature = "redis")]
+mod redis {
+    use adjourn_socketio::store::RedisStore;
+
+    use super::{Disk, Store, StoreError};
+    use crate::redis_server::RedisServer;
+
+    /// A server of its own.
+    pub(crate) struct Redis(RedisServer);
+
+    impl Redis {
+        /// `None`: there is no `redis-server`.
+        pub(crate) fn start() -> Option<Self> {
+            RedisServer::start(&[]).map(Self)
+        }
+    }
+
+    impl Disk for Redis {
+        fn store(&self) -> Result<Box<dyn Store>, StoreError> {
+            Ok(Box::new(RedisStore::new(&self.0.url(), "test")?.counting()))
+        }
+    }
+}
+
 /// A window of 10 s; all the rest is small, too.
 pub(crate) fn settings() -> StoreSettings {
     StoreSettings {
@@ -168,6 +195,7 @@ pub(crate) fn context(session: Option<(&str, u64)>) -> TransactContext {
         namespace: "/".into(),
         sid: "sid".into(),
         session: session.map(|(pid, generation)| (pid.into(), generation)),
+        logged: true,
     }
 }
 

@@ -80,10 +80,10 @@ on_every_store! {
         let second = parts.writer.attach(&ask("p", None), 0).expect("attaches").session;
         assert_eq!(second.generation, 2);
         assert!(!save(&mut parts, SessionRecord { away: Some(1), ..session("p") }, 1), "saved by generation 1");
-        assert!(!change(&mut parts, SessionChange::Remove { pid: "p".into(), generation: 1 }, 1));
+        assert!(!change(&mut parts, SessionChange::Remove { namespace: "/".into(), pid: "p".into(), generation: 1 }, 1));
         assert!(save(&mut parts, SessionRecord { data: Some("{}".into()), ..second }, 1));
         assert_eq!(parts.writer.attach(&ask("p", None), 0).expect("attaches").session.generation, 3);
-        assert!(change(&mut parts, SessionChange::Remove { pid: "p".into(), generation: 3 }, 1));
+        assert!(change(&mut parts, SessionChange::Remove { namespace: "/".into(), pid: "p".into(), generation: 3 }, 1));
         assert_eq!(refusal(&mut parts, "p", None, 1).0, ResumeRefusal::UnknownSession);
         assert!(!save(&mut parts, SessionRecord { generation: 3, ..session("p") }, 1), "a removed session came back");
     }

@@ -82,7 +82,7 @@ pub(crate) enum InFlight {
     Transact { space: SpaceKey, socket: SocketKey, then: TransactThen },
     Trim(SpaceKey),
     Expire,
-    DropLog,
+    DropLog(Arc<str>),
 }
 
 /// A call of the reader that has not been answered.

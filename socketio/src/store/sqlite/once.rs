@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::known::{Change, Known};
 use super::rows::{self, DONE, RUNNING, integer, unsigned};
-use crate::store::{AckValue, Millis, OnceKey, OnceState, StoreError, StoreSettings};
+use crate::store::{AckValue, Millis, OnceKey, OnceState, StoreError, StoreSettings, encoding};
 
 /// The state of a once key; nothing is marked.
 pub(super) fn look(
@@ -78,6 +78,6 @@ pub(super) fn write(
     change.once += inserted.cast_signed();
     let state = if ack.is_some() { DONE } else { RUNNING };
     tx.prepare_cached("UPDATE sio_once SET state = ?3, ack = ?4, at_ms = ?5 WHERE scope = ?1 AND key = ?2")?
-        .execute(params![key.scope, key.key, state, ack.map(rows::ack), integer(at)])?;
+        .execute(params![key.scope, key.key, state, ack.map(encoding::ack), integer(at)])?;
     Ok(())
 }

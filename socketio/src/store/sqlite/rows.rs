@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rusqlite::Row;
 use rusqlite::types::Type;
 
 use crate::offset::Position;
-use crate::store::{AckValue, Entry, EntryKind, Membership, NewEntry, SessionRecord};
+use crate::store::{AckValue, Entry, Membership, NewEntry, SessionRecord, encoding};
 
 /// `sio_once.state`.
 pub(super) const RUNNING: i64 = 0;
@@ -49,12 +48,11 @@ pub(super) struct EntryColumns<'e> {
 impl<'e> EntryColumns<'e> {
     pub(super) fn of(new: &'e NewEntry) -> Self {
         Self {
-            kind: kind_number(new.kind),
-            rooms: names(&new.rooms),
-            except: names(&new.except),
+            kind: encoding::kind_number(new.kind),
+            rooms: encoding::names(&new.rooms),
+            except: encoding::names(&new.except),
             packet: new.packet.as_bytes(),
-            attachments: (!new.attachments.is_empty())
-                .then(|| chunks(new.attachments.iter().map(|chunk| &**chunk))),
+            attachments: encoding::attachments(&new.attachments),
         }
     }
 
@@ -73,14 +71,14 @@ pub(super) fn entry(namespace: &Arc<str>, row: &Row<'_>) -> rusqlite::Result<(En
     let bytes = length(3)? + length(4)? + length(5)? + length(6)?;
     let new = NewEntry {
         namespace: Arc::clone(namespace),
-        kind: kind_of(row.get(2)?).ok_or_else(|| damaged(2))?,
+        kind: encoding::kind_of(row.get(2)?).ok_or_else(|| damaged(2))?,
         rooms: read_names(row, 3)?,
         except: read_names(row, 4)?,
         packet: text(row, 5)?,
         attachments: row
             .get_ref(6)?
             .as_bytes_or_null()?
-            .map_or(Some(Vec::new()), read_chunks)
+            .map_or(Some(Vec::new()), encoding::read_chunks)
             .ok_or_else(|| damaged(6))?
             .into(),
         ack: row.get::<_, Option<i64>>(7)?.map(unsigned),
@@ -141,71 +139,18 @@ pub(super) fn answered(ids: &[u64]) -> Option<Vec<u8>> {
     (!ids.is_empty()).then(|| serde_json::to_vec(ids).expect("numbers have a JSON form"))
 }
 
-pub(super) fn ack(ack: &AckValue) -> Vec<u8> {
-    chunks(std::iter::once(ack.json.as_bytes()).chain(ack.attachments.iter().map(|chunk| &**chunk)))
-}
-
 /// An ack in the column `index`.
 pub(super) fn read_ack(row: &Row<'_>, index: usize) -> rusqlite::Result<AckValue> {
-    let chunks = read_chunks(row.get_ref(index)?.as_bytes()?).ok_or_else(|| damaged(index))?;
-    let (json, attachments) = chunks.split_first().ok_or_else(|| damaged(index))?;
-    let json = std::str::from_utf8(json).map_err(|_| damaged(index))?;
-    Ok(AckValue { json: json.into(), attachments: attachments.into() })
-}
-
-/// Names of rooms, as a JSON array.
-fn names(rooms: &[Arc<str>]) -> Option<Vec<u8>> {
-    let names: Vec<&str> = rooms.iter().map(|room| &**room).collect();
-    (!names.is_empty()).then(|| serde_json::to_vec(&names).expect("texts have a JSON form"))
+    encoding::read_ack(row.get_ref(index)?.as_bytes()?).ok_or_else(|| damaged(index))
 }
 
 fn read_names(row: &Row<'_>, index: usize) -> rusqlite::Result<Arc<[Arc<str>]>> {
     let Some(json) = row.get_ref(index)?.as_bytes_or_null()? else { return Ok(Arc::new([])) };
-    let names: Vec<String> = serde_json::from_slice(json).map_err(|_| damaged(index))?;
-    Ok(names.into_iter().map(Arc::from).collect())
+    encoding::read_names(json).ok_or_else(|| damaged(index))
 }
 
 fn text(row: &Row<'_>, index: usize) -> rusqlite::Result<Arc<str>> {
     std::str::from_utf8(row.get_ref(index)?.as_bytes()?).map(Arc::from).map_err(|_| damaged(index))
-}
-
-/// Byte strings, each behind its length in 4 bytes, little endian.
-fn chunks<'c>(chunks: impl Iterator<Item = &'c [u8]>) -> Vec<u8> {
-    let mut out = Vec::new();
-    for chunk in chunks {
-        let length = u32::try_from(chunk.len()).expect("a message is far below 4 GiB");
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(chunk);
-    }
-    out
-}
-
-fn read_chunks(bytes: &[u8]) -> Option<Vec<Bytes>> {
-    let mut rest = Bytes::copy_from_slice(bytes);
-    let mut chunks = Vec::new();
-    while !rest.is_empty() {
-        let length = u32::from_le_bytes(*rest.first_chunk()?);
-        let end = usize::try_from(length).ok()?.checked_add(4).filter(|end| *end <= rest.len())?;
-        chunks.push(rest.split_to(end).split_off(4));
-    }
-    Some(chunks)
-}
-
-/// Kinds as the file has them: never renumber.
-fn kind_number(kind: EntryKind) -> i64 {
-    match kind {
-        EntryKind::Event => 0,
-        EntryKind::Ask => 1,
-        EntryKind::Join => 2,
-        EntryKind::Leave => 3,
-        EntryKind::Disconnect => 4,
-        EntryKind::Fence => 5,
-    }
-}
-
-fn kind_of(number: i64) -> Option<EntryKind> {
-    use EntryKind::{Ask, Disconnect, Event, Fence, Join, Leave};
-    [Event, Ask, Join, Leave, Disconnect, Fence].into_iter().find(|kind| kind_number(*kind) == number)
 }
 
 /// The file does not hold what this crate writes.

@@ -1,0 +1,39 @@
+-- Entries, sessions, results of once keys. Answers "<first position>;<stale session>,..".
+local CALL, TTL, WINDOW = arg(), number(), number()
+local before = repeated(CALL)
+if before then return before end
+epoch()
+local first = ''
+local entries = number()
+for i = 1, entries do
+  local id = append_next()
+  if i == 1 then first = id end
+end
+if entries > 0 then write_log() end
+local stale = {}
+for i = 1, number() do
+  local op, pid, generation = arg(), arg(), arg()
+  local key = session_key(pid)
+  local stored = redis.call('HGET', key, 'g')
+  if op == 'S' then
+    local record, away = arg(), arg()
+    if stored == generation or (not stored and generation == '1') then
+      if away ~= '' and not COUNTS then away = text(NOW) end
+      redis.call('HSET', key, 'g', generation, 'n', NODE, 'a', away, 'v', record)
+      redis.call('HDEL', key, 'j')
+      if not COUNTS then redis.call('PEXPIRE', key, text(TTL)) end
+      if away == '' then mark_held(pid) else mark_away(pid, away) end
+    else
+      stale[#stale + 1] = text(i - 1)
+    end
+  elseif stored == generation then
+    drop_session(pid)
+  else
+    stale[#stale + 1] = text(i - 1)
+  end
+end
+for i = 1, number() do
+  local name, ack = arg(), arg()
+  once_finish(name, ack, WINDOW)
+end
+return answer(CALL, first .. ';' .. table.concat(stale, ','))

@@ -1,0 +1,41 @@
+-- Sessions whose time is over or that are too many, and once keys. Answers record, evicted, record, evicted ..
+local window, grace, once_window, most_sessions, most = number(), number(), number(), number(), number()
+local alive = {}
+for i = 1, number() do alive[arg()] = true end
+redis.call('DEL', BASE .. 'none')
+local gone = {}
+local function expire(pid, evicted)
+  local record = redis.call('HGET', session_key(pid), 'v')
+  drop_session(pid)
+  if record then
+    gone[#gone + 1] = record
+    gone[#gone + 1] = evicted
+  end
+end
+for _, pid in ipairs(redis.call('ZRANGEBYSCORE', AWAY, '-inf', text(NOW - window), 'LIMIT', 0, most)) do
+  expire(pid, '0')
+end
+local held = redis.call('ZRANGEBYSCORE', HELD, '-inf', text(NOW - window - grace), 'LIMIT', 0, most)
+for _, pid in ipairs(held) do
+  local node = redis.call('HGET', session_key(pid), 'n')
+  if node and alive[node] then
+    redis.call('ZADD', HELD, text(NOW), pid)
+  elseif #gone < 2 * most then
+    expire(pid, '0')
+  end
+end
+local count = redis.call('ZCARD', AWAY) + redis.call('ZCARD', HELD)
+while count > most_sessions and #gone < 2 * most do
+  local pid = redis.call('ZRANGE', AWAY, 0, 0)[1]
+  if not pid then break end
+  expire(pid, '1')
+  count = count - 1
+end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', FINISHED, '-inf', text(NOW - once_window), 'LIMIT', 0, most)) do
+  redis.call('DEL', once_key(name))
+  redis.call('ZREM', FINISHED, name)
+end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', RUNNING, '-inf', text(NOW), 'LIMIT', 0, most)) do
+  redis.call('ZREM', RUNNING, name)
+end
+return gone

@@ -1,0 +1,31 @@
+-- What an application's transaction did. Answers "<session is current>;<position>,.."; '' = the key or the lock was lost.
+local CALL, WINDOW = arg(), number()
+local before = repeated(CALL)
+if before then return before end
+local name, token, ack = arg(), arg(), arg()
+local lock, pid, generation = arg(), arg(), arg()
+if lock ~= '' and redis.call('GET', BASE .. 'lock') ~= lock then return '' end
+if name ~= '' and once_look(name, token, WINDOW) ~= 'M' then return '' end
+epoch()
+local current = pid ~= '' and redis.call('HGET', session_key(pid), 'g') == generation
+local positions = {}
+for i = 1, number() do
+  if arg() == 'E' then
+    positions[i] = append_next()
+  else
+    local room = arg()
+    positions[i] = tail
+    if current then
+      local joins = redis.call('HGET', session_key(pid), 'j') or ''
+      redis.call('HSET', session_key(pid), 'j', joins .. tail .. ' ' .. room .. '\n')
+    end
+  end
+end
+if #positions > 0 then write_log() end
+for i = 1, number() do
+  local list, value = arg(), arg()
+  redis.call('RPUSH', BASE .. 'list:' .. list, value)
+end
+if lock ~= '' then redis.call('DEL', BASE .. 'lock') end
+if name ~= '' then once_finish(name, ack, WINDOW) end
+return answer(CALL, (current and '1' or '0') .. ';' .. table.concat(positions, ','))
