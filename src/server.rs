@@ -7,6 +7,8 @@
 mod adopting;
 mod event_loop;
 mod handle;
+#[cfg(feature = "activation")]
+mod inherited;
 mod listener;
 mod mailbox;
 mod number;
@@ -24,6 +26,8 @@ mod trace;
 mod unix;
 mod workers;
 
+#[cfg(feature = "activation")]
+pub use self::inherited::Inherited;
 pub use self::{
     event_loop::Server,
     handle::Handle,

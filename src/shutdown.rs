@@ -58,6 +58,9 @@ pub enum LameDuckPolicy {
     Refuse,
     /// The listeners are closed; handshakes that had begun get 503 and `Retry-After`.
     Close,
+    /// The listeners are closed, and handshakes that had begun are completed: for a restart in which another process accepts from the
+    /// same sockets, so that nobody is refused. The lame duck has to be longer than a handshake takes.
+    HandOver,
 }
 
 /// What the listeners do once the Close frames go out.

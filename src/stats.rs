@@ -141,7 +141,7 @@ counters! {
     received_messages,
     /// Data messages accepted for sending, once for each connection that gets them.
     sent_messages,
-    /// Messages that found no room in the backlog of their connection.
+    /// Messages that found no room: `max_backlog` or `max_backlog_total` was reached.
     refused_messages,
     /// Pings received.
     received_pings,
@@ -454,6 +454,8 @@ pub struct Caps {
     /// [`LoopConfig::max_connections_per_address`](crate::config::LoopConfig::max_connections_per_address): the most that one address has had at
     /// once since the loop began. 0 without a limit: then nothing is counted.
     pub per_address: Cap,
+    /// [`LoopConfig::max_backlog_total`](crate::config::LoopConfig::max_backlog_total), in bytes: what is queued for all connections together.
+    pub backlog: Cap,
     /// [`LoopConfig::max_handle_queue`](crate::config::LoopConfig::max_handle_queue), in bytes. 0 in [`Clients::loop_stats`](crate::Clients::loop_stats): the loop has taken
     /// what was queued.
     pub handle_queue: Cap,
@@ -471,6 +473,7 @@ impl Caps {
             used: self.per_address.used.max(other.per_address.used),
             limit: self.per_address.limit.max(other.per_address.limit),
         };
+        self.backlog.add(other.backlog);
         self.handle_queue.add(other.handle_queue);
         // One limit for the whole process.
         let limit = self.descriptors.limit.max(other.descriptors.limit);
@@ -484,6 +487,7 @@ impl Caps {
             ("handshakes", self.handshakes),
             ("deferred", self.deferred),
             ("per_address", self.per_address),
+            ("backlog_bytes", self.backlog),
             ("handle_queue_bytes", self.handle_queue),
             ("descriptors", self.descriptors),
         ]

@@ -188,6 +188,26 @@ fn each_cap_has_its_limit_beside_it() {
 }
 
 #[test]
+fn what_waits_for_slow_readers_is_a_cap() {
+    let mut config = Config::default();
+    config.event_loop.max_backlog_total = Some(1000);
+    let mut session = Session::open(config, App::default());
+    session.make_room(0);
+    session.act(|clients, _| {
+        let id = clients.iter().next().expect("one is open").id();
+        clients.send(id, vec![0; 500]).expect("there is room");
+        clients.send(id, vec![0; 500]).expect_err("there is not");
+    });
+    session.act(|clients, _| {
+        let client = clients.iter().next().expect("one is open");
+        assert_eq!(client.backlog(), 504);
+    });
+    let LoopStats { totals, caps, .. } = session.loop_stats();
+    assert_eq!((caps.backlog.used, caps.backlog.limit), (504, Some(1000)));
+    assert_eq!((totals.sent_messages, totals.refused_messages), (1, 1));
+}
+
+#[test]
 fn the_traffic_of_one_connection_is_counted_if_that_was_asked_for() {
     assert_eq!(traffic_of(Config::default()), None);
     let mut config = Config::default();

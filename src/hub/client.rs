@@ -81,9 +81,10 @@ impl<'h, D> Client<'h, D> {
         self.slot.conn.buffered_amount()
     }
 
-    /// The same, to look at: no `Drain` is owed for that. For lists of slow consumers.
+    /// Bytes of its backlog: what the kernel has refused so far. Unlike [`Client::buffered_amount`] it asks for no `Drain`. For lists of slow
+    /// consumers.
     pub fn backlog(&self) -> usize {
-        self.slot.conn.queued()
+        self.slot.conn.backlog_len()
     }
 
     /// The subprotocol that was agreed on.

@@ -18,7 +18,7 @@ use crate::{
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
     stats::LoopStats,
-    wire::upgrade::Response,
+    wire::{header::frame_length, upgrade::Response},
 };
 
 /// The connections of one loop, as callbacks see them.
@@ -90,7 +90,12 @@ impl<D> Clients<'_, D> {
     /// # Errors
     /// If the connection is gone, is closing, or has no room. Nothing is queued then.
     pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), SendError> {
-        self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
+        let message = message.into();
+        let length = frame_length(message.len(), true);
+        if !self.hub.common.output.fits(length) {
+            self.hub.make_room_for(length);
+        }
+        self.hub.with_id(id, |conn, cx| conn.send(message, cx)).unwrap_or(Err(SendError::NotFound))
     }
 
     /// Queues a Ping with up to 125 bytes of payload (RFC 6455 §5.5.2).
@@ -119,9 +124,10 @@ impl<D> Clients<'_, D> {
             if client.state() != State::Open || !to(&client) {
                 continue;
             }
-            match hub.with(slot, |conn, cx| conn.send_shared(slice::from_mut(&mut frames), cx)) {
-                Some(Ok(())) => result.sent += 1,
-                _ => result.refused += 1,
+            let id = client.id();
+            match hub.send_shared(id, slice::from_mut(&mut frames)) {
+                Ok(()) => result.sent += 1,
+                Err(_) => result.refused += 1,
             }
         }
         result
@@ -151,8 +157,7 @@ impl<D> Clients<'_, D> {
         let mut result = SentTo::default();
         let Held(hub) = &mut Held::new(self.hub);
         for id in ids {
-            let queued = hub.with_id(id, |conn, cx| conn.send_shared(&mut frames, cx));
-            match queued.unwrap_or(Err(SendError::NotFound)) {
+            match hub.send_shared(id, &mut frames) {
                 Ok(()) => result.sent += 1,
                 Err(why) => result.refused.push((id, why)),
             }

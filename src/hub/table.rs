@@ -36,7 +36,7 @@ use crate::{
     id::{ConnectionId, MAX_SLOTS},
     newcomer::{HeaderRule, Newcomer},
     shutdown::{ShutdownPhase, ShutdownReport},
-    stats::{LoopStats, SlowCallback},
+    stats::{Cap, Caps, LoopStats, SlowCallback},
     time::Time,
     wire::keys::MaskKeys,
 };
@@ -169,17 +169,21 @@ impl<D> Hub<D> {
     pub(super) const fn stats(&self) -> Stats {
         let mut stats = self.stats;
         stats.internal_errors = self.common.internal_errors;
+        stats.backlog_total = self.common.output.backlog_total();
         stats
     }
 
     /// All that is counted. What only the server knows is zero.
     pub(super) fn loop_stats(&self) -> LoopStats {
+        let (output, limit) = (&self.common.output, self.config.event_loop.max_backlog_total);
+        let caps =
+            Caps { backlog: Cap::new(output.queued(), limit), ..self.admission.caps(self.stats.total()) };
         LoopStats {
             number: Some(self.worker),
             connections: self.stats(),
             phase: self.phase(),
             totals: self.common.totals.clone(),
-            caps: self.admission.caps(self.stats.total()),
+            caps,
         }
     }
 

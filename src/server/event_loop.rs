@@ -472,7 +472,9 @@ impl<D: 'static> Server<D> {
     /// The listeners' part of a turn's end.
     fn tend_listeners(&mut self) {
         if !self.driver.is_listening() {
-            self.listeners.clear();
+            for listener in self.listeners.drain(..) {
+                listener.close(self.driver.transport().poll.registry());
+            }
         }
         for index in 0..self.listeners.len() {
             if self.listeners.get(index).is_some_and(|listener| listener.has_more() || listener.is_resting())

@@ -126,7 +126,7 @@ async function live() {
 
   await test('each limit is a bar', async () => {
     const names = await tab.$$eval('#caps dt', (found) => found.map((node) => node.textContent));
-    assert.deepEqual(names, ['connections', 'handshakes', 'deferred', 'per address', 'handle queue', 'descriptors']);
+    assert.deepEqual(names, ['connections', 'handshakes', 'deferred', 'per address', 'backlog', 'handle queue', 'descriptors']);
     assert.match(await tab.textContent('#caps dd'), / of 20\.0 k$/);
   });
 }
