@@ -1,4 +1,4 @@
-//! ROOM: the transport over mio: sockets, listeners, handles and signals. The only clock, and the only sockets.
+//! The transport over mio: sockets, listeners, handles and signals. The only clock, and the only sockets.
 //!
 //! Everything that decides is in the hub, and the order of a turn is its [driver's](crate::hub::Driver); this room waits, says
 //! what became ready, and carries bytes. Sockets are edge-triggered: a read that does not fill the buffer has drained the

@@ -73,7 +73,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// });
 /// println!("listening on {address:?}");
 /// // ... and later, from any thread:
-/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(5)))?;
+/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(10)))?;
 /// let report = thread.join().expect("no callback panics")?;
 /// println!("{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
