@@ -117,6 +117,26 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// The names of all of them.
+    pub const NAMES: [&str; 16] = [
+        "Timeout",
+        "ConnectTimeout",
+        "NotResolved",
+        "Status",
+        "BadResponse",
+        "Cancelled",
+        "BadRequest",
+        "HeadTooLarge",
+        "BadVersion",
+        "Rejected",
+        "OriginRefused",
+        "PeerFin",
+        "PeerReset",
+        "Io",
+        "ShuttingDown",
+        "TooManyConnections",
+    ];
+
     /// The name without fields, for logs and counters.
     pub const fn name(self) -> &'static str {
         match self {

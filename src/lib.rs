@@ -3,6 +3,7 @@
 //! [autobahn]: crate::guide::autobahn
 //! [coming_from]: crate::guide::coming_from
 //! [how_a_connection_ends]: crate::guide::how_a_connection_ends
+//! [in_production]: crate::guide::in_production
 //! [performance]: crate::guide::performance
 //! [shutting_down]: crate::guide::shutting_down
 //! [specification]: crate::guide::specification
@@ -60,10 +61,13 @@ mod id;
 #[cfg(any(feature = "http", feature = "tungstenite"))]
 mod interop;
 mod message;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod newcomer;
 mod server;
 pub mod shutdown;
 mod state;
+pub mod stats;
 pub mod testing;
 mod time;
 #[cfg(feature = "unstable-core")]

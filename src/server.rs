@@ -24,6 +24,8 @@ mod socket;
 mod sources;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg_attr(not(feature = "tracing"), path = "server/no_trace.rs")]
+mod trace;
 mod unix;
 mod workers;
 

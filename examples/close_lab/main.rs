@@ -10,6 +10,8 @@
 //!
 //! `--listen unix:/run/lab.sock` listens on a Unix domain socket. `--proxy-protocol 127.0.0.1,10.0.0.0/8,unix` wants a PROXY header of
 //! everybody, from these proxies.
+//!
+//! With `--features metrics`, `GET /metrics` is for Prometheus; with `--plain-http-in-shutdown` it is answered until the shutdown is over.
 
 mod command;
 mod options;
@@ -128,6 +130,8 @@ impl Lab {
         match request.path() {
             "/healthz" if request.is_ready() => Ok(Response::new(200)?.body("ready\n")),
             "/healthz" => Ok(Response::new(503)?.body("shutting down\n")),
+            #[cfg(feature = "metrics")]
+            "/metrics" => Ok(adjourn::metrics::response(&self.loops.loop_stats())),
             "/" => Ok(Response::new(200)?
                 .header("Content-Type", "text/html; charset=utf-8")?
                 .body(include_str!("page.html"))),

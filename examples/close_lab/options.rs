@@ -6,7 +6,7 @@ use adjourn::{
     Config, ShutdownPlan,
     config::{Abort, AddressRangeError, ClosingData, ControlRate, Deflate, OnPeerClose, ProxyProtocol},
     http::Origins,
-    shutdown::Pace,
+    shutdown::{ListenerInShutdown, Pace},
 };
 
 /// What a path is preceded by.
@@ -41,6 +41,9 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
             "--tls" => {
                 let files = args.next().zip(args.next()).ok_or("--tls wants two files, CERT and KEY")?;
                 set_tls(&mut options.config, &files)?;
+            }
+            "--plain-http-in-shutdown" => {
+                options.plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
             }
             "--origin" => origins.push(args.next().ok_or("--origin wants a value")?),
             _ => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{backlog::Dropped, watch::Times};
 use crate::{
-    close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost},
+    close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost, Traffic},
     config::{Abort, ConnectionConfig},
     shutdown::SweepId,
     state::State,
@@ -127,7 +127,12 @@ impl Closing {
     }
 
     /// The report, and the sweeps that it belongs to.
-    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (CloseReport, Vec<SweepId>) {
+    pub(super) fn into_report(
+        self,
+        kernel_unsent: Option<u32>,
+        traffic: Option<Traffic>,
+        now: Time,
+    ) -> (CloseReport, Vec<SweepId>) {
         let had_close = self.sent.is_some() || self.received.is_some();
         let closed = CloseReport {
             initiator: self.initiator,
@@ -139,6 +144,7 @@ impl Closing {
             duration: now.since(self.times.opened),
             truncated: self.truncated,
             close_phase: if had_close { now.since(self.began) } else { Duration::ZERO },
+            traffic,
         };
         (closed, self.sweeps)
     }

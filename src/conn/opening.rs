@@ -310,6 +310,7 @@ impl Conn {
         match details {
             Ok(details) => {
                 self.details = details;
+                self.count_traffic_if_asked(cx.config);
                 self.apply(Input::Upgrade { response: Vec::new() }, cx);
             }
             Err(cause) => self.give_up(cause, cx),
@@ -328,11 +329,18 @@ impl Conn {
     ) {
         self.details =
             Details::new(path, cx.config.handshake.max_path_kept, subprotocol, config, compression);
+        self.count_traffic_if_asked(cx.config);
         let deferred = self.deferred().is_some();
         self.apply(Input::Upgrade { response }, cx);
         if deferred {
             // What was read after the head waits, and what came since has had its edge.
             self.pending.add(Pending::READ);
+        }
+    }
+
+    fn count_traffic_if_asked(&mut self, config: &Config) {
+        if self.settings(config).count_traffic {
+            self.details.count_traffic();
         }
     }
 

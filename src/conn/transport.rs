@@ -28,6 +28,9 @@ impl Conn {
     /// `n` bytes arrived, whatever they are.
     #[inline]
     pub(crate) fn note_inbound(&mut self, n: usize, now: Time) {
+        if let Some(traffic) = self.details.traffic_mut() {
+            traffic.received_bytes += n as u64;
+        }
         let waited = match &mut self.life {
             Life::Open { watch, times } => {
                 times.last_inbound = now;
@@ -147,6 +150,10 @@ impl Conn {
             }
         };
         let done = Transmitted { bytes: written.bytes, blocked: written.refused };
+        common.totals.sent_bytes += written.bytes as u64;
+        if let Some(traffic) = self.details.traffic_mut() {
+            traffic.sent_bytes += written.bytes as u64;
+        }
         if !self.outbox.owns_buffers() {
             // Most writes: all is in the kernel, and nothing waited for that.
             self.note_drained();
@@ -160,6 +167,7 @@ impl Conn {
                 self.pending.add(Pending::ALARM);
             }
             if written.refused {
+                common.totals.short_writes += 1;
                 self.drain_owed.set(true);
             } else {
                 self.pending.add(Pending::WRITE);

@@ -36,6 +36,7 @@ use crate::{
     id::ConnectionId,
     newcomer::Newcomer,
     shutdown::{ShutdownPhase, ShutdownReport},
+    stats::LoopStats,
     time::Time,
 };
 
@@ -171,6 +172,11 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.stats()
     }
 
+    /// All that the loop has counted, and how much of its limits is used. O(1), copies some 2 KiB.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.hub.loop_stats()
+    }
+
     /// Begins a connection as a client. See [`Clients::connect`].
     ///
     /// # Errors
@@ -297,6 +303,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.recover();
         if self.in_turn {
             // The turn of the panic has its end before another one begins.
+            self.hub.note_panic();
             self.read_clock();
             self.write_and_judge(handler);
             self.in_turn = false;
@@ -307,6 +314,7 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.put_off_read(slot);
         }
         self.read_clock();
+        self.hub.note_turn_begins();
         self.in_turn = true;
         self.transport.lap();
         self.reads = 0;
@@ -365,10 +373,11 @@ impl<D, T: Transport> Driver<D, T> {
         // Last, so that a predicate that panics for everybody keeps nothing else waiting.
         self.before_callback();
         self.hub.advance_sweeps();
-        self.after_callback();
+        self.after_callback("Sweep");
         self.settle(handler);
         self.start_timers();
         self.hub.drop_data();
+        self.hub.note_turn_ends();
         self.in_turn = false;
     }
 

@@ -33,7 +33,10 @@ impl<D, T: Transport> Driver<D, T> {
         }
         self.hub.finish_read();
         self.parsing = None;
-        let ticked = self.lap(|hub| hub.id_at(slot));
+        let ticked = self.lap(|hub| match hub.id_at(slot) {
+            Some(id) => (Some(id), "Message"),
+            None => (None, "Upgrade"),
+        });
         self.reads += 1;
         if self.reads >= BATCH_READS || ticked || self.hub.batched() >= BATCH_BYTES {
             self.write_batch();
