@@ -38,8 +38,9 @@ impl<D> Hub<D> {
     /// Takes out the next timer that is due, for the next callback: that may move or clear the others.
     pub(super) fn fire_timer(&mut self) {
         if !self.is_out_of_callbacks()
-            && let Some((id, key)) = self.timers.poll(self.now)
+            && let Some((at, (id, key))) = self.timers.poll(self.now)
         {
+            self.common.totals.lateness.record(self.now.since(at));
             self.notes.push_back(Note::Timer(id, key));
         }
     }

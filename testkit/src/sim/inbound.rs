@@ -141,7 +141,8 @@ impl Checker {
         self.take_rest(conn, held.make_contiguous());
         self.of(conn).maybe_paused = false;
         let now = self.now;
-        if let Some(ending) = self.ending(conn).filter(|ending| late && ending.began == now) {
+        let changed = late && self.state(conn) != state;
+        if let Some(ending) = self.ending(conn).filter(|_| changed) {
             // It may have been parsed when it was read.
             ending.uncertainty = ending.uncertainty.max(now.saturating_sub(parsed_at)).max(1);
         }
