@@ -32,6 +32,7 @@ page!(
     "Which example to read.",
     concat!(
         "[example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs\n",
+        "[example_wss_echo]: https://docs.rs/crate/adjourn/latest/source/examples/wss_echo.rs\n",
         "[example_activated]: https://docs.rs/crate/adjourn/latest/source/examples/activated.rs\n",
         "[example_restart]: https://docs.rs/crate/adjourn/latest/source/examples/restart.rs\n",
         "[example_broadcast]: https://docs.rs/crate/adjourn/latest/source/examples/broadcast.rs\n",
@@ -80,6 +81,9 @@ page!(
     "How to take a server down under an orchestrator.",
     "This page needs the feature `signals`."
 );
-page!(in_production, "What an operator sees: metrics, logs, a console.");
+page!(
+    in_production,
+    "What an operator sees: metrics, logs, a console. Proxies, socket activation, a restart that refuses nobody."
+);
 page!(autobahn, "The verdicts of the Autobahn test suite on both roles, and the command that asks for them.");
 page!(performance, "This crate beside its peers, and where the time goes.");
