@@ -21,6 +21,7 @@
 
 mod acks;
 mod broadcast;
+mod cluster;
 mod command;
 mod commits;
 mod connect;
@@ -48,6 +49,7 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use self::broadcast::{Broadcast, IntoRooms};
+pub use self::cluster::FeedCommand;
 pub use self::command::{StoreCall, StoreCommand, StoreReply, Ticket};
 pub use self::engine_only::EngineSession;
 pub use self::namespace::Namespace;
@@ -105,6 +107,7 @@ impl Core {
             engine: engine_config(&config),
             packets: packet_limits(&config),
             epoch,
+            cluster: None,
             wall,
             random,
             inbox: Inbox::new(config.counts.inbox, wake),
@@ -255,6 +258,9 @@ impl Io<'_> {
     fn make_space(&mut self, name: &Arc<str>, handlers: usize, dynamic: bool) -> state::SpaceKey {
         let recovers = self.state.config.recovery.is_some();
         let found = self.state.logs_found.remove(name);
+        // A shared log is known when it is read.
+        let is_shared = self.follow(name);
+        let found = found.filter(|_| !is_shared);
         let old = found.as_ref().map(|log| log.floor..log.tail);
         let space = Space {
             name: Arc::clone(name),

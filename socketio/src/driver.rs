@@ -31,6 +31,7 @@ mod engine_server;
 mod handle;
 mod hearing;
 mod links;
+mod nodes;
 #[cfg(feature = "polling")]
 mod polling;
 mod request;

@@ -375,7 +375,9 @@ impl Io<'_> {
     /// Are events delivered before they are committed?
     pub(super) fn delivers_early(&self) -> bool {
         let recovery = self.state.config.recovery.as_ref();
-        recovery.is_some_and(|recovery| recovery.durability == Durability::BeforeCommit)
+        // The place in a shared log is known when it is committed.
+        self.state.cluster.is_none()
+            && recovery.is_some_and(|recovery| recovery.durability == Durability::BeforeCommit)
     }
 
     /// Sends the same frames to sockets that are connected.

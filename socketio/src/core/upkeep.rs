@@ -63,6 +63,9 @@ impl Io<'_> {
     /// Before the first session of a new log: its positions begin above those of logs that were dropped, and the answer to a
     /// trim says where.
     pub(super) fn find_log(&mut self, space: SpaceKey) {
+        if self.state.cluster.is_some() {
+            return;
+        }
         if let Some(log) = self.log(space)
             && !std::mem::replace(&mut log.known, true)
         {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use redis::Value;
 
+use super::keys::Keys;
+use super::servers::Servers;
 use super::values;
-use super::writer::RedisWriter;
 use crate::store::{Lists, StoreError};
 
 /// How long the lock is held at most.
@@ -18,42 +19,48 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// The lists of one transaction.
 pub(super) struct LockedLists<'w> {
-    writer: &'w mut RedisWriter,
+    servers: &'w mut Servers,
+    keys: &'w Keys,
     namespace: Arc<str>,
-    /// Empty: not taken yet.
-    lock: String,
+    /// Who takes the lock.
+    holder: String,
+    locked: bool,
     appended: Vec<(String, Vec<u8>)>,
 }
 
 impl<'w> LockedLists<'w> {
-    pub(super) fn new(writer: &'w mut RedisWriter, namespace: &Arc<str>) -> Self {
-        Self { writer, namespace: Arc::clone(namespace), lock: String::new(), appended: Vec::new() }
+    pub(super) fn new(
+        servers: &'w mut Servers,
+        keys: &'w Keys,
+        namespace: &Arc<str>,
+        holder: String,
+    ) -> Self {
+        let namespace = Arc::clone(namespace);
+        Self { servers, keys, namespace, holder, locked: false, appended: Vec::new() }
     }
 
-    /// The lock, empty if it was not taken, and the rows to append.
+    /// Who holds the lock, empty if it was not taken, and the rows to append.
     pub(super) fn into_parts(self) -> (String, Vec<(String, Vec<u8>)>) {
-        (self.lock, self.appended)
+        (if self.locked { self.holder } else { String::new() }, self.appended)
     }
 
     fn lock(&mut self) -> Result<(), StoreError> {
-        if !self.lock.is_empty() {
+        if self.locked {
             return Ok(());
         }
-        let call = self.writer.number_call();
-        let holder = format!("{} {call}", self.writer.node);
-        let key = self.writer.keys.of(&self.namespace, "lock");
+        let key = self.keys.of(&self.namespace, "lock");
+        let holder = &self.holder;
         let end = Instant::now() + PATIENCE;
         loop {
-            let taken = self.writer.servers.command(&key, |key| {
-                redis::cmd("SET").arg(key).arg(&holder).arg("NX").arg("PX").arg(LEASE_MS).take()
+            let taken = self.servers.command(&key, |key| {
+                redis::cmd("SET").arg(key).arg(holder).arg("NX").arg("PX").arg(LEASE_MS).take()
             })?;
             // An answer that was lost may have taken it.
-            let ours = taken != Value::Nil || {
-                let holds = self.writer.servers.command(&key, |key| redis::cmd("GET").arg(key).take())?;
-                values::text(&holds) == Some(&*holder)
+            self.locked = taken != Value::Nil || {
+                let holds = self.servers.command(&key, |key| redis::cmd("GET").arg(key).take())?;
+                values::text(&holds) == Some(holder)
             };
-            if ours {
-                self.lock = holder;
+            if self.locked {
                 return Ok(());
             }
             if Instant::now() >= end {
@@ -64,15 +71,14 @@ impl<'w> LockedLists<'w> {
     }
 
     fn key(&self, list: &str) -> String {
-        self.writer.keys.of(&self.namespace, &format!("list:{list}"))
+        self.keys.of(&self.namespace, &format!("list:{list}"))
     }
 }
 
 impl Lists for LockedLists<'_> {
     fn append(&mut self, list: &str, row: &[u8]) -> Result<u64, StoreError> {
         self.lock()?;
-        let stored =
-            self.writer.servers.command(&self.key(list), |key| redis::cmd("LLEN").arg(key).take())?;
+        let stored = self.servers.command(&self.key(list), |key| redis::cmd("LLEN").arg(key).take())?;
         let stored = values::number(&stored).ok_or_else(values::damaged)?;
         self.appended.push((list.to_owned(), row.to_vec()));
         Ok(stored + self.appended.iter().filter(|(name, _)| name == list).count() as u64)
@@ -81,7 +87,6 @@ impl Lists for LockedLists<'_> {
     fn rows(&mut self, list: &str, after: u64) -> Result<Vec<Bytes>, StoreError> {
         self.lock()?;
         let stored = self
-            .writer
             .servers
             .command(&self.key(list), |key| redis::cmd("LRANGE").arg(key).arg(after).arg(-1).take())?;
         let stored = values::list(&stored).ok_or_else(values::damaged)?;

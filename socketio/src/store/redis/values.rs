@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use redis::Value;
 
-use super::servers::Arguments;
 use crate::offset::Position;
 use crate::store::{Entry, EntryKind, Membership, NewEntry, SessionRecord, StoreError, encoding};
+
+/// What a script is given: its arguments behind run id, time and node.
+pub(super) type Arguments = Vec<Vec<u8>>;
 
 /// A position as two numbers.
 type Pair = (u64, u64);
@@ -85,6 +87,17 @@ pub(super) fn push_entry(arguments: &mut Arguments, new: &NewEntry) {
     for (name, value) in fields {
         arguments.push(name.as_bytes().to_vec());
         arguments.push(value);
+    }
+}
+
+/// An entry, and the position of the one before it, if it says so.
+pub(super) fn chained(namespace: &Arc<str>, value: &Value) -> Option<(Entry, Option<Position>)> {
+    let entry = entry(namespace, value)?;
+    let [_, fields] = list(value)? else { return None };
+    let before = list(fields)?.chunks_exact(2).find(|field| field.first().and_then(bytes) == Some(b"q"));
+    match before {
+        None => Some((entry, None)),
+        Some(field) => Some((entry, Some(position(field.get(1)?)?))),
     }
 }
 

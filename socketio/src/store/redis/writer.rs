@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Script, Value};
 
 use super::keys::Keys;
 use super::lists::LockedLists;
 use super::scripts::Scripts;
-use super::servers::{Arguments, Servers};
-use super::values;
+use super::servers::Servers;
+use super::values::{self, Arguments};
 use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
@@ -21,6 +21,9 @@ use crate::store::{
 
 /// How long a key of a transaction is held at most: what its node leaves when it dies is free then.
 const LEASE: Duration = Duration::from_secs(30);
+/// How long a call waits for another node that runs its key, and how often it looks.
+const PATIENCE: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(5);
 /// How often an attach is judged again because its log or its session changed meanwhile.
 const ATTEMPTS: usize = 8;
 /// Namespaces that one call of `expire` looks at.
@@ -29,10 +32,10 @@ const EXPIRE_NAMESPACES: usize = 64;
 const NODE_SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct RedisWriter {
-    pub(super) servers: Servers,
+    servers: Servers,
     scripts: Scripts,
-    pub(super) keys: Keys,
-    pub(super) node: Arc<str>,
+    keys: Keys,
+    node: Arc<str>,
     settings: StoreSettings,
     /// When it was opened: sessions found connected by an earlier life of this node are away since then.
     opened: Millis,
@@ -110,7 +113,7 @@ impl RedisWriter {
     }
 
     /// The number of the next call.
-    pub(super) fn number_call(&mut self) -> u64 {
+    fn number_call(&mut self) -> u64 {
         self.calls += 1;
         self.calls
     }
@@ -365,10 +368,7 @@ impl RedisWriter {
     /// The nodes that have written a heartbeat lately, and this one.
     fn alive(&mut self) -> Result<Vec<Vec<u8>>, StoreError> {
         let key = self.keys.nodes();
-        let time = self.servers.command(&key, |_| redis::cmd("TIME"))?;
-        let seconds = values::list(&time).and_then(|time| values::number(time.first()?));
-        let since =
-            seconds.ok_or_else(values::damaged)?.saturating_mul(1000).saturating_sub(millis(NODE_SILENCE));
+        let since = self.servers.time()?.saturating_sub(millis(NODE_SILENCE));
         let nodes = self
             .servers
             .command(&key, |key| redis::cmd("ZRANGEBYSCORE").arg(key).arg(since).arg("+inf").take())?;
@@ -479,14 +479,20 @@ impl Writer for RedisWriter {
         now: Millis,
     ) -> Result<Transacted, TransactError> {
         let token = self.number_call().to_string();
-        if let Some(key) = key {
+        let patience = Instant::now() + PATIENCE;
+        while let Some(key) = key {
             match self.once_state(key, &token, LEASE, now)? {
-                OnceState::First => {}
+                OnceState::First => break,
+                // Another node runs it: its result is ours.
+                OnceState::Running { .. } if Instant::now() < patience && !self.servers.times_given() => {
+                    std::thread::sleep(POLL);
+                }
                 OnceState::Running { until } => return Err(TransactError::Running { until }),
                 OnceState::Done(ack) => return Ok(Transacted::repeat(ack)),
             }
         }
-        let mut lists = LockedLists::new(self, &context.namespace);
+        let holder = format!("{} {token}", self.node);
+        let mut lists = LockedLists::new(&mut self.servers, &self.keys, &context.namespace, holder);
         let run = Tx::with_lists(context, &mut lists).run(run);
         let (lock, rows) = lists.into_parts();
         let done = run.and_then(|(ack, effects)| {
