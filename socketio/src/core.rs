@@ -32,6 +32,8 @@ mod events;
 mod inputs;
 mod io;
 mod namespace;
+mod node_message;
+mod nodes;
 mod once;
 mod replay;
 mod replies;
@@ -57,7 +59,7 @@ pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
     Ack, AckMode, AckOptions, Answer, Answers, Call, Disconnect, EventError, Fetched, Handshake, Inbox,
-    InboxFull, Io, Peer, ResumeOutcome, ShutdownCounts, SocketInfo, Transport, Verdict,
+    InboxFull, Io, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo, Transport, Verdict,
 };
 use self::state::{
     Arena, Log, Queue, Rooms, Scope, Scratch, ShutdownPhase, Space, State, Timer, Timers, Waits,
@@ -92,6 +94,8 @@ pub struct Core {
     handlers: Vec<Namespace>,
     predicates: Vec<(Predicate, usize)>,
     on_store_state: Option<Box<dyn FnMut(bool) + Send>>,
+    /// Events of other nodes.
+    server_handlers: HashMap<Box<str>, nodes::ServerHandler>,
     /// Instead of all that: Engine.IO alone.
     on_engine_message: Option<engine_only::EngineHandler>,
 }
@@ -143,6 +147,7 @@ impl Core {
             handlers: Vec::new(),
             predicates: Vec::new(),
             on_store_state: None,
+            server_handlers: HashMap::new(),
             on_engine_message: None,
         };
         core.io(Duration::ZERO, &mut NoLinks).arm_upkeep();

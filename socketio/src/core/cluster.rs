@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
+use super::node_message::NodeMessage;
 use super::state::{Cluster, ConnectingKey, Io, Item, ReadBack, Reading, SocketKey, SpaceKey, TransactThen};
 use crate::links::Links;
 use crate::offset::Position;
@@ -31,7 +32,7 @@ pub enum FeedCommand {
 impl Core {
     /// The store is shared: this is the node's name. Before namespaces are registered.
     pub fn share(&mut self, node: NodeId) {
-        self.state.cluster = Some(Cluster { node, others: HashSet::new(), commands: VecDeque::new() });
+        self.state.cluster = Some(Cluster::new(node));
     }
 
     /// The next call for the feed or the bus of a shared store. Ask again after each input, until there is none.
@@ -42,13 +43,31 @@ impl Core {
     /// What the feed has read.
     pub fn feed_input(&mut self, item: FeedItem, now: Duration, links: &mut dyn Links) {
         self.expire(now, links);
+        if let FeedItem::Message(from, bytes) = &item {
+            return self.message_of_node(from, bytes, now, links);
+        }
         self.with_io(now, links, |io| match item {
             FeedItem::Began { namespace, epoch, floor, tail } => io.log_began(&namespace, epoch, floor, tail),
             FeedItem::Entries(namespace, entries) => io.entries_read(&namespace, entries),
             FeedItem::Fell(namespace) => io.fell_behind(&namespace),
-            FeedItem::Message(..) => {}
             FeedItem::Nodes(nodes) => io.nodes_alive(nodes),
+            FeedItem::Message(..) => {}
         });
+        self.settle(now, links);
+    }
+}
+
+impl Core {
+    fn message_of_node(&mut self, from: &NodeId, bytes: &[u8], now: Duration, links: &mut dyn Links) {
+        let Self { state, server_handlers, .. } = self;
+        let mut io = Io { state, links: &mut *links, now };
+        match NodeMessage::from_bytes(bytes) {
+            Some(NodeMessage::ServerEvent { request, event, args }) => {
+                Self::server_event(&mut io, server_handlers, from, request, &event, &args);
+            }
+            Some(message) => io.node_message(from, message),
+            None => {}
+        }
         self.settle(now, links);
     }
 }
@@ -298,7 +317,13 @@ impl Io<'_> {
     fn nodes_alive(&mut self, nodes: Vec<NodeId>) {
         let Some(cluster) = &mut self.state.cluster else { return };
         let own = &cluster.node;
-        cluster.others = nodes.into_iter().filter(|node| node != own).collect();
+        let others: HashSet<NodeId> = nodes.into_iter().filter(|node| node != own).collect();
+        let gone: HashSet<NodeId> = cluster.others.difference(&others).cloned().collect();
+        cluster.others = others;
         self.state.stats.nodes = cluster.others.len() as u64 + 1;
+        if !gone.is_empty() {
+            tracing::info!(target: "adjourn_socketio", count = gone.len(), "node_gone");
+            self.nodes_gone(&gone);
+        }
     }
 }

@@ -21,10 +21,10 @@ use slab::Slab;
 pub(crate) use self::api::refusal_name;
 pub use self::api::{
     AckMode, AckOptions, Answer, Answers, Disconnect, EventError, Fetched, Handshake, Peer, ResumeOutcome,
-    ShutdownCounts, SocketInfo, Transport, Verdict,
+    ServerAnswers, ShutdownCounts, SocketInfo, Transport, Verdict,
 };
 pub(crate) use self::arena::{Arena, Key, NumberMap};
-pub(crate) use self::cluster::Cluster;
+pub(crate) use self::cluster::{Cluster, NodeRequest, RequestKind};
 pub(crate) use self::connecting::{Ask, ConnectStep, Connecting, Resume};
 pub use self::inbox::{Call, Inbox, InboxFull};
 pub(crate) use self::log::{Log, Trim};

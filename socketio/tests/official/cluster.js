@@ -198,4 +198,47 @@ test('stored once, by retries over two nodes; rows are one sequence', async (sco
   assert.deepEqual(events(late, 'row').map(([, id]) => id), numbers(20).map((i) => i + 11));
 });
 
+test('rooms, fetch, broadcasts with acks, volatile events and disconnects reach all nodes', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const a = await scope.connected(labs[0].url);
+  const b = await scope.connected(labs[1].url);
+  const c = await scope.connected(labs[1].url);
+  await sleep(1200); // a heartbeat: the nodes know each other
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  assert.deepEqual((await ask(a, 'sockets', 'r')).sort(), [a.id, b.id].sort());
+  assert.deepEqual((await ask(c, 'sockets', 'r')).sort(), [a.id, b.id].sort());
+  a.on('question', (x, answer) => answer(`a${x}`));
+  b.on('question', (x, answer) => answer(`b${x}`));
+  for (const asker of [a, b, c]) {
+    const [complete, answers] = await new Promise((done) => asker.emit('ask', 'r', 'question', [7], 3000, (...all) => done(all)));
+    assert.equal(complete, true);
+    assert.deepEqual([...answers].sort(), ['a7', 'b7']);
+  }
+  assert.equal(await ask(a, 'say-volatile', 'r', 'msg', ['v', 0]), true);
+  await until(() => texts(b).includes('v0'), 'the volatile event');
+  await ask(c, 'kick-room', 'r', false);
+  await until(() => !a.connected && !b.connected, 'the end of both');
+  assert.ok(c.connected);
+  assert.deepEqual(await ask(c, 'sockets', 'r'), []);
+});
+
+test('a dead node delays a request once, and is named', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const a = await scope.connected(labs[0].url);
+  const b = await scope.connected(labs[1].url);
+  await sleep(1200);
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  await labs[1].kill('SIGKILL');
+  const start = Date.now();
+  assert.deepEqual(await ask(a, 'sockets', 'r'), [a.id]);
+  const first = Date.now() - start;
+  assert.ok(first < 6500, `${first} ms`);
+  await sleep(Math.max(0, 6500 - first));
+  const again = Date.now();
+  assert.deepEqual(await ask(a, 'sockets', 'r'), [a.id]);
+  assert.ok(Date.now() - again < 1000);
+});
+
 main(Number(process.env.WIDTH ?? 2));
