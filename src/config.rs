@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   Config
-//!     listener: ListenerConfig       one listening socket: its queue, its accept batch
+//!     listener: ListenerConfig       one listening socket: its queue, its accept batch, the proxies before it
 //!     handshake: HandshakeConfig     from TCP to Open, both roles: time, size of the head, origins
 //!     client: ClientConfig           connections of our own, before there is TCP: connect timeout, resolver threads
 //!     event_loop: LoopConfig         what the connections of one loop share: places, buffers, the bounds of a turn
@@ -31,10 +31,12 @@
 //! | output buffer of a loop | full at 256 KiB, 1 MiB kept | what exceeds it is queued per connection, within `max_backlog` |
 //! | deflated message of a loop | 1 MiB kept | one buffer |
 //! | kernel events fetched at once | 1,024; 128 while something is due | what is left is fetched in the next turn |
+//! | PROXY header | 107 bytes in version 1, 4,096 in version 2 | the former is the protocol's; of the latter 232 are addresses, the rest is ignored |
 //! | commands of other threads in one turn | 1,024 | what is left is executed in the next turn, which does not wait |
 //! | rest of `accept` without descriptors | until the next turn, at most 100 ms | retries cost one call |
 //! | slots and events for which room is kept | 4,096 | some 100 KiB |
 
+mod address_range;
 mod check;
 mod connection;
 #[cfg(feature = "deflate")]
@@ -43,11 +45,13 @@ mod event_loop;
 mod handshake;
 mod listener;
 pub(crate) mod origins;
+mod proxy_protocol;
 
 #[cfg(feature = "deflate")]
 pub use self::deflate::Deflate;
 pub(crate) use self::origins::{Origin, OriginError, Origins};
 pub use self::{
+    address_range::{AddressRange, AddressRangeError},
     connection::{
         Abort, CloseAnswer, ClosingData, ConnectionConfig, ControlRate, Heartbeat, OnOverflow, OnPeerClose,
         SharedConfig,
@@ -55,6 +59,7 @@ pub use self::{
     event_loop::LoopConfig,
     handshake::{ClientConfig, HandshakeConfig},
     listener::ListenerConfig,
+    proxy_protocol::ProxyProtocol,
 };
 use crate::error::ConfigError;
 

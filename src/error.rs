@@ -102,6 +102,9 @@ pub enum HandshakeError {
     /// We are shutting down.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The PROXY header, or the want of one, see [`ListenerConfig::proxy_protocol`](crate::config::ListenerConfig::proxy_protocol).
+    #[error("{0}")]
+    ProxyHeader(ProxyFault),
     /// A limit on connections was reached: this one was not let in, or its handshake was the oldest.
     #[error("too many connections: {limit} is reached")]
     TooManyConnections {
@@ -129,9 +132,29 @@ impl HandshakeError {
             Self::PeerReset => "PeerReset",
             Self::Io(_) => "Io",
             Self::ShuttingDown => "ShuttingDown",
+            Self::ProxyHeader(_) => "ProxyHeader",
             Self::TooManyConnections { .. } => "TooManyConnections",
         }
     }
+}
+
+/// What is wrong with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum ProxyFault {
+    /// The listener requires a header, and there is none.
+    #[error("no PROXY header, and one is required")]
+    Missing,
+    /// The address is not among the [trusted](crate::config::ProxyProtocol::trusted) ones: it has sent a header, or the listener
+    /// requires one and so lets nobody in from there.
+    #[error("a PROXY header is not taken from this address")]
+    Untrusted,
+    /// It begins like a header and is none.
+    #[error("malformed PROXY header")]
+    Malformed,
+    /// It is longer than a header may be: 107 bytes in version 1, 4,096 in version 2.
+    #[error("PROXY header of too many bytes")]
+    TooLong,
 }
 
 /// A limit on connections. Displays as the name of the setting.

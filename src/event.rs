@@ -73,7 +73,8 @@ pub enum Event<'a> {
         /// Which one, if the application knows its id: it was begun by [`Clients::connect`](crate::Clients::connect), and its data
         /// can be looked at for the last time; or its upgrade was [deferred](crate::http::Upgrade::Defer).
         id: Option<ConnectionId>,
-        /// The peer's address: of several, the one tried last; `0.0.0.0` if the name was not resolved.
+        /// The peer's address, as far as it was known: of several, the one tried last; `0.0.0.0` if the name was not resolved; the
+        /// proxy's if it has not named the client; `0.0.0.0:0` of a Unix domain socket.
         peer: SocketAddr,
         /// Why.
         error: HandshakeError,

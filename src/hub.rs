@@ -30,6 +30,7 @@
 //!
 //! ```text
 //!   driver      the turn: when what is read, delivered, written, judged and done
+//!     calling        the callbacks of a turn
 //!     reading        the reading of a turn
 //!     transport      what carries the bytes
 //!     schedule       who is served when, and who is due
@@ -53,6 +54,7 @@
 mod admission;
 mod adopting;
 mod beside;
+mod calling;
 mod client;
 mod clients;
 mod connecting;

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use crate::config::ProxyProtocol;
+
 /// Who connected to a Unix domain socket, as the kernel knows it: the process that called `connect`, or made the pair.
 ///
 /// Linux and Android only (`SO_PEERCRED`); elsewhere there is none.
@@ -41,6 +43,22 @@ pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(I
 #[derive(Clone, Debug)]
 pub struct Newcomer {
     pub(crate) from: Origin,
+    pub(crate) header: HeaderRule,
+}
+
+/// What is done about a PROXY header of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderRule {
+    /// Nothing: none is known of.
+    Ignored,
+    /// It has to come, from a trusted peer.
+    Required,
+    /// It may come, from a trusted peer.
+    Optional,
+    /// It must not come: the peer is not trusted.
+    Forbidden,
+    /// It would have to come, and the peer is not trusted.
+    Impossible,
 }
 
 /// The other end of a socket.
@@ -55,13 +73,42 @@ impl Newcomer {
     /// One that was accepted from this address. An IPv4 address that is mapped into IPv6, as a socket for both has it, is shown and
     /// counted as the IPv4 address.
     pub fn tcp(peer: SocketAddr) -> Self {
-        Self { from: Origin::Tcp(SocketAddr::new(peer.ip().to_canonical(), peer.port())) }
+        Self { from: Origin::Tcp(canonical(peer)), header: HeaderRule::Ignored }
     }
 
     /// One that was accepted from a Unix domain socket. It has no address: limits per address do not count it.
     pub const fn unix(credentials: Option<PeerCredentials>) -> Self {
-        Self { from: Origin::Unix(credentials) }
+        Self { from: Origin::Unix(credentials), header: HeaderRule::Ignored }
     }
+
+    /// The same at a listener with these settings.
+    #[must_use]
+    pub fn proxy_protocol(mut self, settings: &ProxyProtocol) -> Self {
+        let trusted = match self.from {
+            Origin::Tcp(address) => settings.trusts(address.ip()),
+            Origin::Unix(_) => settings.trust_unix,
+        };
+        self.header = match (trusted, settings.required) {
+            (true, true) => HeaderRule::Required,
+            (true, false) => HeaderRule::Optional,
+            (false, false) => HeaderRule::Forbidden,
+            (false, true) => HeaderRule::Impossible,
+        };
+        self
+    }
+
+    /// The address that it is counted by from the beginning. A trusted peer speaks for others.
+    pub(crate) const fn counted_address(&self) -> Option<SocketAddr> {
+        match self.header {
+            HeaderRule::Ignored | HeaderRule::Forbidden => self.from.known_address(),
+            HeaderRule::Required | HeaderRule::Optional | HeaderRule::Impossible => None,
+        }
+    }
+}
+
+/// An IPv4 address as such, although a socket for both families has it as one of IPv6.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Origin {

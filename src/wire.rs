@@ -5,5 +5,6 @@ pub mod deflate;
 pub mod header;
 pub mod keys;
 pub mod mask;
+pub mod proxy;
 pub mod upgrade;
 pub mod utf8;

@@ -6,6 +6,9 @@
 //! Limits on what peers may ask for: `--max-connections N`, `--max-per-address N`, `--max-handshakes N`,
 //! `--control-rate PER_SECOND[:BURST]|off`, and `--origin https://example.com`, as often as there are origins; then nobody
 //! else may connect, nor a program that names none.
+//!
+//! `--listen unix:/run/lab.sock` listens on a Unix domain socket. `--proxy-protocol 127.0.0.1,10.0.0.0/8,unix` wants a PROXY header of
+//! everybody, from these proxies.
 
 mod command;
 mod options;
@@ -343,10 +346,13 @@ fn main() -> ExitCode {
 
 fn serve(options: options::Options) -> Result<(), Box<dyn std::error::Error>> {
     let config: Config = options.config;
-    let mut workers = Workers::bind(options.listen.as_str(), options.workers, config)?;
+    let mut workers = match options.listen.strip_prefix(options::UNIX) {
+        Some(path) => Workers::bind_unix(path, options.workers, config)?,
+        None => Workers::bind(options.listen.as_str(), options.workers, config)?,
+    };
     workers.shutdown_on_signals(options.plan)?;
-    let address = workers.local_addr().ok_or("not listening")?;
-    print(&json!({"event": "listening", "addr": address.to_string()}));
+    let address = workers.local_addr().map_or(options.listen, |address| address.to_string());
+    print(&json!({"event": "listening", "addr": address}));
     let (loops, shared) = (workers.handle(), Arc::new(Shared::default()));
     let log_messages = options.log_messages;
     let report = workers.run_with(|worker| Lab {

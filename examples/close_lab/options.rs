@@ -4,12 +4,16 @@ use std::{net::ToSocketAddrs as _, time::Duration};
 
 use adjourn::{
     Config, ShutdownPlan,
-    config::{Abort, ClosingData, ControlRate, Deflate, OnPeerClose},
+    config::{Abort, AddressRangeError, ClosingData, ControlRate, Deflate, OnPeerClose, ProxyProtocol},
     http::Origins,
     shutdown::Pace,
 };
 
+/// What a path is preceded by.
+pub(crate) const UNIX: &str = "unix:";
+
 pub(crate) struct Options {
+    /// An address, or `unix:` and a path.
     pub(crate) listen: String,
     pub(crate) config: Config,
     pub(crate) plan: ShutdownPlan,
@@ -51,7 +55,9 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
     if options.listen.is_empty() {
         return Err("--listen ADDRESS is missing".into());
     }
-    if let Err(error) = options.listen.to_socket_addrs() {
+    if !options.listen.starts_with(UNIX)
+        && let Err(error) = options.listen.to_socket_addrs()
+    {
         return Err(format!("--listen: {:?}: {error}", options.listen));
     }
     if !origins.is_empty() {
@@ -82,6 +88,7 @@ fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, S
         "--max-connections" => config.event_loop.max_connections = number(value)?,
         "--max-per-address" => config.event_loop.max_connections_per_address = Some(number(value)?),
         "--max-handshakes" => config.event_loop.max_handshakes = Some(number(value)?),
+        "--proxy-protocol" => config.listener.proxy_protocol = Some(proxy_protocol(value)?),
         "--control-rate" => config.connection.control_rate = rate(value)?,
         "--abort" => {
             config.connection.abort = match value {
@@ -133,6 +140,15 @@ fn number<T: std::str::FromStr>(value: &str) -> Result<T, String> {
 
 fn duration(value: &str) -> Result<Duration, String> {
     value.parse().map(Duration::from_millis).map_err(|_| format!("{value:?} is not a number of milliseconds"))
+}
+
+/// `RANGE`, `unix`, or several with commas between them: who has to begin with a PROXY header.
+fn proxy_protocol(value: &str) -> Result<ProxyProtocol, String> {
+    let (unix, ranges): (Vec<_>, Vec<_>) = value.split(',').partition(|word| *word == "unix");
+    let ranges = ranges.into_iter().map(str::parse).collect::<Result<_, AddressRangeError>>();
+    let mut settings = ProxyProtocol::required_from(ranges.map_err(|error| error.to_string())?);
+    settings.trust_unix = !unix.is_empty();
+    Ok(settings)
 }
 
 /// `PER_SECOND`, `PER_SECOND:BURST` or `off`.

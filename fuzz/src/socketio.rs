@@ -1,7 +1,7 @@
 //! The fuzz targets of `adjourn-socketio` and what they begin with.
 
 #[path = "../../socketio/tests/support/session_target.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "properties.rs uses the rest")]
 mod session_target;
 #[path = "../../socketio/tests/support/targets.rs"]
 mod targets;

@@ -125,6 +125,7 @@ impl Core {
             space_names: HashMap::new(),
             dynamic_spaces: 0,
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
+            drop_again: VecDeque::new(),
             sockets: Arena::default(),
             sessions: Arena::default(),
             by_pid: HashMap::new(),

@@ -15,6 +15,8 @@ macro_rules! counters {
             pub sockets: Vec<(String, u64)>,
             /// Disconnects by reason.
             pub disconnects: Vec<(Reason, u64)>,
+            /// Sessions asked for and not resumed, by the name of the refusal.
+            pub resume_refusals: Vec<(&'static str, u64)>,
             /// The longest time between a call of the store and its answer.
             pub commit_time_max: Duration,
             /// For how long the store was down in all.
@@ -125,6 +127,8 @@ counters! {
     namespaces_dropped,
     /// Namespaces, now.
     namespaces,
+    /// Logs of the store whose namespaces are not in use, now.
+    logs_unused,
     /// Rooms with members, now.
     rooms,
     /// Entries appended to logs.
@@ -183,9 +187,19 @@ impl SocketIoStats {
     }
 
     pub(crate) fn disconnected(&mut self, reason: Reason) {
-        match self.disconnects.iter_mut().find(|entry| entry.0 == reason) {
-            Some(entry) => entry.1 += 1,
-            None => self.disconnects.push((reason, 1)),
-        }
+        count(&mut self.disconnects, reason);
+    }
+
+    pub(crate) fn resume_refused(&mut self, why: &'static str) {
+        self.resumes_refused += 1;
+        count(&mut self.resume_refusals, why);
+    }
+}
+
+/// Counts in a short list.
+fn count<T: PartialEq>(list: &mut Vec<(T, u64)>, what: T) {
+    match list.iter_mut().find(|entry| entry.0 == what) {
+        Some(entry) => entry.1 += 1,
+        None => list.push((what, 1)),
     }
 }

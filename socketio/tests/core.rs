@@ -11,3 +11,5 @@ mod failures;
 mod once;
 #[path = "core/recovery.rs"]
 mod recovery;
+#[path = "core/rules.rs"]
+mod rules;

@@ -1,7 +1,7 @@
 //! Engine.IO alone (specification 21): a callback per message, nothing of Socket.IO.
 
 #[path = "support/engine_script.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod script;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! `MODEL_WORLDS=100000 cargo test --release -p adjourn-socketio --test model` runs many; `MODEL_SEED=n` runs one again.
 
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest")]
 #[path = "core/world.rs"]
 mod world;
 

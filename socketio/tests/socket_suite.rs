@@ -2,7 +2,7 @@
 //! and 7 of specification that a client without recovery meets.
 
 #[path = "support/engine_script.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "other tests use the rest")]
 mod script;
 
 use std::time::Duration;

@@ -1,6 +1,9 @@
 //! The settings of a listening socket.
 
-use super::check::{positive, within};
+use super::{
+    check::{positive, within},
+    proxy_protocol::ProxyProtocol,
+};
 use crate::error::ConfigError;
 
 /// The settings of one listener.
@@ -23,17 +26,26 @@ pub struct ListenerConfig {
     /// It is no way to restart without refusing anyone: connections that wait in the queue of a socket are reset when it closes. Hand
     /// over the socket itself.
     pub reuse_port: bool,
+    /// Whether connections begin with a PROXY header that says whom a proxy speaks for. `None`: they do not.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Default for ListenerConfig {
     fn default() -> Self {
-        Self { listen_backlog: 4096, accept_batch: 256, only_v6: false, reuse_port: false }
+        Self {
+            listen_backlog: 4096,
+            accept_batch: 256,
+            only_v6: false,
+            reuse_port: false,
+            proxy_protocol: None,
+        }
     }
 }
 
 impl ListenerConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         within("listener.listen_backlog", self.listen_backlog, 1..=i32::MAX.unsigned_abs())?;
-        positive("listener.accept_batch", self.accept_batch)
+        positive("listener.accept_batch", self.accept_batch)?;
+        self.proxy_protocol.as_ref().map_or(Ok(()), ProxyProtocol::validate)
     }
 }

@@ -26,6 +26,10 @@ fn what_cannot_work_is_refused_by_name() {
             "listener.listen_backlog is 2147483648, but has to be from 1 to 2147483647",
         ),
         (|c| c.listener.accept_batch = 0, "listener.accept_batch is 0, but has to be at least 1"),
+        (
+            |c| c.listener.proxy_protocol = Some(super::ProxyProtocol::required_from(vec![])),
+            "listener.proxy_protocol.trusted is [], but has to be one range at least, or trust_unix",
+        ),
         (|c| c.handshake.max_head = 0, "handshake.max_head is 0, but has to be at least 1"),
         (|c| c.handshake.max_headers = 0, "handshake.max_headers is 0, but has to be at least 1"),
         (|c| c.client.resolver_threads = 0, "client.resolver_threads is 0, but has to be from 1 to 1024"),

@@ -339,8 +339,9 @@ impl Conn {
 
     // Whether it is read from.
 
-    /// Stops reading. Allocates.
-    pub(crate) fn pause(&mut self, now: Time) {
+    /// Stops reading. Returns whether a pause begins that has an end by itself. Allocates.
+    pub(crate) fn pause(&mut self, now: Time) -> bool {
+        let begins = matches!(self.life, Life::Open { .. });
         match &mut self.life {
             Life::Open { watch, times } => {
                 self.life = Life::Paused(Box::new(Paused {
@@ -362,6 +363,7 @@ impl Conn {
         if self.queued() > 0 {
             self.drain_owed.set(true);
         }
+        begins
     }
 
     /// Reads again; what was read and not parsed comes first. Says whether input is delivered now: it is too late for one whose

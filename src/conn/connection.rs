@@ -14,7 +14,7 @@ use super::{
     state::{Parses, State},
 };
 use crate::{
-    newcomer::{Origin, PeerCredentials},
+    newcomer::{Newcomer, PeerCredentials},
     time::Time,
 };
 
@@ -40,13 +40,13 @@ pub(crate) struct Conn {
 const _: () = assert!(size_of::<Conn>() <= 88);
 
 impl Conn {
-    pub(crate) fn new(peer: Origin, generation: u32, now: Time) -> Self {
+    pub(crate) fn new(newcomer: &Newcomer, generation: u32, now: Time) -> Self {
         Self {
             life: Life::Connecting { since: now, head: None },
             outbox: Outbox::default(),
             inbox: Inbox::default(),
             details: Details::default(),
-            peer: Peer::from(peer),
+            peer: Peer::from(newcomer),
             generation,
             pending: Pending::default(),
             listed: Listed::No,
@@ -69,11 +69,16 @@ impl Conn {
 
     /// The address that it is counted by. `None`: it is not.
     pub(crate) fn counted_address(&self) -> Option<SocketAddr> {
-        self.peer.known_address()
+        self.peer.counted_address()
+    }
+
+    /// The address of the proxy that speaks for it.
+    pub(crate) fn proxy(&self) -> Option<SocketAddr> {
+        self.peer.proxy_address()
     }
 
     /// Of a peer on a Unix domain socket.
-    pub(crate) const fn peer_credentials(&self) -> Option<PeerCredentials> {
+    pub(crate) fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.peer.credentials()
     }
 

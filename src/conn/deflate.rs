@@ -307,7 +307,7 @@ mod tests {
             server_max_window_bits: 15,
             client_max_window_bits: 15,
         };
-        let mut conn = Conn::new(crate::newcomer::Origin::Tcp(([127, 0, 0, 1], 1).into()), 1, Time::ZERO);
+        let mut conn = Conn::new(&crate::newcomer::Newcomer::tcp(([127, 0, 0, 1], 1).into()), 1, Time::ZERO);
         conn.establish(Vec::new(), "/", None, None, Some(Compression::server(agreed)), cx);
         conn
     }

@@ -10,6 +10,13 @@ pub(super) struct HeadBuffer {
     scanner: HeadScanner,
 }
 
+impl HeadBuffer {
+    /// The beginning of a head, not looked at yet.
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes, scanner: HeadScanner::default() }
+    }
+}
+
 /// A complete head, taken off the input.
 #[derive(Debug)]
 pub(crate) struct WholeHead<'b> {

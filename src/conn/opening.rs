@@ -16,17 +16,17 @@ use super::{
     Compression, Conn, ConnectRequest, Context, Cursor, Pending,
     details::Details,
     dialling::{Dialling, Stage},
-    head::{WholeHead, take_head},
+    head::{HeadBuffer, WholeHead, take_head},
     life::{Deferred, Life},
-    peer::Peer,
+    peer::{HeaderTaken, Peer},
     state::Input,
 };
 use crate::{
     adopt::Role,
     config::{Config, SharedConfig},
     detach::{Handover, Take},
-    error::HandshakeError,
-    newcomer::{NO_ADDRESS, Origin},
+    error::{HandshakeError, ProxyFault},
+    newcomer::{NO_ADDRESS, Newcomer},
     time::Time,
     wire::upgrade::{ClientKey, HeadLimits, HeaderStorage, HeaderValue, Refusal, ServerResponse},
 };
@@ -81,7 +81,7 @@ impl Conn {
             give_up,
             interim: 0,
         };
-        let mut conn = Self::new(Origin::Tcp(address.unwrap_or(nowhere)), generation, now);
+        let mut conn = Self::new(&Newcomer::tcp(address.unwrap_or(nowhere)), generation, now);
         conn.client = true;
         conn.life = Life::Dialling(Box::new(dialling));
         conn.pending.add(Pending::CONNECT);
@@ -89,8 +89,14 @@ impl Conn {
     }
 
     /// One whose opening handshake is complete, with what was read after it. Call [`Conn::establish`] next.
-    pub(crate) fn adopted(peer: Origin, role: Role, received: &[u8], generation: u32, now: Time) -> Self {
-        let mut conn = Self::new(peer, generation, now);
+    pub(crate) fn adopted(
+        newcomer: &Newcomer,
+        role: Role,
+        received: &[u8],
+        generation: u32,
+        now: Time,
+    ) -> Self {
+        let mut conn = Self::new(newcomer, generation, now);
         conn.client = role == Role::Client;
         conn.inbox.hold(received);
         conn.pending.add(Pending::READ);
@@ -134,6 +140,30 @@ impl Conn {
         match &self.life {
             Life::Deferred(deferred) => Some(&deferred.head),
             _ => None,
+        }
+    }
+
+    /// Whether a PROXY header may come before the request.
+    pub(crate) const fn awaits_proxy_header(&self) -> bool {
+        self.peer.is_unread()
+    }
+
+    /// Takes a PROXY header off the cursor. Returns whether the request may follow: the header was taken, or there is none.
+    ///
+    /// # Errors
+    /// What is wrong with it, whatever follows.
+    pub(crate) fn take_proxy_header(&mut self, cursor: &mut Cursor<'_>) -> Result<bool, ProxyFault> {
+        match self.peer.take_header(cursor)? {
+            HeaderTaken::NotYet => Ok(false),
+            HeaderTaken::Whole => Ok(true),
+            HeaderTaken::None(bytes) => {
+                if let Life::Connecting { head, .. } = &mut self.life
+                    && !bytes.is_empty()
+                {
+                    *head = Some(Box::new(HeadBuffer::of(bytes)));
+                }
+                Ok(true)
+            }
         }
     }
 

@@ -32,7 +32,7 @@ impl Bench {
     fn new(config: Config) -> Self {
         let (common, now) =
             (Common::new(&config.event_loop, MaskKeys::new(1)), Time::from_start(Duration::from_secs(1)));
-        let conn = Conn::new(crate::newcomer::Origin::Tcp(([127, 0, 0, 1], 1).into()), 1, now);
+        let conn = Conn::new(&crate::newcomer::Newcomer::tcp(([127, 0, 0, 1], 1).into()), 1, now);
         Self { config, common, now, notes: VecDeque::new(), conn }
     }
 

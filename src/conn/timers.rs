@@ -168,6 +168,7 @@ impl Conn {
     pub(crate) fn shift_timers(&mut self, by: Duration, before: Option<Time>) {
         match &mut self.life {
             Life::Refusing { since, .. } => *since = since.after(by),
+            Life::Paused(paused) => paused.since = paused.since.after(by),
             Life::Dialling(dialling) => {
                 dialling.deadline = dialling.deadline.after(by);
                 dialling.give_up = dialling.give_up.after(by);

@@ -160,7 +160,7 @@ impl Admission {
     }
 
     /// One more from there.
-    fn take_share(&mut self, peer: Option<SocketAddr>) {
+    pub(super) fn take_share(&mut self, peer: Option<SocketAddr>) {
         if let (Some(_), Some(peer)) = (self.limits.per_address, peer) {
             *self.by_address.entry(neighbourhood(peer)).or_default() += 1;
         }

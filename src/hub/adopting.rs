@@ -8,7 +8,7 @@ use crate::{
     conn::{Compression, Conn},
     error::{AdoptRefusal, ConnectionLimit},
     id::ConnectionId,
-    newcomer::Origin,
+    newcomer::Newcomer,
 };
 
 impl<D> Hub<D> {
@@ -19,7 +19,7 @@ impl<D> Hub<D> {
     /// Then it is as if nothing had been asked.
     pub(super) fn adopt(
         &mut self,
-        peer: Origin,
+        newcomer: &Newcomer,
         adoption: Adoption<D>,
         insert: impl FnOnce(usize) -> io::Result<()>,
     ) -> Result<ConnectionId, AdoptRefusal> {
@@ -31,7 +31,7 @@ impl<D> Hub<D> {
             Some(value) => Compression::agreed_on(role, value).ok_or(AdoptRefusal::Extensions)?,
             None => None,
         };
-        if role == Role::Server && !self.admission.admits(peer.known_address()) {
+        if role == Role::Server && !self.admission.admits(newcomer.counted_address()) {
             return Err(AdoptRefusal::TooManyConnections { limit: ConnectionLimit::PerAddress });
         }
         if !self.make_room() {
@@ -39,10 +39,10 @@ impl<D> Hub<D> {
         }
         insert(self.slots.vacant_key()).map_err(|error| AdoptRefusal::Io(error.kind()))?;
         let generation = self.next_generation();
-        let slot = self.insert(Conn::adopted(peer, role, &received, generation, self.now), Some(data));
+        let slot = self.insert(Conn::adopted(newcomer, role, &received, generation, self.now), Some(data));
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if role == Role::Server {
-            self.admission.adopted(id, peer.known_address());
+            self.admission.adopted(id, newcomer.counted_address());
         }
         let subprotocol = subprotocol.as_deref();
         self.with(slot, |conn, cx| conn.establish(Vec::new(), &path, subprotocol, config, compression, cx));

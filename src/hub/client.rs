@@ -45,13 +45,18 @@ impl<'h, D> Client<'h, D> {
         self.id
     }
 
-    /// The peer's address: `0.0.0.0:0` of one on a Unix domain socket.
+    /// The peer's address, as a trusted proxy names it; `0.0.0.0:0` of one on a Unix domain socket.
     pub fn peer_addr(&self) -> SocketAddr {
         self.slot.conn.peer()
     }
 
-    /// Which process the peer is, if it came by a Unix domain socket.
-    pub const fn peer_credentials(&self) -> Option<PeerCredentials> {
+    /// The address of the proxy whose PROXY header named the peer; `None` if none did.
+    pub fn proxy_addr(&self) -> Option<SocketAddr> {
+        self.slot.conn.proxy()
+    }
+
+    /// Which process connected, if by a Unix domain socket: the peer, or the proxy that speaks for it.
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.slot.conn.peer_credentials()
     }
 

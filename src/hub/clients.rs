@@ -243,7 +243,11 @@ impl<D> Clients<'_, D> {
     /// When the peer leaves, or after [`ConnectionConfig::pause_timeout`](crate::config::ConnectionConfig::pause_timeout), there is `close_timeout` left
     /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
-        self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).is_some()
+        let begins = self.hub.with_id(id, |conn, cx| conn.pause(cx.now));
+        if begins == Some(true) {
+            self.hub.start_with_the_return(id, None);
+        }
+        begins.is_some()
     }
 
     /// Reads again. Returns whether input is delivered from now on: not if the connection is gone, or if it is too late because

@@ -16,6 +16,7 @@ pub struct UpgradeRequest<'r> {
     pub(crate) request: Request<'r>,
     pub(crate) id: ConnectionId,
     pub(crate) peer: SocketAddr,
+    pub(crate) proxy: Option<SocketAddr>,
     pub(crate) credentials: Option<PeerCredentials>,
     pub(crate) ready: bool,
 }
@@ -26,12 +27,18 @@ impl UpgradeRequest<'_> {
         self.id
     }
 
-    /// The address of the peer: `0.0.0.0:0` of one on a Unix domain socket.
+    /// The address of the peer, as a trusted proxy names it; `0.0.0.0:0` of one on a Unix domain socket.
     pub const fn peer_addr(&self) -> SocketAddr {
         self.peer
     }
 
-    /// Which process the peer is, if it came by a Unix domain socket.
+    /// The address of the proxy whose PROXY header named the peer; `None` if none did. See
+    /// [`ListenerConfig::proxy_protocol`](crate::config::ListenerConfig::proxy_protocol).
+    pub const fn proxy_addr(&self) -> Option<SocketAddr> {
+        self.proxy
+    }
+
+    /// Which process connected, if by a Unix domain socket: the peer, or the proxy that speaks for it.
     pub const fn peer_credentials(&self) -> Option<PeerCredentials> {
         self.credentials
     }

@@ -16,7 +16,6 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
 };
 
 use super::{
@@ -33,7 +32,7 @@ use crate::{
     config::{Abort, Config},
     conn::{ConnectRequest, Extent, Found, Note, Probe},
     error::{AdoptRefusal, ConnectError},
-    event::{Event, SourceId, Stats},
+    event::{SourceId, Stats},
     id::ConnectionId,
     newcomer::Newcomer,
     shutdown::{ShutdownPhase, ShutdownReport},
@@ -108,9 +107,6 @@ pub(super) enum Bytes {
 pub(super) const BATCH_BYTES: usize = 16 << 10;
 /// ... or this many connections were read, or the coarse clock has moved.
 pub(super) const BATCH_READS: u32 = 64;
-/// A callback that takes less is not reported.
-const NOTEWORTHY: Duration = Duration::from_millis(10);
-
 impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver")
@@ -196,7 +192,7 @@ impl<D, T: Transport> Driver<D, T> {
     ) -> Result<ConnectionId, AdoptRefusal> {
         self.read_clock();
         let Self { hub, transport, .. } = self;
-        hub.adopt(newcomer.from, adoption, |slot| insert(transport, slot))
+        hub.adopt(newcomer, adoption, |slot| insert(transport, slot))
     }
 
     // Shutting down.
@@ -341,19 +337,6 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.handle_resolved(id, addresses);
     }
 
-    /// The application acts, as in a callback: by a command of another thread, for example.
-    pub fn act<H: Handler<Data = D>, R>(
-        &mut self,
-        handler: &mut H,
-        act: impl FnOnce(&mut Clients<'_, D>, &mut H) -> R,
-    ) -> R {
-        self.lap(nobody);
-        let result = act(&mut Clients::new(&mut self.hub), handler);
-        self.lap(nobody);
-        self.deliver(handler);
-        result
-    }
-
     /// A socket has become ready.
     pub fn ready<H: Handler<Data = D>>(&mut self, slot: usize, readiness: Readiness, handler: &mut H) {
         if readiness.writable {
@@ -379,14 +362,11 @@ impl<D, T: Transport> Driver<D, T> {
     pub fn end_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.write_and_judge(handler);
         // Last, so that a predicate that panics for everybody keeps nothing else waiting.
-        self.lap(nobody);
+        self.before_callback();
         self.hub.advance_sweeps();
-        self.lap(nobody);
+        self.after_callback();
         self.settle(handler);
-        if self.hub.has_unarmed() {
-            let now = self.transport.now();
-            self.hub.callback_returned(now);
-        }
+        self.start_timers();
         self.hub.drop_data();
         self.in_turn = false;
     }
@@ -423,19 +403,6 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.recover(slot, bytes.unwrap_or_default());
         self.held = Vec::new();
         self.recovered.push(slot);
-    }
-
-    /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
-    #[inline]
-    pub(super) fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
-        let Some(took) = self.transport.lap() else { return false };
-        let now = self.transport.now();
-        self.hub.callback_returned(now);
-        if took >= NOTEWORTHY {
-            let id = whose(&self.hub);
-            self.hub.note_callback(took, id);
-        }
-        true
     }
 
     /// Writes what was queued for a slot, if that is at least `worth` bytes.
@@ -566,37 +533,6 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
-    /// Takes a connection out of the loop and gives it to the application.
-    fn detach(&mut self, slot: usize) {
-        let stream = self.transport.detach(slot);
-        let handover = self.hub.free_detached(slot);
-        if let (Some(stream), Some(handover)) = (stream, handover) {
-            self.lap(nobody);
-            self.hub.note_callback_begins();
-            handover.give(stream);
-            self.lap(nobody);
-        }
-    }
-
-    /// Delivers what waits, each callback measured, as far as the turn's budget goes.
-    #[inline]
-    pub(super) fn deliver<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        if self.hub.has_events() {
-            self.deliver_waiting(handler);
-        }
-    }
-
-    fn deliver_waiting<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.lap(nobody);
-        while !self.hub.is_out_of_callbacks()
-            && let Some(event) = self.hub.poll_event()
-        {
-            let id = event.id();
-            call(&mut self.hub, event, handler);
-            self.lap(|_| id);
-        }
-    }
-
     /// The peer of a paused connection has left: nothing is read that would say so.
     pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
         match self.transport.take_error(slot) {
@@ -613,18 +549,6 @@ impl<D, T: Transport> Driver<D, T> {
             self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });
         }
     }
-}
-
-/// The application's own doing.
-const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
-    None
-}
-
-/// Hands one event to the application.
-#[inline]
-pub(super) fn call<D, H: Handler<Data = D>>(hub: &mut Hub<D>, event: Event<'_>, handler: &mut H) {
-    hub.note_callback_begins();
-    handler.on_event(&mut Clients::new(hub), event);
 }
 
 #[cfg(test)]

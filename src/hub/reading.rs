@@ -3,7 +3,8 @@
 use std::io;
 
 use super::{
-    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, call},
+    calling::{call, start_timers},
+    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing},
     handler::Handler,
     incoming::NextRead,
     transport::Transport,
@@ -117,7 +118,7 @@ impl<D, T: Transport> Driver<D, T> {
                 self.hub.handle_readable(slot, n);
                 let mut cursor = Cursor::new(&mut [], &mut self.scratch);
                 if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
-                    call(&mut self.hub, event, handler);
+                    call(&mut self.hub, &mut self.transport, event, handler);
                 }
                 self.hub.take_back(&mut cursor);
             }
@@ -147,18 +148,16 @@ impl<D, T: Transport> Driver<D, T> {
             while !hub.is_out_of_callbacks()
                 && let Some(event) = hub.poll_event()
             {
-                call(hub, event, handler);
+                call(hub, transport, event, handler);
             }
             if hub.is_to_hold(slot) {
                 break;
             }
-            if hub.has_unarmed() {
-                // Each callback's timers start when it returns, and what is parsed next happens after that.
-                hub.callback_returned(transport.now());
-            }
+            // What is parsed next happens after the callback that has returned.
+            start_timers(hub, transport);
             let before = cursor.remaining();
             if let Some(event) = hub.next(slot, &mut cursor, handler) {
-                call(hub, event, handler);
+                call(hub, transport, event, handler);
             } else if !(1..before).contains(&cursor.remaining()) {
                 break;
             }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    slot::{Share, Slot},
+    slot::Slot,
     table::{Hub, ROOM, Turn, Unarmed, list},
 };
 use crate::{
@@ -279,8 +279,8 @@ impl<D> Hub<D> {
         let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
         let probe = if due { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
         if probe != Probe::default() {
-            // Whatever it has had of this turn: a probe is a share of its own.
-            entry.share = Share::whole(self.turn.number);
+            // Whatever it has read and written in this turn: a probe has a share of its own of that.
+            entry.share.of(self.turn.number).renew();
         }
         Some(Judgement { slot, state: entry.conn.state(), probe })
     }

@@ -33,6 +33,11 @@ impl Share {
         Self { turn, reads: 0, drained: false, written: 0 }
     }
 
+    /// It may read and write as much again.
+    pub(super) const fn renew(&mut self) {
+        (self.reads, self.written) = (0, 0);
+    }
+
     /// Nothing of it is used up.
     pub(super) const fn is_whole(self) -> bool {
         self.reads == 0 && self.written == 0 && !self.drained

@@ -31,10 +31,10 @@ use crate::{
     config::Config,
     conn::{Common, Conn, Context, Listed, Note, Pending, State},
     detach::Handover,
-    error::{ConnectionLimit, HandshakeError},
+    error::{ConnectionLimit, HandshakeError, ProxyFault},
     event::{Event, SourceId, Stats},
     id::{ConnectionId, MAX_SLOTS},
-    newcomer::Newcomer,
+    newcomer::{HeaderRule, Newcomer},
     shutdown::{ShutdownPhase, ShutdownReport},
     time::Time,
     wire::keys::MaskKeys,
@@ -219,25 +219,25 @@ impl<D> Hub<D> {
     /// A connection was accepted. Returns its slot, or `None` if there are too many, in all or from there: close it.
     /// One that was refused, or the oldest handshake, may have to go for it.
     pub(super) fn accept(&mut self, newcomer: &Newcomer) -> Option<usize> {
-        let from = newcomer.from;
-        let exceeded = if !self.admission.admits(from.known_address()) {
-            Some(ConnectionLimit::PerAddress)
+        let refusal = if newcomer.header == HeaderRule::Impossible {
+            Some(HandshakeError::ProxyHeader(ProxyFault::Untrusted))
+        } else if !self.admission.admits(newcomer.counted_address()) {
+            Some(HandshakeError::TooManyConnections { limit: ConnectionLimit::PerAddress })
         } else if !self.make_room() {
-            Some(ConnectionLimit::Connections)
+            Some(HandshakeError::TooManyConnections { limit: ConnectionLimit::Connections })
         } else {
             None
         };
-        if let Some(limit) = exceeded {
-            let error = HandshakeError::TooManyConnections { limit };
-            self.notes.push_back(Note::Failed(None, from.address(), error));
+        if let Some(error) = refusal {
+            self.notes.push_back(Note::Failed(None, newcomer.from.address(), error));
             return None;
         }
         let generation = self.next_generation();
-        let conn = Conn::new(from, generation, self.now);
+        let conn = Conn::new(newcomer, generation, self.now);
         let slot = self.insert(conn, None);
         self.sweeps.handle_accepted(generation);
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
-        if let Some(oldest) = self.admission.accepted(id, from.known_address()) {
+        if let Some(oldest) = self.admission.accepted(id, newcomer.counted_address()) {
             self.with(oldest, |conn, cx| conn.evict(ConnectionLimit::Handshakes, cx));
         }
         Some(slot)

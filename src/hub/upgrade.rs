@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{HandshakeConfig, SharedConfig},
-    conn::{Compression, Cursor, WholeHead},
+    conn::{Compression, Conn, Cursor, WholeHead},
     detach::Take,
     error::{ConnectionLimit, DecideError, HandshakeError},
     id::ConnectionId,
@@ -40,12 +40,12 @@ impl<D> Hub<D> {
         cursor: &mut Cursor<'_>,
         handler: &mut H,
     ) {
+        if !self.take_proxy_header(slot, cursor) {
+            return;
+        }
         let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return };
-        let from = From {
-            id: ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), conn.generation),
-            peer: conn.peer(),
-            credentials: conn.peer_credentials(),
-        };
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let from = From::of(ConnectionId::new(self.worker, key, conn.generation), conn);
         let answer = match conn.take_request(cursor, &self.config) {
             Ok(None) => return,
             Ok(Some(mut head)) => {
@@ -66,6 +66,31 @@ impl<D> Hub<D> {
             Err(refusal) => Answered::refusal(refusal, false),
         };
         self.answer(slot, answer);
+    }
+
+    /// Reads what a proxy says of the peer, if it may. Returns whether there is something of a request.
+    fn take_proxy_header(&mut self, slot: usize, cursor: &mut Cursor<'_>) -> bool {
+        let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return false };
+        if !conn.awaits_proxy_header() {
+            return true;
+        }
+        let counted = conn.counted_address().is_some();
+        let answer = match conn.take_proxy_header(cursor) {
+            Ok(false) => return false,
+            Ok(true) => {
+                let address = conn.counted_address().filter(|_| !counted);
+                let admitted = self.admission.admits(address);
+                self.admission.take_share(address);
+                if admitted {
+                    return cursor.remaining() > 0;
+                }
+                cursor.take_all();
+                self.unavailable(HandshakeError::TooManyConnections { limit: ConnectionLimit::PerAddress })
+            }
+            Err(fault) => Answered::refusal(Refusal::of_proxy_header(fault), false),
+        };
+        self.answer(slot, answer);
+        false
     }
 
     /// Who answers a request, and how: we if it is invalid, the application if it is not.
@@ -157,7 +182,7 @@ impl<D> Hub<D> {
             return Err(DecideError::ShuttingDown);
         }
         let conn = &entry.conn;
-        let from = From { id, peer: conn.peer(), credentials: conn.peer_credentials() };
+        let from = From::of(id, conn);
         let head = conn.deferred().unwrap_or_default();
         let mut storage = HeaderStorage::new();
         let answer = match read_again(head, &self.config.handshake, &mut storage) {
@@ -250,12 +275,18 @@ enum Answered<D> {
 struct From {
     id: ConnectionId,
     peer: SocketAddr,
+    proxy: Option<SocketAddr>,
     credentials: Option<PeerCredentials>,
 }
 
 impl From {
+    fn of(id: ConnectionId, conn: &Conn) -> Self {
+        Self { id, peer: conn.peer(), proxy: conn.proxy(), credentials: conn.peer_credentials() }
+    }
+
     const fn with(self, request: Request<'_>, ready: bool) -> UpgradeRequest<'_> {
-        UpgradeRequest { request, id: self.id, peer: self.peer, credentials: self.credentials, ready }
+        let Self { id, peer, proxy, credentials } = self;
+        UpgradeRequest { request, id, peer, proxy, credentials, ready }
     }
 }
 

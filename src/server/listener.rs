@@ -14,7 +14,11 @@ use mio::{
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::unix;
-use crate::{config::ListenerConfig, error::BindError, hub::Newcomer};
+use crate::{
+    config::{ListenerConfig, ProxyProtocol},
+    error::BindError,
+    hub::Newcomer,
+};
 
 /// A socket that listens already: bound with options of its own, inherited, or received from another process.
 #[derive(Debug)]
@@ -95,6 +99,7 @@ pub(super) struct Listener {
     batch: usize,
     /// A lasting error was reported, and no connection accepted since.
     failing: bool,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +156,13 @@ impl Listener {
                 Watched::Unix(socket)
             }
         };
-        Ok(Self { socket, state: State::Drained, batch: settings.accept_batch, failing: false })
+        Ok(Self {
+            socket,
+            state: State::Drained,
+            batch: settings.accept_batch,
+            failing: false,
+            proxy_protocol: settings.proxy_protocol.clone(),
+        })
     }
 
     /// The address; `None` of a Unix domain socket.
@@ -187,7 +198,13 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, newcomer)) => {
                     self.failing = false;
-                    take(stream, newcomer);
+                    take(
+                        stream,
+                        match &self.proxy_protocol {
+                            Some(settings) => newcomer.proxy_protocol(settings),
+                            None => newcomer,
+                        },
+                    );
                 }
                 Err(error) => match Failure::of(&error) {
                     Failure::Drained => {

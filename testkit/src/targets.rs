@@ -7,6 +7,7 @@ pub mod any_split;
 pub mod connection;
 pub mod deflate;
 pub mod header;
+pub mod proxy_header;
 pub mod seeds;
 pub mod seen;
 pub mod upgrade_request;
@@ -23,8 +24,9 @@ mod scribe;
 pub type Check = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("header", header::check),
+    ("proxy_header", proxy_header::check),
     ("upgrade_request", upgrade_request::check),
     ("upgrade_response", upgrade_response::check),
     ("connection", connection::check),

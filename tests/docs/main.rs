@@ -11,6 +11,7 @@ use std::{
 
 const SPECIFICATION: &str = include_str!("../../docs/specification.md");
 const TESTS: &str = include_str!("../../docs/rules_and_tests.md");
+const SESSIONS: &str = include_str!("../../socketio/docs/specification.md");
 const ARCHITECTURE: &str = include_str!("../../docs/architecture.md");
 
 /// A row of a table: the rules that it is about, and what its last column quotes.
@@ -42,11 +43,43 @@ fn rules(specification: &str) -> Vec<&str> {
         .collect()
 }
 
+/// The rows under a heading.
+fn rows_under<'a>(heading: &str, text: &'a str) -> Vec<Row<'a>> {
+    let (_, rest) = text.split_once(&format!("\n## {heading}\n")).expect("the section of that table");
+    rows(rest.split("\n## ").next().expect("a section"))
+}
+
 /// The rows under "Not implemented yet".
 fn missing(specification: &str) -> Vec<Row<'_>> {
-    let (_, rest) =
-        specification.split_once("\n## Not implemented yet\n").expect("the section of what is missing");
-    rows(rest.split("\n## ").next().expect("a section"))
+    rows_under("Not implemented yet", specification)
+}
+
+/// A specification: its rules, which tests stand for them, and which rules wait for their code.
+struct Specification {
+    rules: Vec<&'static str>,
+    rows: Vec<Row<'static>>,
+    missing: Vec<Row<'static>>,
+}
+
+impl Specification {
+    /// How connections end.
+    fn of_closing() -> Self {
+        Self { rules: rules(SPECIFICATION), rows: rows(TESTS), missing: missing(SPECIFICATION) }
+    }
+
+    /// What `adjourn-socketio` promises.
+    fn of_sessions() -> Self {
+        let rows = rows_under("Which test stands for which rule", SESSIONS);
+        Self { rules: rules(SESSIONS), rows, missing: missing(SESSIONS) }
+    }
+
+    /// Rules that have neither a test nor a mark, and rules of rows that do not exist.
+    fn wrong(&self) -> (Vec<&str>, Vec<&str>) {
+        let marked: BTreeSet<_> = self.missing.iter().flat_map(|row| &row.rules).collect();
+        let unproved = uncovered(&self.rules, &self.rows);
+        let unknown = [unheard_of(&self.rules, &self.rows), unheard_of(&self.rules, &self.missing)].concat();
+        (unproved.into_iter().filter(|rule| !marked.contains(rule)).collect(), unknown)
+    }
 }
 
 /// Rules are numbered 1.1, 1.2, ..., 2.1, ..., without a gap and without repetition.
@@ -121,7 +154,26 @@ fn no_functions(text: &str, source: impl Fn(&str) -> Option<String>) -> Vec<&str
         .collect()
 }
 
-/// The functions with `#[test]`, in the files below a directory.
+/// Rules or sections that comments name as "specification 3" or "specification 3.1, 4", and that do not exist.
+fn no_rules(text: &str, rules: &[&str]) -> Vec<String> {
+    let exists = |number: &str| {
+        rules.iter().any(|rule| *rule == number || rule.split('.').next() == Some(number))
+            || number == "23"
+            || number == "24"
+    };
+    let lists = text.split("specification ").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && !", .".contains(c)).unwrap_or(rest.len());
+        &rest[..end]
+    });
+    lists
+        .flat_map(|list| list.split(", "))
+        .map(|number| number.trim().trim_end_matches('.'))
+        .filter(|number| number.starts_with(|c: char| c.is_ascii_digit()) && !exists(number))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The functions with `#[test]` in the files below a directory, and those that a macro makes tests of for each store.
 fn rust_tests(directory: &Path, tests: &mut BTreeSet<String>) {
     for path in files(directory) {
         if path.is_dir() {
@@ -130,7 +182,7 @@ fn rust_tests(directory: &Path, tests: &mut BTreeSet<String>) {
             let text = fs::read_to_string(&path).expect("source is text");
             let mut is_test = false;
             for line in text.lines().map(str::trim_start) {
-                is_test |= line == "#[test]";
+                is_test |= line == "#[test]" || (line.starts_with("fn ") && line.ends_with("(disk) {"));
                 if let Some(name) = line.strip_prefix("fn ").filter(|_| is_test) {
                     tests.insert(identifier(name));
                     is_test = false;
@@ -138,6 +190,19 @@ fn rust_tests(directory: &Path, tests: &mut BTreeSet<String>) {
             }
         }
     }
+}
+
+/// The tests of the official client: their names are sentences.
+fn official_tests(directory: &Path) -> BTreeSet<String> {
+    let scripts = files(directory).into_iter().filter(|path| path.extension().is_some_and(|end| end == "js"));
+    let texts = scripts.map(|path| fs::read_to_string(path).expect("source is text"));
+    let names = |text: String| {
+        let begins = ["test('", "each('"].into_iter().flat_map(|call| text.split(call).skip(1));
+        begins
+            .map(|rest| rest.split("', async").next().expect("a name").replace("\\'", "'"))
+            .collect::<Vec<_>>()
+    };
+    texts.flat_map(names).collect()
 }
 
 /// What `tests/lab/run.py` takes for a test.
@@ -188,28 +253,53 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The rows of both pages.
+/// The rows of both pages of the closing specification.
 fn all_rows() -> Vec<Row<'static>> {
     rows(TESTS).into_iter().chain(missing(SPECIFICATION)).collect()
 }
 
 #[test]
 fn rules_are_numbered_without_a_gap() {
-    let rules = rules(SPECIFICATION);
     let none: [&str; 0] = [];
-    assert_eq!(misnumbered(&rules), none);
-    assert!(rules.last().is_some_and(|rule| rule.starts_with("13.")), "thirteen sections");
+    for (specification, sections) in
+        [(Specification::of_closing(), "13."), (Specification::of_sessions(), "22.")]
+    {
+        assert_eq!(misnumbered(&specification.rules), none);
+        assert!(specification.rules.last().is_some_and(|rule| rule.starts_with(sections)), "to {sections}");
+    }
 }
 
 #[test]
 fn every_rule_has_a_test_or_is_marked_as_not_implemented() {
-    let rules = rules(SPECIFICATION);
-    let marked: BTreeSet<_> = missing(SPECIFICATION).into_iter().flat_map(|row| row.rules).collect();
-    let unproved: Vec<_> =
-        uncovered(&rules, &rows(TESTS)).into_iter().filter(|rule| !marked.contains(rule)).collect();
-    assert!(unproved.is_empty(), "neither a test nor a mark: {unproved:?}");
-    let unknown = unheard_of(&rules, &all_rows());
-    assert!(unknown.is_empty(), "tables name rules that do not exist: {unknown:?}");
+    for specification in [Specification::of_closing(), Specification::of_sessions()] {
+        let (unproved, unknown) = specification.wrong();
+        assert!(unproved.is_empty(), "neither a test nor a mark: {unproved:?}");
+        assert!(unknown.is_empty(), "tables name rules that do not exist: {unknown:?}");
+    }
+}
+
+#[test]
+fn every_test_of_the_session_specification_exists() {
+    let crate_ = root().join("socketio");
+    let mut tests = official_tests(&crate_.join("tests/official"));
+    rust_tests(&crate_.join("tests"), &mut tests);
+    rust_tests(&crate_.join("src"), &mut tests);
+    let unknown = no_tests(&Specification::of_sessions().rows, &tests);
+    assert!(unknown.is_empty(), "the page names tests that do not exist: {unknown:?}");
+}
+
+#[test]
+fn every_rule_that_a_comment_of_the_session_layer_names_exists() {
+    let rules = rules(SESSIONS);
+    let mut files: Vec<_> = ["src", "tests"].map(|part| root().join("socketio").join(part)).into();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let unknown = no_rules(&fs::read_to_string(&path).expect("source is text"), &rules);
+            assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
+        }
+    }
 }
 
 #[test]
@@ -256,6 +346,8 @@ fn each_of_these_checks_can_fail() {
     let way = "by `a.rs::read`, `a.rs::rea`, `b.rs::read` and `Event::Message`";
     let source = |file: &str| (file == "a.rs").then(|| "pub fn read<T>(t: T) {}".to_owned());
     assert_eq!(no_functions(way, source), ["a.rs::rea", "b.rs::read"]);
+    let comment = "(specification 1.1, 1.3) and specification 1; specification 9. The specification 2";
+    assert_eq!(no_rules(comment, &["1.1", "1.2"]), ["1.3", "9", "2"]);
     assert_eq!(section("s11_x"), Some("11"));
     assert_eq!([section("sx_y"), section("sum"), section("lab_4")], [None; 3]);
 }

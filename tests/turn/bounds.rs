@@ -15,10 +15,12 @@ use adjourn::{
     http::ConnectRequest,
     hub::{Driver, Readiness},
     shutdown::Pace,
-    testing::{Memory, REQUEST, frame},
+    testing::{Clock, Memory, REQUEST, frame},
 };
 
-use crate::app::{App, READABLE, SHARE, address, config, id_of, nothing, open, rest, turn, unread, written};
+use crate::app::{
+    App, READABLE, SECOND, SHARE, address, config, id_of, nothing, open, open_at, rest, turn, unread, written,
+};
 
 /// The documented way to stream is to send on `Drain`. While the kernel takes everything, that must not keep a turn.
 #[test]
@@ -37,6 +39,33 @@ fn whoever_refills_on_drain_has_a_share_of_a_turn() {
         assert!(app.events.len() - drains <= 1, "one Drain in one turn");
         assert!(driver.has_more(), "the next turn does not wait");
     }
+}
+
+/// Whoever was probed, because it had stalled, had two `Drain`s in a turn: a probe writes as much as it likes, and no more.
+#[test]
+fn a_probe_brings_no_second_drain() {
+    let clock = Clock::default();
+    let slow = clock.clone();
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Drain { id } = event {
+            clients.send(*id, vec![b'x'; 64 << 10]).expect("room");
+            if id.slot() == 1 {
+                slow.pass(2 * SECOND);
+            }
+        }
+    });
+    let config = config(|config| config.connection.stall_timeout = Some(SECOND));
+    let mut driver = open_at(config, 2, &mut app, &clock);
+    for slot in [0, 1] {
+        let id = id_of(&mut driver, slot);
+        driver.transport().socket(slot).takes = [10, 64 << 10, 10].into();
+        driver.clients().send(id, vec![b'x'; 32 << 10]).expect("room");
+    }
+    turn(&mut driver, &mut app, &[]);
+    assert_eq!(app.count("Drain"), 0);
+    turn(&mut driver, &mut app, &[0, 1].map(|slot| (slot, Readiness { writable: true, ..READABLE })));
+    assert_eq!(app.count("Drain"), 2, "one for each");
+    assert_eq!(clock.now(), 2 * SECOND);
 }
 
 #[test]

@@ -290,3 +290,59 @@ fn a_connect_between_turns_begins_then() {
     rest(&mut driver, &mut app);
     assert_eq!(app.count("HandshakeFailed"), 1, "10.1 s after the call");
 }
+
+/// 3.3: a close was late by the callback that `Closing` is delivered to, too, and so was the answer to a peer's Close.
+#[test]
+fn a_close_does_not_wait_for_the_next_callback() {
+    let peers = frame(0x88, &1000_u16.to_be_bytes());
+    for (what, input) in [("our own", frame(0x81, b"x")), ("a peer's", peers), ("a command's", Vec::new())] {
+        let clock = Clock::default();
+        let slow = clock.clone();
+        let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| match event {
+            Event::Message { id, .. } => {
+                clients.close(*id, CloseFrame::NORMAL);
+            }
+            Event::Closing { .. } => slow.pass(3 * SECOND),
+            _ => {}
+        });
+        let mut driver = open_at(Config::default(), 1, &mut app, &clock);
+        driver.transport().socket(0).room = 0;
+        driver.transport().socket(0).input = input;
+        let id = id_of(&mut driver, 0);
+        driver.begin_turn(&mut app);
+        driver.ready(0, READABLE, &mut app);
+        if what == "a command's" {
+            driver.act(&mut app, |clients, _| clients.close(id, CloseFrame::NORMAL));
+        }
+        driver.end_turn(&mut app);
+        assert_eq!(clock.now(), 3 * SECOND, "{what}");
+        clock.pass(7 * SECOND);
+        rest(&mut driver, &mut app);
+        turn(&mut driver, &mut app, &[]);
+        rest(&mut driver, &mut app);
+        let [closed] = &app.closed[..] else { panic!("{what}: not ended 10 s after it began") };
+        assert_eq!(closed.close_phase, 10 * SECOND, "{what}");
+    }
+}
+
+/// 3.3: a pause that a slow callback asked for was over before the callback had returned.
+#[test]
+fn a_pause_begins_when_the_callback_returns() {
+    let clock = Clock::default();
+    let slow = clock.clone();
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            clients.pause(*id);
+            slow.pass(5 * SECOND);
+        }
+    });
+    let config = config(|config| {
+        config.connection.pause_timeout = Some(SECOND);
+        config.connection.close_timeout = SECOND;
+    });
+    let mut driver = open_at(config, 1, &mut app, &clock);
+    driver.transport().socket(0).input = frame(0x81, b"x");
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    assert_eq!(driver.poll_timeout().map(|at| at.since(adjourn::Time::ZERO)), Some(7 * SECOND));
+}

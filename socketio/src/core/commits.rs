@@ -233,10 +233,7 @@ impl Io<'_> {
     /// The earliest time at which the queue needs to be looked at.
     fn store_deadline(&self) -> Option<Duration> {
         let queue = &self.state.queue;
-        let stalled = match (queue.down_since, queue.in_flight.front()) {
-            (None, Some(sent)) => Some(sent.at + self.state.config.storage.stall),
-            _ => None,
-        };
+        let stalled = self.stalls_at().filter(|_| queue.down_since.is_none());
         let retry = queue.retry_at.filter(|_| !queue.commits() && queue.has_unsaved());
         let flush = queue.flush_at.filter(|_| !queue.commits());
         let flush = flush.map(|at| queue.retry_at.map_or(at, |retry| at.max(retry)));

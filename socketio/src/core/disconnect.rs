@@ -16,7 +16,6 @@ use super::state::{
     Bound, BoundTo, ConnKey, Connecting, ConnectingKey, Disconnect, InFlight, Io, Item, Progress, SocketKey,
     SpaceKey, State, Timer, Upcall,
 };
-use crate::engine::Context;
 use crate::packet;
 use crate::reason::Reason;
 use crate::store::LogState;
@@ -162,14 +161,8 @@ impl Io<'_> {
 
     /// Closes a connection in order, for a reason of this layer.
     pub(super) fn close_conn(&mut self, key: ConnKey, reason: Reason) {
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
+        let Some((conn, mut cx)) = self.state.engine_of(key, self.now, self.links) else { return };
         let code = conn.engine.link().map(|_| 1005);
-        let mut cx = Context {
-            now: self.now,
-            heard: self.state.heard.unwrap_or(self.now),
-            config: &self.state.engine,
-            links: &mut *self.links,
-        };
         if conn.engine.close(reason, &mut cx) {
             self.end_conn(key, reason, code);
         }
@@ -178,14 +171,8 @@ impl Io<'_> {
 
     /// Ends the TCP connection of a connection at once.
     pub(super) fn cut_conn(&mut self, key: ConnKey) {
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
+        let Some((conn, mut cx)) = self.state.engine_of(key, self.now, self.links) else { return };
         let code = conn.engine.link().map(|_| 1006);
-        let mut cx = Context {
-            now: self.now,
-            heard: self.state.heard.unwrap_or(self.now),
-            config: &self.state.engine,
-            links: &mut *self.links,
-        };
         if conn.engine.cut(&mut cx) {
             self.end_conn(key, Reason::TransportClose, code);
         }
@@ -257,8 +244,20 @@ impl Io<'_> {
             let found =
                 LogState { namespace: Arc::clone(&space.name), tail: log.dispatched, floor: log.floor };
             self.state.logs_found.insert(Arc::clone(&space.name), found);
-            let call = StoreCall::DropLog(space.name);
-            self.state.queue.write(call, InFlight::DropLog, self.now);
+            let call = StoreCall::DropLog(Arc::clone(&space.name));
+            self.state.queue.write(call, InFlight::DropLog(space.name), self.now);
+        }
+    }
+
+    /// A log is not in the store any more: what begins under its name finds out where positions begin, like any new log.
+    pub(super) fn log_dropped(&mut self, name: &str) {
+        self.state.logs_found.remove(name);
+        if let Some(space) = self.space(name) {
+            // It is in use again since, on what was known of the old one.
+            if let Some(log) = self.log(space) {
+                log.known = false;
+            }
+            self.find_log(space);
         }
     }
 

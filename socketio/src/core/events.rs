@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::namespace::{Handler, Namespace};
 use super::socket::Socket;
 use super::state::{
-    Ack, BoundTo, ConnKey, ConnectStep, ConnectingKey, EventError, Io, Progress, SocketKey, SpaceKey, Upcall,
-    Verdict,
+    Ack, BoundTo, ConnKey, ConnectStep, ConnectingKey, EventError, Io, Progress, ResumeOutcome, SocketKey,
+    SpaceKey, Upcall, Verdict,
 };
 use super::{Core, Predicate};
 use crate::links::{FrameRef, Links};
@@ -40,7 +40,7 @@ impl Core {
             }
             Err(error) => {
                 self.state.stats.decode_errors += 1;
-                tracing::debug!(target: "adjourn_socketio", conn = ?key, %error, "decode_error");
+                tracing::debug!(target: "adjourn_socketio", %error, "decode_error");
                 self.io(now, links).close_conn(key, Reason::ForcedClose);
             }
         }
@@ -73,7 +73,7 @@ impl Core {
             }
             _ => self.with_io(now, links, |io| {
                 io.state.stats.state_errors += 1;
-                tracing::debug!(target: "adjourn_socketio", conn = ?key, "a packet that the state does not allow");
+                tracing::debug!(target: "adjourn_socketio", "a packet that the state does not allow");
                 io.close_conn(key, Reason::ForcedClose);
             }),
         }
@@ -146,7 +146,7 @@ impl Core {
             match upcall {
                 Upcall::Connected(key) => {
                     let Some(handlers) = handlers_of(handlers, &io, key) else { continue };
-                    tracing::debug!(target: "adjourn_socketio", socket = ?key, "connected");
+                    trace_connected(&io, key);
                     if let Some(handler) = &mut handlers.connection {
                         io.guarded(|io| handler(&mut Socket::new(io.reborrow(), key)));
                     }
@@ -220,11 +220,24 @@ fn disconnected(handlers: &mut [Namespace], io: &mut Io<'_>, key: SocketKey) {
     let Some(socket) = io.state.sockets.get(key) else { return };
     let Progress::Ended(end) = &socket.progress else { return };
     let end = (**end).clone();
+    let span = socket.span.clone().entered();
     tracing::debug!(target: "adjourn_socketio", socket = ?key, reason = %end.reason, "disconnected");
+    drop(span);
     if let Some(handler) = handlers_of(handlers, io, key).and_then(|handlers| handlers.disconnect.as_mut()) {
         io.guarded(|io| handler(&mut Socket::new(io.reborrow(), key), &end));
     }
     io.forget_socket(key);
+}
+
+/// In the span of its connection: the input may be the store's.
+fn trace_connected(io: &Io<'_>, key: SocketKey) {
+    let Some(socket) = io.state.sockets.get(key) else { return };
+    let _entered = socket.span.enter();
+    if let ResumeOutcome::Resumed { missed, complete, .. } = socket.outcome {
+        tracing::debug!(target: "adjourn_socketio", socket = ?key, missed, complete, "resumed");
+    } else {
+        tracing::debug!(target: "adjourn_socketio", socket = ?key, "connected");
+    }
 }
 
 /// Runs the next middleware of a CONNECT, or goes on to the store.

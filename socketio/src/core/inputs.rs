@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::field::Empty;
+
 use super::Core;
 use super::command::{StoreReply, Ticket};
 use super::state::{BoundTo, Conn, ConnKey, Io, Peer, ShutdownPhase, Timer};
@@ -43,12 +45,7 @@ impl Core {
     pub fn open_websocket(&mut self, link: LinkId, peer: Peer, now: Duration, links: &mut dyn Links) {
         self.expire(now, links);
         let sid = self.state.new_sid();
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
+        let mut cx = self.state.context(now, links);
         let engine = Engine::open_websocket(sid, link, &mut cx);
         self.open(engine, Some(link), peer, now, links);
     }
@@ -57,12 +54,7 @@ impl Core {
     pub fn open_polling(&mut self, request: RequestId, peer: Peer, now: Duration, links: &mut dyn Links) {
         self.expire(now, links);
         let sid = self.state.new_sid();
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
+        let mut cx = self.state.context(now, links);
         let engine = Engine::open_polling(sid, request, &mut cx);
         self.open(engine, None, peer, now, links);
     }
@@ -91,8 +83,12 @@ impl Core {
             probe: None,
             posting: false,
             replays: 0,
+            span: tracing::info_span!(target: "adjourn_socketio", "connection", id = Empty, link = link.map(|link| link.0)),
         };
         let key = self.state.conns.insert(conn);
+        let span = self.state.span_of(key);
+        span.record("id", tracing::field::debug(key));
+        let _entered = span.entered();
         self.state.by_sid.insert(sid, key);
         if let Some(link) = link {
             self.state.by_link.insert(link, key);
@@ -159,13 +155,8 @@ impl Core {
         let Some(key) = self.state.by_sid.get(sid).copied() else {
             return links.respond(request, Refusal::unknown_session().response());
         };
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
+        let _entered = self.state.span_of(key).entered();
+        let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { return };
         let mut packets = match conn.engine.post(request, body, &mut cx) {
             Ok(packets) => packets,
             Err(outcome) => {
@@ -174,13 +165,7 @@ impl Core {
             }
         };
         conn.posting = true;
-        while let Some(conn) = self.state.conns.get_mut(key) {
-            let mut cx = Context {
-                now,
-                heard: self.state.heard.unwrap_or(now),
-                config: &self.state.engine,
-                links: &mut *links,
-            };
+        while let Some((conn, mut cx)) = self.state.engine_of(key, now, links) {
             let Some(outcome) = conn.engine.next_packet(&mut packets, &mut cx) else { break };
             self.outcome(key, outcome, now, links);
             self.run_upcalls(now, links);
@@ -211,13 +196,8 @@ impl Core {
     ) {
         self.expire(now, links);
         let Some(key) = self.state.by_link.get(&link).copied() else { return };
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
+        let _entered = self.state.span_of(key).entered();
+        let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { return };
         let outcome = conn.engine.message(link, frame, &mut cx);
         self.outcome(key, outcome, now, links);
         self.settle_input(key, now, links);
@@ -234,13 +214,8 @@ impl Core {
     ) {
         self.expire(now, links);
         let Some(key) = self.state.by_link.remove(&link) else { return };
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
+        let _entered = self.state.span_of(key).entered();
+        let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { return };
         let outcome = conn.engine.link_ended(link, reason, &mut cx);
         conn.probe.take_if(|probe| *probe == link);
         if let Outcome::Ended(reason) = outcome {
@@ -266,13 +241,8 @@ impl Core {
         links: &mut dyn Links,
         input: impl FnOnce(&mut Engine, &mut Context<'_>) -> Outcome<'static>,
     ) {
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
+        let _entered = self.state.span_of(key).entered();
+        let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { return };
         let outcome = input(&mut conn.engine, &mut cx);
         self.outcome(key, outcome, now, links);
         self.settle_input(key, now, links);
@@ -361,17 +331,12 @@ impl Core {
     }
 
     fn conn_due(&mut self, key: ConnKey, at: Duration, now: Duration, links: &mut dyn Links) {
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
+        let _entered = self.state.span_of(key).entered();
+        let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { return };
         if conn.armed != Some(at) {
             return;
         }
         conn.armed = None;
-        let mut cx = Context {
-            now,
-            heard: self.state.heard.unwrap_or(now),
-            config: &self.state.engine,
-            links: &mut *links,
-        };
         let outcome = conn.engine.handle_timeout(&mut cx);
         self.outcome(key, outcome, now, links);
         self.with_io(now, links, |io| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::broadcast::Broadcast;
 use super::socket::Socket;
 use super::state::{ConnKey, Io, SocketKey, SpaceKey, Timer};
-use crate::engine::{Context, SlowConsumer};
+use crate::engine::SlowConsumer;
 use crate::links::{Frame, LinkId, SendRefused};
 use crate::offset::Position;
 use crate::reason::Reason;
@@ -63,13 +63,7 @@ impl Io<'_> {
     }
 
     pub(super) fn send_conn(&mut self, key: ConnKey, frames: &[Frame]) {
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context {
-            now: self.now,
-            heard: self.state.heard.unwrap_or(self.now),
-            config: &self.state.engine,
-            links: &mut *self.links,
-        };
+        let Some((conn, mut cx)) = self.state.engine_of(key, self.now, self.links) else { return };
         if conn.engine.send(frames, &mut cx) == Err(SlowConsumer) {
             self.too_slow(key);
         }
@@ -81,13 +75,7 @@ impl Io<'_> {
             return;
         }
         let Some(key) = self.state.by_link.get(&link).copied() else { return };
-        let Some(conn) = self.state.conns.get_mut(key) else { return };
-        let mut cx = Context {
-            now: self.now,
-            heard: self.state.heard.unwrap_or(self.now),
-            config: &self.state.engine,
-            links: &mut *self.links,
-        };
+        let Some((conn, mut cx)) = self.state.engine_of(key, self.now, self.links) else { return };
         if conn.engine.close(Reason::SlowConsumer, &mut cx) {
             self.too_slow(key);
         }
@@ -95,7 +83,9 @@ impl Io<'_> {
 
     fn too_slow(&mut self, key: ConnKey) {
         self.state.stats.slow_consumers += 1;
-        tracing::info!(target: "adjourn_socketio", conn = ?key, "slow_consumer");
+        let span = self.state.span_of(key).entered();
+        tracing::info!(target: "adjourn_socketio", "slow_consumer");
+        drop(span);
         self.end_conn(key, Reason::SlowConsumer, Some(1013));
     }
 
@@ -108,12 +98,8 @@ impl Io<'_> {
         if let Some(link) = socket.link {
             return self.links.unsent(link) <= limit;
         }
-        let Some(conn) = self.state.conns.get_mut(socket.conn) else { return false };
-        let mut cx = Context {
-            now: self.now,
-            heard: self.state.heard.unwrap_or(self.now),
-            config: &self.state.engine,
-            links: &mut *self.links,
+        let Some((conn, mut cx)) = self.state.engine_of(socket.conn, self.now, self.links) else {
+            return false;
         };
         conn.engine.takes_volatile(limit, &mut cx)
     }
@@ -124,13 +110,7 @@ impl Io<'_> {
         if let Some(link) = socket.link {
             return self.links.unsent(link);
         }
-        let Some(conn) = self.state.conns.get_mut(socket.conn) else { return 0 };
-        let mut cx = Context {
-            now: self.now,
-            heard: self.state.heard.unwrap_or(self.now),
-            config: &self.state.engine,
-            links: &mut *self.links,
-        };
+        let Some((conn, mut cx)) = self.state.engine_of(socket.conn, self.now, self.links) else { return 0 };
         conn.engine.unsent(&mut cx)
     }
 

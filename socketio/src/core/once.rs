@@ -212,6 +212,7 @@ impl Io<'_> {
             namespace: Arc::clone(&socket.handshake.namespace),
             sid: Arc::clone(&socket.id),
             session: session.map(|session| (Arc::clone(&session.record.pid), session.record.generation)),
+            logged: self.state.config.recovery.is_some(),
         };
         let transaction = Transaction { key: once, context, space: socket.space, socket: key, run, then };
         self.state.queue.undelivered += 1;

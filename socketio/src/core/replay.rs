@@ -292,7 +292,8 @@ impl Io<'_> {
             let (position, reading) = (replay.position, replay.reading);
             let Some(session) = session.filter(|_| !reading) else { return };
             if position >= self.dispatched(space) {
-                return self.go_live(key, conn, position);
+                self.go_live(key, conn, position);
+                return self.keep_caught_up(session);
             }
             if self.unsent(key) > 0 {
                 // `drained` follows.

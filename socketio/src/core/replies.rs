@@ -1,5 +1,7 @@
 //! What the store answers, and what becomes of it (specification 8, 17).
 
+use std::time::Duration;
+
 use super::command::{StoreCall, StoreReply, Ticket};
 use super::state::{
     InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, TransactThen, Upcall,
@@ -40,8 +42,9 @@ impl Io<'_> {
             }
             (InFlight::Trim(space), StoreReply::Trim(answer)) => self.trimmed(space, &answer),
             (InFlight::Expire, StoreReply::Expire(answer)) => self.expired(answer),
-            // A namespace that is used again meanwhile has its log in the store still, or a new one: both are right.
-            (InFlight::DropLog, _) => {}
+            (InFlight::DropLog(name), StoreReply::DropLog(Ok(true))) => self.log_dropped(&name),
+            // It has sessions whose time is not over yet, or the store fails.
+            (InFlight::DropLog(name), StoreReply::DropLog(_)) => self.state.drop_again.push_back(name),
             _ => debug_assert!(false, "the answer to another call"),
         }
     }
@@ -274,9 +277,8 @@ impl Io<'_> {
     pub(super) fn on_store_timer(&mut self) {
         self.state.queue.armed = None;
         self.apply_overdue_effects();
-        let stall = self.state.config.storage.stall;
+        let stalled = self.stalls_at().is_some_and(|at| at <= self.now);
         let queue = &mut self.state.queue;
-        let stalled = queue.in_flight.front().is_some_and(|sent| sent.at + stall <= self.now);
         if stalled && queue.down_since.is_none() {
             queue.down_since = Some(self.now);
             self.state.stats.store_downs += 1;
@@ -300,6 +302,14 @@ impl Io<'_> {
                 queue.write(StoreCall::Commit(Batch::default()), probe, self.now);
             }
         }
+    }
+
+    /// When the store is to be declared down if it does not answer. What runs in a transaction is the application's code,
+    /// which has its lease.
+    pub(super) fn stalls_at(&self) -> Option<Duration> {
+        let (stall, lease) = (self.state.config.storage.stall, self.state.config.once.lease);
+        let sent = self.state.queue.in_flight.front()?;
+        Some(sent.at + if matches!(sent.call, InFlight::Transact { .. }) { stall.max(lease) } else { stall })
     }
 
     /// Is the store declared down?

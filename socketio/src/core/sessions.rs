@@ -363,7 +363,7 @@ pub(super) fn change_membership(
         match there.and_then(|index| list.get_mut(index)) {
             // It was left there, too.
             Some(marker) => marker.to = to,
-            None => list.push(Membership { room: Arc::clone(room), from: at, to }),
+            None => insert(list, Membership { room: Arc::clone(room), from: at, to }),
         }
         return true;
     }
@@ -373,15 +373,23 @@ pub(super) fn change_membership(
         changed = true;
     }
     if how == Change::Ahead && there.is_none() {
-        list.push(Membership { room: Arc::clone(room), from: at, to: Some(at) });
+        insert(list, Membership { room: Arc::clone(room), from: at, to: Some(at) });
         return true;
     }
     changed
 }
 
-/// Was it in the room at that position?
+/// Keeps the list in the order of rooms.
+fn insert(list: &mut Vec<Membership>, new: Membership) {
+    let place = list.partition_point(|member| *member.room <= *new.room);
+    list.insert(place, new);
+}
+
+/// Was it in the room at that position? The list is in the order of rooms: a replay asks this for each entry.
 pub(super) fn was_member(list: &[Membership], room: &str, at: Position) -> bool {
-    list.iter().any(|member| *member.room == *room && member.from < at && member.to.is_none_or(|to| at <= to))
+    let first = list.partition_point(|member| *member.room < *room);
+    let of_room = list.iter().skip(first).take_while(|member| *member.room == *room);
+    of_room.into_iter().any(|member| member.from < at && member.to.is_none_or(|to| at <= to))
 }
 
 #[cfg(test)]

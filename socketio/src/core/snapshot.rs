@@ -15,6 +15,7 @@ impl State {
         stats.sessions_unsaved = self.sessions.len() as u64 - held;
         stats.acks_pending = self.waits.len() as u64;
         stats.namespaces = self.spaces.len() as u64;
+        stats.logs_unused = self.logs_found.len() as u64;
         stats.rooms = self.spaces.iter().map(|(_, space)| space.rooms.len() as u64).sum();
         stats.replays = self.sockets.iter().filter(|(_, socket)| socket.is_catching_up()).count() as u64;
         stats.store_queue = self.queue.bytes;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use slab::Slab;
+use tracing::Span;
 
 pub(crate) use self::api::refusal_name;
 pub use self::api::{
@@ -38,7 +39,7 @@ pub(crate) use self::timers::{Timer, Timers};
 pub use self::waits::Ack;
 pub(crate) use self::waits::{AckThen, AnswersThen, FIRST_ASK, Group, Wait, Waits};
 use crate::config::SocketIoConfig;
-use crate::engine::{Engine, EngineConfig, Sid};
+use crate::engine::{Context, Engine, EngineConfig, Sid};
 use crate::links::{LinkId, Links, SendRefused};
 use crate::offset::Position;
 use crate::packet::{Decoder, PacketLimits};
@@ -96,6 +97,8 @@ pub(crate) struct State {
     pub(crate) dynamic_spaces: usize,
     /// Logs found at the start whose namespaces have not been used yet.
     pub(crate) logs_found: HashMap<Arc<str>, LogState>,
+    /// Logs of namespaces that were dropped while sessions of them were still in the store.
+    pub(crate) drop_again: VecDeque<Arc<str>>,
     pub(crate) sockets: Arena<SocketState>,
     pub(crate) sessions: Arena<Session>,
     /// Those that are not lost.
@@ -183,6 +186,8 @@ pub(crate) struct Conn {
     pub(crate) posting: bool,
     /// Sockets of it that are catching up wait until nothing is unsent.
     pub(crate) replays: u32,
+    /// What is traced of it is in here.
+    pub(crate) span: Span,
 }
 
 /// A namespace of a connection.
@@ -245,6 +250,8 @@ pub(crate) struct SocketState {
     /// The last EVENT, for the idle policy.
     pub(crate) last_event: Duration,
     pub(crate) idle_warned: bool,
+    /// Of its connection, which may be gone before its end is told.
+    pub(crate) span: Span,
 }
 
 /// Where a socket stands in its namespace's log.
@@ -276,6 +283,29 @@ pub(crate) struct Session {
 }
 
 impl State {
+    /// What an engine is called with.
+    pub(crate) fn context<'s>(&'s self, now: Duration, links: &'s mut dyn Links) -> Context<'s> {
+        Context { now, heard: self.heard.unwrap_or(now), config: &self.engine, links }
+    }
+
+    /// A connection, and what its engine is called with.
+    #[inline]
+    pub(crate) fn engine_of<'s>(
+        &'s mut self,
+        key: ConnKey,
+        now: Duration,
+        links: &'s mut dyn Links,
+    ) -> Option<(&'s mut Conn, Context<'s>)> {
+        let cx = Context { now, heard: self.heard.unwrap_or(now), config: &self.engine, links };
+        self.conns.get_mut(key).map(|conn| (conn, cx))
+    }
+
+    /// The span of a connection; none, if it is gone.
+    #[inline]
+    pub(crate) fn span_of(&self, key: ConnKey) -> Span {
+        self.conns.get(key).map_or_else(Span::none, |conn| conn.span.clone())
+    }
+
     /// The store's time.
     pub(crate) fn millis(&self, now: Duration) -> Millis {
         self.wall.saturating_add(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))

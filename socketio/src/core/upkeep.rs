@@ -7,14 +7,27 @@ use super::command::StoreCall;
 use super::state::{InFlight, Io, Reliability, SessionKey, SocketKey, SpaceKey, Timer, Trim};
 use crate::packet::Event;
 use crate::reason::Reason;
-use crate::store::{LogLimits, StoreError, Trimmed};
+use crate::store::{LogLimits, SessionRecord, StoreError, Trimmed};
 
 /// Sessions that one call of `expire` removes at most.
 pub(super) const EXPIRE_SLICE: usize = 256;
+/// Logs that one look tries to drop at most.
+const DROP_SLICE: usize = 64;
 /// Earlier checkpoints of a session: there is one in four of a window, and the log is kept for one and a quarter.
 const EARLIER: usize = 6;
 /// A checkpoint's round is made in this number of parts.
 const CHECKPOINT_PARTS: u32 = 16;
+
+/// Keeps what is known of a session now beside what will be known later; `false`: nothing is new.
+fn put_aside(record: &mut SessionRecord) -> bool {
+    let pair = (record.checkpoint, record.last);
+    if record.earlier.first() == Some(&pair) {
+        return false;
+    }
+    record.earlier.insert(0, pair);
+    record.earlier.truncate(EARLIER);
+    true
+}
 
 impl Io<'_> {
     // ---- trim and expiry
@@ -41,6 +54,7 @@ impl Io<'_> {
             return;
         }
         self.expire_sessions();
+        self.drop_unused_logs();
         let now = self.state.millis(self.now);
         let spaces: Vec<SpaceKey> = self.state.spaces.iter().map(|(key, _)| key).collect();
         for space in spaces {
@@ -50,6 +64,19 @@ impl Io<'_> {
             if log.entries + log.new_entries > 0 && log.next_trim <= at {
                 self.want_trim(space);
             }
+        }
+    }
+
+    /// Tries once more to drop logs whose namespaces were dropped, unless they are in use again.
+    fn drop_unused_logs(&mut self) {
+        let some = self.state.drop_again.len().min(DROP_SLICE);
+        let names: Vec<Arc<str>> = self.state.drop_again.drain(..some).collect();
+        for name in names {
+            if self.space(&name).is_some() {
+                continue;
+            }
+            let call = StoreCall::DropLog(Arc::clone(&name));
+            self.state.queue.write(call, InFlight::DropLog(name), self.now);
         }
     }
 
@@ -156,13 +183,17 @@ impl Io<'_> {
             return false;
         };
         let record = &mut session.record;
-        let pair = (record.checkpoint, record.last);
-        if record.earlier.first() != Some(&pair) {
-            record.earlier.insert(0, pair);
-            record.earlier.truncate(EARLIER);
-        }
+        put_aside(record);
         let log = self.state.spaces.get(socket.space).and_then(|space| space.log.as_ref());
         log.is_some_and(|log| log.dispatched > record.checkpoint)
+    }
+
+    /// A session has caught up. Of a log that was trimmed while its replay waited, its client has the end by this alone.
+    pub(super) fn keep_caught_up(&mut self, key: SessionKey) {
+        self.note_progress(key);
+        if self.state.sessions.get_mut(key).is_some_and(|session| put_aside(&mut session.record)) {
+            self.mark_unsaved(key);
+        }
     }
 
     // ---- idle

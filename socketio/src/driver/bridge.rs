@@ -314,6 +314,7 @@ impl Bridge {
         if let Some(storage) = self.storage.take() {
             storage.close(end.saturating_sub(self.clock.now()));
         }
+        tracing::info!(target: "adjourn_socketio", resumable = counts.resumable, "drained");
         DrainReport::new(raw, counts)
     }
 

@@ -179,11 +179,10 @@ impl Writer for MemoryStore {
         if let Some(key) = key {
             let mut guard = self.lock();
             let State { once, settings, .. } = &mut *guard;
-            match once.look(key, settings, now) {
-                OnceState::First => once.make_room(settings, now)?,
-                OnceState::Running { until } => return Err(TransactError::Running { until }),
-                OnceState::Done(ack) => return Ok(Transacted::repeat(ack)),
+            if let Some(ack) = once.look(key, settings, now).result()? {
+                return Ok(Transacted::repeat(ack));
             }
+            once.make_room(settings, now)?;
         }
         let (ack, effects) = Tx::new(context).run(run)?;
         let mut state = self.lock();
@@ -198,7 +197,8 @@ impl Writer for MemoryStore {
             .into_iter()
             .map(|effect| {
                 let position = match &effect {
-                    TxEffect::Emit(new) => state.append(new.clone(), now),
+                    TxEffect::Emit(new) if context.logged => state.append(new.clone(), now),
+                    TxEffect::Emit(_) => Position::START,
                     TxEffect::Join(room) => state.join(context, room, session_current),
                 };
                 (effect, position)
@@ -209,7 +209,8 @@ impl Writer for MemoryStore {
 
     fn trim(&mut self, namespace: &str, limits: &LogLimits, now: Millis) -> Result<Trimmed, StoreError> {
         let mut guard = self.lock();
-        let Some(log) = guard.logs.get_mut(namespace) else { return Ok(Trimmed::default()) };
+        let state = &mut *guard;
+        let Some(log) = state.logs.get_mut(namespace) else { return Ok(Trimmed::nothing(state.base)) };
         let mut removed = 0;
         while removed < TRIM_SLICE && log.is_over(limits, now) {
             if let Some(entry) = log.entries.pop_front() {

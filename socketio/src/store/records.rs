@@ -314,6 +314,13 @@ impl NewEntry {
     }
 }
 
+impl Trimmed {
+    /// Of a log that does not exist: one that begins later has positions above `base`.
+    pub(super) fn nothing(base: u64) -> Self {
+        Self { floor: Position::counter(base), ..Self::default() }
+    }
+}
+
 impl AckValue {
     /// Its bytes, attachments included.
     pub fn bytes(&self) -> usize {

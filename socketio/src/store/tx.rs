@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{AckValue, Millis, NewEntry, StoreError};
+use super::{AckValue, Millis, NewEntry, OnceState, StoreError};
 use crate::offset::Position;
 
 /// What the application does within a transaction: rows, entries and joins that are committed together or not at all.
@@ -50,6 +50,8 @@ pub struct TransactContext {
     pub sid: Arc<str>,
     /// Its session, if it has one: joins are saved in the same transaction, by generation.
     pub session: Option<(Arc<str>, u64)>,
+    /// Has the namespace a log? Otherwise nothing is appended: nobody would trim it.
+    pub logged: bool,
 }
 
 /// The application's part of a transaction.
@@ -65,7 +67,8 @@ pub struct Transacted {
     pub ack: AckValue,
     /// Was the key done already? Then nothing else happened.
     pub repeat: bool,
-    /// The effects, each with its place: an emit's own, a join's that of the newest entry before it.
+    /// The effects, each with its place: an emit's own (`START` if it is not logged), a join's that of the newest entry
+    /// before it.
     pub effects: Vec<(TxEffect, Position)>,
     /// Was the session's generation current, so that its joins were saved?
     pub session_current: bool,
@@ -164,6 +167,17 @@ impl<'t> Tx<'t> {
             Ok(Ok(ack)) => Ok((ack, self.effects)),
             Ok(Err(error)) => Err(TransactError::Run(error)),
             Err(_) => Err(TransactError::Panicked),
+        }
+    }
+}
+
+impl OnceState {
+    /// What the key has given, or that it is being run; `None`: it is ours to run.
+    pub(super) fn result(self) -> Result<Option<AckValue>, TransactError> {
+        match self {
+            Self::First => Ok(None),
+            Self::Running { until } => Err(TransactError::Running { until }),
+            Self::Done(ack) => Ok(Some(ack)),
         }
     }
 }

@@ -232,6 +232,41 @@ fn quiet_for_longer_than_the_retention_then_away_shortly() {
 }
 
 #[test]
+fn quiet_for_longer_than_the_retention_in_a_replay_that_waited_then_cut() {
+    let mut config = quick();
+    config.recovery.as_mut().expect("is on").replay_page = 1024;
+    let mut world = world_with(config);
+    let mut client = Client::new(&mut world);
+    let sid = client.sid.clone();
+    client.cut(&mut world);
+    say(&mut world, "", 0);
+    for number in 0..100 {
+        say(&mut world, "elsewhere", number);
+    }
+    let link = world.open();
+    client.link = Some(link);
+    world.stick(link, 1 << 20);
+    client.send_connect(&mut world);
+    for _ in 0..40 {
+        world.advance(Duration::from_secs(5));
+        client.pump(&mut world);
+    }
+    assert!(world.core.stats().log_trimmed > 50, "beyond the page that waits");
+    world.drain(link);
+    assert_eq!(
+        world.core.stats().replays,
+        0,
+        "the rest was in memory, and nothing of it was for this client"
+    );
+    say(&mut world, "", 1);
+    world.received(link);
+    client.cut(&mut world);
+    client.connect(&mut world);
+    assert_eq!(client.sid, sid);
+    assert_eq!(client.take(&mut world), numbers(0..2));
+}
+
+#[test]
 fn client_back_before_the_server_noticed() {
     let mut world = world();
     let mut client = Client::new(&mut world);

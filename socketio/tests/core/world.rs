@@ -221,6 +221,12 @@ impl World {
         self.core.store_reply(ticket, reply, self.now, &mut self.wire);
     }
 
+    /// Asks the store beside the core.
+    pub(crate) fn ask_store(&mut self, call: StoreCall) -> StoreReply {
+        let now = self.core.store_time(self.now);
+        call.execute(&mut *self.writer, &mut *self.reader, now)
+    }
+
     /// Answers what was held, and what follows from it.
     pub(crate) fn run_store(&mut self) {
         while self.step_store(false) || self.step_store(true) {}

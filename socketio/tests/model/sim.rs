@@ -14,6 +14,8 @@ use super::list::{Fate, Lineage, List, Maybe, Op, What};
 use super::world::{StoreMode, World};
 
 const WINDOW: Duration = Duration::from_secs(20);
+/// `recovery.session_flush`: what a session has reached is saved so much later.
+const SESSION_FLUSH: Duration = Duration::from_millis(20);
 const ROOMS: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Debug, Default)]
@@ -76,6 +78,8 @@ struct Reader {
     offset: Option<String>,
     /// When it had last read all that it was to get.
     current: Duration,
+    /// The same, as far as the store surely knows: what a crash leaves of it.
+    current_in_store: Duration,
     /// Whether its session may be refused without it being a bug.
     doomed: bool,
     /// The list's ends when its CONNECT was sent: committed, and called.
@@ -386,7 +390,11 @@ impl Sim {
         if !part && closed {
             self.cut(who);
         } else if !part && self.readers[who].connected && self.is_read(who) {
-            self.readers[who].current = self.world.now;
+            let (reader, now) = (&mut self.readers[who], self.world.now);
+            if now >= reader.current + SESSION_FLUSH {
+                reader.current_in_store = reader.current;
+            }
+            reader.current = now;
         }
     }
 
@@ -433,6 +441,7 @@ impl Sim {
         reader.connected = true;
         if !resumed {
             reader.current = reader.asked_when;
+            reader.current_in_store = reader.asked_when;
             reader.sid.clone_from(&sid);
             reader.doomed = false;
             let end = self.list.lock().expect("not poisoned").ops.len();
@@ -504,6 +513,9 @@ impl Sim {
             reader.link = None;
             reader.zombie = None;
             reader.connected = false;
+            if self.world.now < reader.current + SESSION_FLUSH {
+                reader.current = reader.current_in_store;
+            }
         }
         self.note_appended();
         self.list.lock().expect("not poisoned").crash();

@@ -195,6 +195,7 @@ pub(crate) fn context(session: Option<(&str, u64)>) -> TransactContext {
         namespace: "/".into(),
         sid: "sid".into(),
         session: session.map(|(pid, generation)| (pid.into(), generation)),
+        logged: true,
     }
 }
 

@@ -5,7 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::testing::{Memory, REQUEST, Session};
 
 use super::*;
-use crate::hub::{Upgrade, UpgradeRequest};
+use crate::{
+    event::Event,
+    hub::{Upgrade, UpgradeRequest},
+};
 
 struct Quiet;
 

@@ -1,7 +1,7 @@
 //! Everything that a request can be refused for: status, cause and text, one line each.
 
 use super::response::{ExtraHeader, PLAIN_TEXT, write_framing, write_line, write_status_line};
-use crate::error::HandshakeError;
+use crate::error::{HandshakeError, ProxyFault};
 
 /// Why a request is refused, and the answer that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,18 @@ impl Refusal {
     /// The application detached a request that asks for a WebSocket.
     pub const NOT_PLAIN: Self =
         Self { status: 400, cause: HandshakeError::Rejected, text: "there is no WebSocket here\n" };
+
+    // Before the request.
+    /// It does not begin with the PROXY header that is wanted, or begins with one that is not.
+    pub const fn of_proxy_header(fault: ProxyFault) -> Self {
+        let text = match fault {
+            ProxyFault::Missing => "a PROXY header is required here\n",
+            ProxyFault::Untrusted => "a PROXY header is not taken from this address\n",
+            ProxyFault::Malformed => "malformed PROXY header\n",
+            ProxyFault::TooLong => "PROXY header of too many bytes\n",
+        };
+        Self { status: 400, cause: HandshakeError::ProxyHeader(fault), text }
+    }
 
     // From the settings.
     /// The request's `Origin` is none of [`HandshakeConfig::origins`](crate::config::HandshakeConfig::origins).

@@ -128,9 +128,9 @@ impl Checker {
     /// What was due by now must have happened, unless the loop says by `next` that something is still due, or had to put
     /// off what follows (`strict` is false).
     pub fn ring(&mut self, next: Option<u64>, strict: bool) {
-        let done = next.is_none_or(|at| at > self.now);
-        // Of one connection, what was due besides is due in the next millisecond.
-        let all_done = strict && next.is_none_or(|at| at > self.now + 1000);
+        // What was due besides, and what fell due while this turn judged, is due in the next millisecond.
+        let done = next.is_none_or(|at| at > self.now + 1000);
+        let all_done = strict && done;
         let mut later = Vec::new();
         while let Some(&Reverse((at, conn, alarm))) = self.alarms.peek()
             && at <= self.now

@@ -369,8 +369,7 @@ impl App {
                 self.pauses.push((until, conn));
             }
             74..82 => {
-                clients.resume(id);
-                checker.called_resume(conn);
+                Self::resume(checker, clients, conn);
             }
             82..95 => {
                 let frame = self.frame(checker);
@@ -451,10 +450,16 @@ impl App {
         let now = checker.now;
         let over: Vec<_> = self.pauses.extract_if(.., |pause| pause.0 <= now).map(|pause| pause.1).collect();
         for conn in over {
-            if let (Some(id), Some(_)) = (checker.of(conn).id, self.expected(checker, clients, conn)) {
-                clients.resume(id);
-                checker.called_resume(conn);
+            if self.expected(checker, clients, conn).is_some() {
+                Self::resume(checker, clients, conn);
             }
         }
+    }
+
+    fn resume(checker: &mut Checker, clients: &mut Clients<'_, u32>, conn: u32) {
+        let Some(id) = checker.of(conn).id else { return };
+        let delivers = clients.resume(id);
+        let right = checker.called_resume(conn, delivers);
+        ensure!(checker, conn, "resume_answers", right, "{delivers} in {:?}", checker.state(conn));
     }
 }

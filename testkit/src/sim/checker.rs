@@ -271,7 +271,7 @@ impl Checker {
         facts.accepted |= accepted && result.is_ok();
         if result.is_ok() {
             // A silence before that was not the peer's.
-            facts.last_inbound = now;
+            (facts.last_inbound, facts.opened_at) = (now, now);
         }
         self.touch(conn);
     }
@@ -288,7 +288,7 @@ impl Checker {
         let facts = self.of(conn);
         // Settings of its own begin with the upgrade.
         (facts.state, facts.since, facts.own) = (Some(State::Refusing), now, None);
-        self.unarmed.push((conn, None));
+        self.start_with_the_return(conn, None);
         let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
@@ -299,9 +299,12 @@ impl Checker {
         }
     }
 
-    // Inbound frames.
-
-    // What the transport brings.
+    /// What is to end it begins when the present callback has returned. `before` is its deadline, if that was made shorter.
+    pub fn start_with_the_return(&mut self, conn: u32, before: Option<u64>) {
+        if !self.unarmed.iter().any(|unarmed| unarmed.0 == conn) {
+            self.unarmed.push((conn, before));
+        }
+    }
 
     // Endings.
 
@@ -315,11 +318,12 @@ impl Checker {
     ) {
         let now = self.now;
         if self.state(conn) == Some(State::Open) && state.is_closing() {
-            self.unarmed.push((conn, None));
+            self.start_with_the_return(conn, None);
             self.unpaused(conn);
         }
         let deadline = after(now, self.close_timeout(conn, timing));
         let flush_deadline = after(now, self.flush_budget(conn, timing));
+        trace!(self, "#{conn} {state:?} by {cause:?}, until {deadline}, flushes until {flush_deadline}");
         self.of(conn).state = Some(state);
         let (lost_in, lost_in_bytes) = std::mem::take(&mut self.busy(conn).discarded);
         self.busy(conn).ending = Some(Ending {
@@ -482,6 +486,12 @@ impl Checker {
     /// `max_backlog` was exceeded and the policy is to end such a connection.
     pub fn overflowed(&mut self, conn: u32, queued: u64) {
         self.cover(conn, InputKind::Overflow);
+        if !self.of(conn).opened {
+            // It is open, and its `Open` is yet to be told.
+            let now = self.now;
+            self.of(conn).overflowed.get_or_insert((queued, now));
+            return;
+        }
         if self.state(conn) == Some(State::Open) && self.settings(conn).on_overflow == OnOverflow::Fail {
             self.begin_failing(conn, Cause::Overflow { queued }, 1013, CloseTiming::default());
             self.drop_inbound(conn, None);
@@ -492,7 +502,6 @@ impl Checker {
     pub fn shorten(&mut self, conn: u32, timing: CloseTiming) {
         let Some(timeout) = timing.close_timeout else { return };
         let (at, half) = (after(self.now, timeout), after(self.now, timeout / 2));
-        let known = self.unarmed.iter().any(|unarmed| unarmed.0 == conn);
         if let Some(ending) = self.ending(conn).filter(|ending| at < ending.deadline) {
             let before = std::mem::replace(&mut ending.deadline, at);
             // The Close still needs its part of what is left.
@@ -500,9 +509,7 @@ impl Checker {
                 ending.flush_deadline = ending.flush_deadline.min(half);
             }
             let flush = ending.flush_deadline;
-            if !known {
-                self.unarmed.push((conn, Some(before)));
-            }
+            self.start_with_the_return(conn, Some(before));
             self.set_alarm(at, conn, Alarm::Close);
             self.set_alarm(flush, conn, Alarm::Flush);
         }
@@ -522,9 +529,15 @@ impl Checker {
         facts.state == Some(State::RemoteClosing) && ending.is_some_and(|ending| ending.unanswered)
     }
 
-    pub fn called_resume(&mut self, conn: u32) {
-        if self.state(conn) == Some(State::Open) && self.of(conn).discards {
-            return; // Too late.
+    /// `resume` said whether input is delivered from now on. Returns whether that is right.
+    pub fn called_resume(&mut self, conn: u32, delivers: bool) -> bool {
+        if !delivers && self.is_pause_due(conn) {
+            // Its end is told by this.
+            self.pause_ends(conn);
+        }
+        let state = self.state(conn);
+        if state == Some(State::Open) && self.of(conn).discards {
+            return !delivers; // Too late.
         }
         self.note_pause_in_closing(conn);
         if std::mem::take(&mut self.of(conn).paused) {
@@ -532,6 +545,7 @@ impl Checker {
         }
         self.unpaused(conn);
         self.touch(conn);
+        delivers == matches!(state, Some(State::Open | State::LocalClosing))
     }
 
     /// It is paused or resumed while it closes: what is parsed before is given or discarded by what was so before.
@@ -547,6 +561,7 @@ impl Checker {
         let facts = self.of(conn);
         facts.rested |= now > facts.last_inbound;
         (facts.last_inbound, facts.pinged, facts.bucket) = (now, None, (0, 0));
+        facts.uncertainty = 0;
         self.set_heartbeat_alarm(conn);
     }
 }

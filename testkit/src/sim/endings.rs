@@ -25,7 +25,10 @@ impl Checker {
         if !matches!(self.state(conn), Some(State::Lingering | State::Closed)) {
             self.give_up(conn);
         }
-        if closed.received.is_some() && self.received(conn).is_none() {
+        let broke = matches!(closed.cause, Cause::Protocol(_) | Cause::TooBig { .. } | Cause::InvalidUtf8);
+        let broke =
+            broke && self.ending_of(conn).is_some_and(|ending| ending.cause.name() != closed.cause.name());
+        if closed.received.is_some() && self.received(conn).is_none() || broke {
             self.undo_abort(conn);
         }
         let state = self.state(conn);

@@ -47,6 +47,8 @@ pub struct Facts {
     pub decided: bool,
     pub accepted: bool,
     pub turned_away: bool,
+    /// More was sent to it than fits before its `Open` was told: how much was queued, and when.
+    pub overflowed: Option<(u64, u64)>,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,
@@ -93,6 +95,7 @@ pub struct Facts {
     pub aborted: bool,
     /// Accepted, answered, opened, or ended: when this part of its life began.
     pub since: u64,
+    /// The application accepted it: `Open` may be told later.
     pub opened_at: u64,
     /// Bytes that came while it lingered.
     pub discarded: u64,

@@ -133,7 +133,8 @@ impl Checker {
         let mut held = std::mem::take(&mut busy.held);
         facts.delayed = false;
         // How much of what is behind a bad request counts as part of it, is the scanner's business.
-        if std::mem::take(&mut facts.read_in_head) && state == Some(State::Refusing) {
+        let refused = !facts.opened && matches!(state, Some(State::Refusing | State::Lingering));
+        if std::mem::take(&mut facts.read_in_head) && refused {
             return;
         }
         self.take_rest(conn, held.make_contiguous());
@@ -212,6 +213,9 @@ impl Checker {
             return;
         }
         facts.discarded += n as u64;
+        let all = facts.discarded;
+        trace!(self, "#{conn} lingers, and {n} bytes are discarded, {all} in all");
+        let facts = self.of(conn);
         if facts.discarded > most {
             facts.state = Some(State::Closed);
             self.cover(conn, InputKind::LingerEnd);

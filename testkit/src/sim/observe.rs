@@ -218,8 +218,10 @@ impl Checker {
         }
         if facts.state == Some(State::Open) && !facts.paused {
             (facts.paused_since, facts.left, facts.eof_read) = (now, None, false);
+            facts.uncertainty = 0;
+            self.start_with_the_return(conn, None);
         }
-        facts.paused = true;
+        self.of(conn).paused = true;
         self.set_pause_alarm(conn);
     }
 
@@ -234,6 +236,7 @@ impl Checker {
     /// The application looks at a request: it is whole.
     pub fn deciding(&mut self, conn: u32) {
         self.turn.callbacks += 1;
+        self.of(conn).opened_at = self.now;
         self.take_end(None);
         self.touch(conn);
     }

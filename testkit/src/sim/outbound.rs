@@ -14,6 +14,7 @@ impl Checker {
     pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
         let now = self.now;
         self.turn.bytes += bytes.len();
+        trace!(self, "#{conn} is taken {} bytes", bytes.len());
         let share = self.share(conn);
         share.written += bytes.len();
         share.writes += 1;
@@ -60,6 +61,11 @@ impl Checker {
             }
             Seen::Data { length, number } => self.handed(conn, length, number),
             Seen::Ping => {
+                if self.busy(conn).pings == self.busy(conn).pings_due && self.is_pause_due(conn) {
+                    // None is due while it is paused: the pause is over.
+                    self.pause_ends(conn);
+                    self.settle(conn);
+                }
                 let busy = self.busy(conn);
                 busy.pings += 1;
                 let more = busy.pings > busy.pings_due;

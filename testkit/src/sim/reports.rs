@@ -60,7 +60,8 @@ impl Checker {
             Event::Close { report: closed, .. } => self.closed(conn, closed),
             Event::Drain { .. } => {
                 self.share(conn).drains += 1;
-                self.of(conn).owed = false;
+                // All was written: what is behind now was sent since.
+                (self.of(conn).owed, self.of(conn).behind) = (false, None);
                 let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
                 ensure!(self, conn, "one_drain_per_turn", drains <= most, "{drains}");
                 // Until it has answered the peer's Close, the application may send.
@@ -69,6 +70,8 @@ impl Checker {
             }
             _ => {}
         }
+        // What was under way before this callback does not wait for it.
+        self.unarmed.clear();
     }
 
     pub fn server_event(&mut self, event: &Event<'_>) {
@@ -101,9 +104,15 @@ impl Checker {
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
-        (facts.opened, facts.id, facts.opened_at) = (true, Some(id), now);
+        (facts.opened, facts.id) = (true, Some(id));
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
+        if let Some((queued, at)) = self.of(conn).overflowed {
+            self.overflowed(conn, queued);
+            if let Some(ending) = self.ending(conn) {
+                ending.uncertainty = now - at;
+            }
+        }
     }
 
     pub fn handshake_failed(&mut self, conn: u32, cause: HandshakeError) {

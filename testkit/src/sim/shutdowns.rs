@@ -85,16 +85,17 @@ impl Checker {
     }
 
     pub fn swept_and_terminated(&mut self, conn: u32, frame: &CloseFrame) {
-        let now = self.now;
+        let (now, since) = (self.now, self.settled_at.min(self.turn.began));
         let soft = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame);
         let sweep = self.sweep_frames.get(frame.reason()).copied();
         let ending = self.busy(conn).ending.as_mut();
-        let Some(ending) = ending.filter(|ending| ending.began == now && ending.sent.is_none()) else {
+        let Some(ending) = ending.filter(|ending| ending.began >= since && ending.sent.is_none()) else {
             return;
         };
         if soft || sweep.is_some() {
             (ending.sent, ending.told_late) = (Some(Expected::Frame(frame.clone())), true);
-            self.unarmed.push((conn, None));
+            ending.uncertainty = now - since;
+            self.start_with_the_return(conn, None);
         }
         if let Some(sweep) = sweep {
             self.join_sweep(conn, sweep);

@@ -47,6 +47,9 @@ impl Checker {
             if self.state(conn) == Some(State::Refusing) {
                 self.of(conn).since += by;
             }
+            if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
+                self.of(conn).paused_since += by;
+            }
             // The timers of one whose outcome is fixed have had their time.
             let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
             // It may have been judged before the clock was read, and one that the loop closed may have been armed then.
@@ -72,6 +75,7 @@ impl Checker {
             self.settled_at = self.now;
         }
         let (number, after_cut) = (self.turn.number + 1, self.turn.open);
+        trace!(self, "turn {number} begins; after a panic: {after_cut}");
         self.turn = TurnFacts {
             number,
             began: self.now,
@@ -161,7 +165,9 @@ impl Checker {
             self.state(conn).is_some_and(State::is_closing)
                 && ending.flush_deadline.saturating_sub(ending.uncertainty) <= self.now
         });
-        let due = hard || waits || flushes || all.iter().any(|alarm| self.is_due(conn, *alarm));
+        // What it holds may have been parsed, and have failed it: then it has no flush budget.
+        let fails = self.of(conn).delayed && self.is_end_next(conn);
+        let due = hard || waits || flushes || fails || all.iter().any(|alarm| self.is_due(conn, *alarm));
         self.share(conn).probed |= due;
         due
     }

@@ -28,6 +28,7 @@ pub fn all() -> Vec<(&'static str, Vec<Vec<u8>>)> {
             "upgrade_request",
             requests().iter().map(|request| [&[2, 0, 20, 0, 60], &request[..]].concat()).collect(),
         ),
+        ("proxy_header", proxy_headers()),
         ("upgrade_response", responses()),
         ("any_split", on_the_wire(&[&[1], &[5]]).into_iter().chain(compressed).collect()),
         ("against_reference", on_the_wire(&[&[0], &[1]])),
@@ -51,6 +52,32 @@ fn headers() -> Vec<Vec<u8>> {
         &[0x7F, 0x80, 0, 0, 0, 0, 0, 0, 0],
     ];
     firsts.iter().flat_map(|first| lengths.map(|length| [&[*first], length].concat())).collect()
+}
+
+fn proxy_headers() -> Vec<Vec<u8>> {
+    let lines = [
+        "PROXY TCP4 192.0.2.1 198.51.100.1 40000 443\r\n",
+        "PROXY TCP6 2001:db8::1 ::ffff:198.51.100.1 65535 0\r\nGET / HTTP/1.1\r\n",
+        "PROXY UNKNOWN\r\n",
+        "PROXY UNKNOWN ffff::ffff ffff::ffff 65535 65535\r\n",
+        "PROXY TCP4 192.0.2.1 198.51.100.1 040000 443\r\n",
+        "PROPFIND / HTTP/1.1\r\n",
+    ];
+    let binary = |command, family, body: &[u8]| {
+        let len = u16::try_from(body.len()).expect("short");
+        [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &len.to_be_bytes(), body].concat()
+    };
+    let lines = lines.map(|line| line.as_bytes().to_vec());
+    let binaries = [
+        binary(0x21, 0x11, &[192, 0, 2, 1, 198, 51, 100, 1, 0x9C, 0x40, 1, 0xBB]),
+        binary(0x21, 0x21, &[0x20; 36]),
+        binary(0x21, 0x11, b"\xc0\x00\x02\x01\xc6\x33\x64\x01\x9c\x40\x01\xbb\x03\x00\x04\xde\xad\xbe\xef"),
+        binary(0x21, 0x31, &[b'/'; 216]),
+        binary(0x20, 0x00, b""),
+        binary(0x21, 0x11, b"short"),
+    ];
+    let headers = lines.into_iter().chain(binaries);
+    headers.map(|header| [&[2, 0, 7, 0, 9], &header[..]].concat()).collect()
 }
 
 fn requests() -> Vec<Vec<u8>> {

@@ -108,7 +108,7 @@ pub(crate) enum InFlight {
     },
     Trim(SpaceKey),
     Expire,
-    DropLog,
+    DropLog(Arc<str>),
 }
 
 /// A call of the reader that has not been answered.

@@ -128,11 +128,10 @@ impl Writer for SqliteWriter {
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
         let mut change = Change::default();
         if let Some(key) = key {
-            match once::look(&tx, key, &self.settings, now)? {
-                OnceState::First => once::make_room(&tx, &self.known, &mut change, &self.settings, now)?,
-                OnceState::Running { until } => return Err(TransactError::Running { until }),
-                OnceState::Done(ack) => return Ok(Transacted::repeat(ack)),
+            if let Some(ack) = once::look(&tx, key, &self.settings, now)?.result()? {
+                return Ok(Transacted::repeat(ack));
             }
+            once::make_room(&tx, &self.known, &mut change, &self.settings, now)?;
         }
         let (ack, effects) = Tx::with_sql(context, &tx).run(run)?;
         if tx.is_autocommit() {
@@ -149,7 +148,8 @@ impl Writer for SqliteWriter {
             let mut placed = Vec::with_capacity(effects.len());
             for effect in effects {
                 let position = match &effect {
-                    TxEffect::Emit(new) => append(&tx, &self.known, &mut change, new, now)?,
+                    TxEffect::Emit(new) if context.logged => append(&tx, &self.known, &mut change, new, now)?,
+                    TxEffect::Emit(_) => Position::START,
                     TxEffect::Join(room) => {
                         let tail = change.log(&self.known, &context.namespace).tail;
                         if session_current && let Some((pid, _)) = &context.session {
@@ -168,7 +168,7 @@ impl Writer for SqliteWriter {
 
     fn trim(&mut self, namespace: &str, limits: &LogLimits, now: Millis) -> Result<Trimmed, StoreError> {
         let Some((name, log)) = self.known.logs.get_key_value(namespace) else {
-            return Ok(Trimmed::default());
+            return Ok(Trimmed::nothing(self.known.base));
         };
         let (name, mut log) = (Arc::clone(name), *log);
         let before = log;
