@@ -51,8 +51,7 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use self::broadcast::{Broadcast, IntoRooms};
-pub use self::cluster::FeedCommand;
-pub use self::command::{StoreCall, StoreCommand, StoreReply, Ticket};
+pub use self::command::{FeedCommand, StoreCall, StoreCommand, StoreReply, Ticket};
 pub use self::engine_only::EngineSession;
 pub use self::namespace::Namespace;
 pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};

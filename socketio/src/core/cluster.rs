@@ -12,22 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
+use super::command::FeedCommand;
 use super::node_message::NodeMessage;
 use super::state::{Cluster, ConnectingKey, Io, Item, ReadBack, Reading, SocketKey, SpaceKey, TransactThen};
 use crate::links::Links;
 use crate::offset::Position;
 use crate::store::{Entry, FeedItem, NodeId, Transacted, TxEffect};
-
-/// What the core asks of the feed and the bus.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FeedCommand {
-    /// [`Feed::follow`](crate::store::Feed::follow).
-    Follow(Arc<str>),
-    /// [`Feed::leave`](crate::store::Feed::leave).
-    Leave(Arc<str>),
-    /// [`Bus::send`](crate::store::Bus::send).
-    Send(Option<NodeId>, Vec<u8>),
-}
 
 impl Core {
     /// The store is shared: this is the node's name. Before namespaces are registered.

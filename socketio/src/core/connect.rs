@@ -109,7 +109,9 @@ impl Io<'_> {
         data: Option<&str>,
     ) {
         self.state.stats.connects_refused += 1;
-        tracing::debug!(target: "adjourn_socketio", conn = ?conn, namespace, message, "refused");
+        let span = self.state.span_of(conn).entered();
+        tracing::debug!(target: "adjourn_socketio", namespace, message, "refused");
+        drop(span);
         self.send_conn(conn, &[packet::connect_error(namespace, message, data)]);
     }
 
@@ -246,7 +248,9 @@ impl Io<'_> {
     }
 
     fn attach_granted(&mut self, key: ConnectingKey, attached: Attached) {
-        let Attached { session, away, start, tail } = attached;
+        let Attached { mut session, away, start, tail } = attached;
+        // Stores give them in any order.
+        session.memberships.sort_by(|a, b| a.room.cmp(&b.room));
         let Some(connecting) =
             self.state.connecting.get_mut(key).filter(|it| it.step == ConnectStep::Storing)
         else {
@@ -278,11 +282,14 @@ impl Io<'_> {
         let skip = self.state.config.recovery.as_ref().is_some_and(|recovery| recovery.skip_middleware);
         let deadline = self.now + self.state.config.times.connect_timeout;
         let id: Arc<str> = Arc::from(self.state.new_sid().as_str());
+        let Some(conn) = self.state.connecting.get(key).map(|connecting| connecting.conn) else { return };
+        let span = self.state.span_of(conn).entered();
+        tracing::debug!(target: "adjourn_socketio", %why, "resume_refused");
+        drop(span);
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
         connecting.refusal = Some(why);
         connecting.id = id;
         connecting.resume = None;
-        tracing::debug!(target: "adjourn_socketio", conn = ?connecting.conn, %why, "resume_refused");
         if skip {
             connecting.step = ConnectStep::Checking(0);
             connecting.principal = Arc::from("");
@@ -307,7 +314,7 @@ impl Io<'_> {
         let socket = self.insert_socket(key, connecting, session, dispatched, Progress::Live, outcome);
         self.answer_connect(socket, pid.as_deref());
         if let Some(why) = refusal {
-            self.state.stats.resumes_refused += 1;
+            self.state.stats.resume_refused(refusal_name(why));
             self.tell_refusal(socket, why);
         }
         self.arm_conn(conn);
@@ -372,6 +379,7 @@ impl Io<'_> {
             pending_acks: Vec::new(),
             last_event: self.now,
             idle_warned: false,
+            span: self.state.span_of(conn),
         });
         if let Some(session) = session.and_then(|session| self.state.sessions.get_mut(session)) {
             session.socket = Some(socket);

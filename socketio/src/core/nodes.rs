@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
-use super::cluster::FeedCommand;
+use super::command::FeedCommand;
 use super::node_message::NodeMessage;
 use super::state::{
     Address, Answer, Fetched, Io, NodeRequest, Reliability, RequestKind, ServerAnswers, SocketInfo, Wait,

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::super::cluster::FeedCommand;
+use super::super::command::FeedCommand;
 use super::Io;
 use super::api::{Fetched, ServerAnswers, SocketInfo};
 use crate::packet::ArgsBuf;

@@ -49,6 +49,7 @@ pub(super) struct RedisWriter {
 
 /// What is known of a log.
 pub(super) struct Begun {
+    pub(super) epoch: u64,
     pub(super) floor: Position,
     pub(super) tail: Position,
 }
@@ -564,9 +565,9 @@ impl Writer for RedisWriter {
 
 pub(super) fn begun(answer: &Value) -> Result<Begun, StoreError> {
     let begun = (|| {
-        let [_, floor, tail, _] = values::list(answer)? else { return None };
+        let [epoch, floor, tail, _] = values::list(answer)? else { return None };
         let (floor, tail) = (values::position(floor)?, values::position(tail)?);
-        Some(Begun { floor, tail })
+        Some(Begun { epoch: values::number(epoch)?, floor, tail })
     })();
     begun.ok_or_else(values::damaged)
 }
