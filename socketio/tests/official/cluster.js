@@ -241,4 +241,172 @@ test('a dead node delays a request once, and is named', async (scope) => {
   assert.ok(Date.now() - again < 1000);
 });
 
+// ---- faults of the store (specification 17): docs/store_failures.md says what is seen.
+
+const stats = async (lab) => (await fetch(`${lab.url}/stats`)).json();
+
+// Emits through `say` every few milliseconds until told to stop; notes which were acked.
+function traffic(sender, tag) {
+  const sent = { acked: [], tried: 0, going: true };
+  sent.done = (async () => {
+    for (let i = 0; sent.going; i++) {
+      sent.tried = i + 1;
+      const number = i;
+      sender.timeout(8000).emit('say', 'r', 'msg', [tag, number], (error) => { if (!error) sent.acked.push(`${tag}${number}`); });
+      await sleep(5);
+    }
+  })();
+  return sent;
+}
+
+// What was acked has come, once, in one order, to all of them; what was not acked may have come, once.
+function assertAcked(clients, sent) {
+  for (const client of clients) {
+    const got = texts(client);
+    assert.equal(new Set(got).size, got.length, 'twice');
+    const missing = sent.acked.filter((text) => !got.includes(text));
+    assert.deepEqual(missing, []);
+    assert.deepEqual(got, texts(clients[0]));
+  }
+}
+
+async function faultRun(scope, args, fault, { redisArgs = [] } = {}) {
+  const redis = await Redis.start(scope, ...redisArgs);
+  const labs = [await node(scope, redis, '--log', ...args), await node(scope, redis, '--log', ...args)];
+  const proxy = await scope.proxy(labs[0].port);
+  const [a, b] = [await scope.connected(proxy.url), await scope.connected(labs[1].url)];
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  const sent = traffic(b, 't');
+  await sleep(300);
+  await fault({ redis, labs, proxy, a, b, sent });
+  const before = sent.acked.length;
+  await until(() => sent.acked.length > before + 20, 'acks after the fault');
+  sent.going = false;
+  await sent.done;
+  await sleep(500);
+  return { redis, labs, a, b, sent };
+}
+
+test('fault: Redis stopped for 3 s (SIGSTOP): declared down, others untouched, recovers', async (scope) => {
+  const { a, b, sent, labs } = await faultRun(scope, [], async ({ redis, labs, a, b }) => {
+    redis.signal('SIGSTOP');
+    await until(() => labs[1].lines.some((line) => line.event === 'store' && line.state === 'down'), 'down', 4000);
+    assert.equal(await ask(a, 'echo', 1), 1);
+    const pings = Date.now();
+    await sleep(1500);
+    assert.ok(a.connected && b.connected, `connected after ${Date.now() - pings} ms`);
+    redis.signal('SIGCONT');
+    await until(() => labs[1].lines.some((line) => line.event === 'store' && line.state === 'up'), 'up');
+  });
+  assertAcked([a, b], sent);
+  assert.equal((await stats(labs[0])).fell_behind, 0);
+});
+
+test('fault: a client comes while Redis is stopped: fresh and without pid after its patience', async (scope) => {
+  const redis = await Redis.start(scope);
+  const lab = await node(scope, redis, '--on-connect-store-down=wait:1000');
+  await scope.connected(lab.url);
+  redis.signal('SIGSTOP');
+  const start = Date.now();
+  const late = await scope.connected(lab.url);
+  assert.ok(Date.now() - start < 4000);
+  assert.equal(late.io.opts.auth, undefined);
+  assert.equal(late._pid, undefined);
+  assert.equal(await ask(late, 'echo', 2), 2);
+  redis.signal('SIGCONT');
+});
+
+test('fault: CLIENT PAUSE for 2.5 s', async (scope) => {
+  const { a, b, sent } = await faultRun(scope, [], async ({ redis }) => {
+    await redis.ask('CLIENT PAUSE 2500 ALL');
+    await sleep(2600);
+  });
+  assertAcked([a, b], sent);
+});
+
+test('fault: Redis killed and started again with its data (AOF, always)', async (scope) => {
+  const redisArgs = ['--appendonly', 'yes', '--appendfsync', 'always'];
+  const { a, b, sent, labs } = await faultRun(scope, [], async ({ redis }) => {
+    await redis.kill();
+    await sleep(700);
+    await redis.run();
+  }, { redisArgs });
+  assertAcked([a, b], sent);
+  assert.equal((await stats(labs[0])).fell_behind, 0);
+  assert.equal(a.connects.length, 1);
+});
+
+test('fault: the same with queued emits and a client that resumes meanwhile', async (scope) => {
+  const redisArgs = ['--appendonly', 'yes', '--appendfsync', 'always'];
+  const { a, b, sent } = await faultRun(scope, ['--on-store-down=queue', '--on-connect-store-down=wait:9000'],
+    async ({ redis, proxy, labs, a }) => {
+      await redis.kill();
+      proxy.target = labs[1].port;
+      proxy.cut();
+      await sleep(700);
+      await redis.run();
+      await connection(a, 2);
+      assert.equal(a.recovered, true);
+    }, { redisArgs });
+  assertAcked([a, b], sent);
+});
+
+test('fault: Redis killed and started again without data: sockets are cut, fresh sessions, told', async (scope) => {
+  const { a, b, sent, labs } = await faultRun(scope, ['--failed-event=lost'], async ({ redis, a, b }) => {
+    await redis.kill();
+    await sleep(300);
+    await redis.run();
+    await connection(a, 2);
+    await connection(b, 2);
+    assert.deepEqual([a.recovered, b.recovered], [false, false]);
+    await until(() => events(a, 'lost').length > 0, 'failed_event');
+    for (const client of [a, b]) await ask(client, 'join', 'r');
+  });
+  assert.ok((await stats(labs[0])).fell_behind >= 1);
+  const got = texts(b);
+  assert.equal(new Set(got).size, got.length, 'twice');
+});
+
+test('fault: FLUSHALL under traffic', async (scope) => {
+  const { b } = await faultRun(scope, [], async ({ redis, a, b }) => {
+    await redis.ask('FLUSHALL');
+    await connection(a, 2);
+    await connection(b, 2);
+    for (const client of [a, b]) await ask(client, 'join', 'r');
+  });
+  const got = texts(b);
+  assert.equal(new Set(got).size, got.length, 'twice');
+});
+
+test('fault: Redis is full (maxmemory, noeviction): emits fail, nothing hangs; room again, they pass', async (scope) => {
+  const { a, b, sent } = await faultRun(scope, [], async ({ redis, b, sent }) => {
+    await redis.ask('CONFIG SET maxmemory 1');
+    await sleep(200);
+    const before = sent.acked.length;
+    await sleep(500);
+    assert.ok(sent.acked.length <= before + 2, 'acked while full');
+    assert.equal(await ask(b, 'echo', 3), 3);
+    await redis.ask('CONFIG SET maxmemory 0');
+  }, { redisArgs: ['--maxmemory-policy', 'noeviction'] });
+  assertAcked([a, b], sent);
+});
+
+test('fault: a node that is stopped while the log is trimmed cuts its sockets; they resume or are told', async (scope) => {
+  const redis = await Redis.start(scope);
+  const args = ['--log-entries=50', '--failed-event=lost', '--ping-interval=20000'];
+  const labs = [await node(scope, redis, ...args), await node(scope, redis, ...args)];
+  const [a, b] = [await scope.connected(labs[0].url), await scope.connected(labs[1].url)];
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  labs[0].child.kill('SIGSTOP');
+  await ask(b, 'burst', 'r', 2000, 't', 0);
+  await sleep(1500);
+  labs[0].child.kill('SIGCONT');
+  await connection(a, 2);
+  assert.equal(a.recovered, false);
+  await until(() => events(a, 'lost').length > 0, 'failed_event');
+  assert.equal((await stats(labs[0])).fell_behind, 1);
+  const got = texts(a);
+  assert.equal(new Set(got).size, got.length, 'twice');
+});
+
 main(Number(process.env.WIDTH ?? 2));

@@ -299,7 +299,7 @@ impl RedisWriter {
             pid,
             generation,
         ];
-        let own: Vec<&TxEffect> = effects.iter().filter(|it| is_of(it, &context.namespace)).collect();
+        let own: Vec<&TxEffect> = effects.iter().filter(|it| is_of(it, context)).collect();
         arguments.push(number(own.len() as u64));
         for effect in own {
             match effect {
@@ -326,6 +326,7 @@ impl RedisWriter {
         let mut placed = Vec::with_capacity(effects.len());
         for effect in *effects {
             placed.push(match effect {
+                TxEffect::Emit(_) if !context.logged => Position::START,
                 TxEffect::Emit(new) if new.namespace != context.namespace => self.append(new, now)?,
                 _ => positions.next().ok_or_else(values::damaged)?,
             });
@@ -601,9 +602,9 @@ fn number(number: u64) -> Vec<u8> {
 }
 
 /// Is an effect of the transaction's own namespace?
-fn is_of(effect: &TxEffect, namespace: &Arc<str>) -> bool {
+fn is_of(effect: &TxEffect, context: &TransactContext) -> bool {
     match effect {
-        TxEffect::Emit(new) => new.namespace == *namespace,
+        TxEffect::Emit(new) => context.logged && new.namespace == context.namespace,
         TxEffect::Join(_) => true,
     }
 }
