@@ -56,7 +56,7 @@ pub use self::{
         Abort, CloseAnswer, ClosingData, ConnectionConfig, ControlRate, Heartbeat, OnOverflow, OnPeerClose,
         SharedConfig,
     },
-    event_loop::LoopConfig,
+    event_loop::{LoopConfig, OnTotalOverflow},
     handshake::{ClientConfig, HandshakeConfig},
     listener::ListenerConfig,
     proxy_protocol::ProxyProtocol,

@@ -10,7 +10,9 @@
 
 mod apply;
 mod backlog;
+mod backlogs;
 mod broadcast;
+mod broken;
 mod closing;
 mod commands;
 mod connect;

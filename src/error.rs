@@ -237,15 +237,16 @@ pub enum SendError {
     /// The closing handshake has begun, or the connection has ended.
     #[error("the connection is closing")]
     Closing,
-    /// The peer reads too slowly: the message would take the backlog over its limit. If something is queued, a
+    /// The peer reads too slowly: the message would take its backlog over `max_backlog`, or all backlogs of the loop over
+    /// [`max_backlog_total`](crate::config::LoopConfig::max_backlog_total). If something is queued for this connection, a
     /// [`Drain`](crate::Event::Drain) says when nothing is.
-    #[error("{queued} bytes are queued and {message} more exceed max_backlog ({limit})")]
+    #[error("{queued} bytes are queued and {message} more exceed max_backlog or max_backlog_total ({limit})")]
     Overflow {
-        /// Bytes queued already.
+        /// Bytes queued already: for this connection, or for all of them.
         queued: usize,
         /// Bytes of the message with its header.
         message: usize,
-        /// `max_backlog`.
+        /// The limit that it exceeds.
         limit: usize,
     },
     /// A Ping or Pong of more than 125 bytes (RFC 6455 §5.5).

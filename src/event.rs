@@ -164,6 +164,9 @@ pub struct Stats {
     pub internal_errors: u64,
     /// How often `accept` failed, most likely for want of descriptors. Newcomers wait in the kernel meanwhile.
     pub accept_errors: u64,
+    /// Bytes that all backlogs hold together; what several of them share counts once. See
+    /// [`LoopConfig::max_backlog_total`](crate::config::LoopConfig::max_backlog_total).
+    pub backlog_total: usize,
 }
 
 impl Stats {
@@ -181,6 +184,7 @@ impl Stats {
         self.unsent += other.unsent;
         self.internal_errors += other.internal_errors;
         self.accept_errors += other.accept_errors;
+        self.backlog_total += other.backlog_total;
     }
 }
 

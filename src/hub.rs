@@ -48,6 +48,7 @@
 //!       timers       the application's timers, earliest first
 //!       sweeping     sweeps over the connections
 //!         sweep      shutdown and sweeps as state machines, without connections
+//!       room         the cap on all backlogs together
 //!       slots        which slots are in use
 //! ```
 
@@ -64,6 +65,7 @@ mod driver;
 mod handler;
 mod incoming;
 mod reading;
+mod room;
 mod schedule;
 mod slot;
 mod slots;

@@ -34,6 +34,7 @@ mod io;
 mod namespace;
 mod node_message;
 mod nodes;
+mod observe;
 mod once;
 mod replay;
 mod replies;
@@ -58,7 +59,8 @@ pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
     Ack, AckMode, AckOptions, Answer, Answers, Call, Disconnect, EventError, Fetched, Handshake, Inbox,
-    InboxFull, Io, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo, Transport, Verdict,
+    InboxFull, Io, Observation, Observed, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo,
+    Transport, Verdict,
 };
 use self::state::{
     Arena, Log, Queue, Rooms, Scope, Scratch, ShutdownPhase, Space, State, Timer, Timers, Waits,
@@ -95,6 +97,7 @@ pub struct Core {
     on_store_state: Option<Box<dyn FnMut(bool) + Send>>,
     /// Events of other nodes.
     server_handlers: HashMap<Box<str>, nodes::ServerHandler>,
+    observer: Option<observe::Observer>,
     /// Instead of all that: Engine.IO alone.
     on_engine_message: Option<engine_only::EngineHandler>,
 }
@@ -141,6 +144,7 @@ impl Core {
             stamp: 0,
             checkpoint_turn: 0,
             scratch: Scratch::default(),
+            observing: None,
         };
         let mut core = Self {
             state,
@@ -148,6 +152,7 @@ impl Core {
             predicates: Vec::new(),
             on_store_state: None,
             server_handlers: HashMap::new(),
+            observer: None,
             on_engine_message: None,
         };
         core.io(Duration::ZERO, &mut NoLinks).arm_upkeep();
@@ -196,6 +201,19 @@ impl Core {
     /// Called with `false` when the store is declared down, with `true` when it is back.
     pub fn on_store_state(&mut self, handler: impl FnMut(bool) + Send + 'static) {
         self.on_store_state = Some(Box::new(handler));
+    }
+
+    /// Calls `observer` for what happens to the sockets of all namespaces, after the present handler has returned; of `except`
+    /// events are left out, so that the observer can send there. Costs a copy of each event, and an observation for each of its
+    /// receivers. One observer: a second one replaces the first.
+    pub fn observe(&mut self, except: &str, observer: impl FnMut(&mut Io<'_>, &Observed) + Send + 'static) {
+        self.state.observing = Some(state::Observing::new(Arc::from(except)));
+        self.observer = Some(Box::new(observer));
+    }
+
+    /// Calls `then` after `delay`, before there are connections.
+    pub fn after(&mut self, delay: Duration, then: impl FnOnce(&mut Io<'_>) + Send + 'static) {
+        self.io(Duration::ZERO, &mut NoLinks).after(delay, then);
     }
 
     /// Where other threads leave calls for the loop.

@@ -19,6 +19,7 @@ use adjourn::shutdown::ShutdownPlan;
 use self::bridge::Bridge;
 use crate::config::{ConfigError, SocketIoConfig};
 use crate::core::{EngineSession, Io, Namespace};
+use crate::core::{EngineSession, Io, Namespace, Observed};
 use crate::links::FrameRef;
 use crate::packet::{Args, ArgsBuf};
 use crate::stats::SocketIoStats;
@@ -153,6 +154,18 @@ impl SocketIo {
     /// The counters now. Allocates.
     pub fn stats(&self) -> SocketIoStats {
         self.bridge.core.stats()
+    }
+
+    /// Calls `observer` for what happens to the sockets of all namespaces: see [`Core::observe`](crate::core::Core::observe). The
+    /// admin namespace is one.
+    pub fn observe(&mut self, except: &str, observer: impl FnMut(&mut Io<'_>, &Observed) + Send + 'static) {
+        self.bridge.core.observe(except, observer);
+    }
+
+    /// Opens a namespace for the official admin page: see [`admin`](crate::admin). To be called once.
+    #[cfg(feature = "admin")]
+    pub fn admin(&mut self, config: crate::admin::AdminConfig) {
+        crate::admin::install(&mut self.bridge.core, config);
     }
 
     /// A handle for other threads.

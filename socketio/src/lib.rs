@@ -22,6 +22,8 @@
 //! only sockets and the only threads. All but the driver can be run in virtual time. A number in brackets, as in "(specification
 //! 13)", is a section of the layer's specification, which is not a page of this repository yet.
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod config;
 pub mod core;
 mod driver;

@@ -43,6 +43,21 @@ pub enum FrameRef<'a> {
     Binary(&'a [u8]),
 }
 
+impl FrameRef<'_> {
+    /// Bytes.
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Binary(bytes) => bytes.len(),
+        }
+    }
+
+    /// Has it none?
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// How the layer ends a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkClose {

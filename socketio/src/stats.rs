@@ -71,6 +71,16 @@ counters! {
     refused_version,
     /// 503: shutdown or a limit.
     refused_unavailable,
+    /// Engine.IO sessions opened.
+    connections_opened,
+    /// Engine.IO sessions that have ended.
+    connections_closed,
+    /// Messages from clients.
+    messages_in,
+    /// Their bytes.
+    bytes_in,
+    /// Bytes of messages to clients, by receiver.
+    bytes_out,
     /// Engine.IO packets without a meaning from a client.
     packets_ignored,
     /// Connections closed since a packet could not be decoded.

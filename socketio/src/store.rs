@@ -203,8 +203,14 @@ pub enum FeedItem {
     },
     /// The next entries of a log.
     Entries(Arc<str>, Vec<Entry>),
-    /// Entries were trimmed, or lost by the store, before this node has read them. [`FeedItem::Began`] follows.
-    Fell(Arc<str>),
+    /// Entries were trimmed before this node has read them, or the store has lost (`lost`) what it had. [`FeedItem::Began`]
+    /// follows.
+    Fell {
+        /// The namespace.
+        namespace: Arc<str>,
+        /// Did the store lose data?
+        lost: bool,
+    },
     /// A message of another node.
     Message(NodeId, Vec<u8>),
     /// The nodes that are alive.

@@ -3,6 +3,9 @@
 #[path = "core/world.rs"]
 mod world;
 
+#[cfg(feature = "admin")]
+#[path = "core/admin.rs"]
+mod admin;
 #[path = "core/basics.rs"]
 mod basics;
 #[path = "core/failures.rs"]

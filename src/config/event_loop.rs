@@ -44,6 +44,15 @@ pub struct LoopConfig {
     /// Connections that a sweep, or expiring deadlines, look at per turn, 1 at least. 4,096: a few milliseconds to look at and
     /// some ten to write to, so that the last Close frame of a large sweep does not wait for the answers to the first.
     pub sweep_slice: usize,
+    /// Bytes that the backlogs of all connections may hold together, 1 at least. A message that several of them wait for counts
+    /// once if it was sent to them by [`broadcast`](crate::Clients::broadcast) or [`send_to`](crate::Clients::send_to), and what
+    /// waits for the write at the end of a callback counts, too. `None`, the default: no limit but
+    /// [`max_backlog`](super::ConnectionConfig::max_backlog) for each; choose one by the memory of the machine.
+    /// [`Stats::backlog_total`](crate::event::Stats::backlog_total) is what they hold.
+    pub max_backlog_total: Option<usize>,
+    /// What happens if the next message would exceed `max_backlog_total`. Refuse: the caller is told and decides. But then
+    /// those who do not read keep the others from getting anything until a `stall_timeout` ends them.
+    pub on_total_overflow: OnTotalOverflow,
     /// Bytes that the loop keeps in buffers of large messages (128 KiB and more) that were written, for the next ones; new
     /// ones would be page faults. 0 keeps none. 8 MiB: eight messages of 1 MiB in flight.
     pub buffer_pool: usize,
@@ -68,6 +77,8 @@ impl Default for LoopConfig {
             turn_bytes: 4 << 20,
             turn_callbacks: 4096,
             sweep_slice: 4096,
+            max_backlog_total: None,
+            on_total_overflow: OnTotalOverflow::Refuse,
             buffer_pool: 8 << 20,
             notsent_lowat: Some(128 << 10),
         }
@@ -95,9 +106,23 @@ impl LoopConfig {
         positive("event_loop.turn_bytes", self.turn_bytes)?;
         positive("event_loop.turn_callbacks", self.turn_callbacks)?;
         positive("event_loop.sweep_slice", self.sweep_slice)?;
+        if let Some(bytes) = self.max_backlog_total {
+            positive("event_loop.max_backlog_total", bytes)?;
+        }
         if let Some(bytes) = self.notsent_lowat {
             within("event_loop.notsent_lowat", bytes, 1..=i32::MAX.unsigned_abs())?;
         }
         Ok(())
     }
+}
+
+/// What happens if the next message would exceed [`LoopConfig::max_backlog_total`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnTotalOverflow {
+    /// `send` says no, and nothing else happens.
+    Refuse,
+    /// The open connections with the largest backlogs are failed with 1013 until there is room, for an eighth of the limit at
+    /// least, and what they had queued is dropped and counted as lost. `send` says no only if that is not enough, or if it was
+    /// meant for one of them. O(connections) when it happens.
+    CloseLargest,
 }

@@ -72,6 +72,10 @@ fn what_cannot_work_is_refused_by_name() {
         (|c| c.event_loop.turn_callbacks = 0, "event_loop.turn_callbacks is 0, but has to be at least 1"),
         (|c| c.event_loop.sweep_slice = 0, "event_loop.sweep_slice is 0, but has to be at least 1"),
         (
+            |c| c.event_loop.max_backlog_total = Some(0),
+            "event_loop.max_backlog_total is 0, but has to be at least 1",
+        ),
+        (
             |c| c.event_loop.notsent_lowat = Some(0),
             "event_loop.notsent_lowat is 0, but has to be from 1 to 2147483647",
         ),

@@ -307,7 +307,7 @@ impl Conn {
     /// An invariant of ours is broken: what was queued cannot be trusted, so it is dropped, and the connection is failed. It is
     /// counted as lost, unless it cannot even be counted.
     #[cold]
-    pub(super) fn fail_internally(&mut self, _: super::output::Broken, cx: &mut Context<'_>) {
+    pub(super) fn fail_internally(&mut self, _: super::broken::Broken, cx: &mut Context<'_>) {
         cx.common.internal_errors += 1;
         let dropped = self.outbox.drop_all(&mut cx.common.output).unwrap_or_default();
         self.outbox.clear(&mut cx.common.output);

@@ -6,7 +6,11 @@
 
 use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 
-use super::output::{Broken, BufferPool, broken, part};
+use super::{
+    backlogs::{Backlogs, Piece},
+    broken::{Broken, broken, part},
+    output::{BufferPool, OutputBuffer},
+};
 use crate::{
     message::MessageKind,
     wire::header::{self, Header, Opcode},
@@ -45,8 +49,8 @@ pub(super) const fn opcode(kind: MessageKind) -> Opcode {
     }
 }
 
-/// What a piece of the backlog holds. However its bytes are owned or shared is its own business: all else asks for
-/// [`Chunk::bytes`] and, for a payload, relies on its header being the end of the chunk before.
+/// A part of the backlog. However its bytes are owned or shared is its own business: all else asks for [`Chunk::bytes`]
+/// and, for a payload, relies on its header being the end of the chunk before.
 #[derive(Debug)]
 enum Chunk {
     /// HTTP: not a message.
@@ -55,18 +59,38 @@ enum Chunk {
     Frames(Vec<u8>),
     /// The payload of the frame whose header ends the chunk before.
     Payload(Body),
-    /// One whole frame that several backlogs share.
-    Shared(Arc<[u8]>),
+    /// Whole frames that several backlogs share.
+    Shared(Piece),
     /// One Pong: replaced by a newer one as long as it is not begun.
     Pong(Vec<u8>),
 }
 
 impl Chunk {
-    fn bytes(&self) -> &[u8] {
+    fn bytes<'a>(&'a self, backlogs: &'a Backlogs) -> Result<&'a [u8], Broken> {
         match self {
-            Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => bytes,
-            Self::Payload(body) => body.bytes(),
-            Self::Shared(bytes) => bytes,
+            Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => Ok(bytes),
+            Self::Payload(body) => Ok(body.bytes()),
+            Self::Shared(piece) => backlogs.bytes(*piece),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => bytes.len(),
+            Self::Payload(body) => body.bytes().len(),
+            Self::Shared(piece) => piece.len(),
+        }
+    }
+
+    /// Bytes that no other backlog has.
+    fn owned(&self) -> usize {
+        if matches!(self, Self::Shared(_)) { 0 } else { self.len() }
+    }
+
+    /// It is dropped.
+    fn release(self, backlogs: &mut Backlogs) {
+        if let Self::Shared(piece) = self {
+            backlogs.release(piece);
         }
     }
 }
@@ -146,25 +170,37 @@ impl Backlog {
         self.len
     }
 
-    pub(super) fn push_raw(&mut self, bytes: Vec<u8>) {
-        self.len += bytes.len();
+    pub(super) fn push_raw(&mut self, bytes: Vec<u8>, backlogs: &mut Backlogs) {
+        self.grow(bytes.len(), backlogs);
         self.chunks.push_back(Chunk::Raw(bytes));
     }
 
     /// Formats one frame after what is queued.
-    pub(super) fn push_frame(&mut self, mask: Option<[u8; 4]>, head: impl Into<FrameHead>, payload: &[u8]) {
-        let before = self.len;
+    pub(super) fn push_frame(
+        &mut self,
+        mask: Option<[u8; 4]>,
+        head: impl Into<FrameHead>,
+        payload: &[u8],
+        backlogs: &mut Backlogs,
+    ) {
         let tail = self.tail(payload.len());
         let start = tail.len();
         write_frame(tail, mask, head, payload);
-        self.len = before + tail.len() - start;
+        let added = tail.len() - start;
+        self.grow(added, backlogs);
     }
 
     /// Queues a frame whose payload is not copied.
-    pub(super) fn push_owned(&mut self, mask: Option<[u8; 4]>, head: impl Into<FrameHead>, payload: Body) {
+    pub(super) fn push_owned(
+        &mut self,
+        mask: Option<[u8; 4]>,
+        head: impl Into<FrameHead>,
+        payload: Body,
+        backlogs: &mut Backlogs,
+    ) {
         let (head, len) = (head.into(), payload.bytes().len());
         if len < CHUNK / 4 {
-            return self.push_frame(mask, head, payload.bytes());
+            return self.push_frame(mask, head, payload.bytes(), backlogs);
         }
         let payload = match mask {
             Some(key) => payload.masked(key),
@@ -175,22 +211,30 @@ impl Backlog {
         header::write(tail, true, head.rsv1, head.opcode, mask, len as u64);
         let added = tail.len() - start + len;
         self.chunks.push_back(Chunk::Payload(payload));
-        self.len += added;
+        self.grow(added, backlogs);
     }
 
-    pub(super) fn push_shared(&mut self, frame: &Arc<[u8]>) {
-        self.len += frame.len();
-        self.chunks.push_back(Chunk::Shared(Arc::clone(frame)));
+    /// Queues frames that several backlogs share.
+    pub(super) fn push_piece(&mut self, piece: Piece, backlogs: &mut Backlogs) {
+        self.len += piece.len();
+        if let Some(Chunk::Shared(last)) = self.chunks.back_mut()
+            && last.extend(piece)
+        {
+            return;
+        }
+        backlogs.add_user(piece);
+        self.chunks.push_back(Chunk::Shared(piece));
     }
 
     /// Queues the frame of a Pong, or replaces the one that is queued and not begun (§5.5.3).
-    pub(super) fn push_pong(&mut self, frame: Vec<u8>) {
+    pub(super) fn push_pong(&mut self, frame: Vec<u8>, backlogs: &mut Backlogs) {
         let waiting = self.pong.and_then(|number| usize::try_from(number.checked_sub(self.popped)?).ok());
         let begun = waiting == Some(0) && self.written > 0;
-        self.len += frame.len();
+        self.grow(frame.len(), backlogs);
         if let Some(old) = waiting.filter(|_| !begun).and_then(|index| self.chunks.get_mut(index)) {
-            self.len -= old.bytes().len();
+            let before = old.len();
             *old = Chunk::Pong(frame);
+            self.shrink(before, backlogs);
         } else {
             self.pong = Some(self.popped + self.chunks.len() as u64);
             self.chunks.push_back(Chunk::Pong(frame));
@@ -198,9 +242,45 @@ impl Backlog {
         self.check();
     }
 
-    /// Takes over what the kernel left of a range of the output buffer. `bytes` begins at a frame's first byte, and its
-    /// first `skip` bytes are written. Of several Pongs only the newest stays, unless all are to be kept.
-    pub(super) fn push_rest(&mut self, bytes: &[u8], skip: usize, keep_pongs: bool) -> Result<(), Broken> {
+    /// Takes over what the kernel left of `start..end` of the output buffer, which begins at a frame's first byte, and of which
+    /// the first `skip` bytes are written. Frames that others get too are shared with their backlogs. Of several Pongs only
+    /// the newest stays, unless all are to be kept.
+    pub(super) fn push_rest(
+        &mut self,
+        (start, end): (usize, usize),
+        skip: usize,
+        keep_pongs: bool,
+        output: &mut OutputBuffer,
+    ) -> Result<(), Broken> {
+        let (mut at, written) = (start, start + skip);
+        while at < end {
+            let (until, shared) = output.first_part(at, end);
+            let skip = written.saturating_sub(at);
+            match shared {
+                // Written.
+                _ if until <= written => {}
+                Some(number) => {
+                    let piece = output.frozen(number)?;
+                    self.push_piece(piece, &mut output.backlogs);
+                    self.begin(skip);
+                }
+                None => self.push_own(output, (at, until), skip, keep_pongs)?,
+            }
+            at = until;
+        }
+        self.check();
+        Ok(())
+    }
+
+    /// The same for frames that no other connection gets: copies them.
+    fn push_own(
+        &mut self,
+        output: &mut OutputBuffer,
+        (start, end): (usize, usize),
+        skip: usize,
+        keep_pongs: bool,
+    ) -> Result<(), Broken> {
+        let (bytes, backlogs) = output.get_beside_backlogs(start, end)?;
         let mut at = 0;
         while at < bytes.len() {
             let (opcode, length) = frame_at(part(bytes, at..)?)?;
@@ -209,20 +289,40 @@ impl Backlog {
             if end <= skip {
                 // Written.
             } else if at < skip {
-                debug_assert!(self.chunks.is_empty(), "what is cut is the first");
-                self.written = skip - at;
-                self.len += end - skip;
+                self.grow(frame.len(), backlogs);
                 self.chunks.push_back(Chunk::Frames(frame.to_vec()));
+                self.begin(skip - at);
+                backlogs.shrink(skip - at);
             } else if opcode == Opcode::Pong && !keep_pongs {
-                self.push_pong(frame.to_vec());
+                self.push_pong(frame.to_vec(), backlogs);
             } else {
                 self.tail(frame.len()).extend_from_slice(frame);
-                self.len += frame.len();
+                self.grow(frame.len(), backlogs);
             }
             at = end;
         }
-        self.check();
         Ok(())
+    }
+
+    /// The first `n` bytes of what was just pushed are written.
+    fn begin(&mut self, n: usize) {
+        if n > 0 {
+            debug_assert_eq!(self.chunks.len(), 1, "what is cut is the first");
+            self.written = n;
+            self.len -= n;
+        }
+    }
+
+    /// It owns `n` bytes more.
+    fn grow(&mut self, n: usize, backlogs: &mut Backlogs) {
+        self.len += n;
+        backlogs.grow(n);
+    }
+
+    /// It owns `n` bytes less.
+    fn shrink(&mut self, n: usize, backlogs: &mut Backlogs) {
+        self.len -= n;
+        backlogs.shrink(n);
     }
 
     /// From now on a newer Pong is queued after what is here, and no Pong that is here is replaced.
@@ -247,10 +347,11 @@ impl Backlog {
         &'a self,
         slices: &mut [IoSlice<'a>; MAX_SLICES],
         limit: usize,
+        backlogs: &'a Backlogs,
     ) -> Result<(usize, usize), Broken> {
         let (mut count, mut offered) = (0, 0);
         for (place, chunk) in slices.iter_mut().zip(&self.chunks) {
-            let bytes = chunk.bytes();
+            let bytes = chunk.bytes(backlogs)?;
             let bytes = if count == 0 { part(bytes, self.written..)? } else { bytes };
             let bytes = bytes.get(..limit - offered).unwrap_or(bytes);
             *place = IoSlice::new(bytes);
@@ -263,21 +364,29 @@ impl Backlog {
     }
 
     /// The kernel took `n` bytes. Chunks that are written whole are freed, or kept in the pool.
-    pub(super) fn advance(&mut self, n: usize, pool: &mut BufferPool) {
+    pub(super) fn advance(&mut self, n: usize, pool: &mut BufferPool, backlogs: &mut Backlogs) {
         debug_assert!(n <= self.len, "no more is taken than was offered");
         let mut left = n.min(self.len);
         self.len -= left;
         while let Some(front) = self.chunks.front() {
-            let rest = front.bytes().len() - self.written;
-            if left < rest {
-                self.written += left;
+            let rest = front.len() - self.written;
+            let taken = left.min(rest);
+            if front.owned() > 0 {
+                backlogs.shrink(taken);
+            }
+            left -= taken;
+            if taken < rest {
+                self.written += taken;
                 break;
             }
-            left -= rest;
-            if let Some(Chunk::Payload(written)) = self.pop()
-                && let Some(buffer) = written.into_buffer()
-            {
-                pool.keep(buffer);
+            match self.pop() {
+                Some(Chunk::Payload(written)) => {
+                    if let Some(buffer) = written.into_buffer() {
+                        pool.keep(buffer);
+                    }
+                }
+                Some(Chunk::Shared(piece)) => backlogs.release(piece),
+                Some(Chunk::Raw(_) | Chunk::Frames(_) | Chunk::Pong(_)) | None => {}
             }
         }
         self.check();
@@ -286,10 +395,16 @@ impl Backlog {
     /// The sum is what it says.
     fn check(&self) {
         debug_assert_eq!(
-            self.chunks.iter().map(|chunk| chunk.bytes().len()).sum::<usize>(),
+            self.chunks.iter().map(Chunk::len).sum::<usize>(),
             self.len + self.written,
             "all that is queued is counted"
         );
+    }
+
+    /// Bytes that are not written and that no other backlog has.
+    fn owned(&self) -> usize {
+        let written = if matches!(self.chunks.front(), Some(Chunk::Shared(_))) { 0 } else { self.written };
+        self.chunks.iter().map(Chunk::owned).sum::<usize>() - written
     }
 
     fn pop(&mut self) -> Option<Chunk> {
@@ -303,16 +418,24 @@ impl Backlog {
     }
 
     /// Drops every data message and control frame that has not begun; the frame on the wire, and HTTP, stay.
-    pub(super) fn drop_unbegun(&mut self) -> Result<Dropped, Broken> {
-        self.split(true)
+    pub(super) fn drop_unbegun(&mut self, backlogs: &mut Backlogs) -> Result<Dropped, Broken> {
+        self.split(true, backlogs)
     }
 
     /// Drops everything, and counts it.
-    pub(super) fn drop_all(&mut self) -> Result<Dropped, Broken> {
-        let mut dropped = self.split(false)?;
+    pub(super) fn drop_all(&mut self, backlogs: &mut Backlogs) -> Result<Dropped, Broken> {
+        let mut dropped = self.split(false, backlogs)?;
         dropped.partial = u64::from(self.is_cut()?);
-        *self = Self::default();
+        self.clear(backlogs);
         Ok(dropped)
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self, backlogs: &mut Backlogs) {
+        backlogs.shrink(self.owned());
+        for chunk in std::mem::take(self).chunks {
+            chunk.release(backlogs);
+        }
     }
 
     /// Whether a data frame has begun on the wire and is not finished. Asked when only what has begun is left.
@@ -325,51 +448,84 @@ impl Backlog {
     }
 
     /// Walks all frames: keeps what has begun (as one chunk that starts with that frame), counts the others.
-    fn split(&mut self, keep_raw: bool) -> Result<Dropped, Broken> {
-        let mut dropped = Dropped::default();
+    fn split(&mut self, keep_raw: bool, backlogs: &mut Backlogs) -> Result<Dropped, Broken> {
         let mut kept = Self { popped: self.popped, ..Self::default() };
-        let mut written = std::mem::take(&mut self.written);
+        backlogs.shrink(self.owned());
+        let written = std::mem::take(&mut self.written);
         let mut chunks = std::mem::take(&mut self.chunks).into_iter();
-        self.len = 0;
+        let split = kept.keep_begun(&mut chunks, written, keep_raw, backlogs);
+        // There are such only if the walk was given up.
+        for chunk in chunks {
+            chunk.release(backlogs);
+        }
+        backlogs.grow(kept.owned());
+        *self = kept;
+        self.check();
+        split
+    }
+
+    /// Takes out of `chunks`, of whose first `written` bytes are written, what has begun; counts the others.
+    fn keep_begun(
+        &mut self,
+        chunks: &mut impl Iterator<Item = Chunk>,
+        mut written: usize,
+        keep_raw: bool,
+        backlogs: &mut Backlogs,
+    ) -> Result<Dropped, Broken> {
+        let mut dropped = Dropped::default();
         while let Some(chunk) = chunks.next() {
             match chunk {
                 Chunk::Raw(_) if !keep_raw => {}
                 // A payload alone: its header is written, so it has begun.
-                Chunk::Raw(_) | Chunk::Payload(_) => kept.keep(chunk, written),
+                Chunk::Raw(_) | Chunk::Payload(_) => self.keep(chunk, written),
                 Chunk::Frames(_) | Chunk::Shared(_) | Chunk::Pong(_) => {
-                    let bytes = chunk.bytes();
-                    let mut at = 0;
-                    while at < bytes.len() {
-                        let frame = part(bytes, at..)?;
-                        let (opcode, length) = frame_at(frame)?;
-                        let here = length.min(frame.len());
-                        let payload = if here < length { chunks.next() } else { None };
-                        let end = at + here;
-                        if at < written && (end > written || payload.is_some()) {
-                            kept.keep(Chunk::Frames(part(frame, ..here)?.to_vec()), written - at);
-                            if let Some(payload) = payload {
-                                kept.keep(payload, 0);
-                            }
-                        } else if at >= written && !opcode.is_control() {
-                            dropped.messages += 1;
-                            dropped.bytes += payload_len(frame)?;
-                        }
-                        at = end;
-                    }
+                    let frames = chunk.bytes(backlogs);
+                    let walked =
+                        frames.and_then(|frames| self.keep_frame(frames, written, chunks, &mut dropped));
+                    chunk.release(backlogs);
+                    walked?;
                 }
             }
             written = 0;
         }
-        *self = kept;
-        self.check();
         Ok(dropped)
+    }
+
+    /// Of frames of which `written` bytes are written, keeps the one that has begun. The payload of the last one may be the
+    /// next of `chunks`.
+    fn keep_frame(
+        &mut self,
+        frames: &[u8],
+        written: usize,
+        chunks: &mut impl Iterator<Item = Chunk>,
+        dropped: &mut Dropped,
+    ) -> Result<(), Broken> {
+        let mut at = 0;
+        while at < frames.len() {
+            let frame = part(frames, at..)?;
+            let (opcode, length) = frame_at(frame)?;
+            let here = length.min(frame.len());
+            let payload = if here < length { chunks.next() } else { None };
+            let end = at + here;
+            if at < written && (end > written || payload.is_some()) {
+                self.keep(Chunk::Frames(part(frame, ..here)?.to_vec()), written - at);
+                if let Some(payload) = payload {
+                    self.keep(payload, 0);
+                }
+            } else if at >= written && !opcode.is_control() {
+                dropped.messages += 1;
+                dropped.bytes += payload_len(frame)?;
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     /// Appends a chunk of which `written` bytes are written. Only the first chunk has such bytes.
     fn keep(&mut self, chunk: Chunk, written: usize) {
         debug_assert!(written == 0 || self.chunks.is_empty(), "what has begun is the first");
         self.written = self.written.max(written);
-        self.len += chunk.bytes().len() - written;
+        self.len += chunk.len() - written;
         self.chunks.push_back(chunk);
     }
 }

@@ -1,19 +1,19 @@
 //! The frames of a message that many get: each is made for the first connection that gets it, and shared by the others.
 
-use std::sync::Arc;
-
 use super::{
     Context,
     backlog::{FrameHead, opcode, write_frame},
+    backlogs::{OWN_BLOCK, Piece},
     deflate::Sharing,
     output::OutputBuffer,
 };
 use crate::{message::Payload, wire::header::frame_length};
 
-/// A shared frame: a range of the output buffer, or, if it is large, counted.
+/// A shared frame: a range of the output buffer or, if it is large, frozen at once.
+#[derive(Clone, Copy)]
 pub(super) enum Shared {
     Range(usize, usize),
-    Counted(Arc<[u8]>),
+    Frozen(Piece),
 }
 
 /// See above.
@@ -29,6 +29,11 @@ impl<'m> Frames<'m> {
     /// The output buffer must be locked as long as these are in use.
     pub(crate) fn new(message: Payload<'m>) -> Self {
         Self { message, plain: None, compressed: [const { None }; 7] }
+    }
+
+    /// Bytes of payload.
+    pub(crate) fn len(&self) -> usize {
+        self.message.len()
     }
 
     pub(super) fn message(&self) -> Payload<'_> {
@@ -50,7 +55,19 @@ impl<'m> Frames<'m> {
         all
     }
 
-    pub(super) fn get(&mut self, sharing: Sharing, cx: &mut Context<'_>) -> Option<&Shared> {
+    /// Whether the frame that a connection gets was made for another one.
+    pub(super) fn is_made(&self, sharing: Sharing) -> bool {
+        match sharing {
+            Sharing::Nothing => false,
+            Sharing::Plain => self.plain.is_some(),
+            Sharing::Compressed(window) => match self.compressed.get(usize::from(window).saturating_sub(9)) {
+                Some(Some(None)) => self.plain.is_some(),
+                made => matches!(made, Some(Some(Some(_)))),
+            },
+        }
+    }
+
+    pub(super) fn get(&mut self, sharing: Sharing, cx: &mut Context<'_>) -> Option<Shared> {
         let opcode = opcode(self.message.kind);
         let payload = self.message.as_bytes();
         match sharing {
@@ -63,25 +80,22 @@ impl<'m> Frames<'m> {
                     Some(Shared::new(FrameHead::compressed(opcode), payload, &mut cx.common.output))
                 });
                 if compressed.is_some() {
-                    return compressed.as_ref();
+                    return *compressed;
                 }
             }
         }
-        Some(self.plain.get_or_insert_with(|| Shared::new(opcode.into(), payload, &mut cx.common.output)))
+        Some(*self.plain.get_or_insert_with(|| Shared::new(opcode.into(), payload, &mut cx.common.output)))
     }
 }
 
 impl Shared {
     fn new(head: FrameHead, payload: &[u8], output: &mut OutputBuffer) -> Self {
-        if payload.len() >= COUNTED {
+        if payload.len() >= OWN_BLOCK {
             let mut frame = Vec::with_capacity(frame_length(payload.len(), false));
             write_frame(&mut frame, None, head, payload);
-            return Self::Counted(frame.into());
+            return Self::Frozen(output.freeze(frame));
         }
-        let (start, end) = output.append(|out| write_frame(out, None, head, payload));
+        let (start, end) = output.append_shared(|out| write_frame(out, None, head, payload));
         Self::Range(start, end)
     }
 }
-
-/// A shared frame with at least this much payload is counted, not copied, by those who cannot send it at once.
-const COUNTED: usize = 4 << 10;

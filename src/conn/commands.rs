@@ -5,15 +5,16 @@ use super::{
     CloseTiming, Conn, Context, Frames, Pending,
     backlog::{Body, FrameHead, opcode},
     broadcast::Shared,
+    broken::Broken,
     deflate::Sharing,
     life::{Life, Paused},
-    output::{Broken, OWN_BUFFER},
+    output::OWN_BUFFER,
     state::{Failure, Input, State, TakesSends},
     watch::Watch,
 };
 use crate::{
     close::{Cause, CloseCode, CloseFrame},
-    config::{Abort, OnOverflow},
+    config::{Abort, Config, OnOverflow},
     error::{ConnectionLimit, HandshakeError, SendError},
     message::{Data, Payload},
     shutdown::SweepId,
@@ -28,7 +29,8 @@ impl Conn {
     #[inline]
     pub(crate) fn send(&mut self, message: Payload<'_>, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.send_plainly(&message, cx) {
-            self.check_send(frame_length(message.len(), self.client), cx)?;
+            let length = frame_length(message.len(), self.client);
+            self.check_send(length, length, cx)?;
             self.push_message(message, cx);
         }
         Ok(())
@@ -57,8 +59,15 @@ impl Conn {
         if self.share_plainly(frames, cx) {
             return Ok(());
         }
-        let lengths = frames.iter().map(|frames| frame_length(frames.message().len(), self.client));
-        self.check_send(lengths.fold(0, usize::saturating_add), cx)?;
+        let (mut length, mut fresh) = (0_usize, 0_usize);
+        for frames in &*frames {
+            let frame = frame_length(frames.message().len(), self.client);
+            length = length.saturating_add(frame);
+            if !frames.is_made(self.sharing(frames, cx.config)) {
+                fresh = fresh.saturating_add(frame);
+            }
+        }
+        self.check_send(length, fresh, cx)?;
         for frames in frames {
             self.push_shared(frames, cx);
         }
@@ -91,8 +100,8 @@ impl Conn {
         queued.is_some()
     }
 
-    /// Whether frames of `message` bytes, headers included, may be queued now.
-    fn check_send(&mut self, message: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
+    /// Whether frames of `message` bytes, headers included, may be queued now. `fresh` of them are not there yet.
+    fn check_send(&mut self, message: usize, fresh: usize, cx: &mut Context<'_>) -> Result<(), SendError> {
         if !self.takes_sends() {
             let connecting = self.state() == State::Connecting;
             return Err(if connecting { SendError::Connecting } else { SendError::Closing });
@@ -100,21 +109,42 @@ impl Conn {
         let queued = self.queued();
         let settings = self.settings(cx.config);
         let (limit, on_overflow) = (settings.max_backlog, settings.on_overflow);
-        if queued.saturating_add(message) <= limit {
-            return Ok(());
+        if queued.saturating_add(message) > limit {
+            if on_overflow == OnOverflow::Fail {
+                self.fail_slow_consumer(cx);
+            } else {
+                self.await_drain(queued);
+            }
+            return Err(SendError::Overflow { queued, message, limit });
         }
-        if on_overflow == OnOverflow::Fail {
-            let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
-            let cause = Cause::Overflow { queued: queued as u64 };
-            self.apply(
-                Input::Overflow { failure: Failure { cause, frame, timing: CloseTiming::DEFAULT } },
-                cx,
-            );
-        } else if queued > 0 {
-            // The caller waits until there is room. For a message that never fits there is nothing to wait for.
+        let output = &cx.common.output;
+        if fresh > 0 && !output.fits(fresh) {
+            self.await_drain(queued);
+            let (queued, limit) = (output.queued(), output.max_backlogs());
+            return Err(SendError::Overflow { queued, message: fresh, limit });
+        }
+        Ok(())
+    }
+
+    /// The caller waits until there is room. For a message that never fits there is nothing to wait for.
+    fn await_drain(&self, queued: usize) {
+        if queued > 0 {
             self.drain_owed.set(true);
         }
-        Err(SendError::Overflow { queued, message, limit })
+    }
+
+    fn fail_slow_consumer(&mut self, cx: &mut Context<'_>) {
+        let frame = CloseFrame::with_constant(CloseCode::TRY_AGAIN_LATER, "slow consumer");
+        let cause = Cause::Overflow { queued: self.queued() as u64 };
+        let failure = Failure { cause, frame, timing: CloseTiming::DEFAULT };
+        self.apply(Input::Overflow { failure }, cx);
+    }
+
+    /// The backlogs of the loop hold too much, and this one is among the largest: fails the connection, and drops at once what has
+    /// not begun.
+    pub(crate) fn make_room(&mut self, cx: &mut Context<'_>) {
+        self.fail_slow_consumer(cx);
+        self.drop_unbegun(cx);
     }
 
     #[inline]
@@ -180,18 +210,23 @@ impl Conn {
         self.client.then(|| cx.common.keys.mask())
     }
 
-    /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
-    fn push_shared(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
-        let sharing = match self.compression() {
+    /// Which frame of a message that others get too.
+    fn sharing(&self, frames: &Frames<'_>, config: &Config) -> Sharing {
+        match self.compression() {
             // A masked frame cannot be shared.
             _ if self.client => Sharing::Nothing,
-            Some(compression) => compression.sharing(frames.message().len(), cx.config),
+            Some(compression) => compression.sharing(frames.message().len(), config),
             None => Sharing::Plain,
-        };
+        }
+    }
+
+    /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
+    fn push_shared(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
+        let sharing = self.sharing(frames, cx.config);
         let (outbox, now) = (&mut self.outbox, cx.now);
         let pushed = match frames.get(sharing, cx) {
-            Some(&Shared::Range(start, end)) => outbox.push_range(start, end, &mut cx.common.output, now),
-            Some(Shared::Counted(frame)) => outbox.push_shared(frame, &mut cx.common.output, now),
+            Some(Shared::Range(start, end)) => outbox.push_range(start, end, &mut cx.common.output, now),
+            Some(Shared::Frozen(frame)) => outbox.push_piece(frame, &mut cx.common.output, now),
             None => return self.push_message(frames.message(), cx),
         };
         self.note_pushed(pushed, cx);
@@ -201,7 +236,8 @@ impl Conn {
         if payload.len() > MAX_CONTROL_PAYLOAD {
             return Err(SendError::ControlTooLong(payload.len()));
         }
-        self.check_send(frame_length(payload.len(), self.client), cx)?;
+        let length = frame_length(payload.len(), self.client);
+        self.check_send(length, length, cx)?;
         self.push_ping(payload, cx);
         Ok(())
     }

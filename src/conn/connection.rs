@@ -112,7 +112,12 @@ impl Conn {
         self.outbox.len()
     }
 
-    /// The same for the application, which will wait for a `Drain` if this is not 0.
+    /// Of these, the bytes that the kernel refused.
+    pub(crate) fn backlog_len(&self) -> usize {
+        self.outbox.backlog_len()
+    }
+
+    /// What is queued, for the application, which will wait for a `Drain` if this is not 0.
     pub(crate) fn buffered_amount(&self) -> usize {
         let queued = self.queued();
         if queued > 0 {

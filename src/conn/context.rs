@@ -42,7 +42,7 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn new(settings: &LoopConfig, keys: MaskKeys) -> Self {
         Self {
-            output: OutputBuffer::default(),
+            output: OutputBuffer::new(settings.max_backlog_total.unwrap_or(usize::MAX)),
             pool: BufferPool::new(settings.buffer_pool),
             lent: Lent::default(),
             keys,

@@ -7,8 +7,9 @@
 use std::{mem, str, sync::Arc};
 
 use super::{
+    broken::{Broken, part, part_mut},
     deflate::{Inflate, Target},
-    output::{Broken, Lent, OWN_BUFFER, part, part_mut},
+    output::{Lent, OWN_BUFFER},
 };
 use crate::{
     error::{ProtocolError, Violation},

@@ -8,12 +8,13 @@
 use std::{
     io::{self, IoSlice},
     mem,
-    sync::Arc,
 };
 
 use super::{
     backlog::{self, Backlog, Body, Dropped, FrameHead, MAX_SLICES, write_frame},
-    output::{Broken, BufferPool, OutputBuffer, Range},
+    backlogs::{Backlogs, Piece},
+    broken::Broken,
+    output::{BufferPool, OutputBuffer, Range},
 };
 use crate::{
     close::CloseFrame,
@@ -84,7 +85,12 @@ impl Outbox {
     /// Bytes that are queued, headers included.
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.range.len() + self.queue.as_ref().map_or(0, |queue| queue.backlog.len())
+        self.range.len() + self.backlog_len()
+    }
+
+    /// Bytes of the backlog.
+    pub(super) fn backlog_len(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.backlog.len())
     }
 
     #[inline]
@@ -192,7 +198,7 @@ impl Outbox {
             let extended = self.range.extend(output, start, end);
             debug_assert!(extended, "there was room");
         } else {
-            self.backlog(output, now)?.push_frame(mask, head, payload);
+            self.backlog(output, now)?.push_frame(mask, head, payload, &mut output.backlogs);
         }
         Ok(())
     }
@@ -206,7 +212,7 @@ impl Outbox {
         output: &mut OutputBuffer,
         now: Time,
     ) -> Result<(), Broken> {
-        self.backlog(output, now)?.push_owned(mask, head, payload);
+        self.backlog(output, now)?.push_owned(mask, head, payload, &mut output.backlogs);
         Ok(())
     }
 
@@ -221,19 +227,17 @@ impl Outbox {
         if self.range_is_open() && self.range.extend(output, start, end) {
             return Ok(());
         }
-        self.backlog(output, now)?;
-        let queue = self.queue.get_or_insert_default();
-        queue.backlog.push_rest(output.get(start, end)?, 0, false)
+        self.backlog(output, now)?.push_rest((start, end), 0, false, output)
     }
 
     /// Queues a frame that several backlogs share.
-    pub(super) fn push_shared(
+    pub(super) fn push_piece(
         &mut self,
-        frame: &Arc<[u8]>,
+        frame: Piece,
         output: &mut OutputBuffer,
         now: Time,
     ) -> Result<(), Broken> {
-        self.backlog(output, now)?.push_shared(frame);
+        self.backlog(output, now)?.push_piece(frame, &mut output.backlogs);
         Ok(())
     }
 
@@ -249,7 +253,7 @@ impl Outbox {
             if queue.blocked {
                 let mut frame = Vec::with_capacity(frame_length(payload.len(), mask.is_some()));
                 write_frame(&mut frame, mask, Opcode::Pong, payload);
-                queue.backlog.push_pong(frame);
+                queue.backlog.push_pong(frame, &mut output.backlogs);
                 return Ok(());
             }
             // It is queued after all others, so a newer one must not take the place of one before it.
@@ -265,7 +269,7 @@ impl Outbox {
         output: &mut OutputBuffer,
         now: Time,
     ) -> Result<(), Broken> {
-        self.backlog(output, now)?.push_raw(bytes);
+        self.backlog(output, now)?.push_raw(bytes, &mut output.backlogs);
         Ok(())
     }
 
@@ -301,9 +305,7 @@ impl Outbox {
         if !self.range.is_empty() {
             let range = mem::take(&mut self.range);
             // What is counted up to our Close must not change its size.
-            let moved = range
-                .bytes(output)
-                .and_then(|bytes| queue.backlog.push_rest(bytes, 0, queue.close != Close::NotQueued));
+            let moved = queue.backlog.push_rest(range.bounds(), 0, queue.close != Close::NotQueued, output);
             output.unlock();
             moved?;
         }
@@ -332,7 +334,7 @@ impl Outbox {
         W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
     {
         if self.range.is_empty() {
-            return self.transmit_backlog(pool, limit, now, writer);
+            return self.transmit_backlog(&mut output.backlogs, pool, limit, now, writer);
         }
         let bytes = self.range.bytes(output)?;
         let offered = bytes.get(..limit).unwrap_or(bytes);
@@ -342,7 +344,7 @@ impl Outbox {
             let queue = self.queue.get_or_insert_default();
             queue.progress = now;
             queue.blocked = true;
-            queue.backlog.push_rest(bytes, n, queue.close != Close::NotQueued)?;
+            queue.backlog.push_rest(self.range.bounds(), n, queue.close != Close::NotQueued, output)?;
         }
         self.range.clear(output);
         let flushed_close = self.note_written(n);
@@ -352,6 +354,7 @@ impl Outbox {
 
     fn transmit_backlog<W>(
         &mut self,
+        backlogs: &mut Backlogs,
         pool: &mut BufferPool,
         limit: usize,
         now: Time,
@@ -364,14 +367,14 @@ impl Outbox {
         let mut left = limit;
         while let Some(queue) = self.queue.as_mut().filter(|queue| !queue.backlog.is_empty()) {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let (count, offered) = queue.backlog.slices(&mut slices, left)?;
+            let (count, offered) = queue.backlog.slices(&mut slices, left, backlogs)?;
             if offered == 0 {
                 break;
             }
             let n = accepted(writer(slices.get(..count).unwrap_or(&slices)))?;
             if n > 0 {
                 queue.progress = now;
-                queue.backlog.advance(n, pool);
+                queue.backlog.advance(n, pool, backlogs);
                 left -= n.min(left);
                 written.bytes += n;
             }
@@ -421,9 +424,9 @@ impl Outbox {
             Close::Flushed => return Ok(Dropped::default()),
             Close::Queued(_) | Close::NotQueued => {}
         }
-        let dropped = queue.backlog.drop_unbegun()?;
+        let dropped = queue.backlog.drop_unbegun(&mut output.backlogs)?;
         if queue.close != Close::NotQueued {
-            queue.backlog.push_frame(mask, Opcode::Close, &payload);
+            queue.backlog.push_frame(mask, Opcode::Close, &payload, &mut output.backlogs);
             queue.close = Close::Queued(queue.backlog.len());
         }
         self.check();
@@ -440,7 +443,7 @@ impl Outbox {
             dropped = counted?;
         }
         if let Some(queue) = &mut self.queue {
-            let more = queue.backlog.drop_all()?;
+            let more = queue.backlog.drop_all(&mut output.backlogs)?;
             dropped.messages += more.messages;
             dropped.bytes += more.bytes;
             dropped.partial += more.partial;
@@ -451,7 +454,9 @@ impl Outbox {
     /// Forgets everything.
     pub(super) fn clear(&mut self, output: &mut OutputBuffer) {
         self.range.clear(output);
-        self.queue = None;
+        if let Some(mut queue) = self.queue.take() {
+            queue.backlog.clear(&mut output.backlogs);
+        }
     }
 
     /// Gives back what a quiet connection does not need.

@@ -1,34 +1,13 @@
 //! What the connections of a loop share for writing: the output buffer, and the pool of large buffers. No socket and no
 //! connection enters.
 
-use std::{slice::SliceIndex, sync::Arc};
+use std::sync::Arc;
 
-use thiserror::Error;
-
-/// An invariant of this crate does not hold: a range of our own is out of bounds, or what we wrote cannot be read back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("an invariant of this crate is broken")]
-pub(crate) struct Broken;
-
-/// A part of our own bytes that cannot be out of bounds. Should it be, debug builds panic; in release builds the caller
-/// fails the connection with 1011 and [`Cause::Internal`](crate::close::Cause::Internal).
-#[inline]
-pub(super) fn part<I: SliceIndex<[u8]>>(bytes: &[u8], range: I) -> Result<&I::Output, Broken> {
-    bytes.get(range).ok_or_else(broken)
-}
-
-/// The same, to be changed.
-#[inline]
-pub(super) fn part_mut<I: SliceIndex<[u8]>>(bytes: &mut [u8], range: I) -> Result<&mut I::Output, Broken> {
-    bytes.get_mut(range).ok_or_else(broken)
-}
-
-/// Says that something is broken that [`part`] cannot see.
-#[cold]
-pub(super) fn broken() -> Broken {
-    debug_assert!(false, "an invariant of this crate is broken");
-    Broken
-}
+use super::{
+    backlogs::{Backlogs, Piece, WORTH_SHARING},
+    broken::{Broken, broken, part},
+};
+use crate::wire::header::MAX_HEADER;
 
 /// The loop's one output buffer: what was formatted in this turn and neither written nor moved to a backlog yet.
 /// Connections remember which range of it is theirs.
@@ -39,12 +18,21 @@ pub(crate) struct OutputBuffer {
     users: usize,
     /// A range is numbered in 32 bits, so no byte may lie beyond this; less in tests.
     limit: usize,
+    /// Frames of broadcasts among the bytes, in order.
+    shared: Vec<SharedFrame>,
+    /// What was frozen for frames that are here, or for a broadcast under way: kept until the buffer is empty.
+    frozen: Vec<Piece>,
+    /// Where that is.
+    pub(super) backlogs: Backlogs,
 }
 
-impl Default for OutputBuffer {
-    fn default() -> Self {
-        Self::with_limit(u32::MAX as usize)
-    }
+/// A frame in the output buffer that several connections get. The first backlog that has to wait for it freezes it; the
+/// others refer to that.
+#[derive(Debug)]
+struct SharedFrame {
+    start: usize,
+    end: usize,
+    frozen: Option<Piece>,
 }
 
 impl OutputBuffer {
@@ -53,8 +41,21 @@ impl OutputBuffer {
     /// Capacity that is kept when the buffer is empty.
     const KEPT: usize = 1 << 20;
 
-    pub(super) const fn with_limit(limit: usize) -> Self {
-        Self { bytes: Vec::new(), users: 0, limit }
+    /// An empty one. All backlogs together may hold `max_backlogs` bytes.
+    pub(super) fn new(max_backlogs: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            users: 0,
+            limit: u32::MAX as usize,
+            shared: Vec::new(),
+            frozen: Vec::new(),
+            backlogs: Backlogs::new(max_backlogs),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_limit(limit: usize) -> Self {
+        Self { limit, ..Self::new(usize::MAX) }
     }
 
     /// Bytes that were formatted, some of which may have been written since.
@@ -62,10 +63,31 @@ impl OutputBuffer {
         self.bytes.len()
     }
 
-    /// Whether a frame of less than 16 KiB fits.
+    /// Whether a frame with less than 16 KiB of payload fits.
     #[inline]
     pub(super) const fn has_room(&self) -> bool {
-        self.bytes.len() <= Self::FULL
+        self.bytes.len() <= Self::FULL && self.fits(OWN_BUFFER + MAX_HEADER)
+    }
+
+    /// Whether `more` bytes may be queued, here or in the backlogs.
+    #[inline]
+    pub(crate) const fn fits(&self, more: usize) -> bool {
+        self.queued().saturating_add(more) <= self.backlogs.limit()
+    }
+
+    /// Bytes that may be queued, here and in the backlogs.
+    pub(crate) const fn max_backlogs(&self) -> usize {
+        self.backlogs.limit()
+    }
+
+    /// Bytes that all backlogs hold.
+    pub(crate) const fn backlog_total(&self) -> usize {
+        self.backlogs.total()
+    }
+
+    /// Bytes that are here or in the backlogs.
+    pub(crate) const fn queued(&self) -> usize {
+        self.bytes.len() + self.backlogs.total()
     }
 
     /// Whether a frame of `len` bytes fits.
@@ -79,6 +101,45 @@ impl OutputBuffer {
         let start = self.bytes.len();
         format(&mut self.bytes);
         (start, self.bytes.len())
+    }
+
+    /// Lets `format` append a frame that several connections get; returns its range.
+    pub(super) fn append_shared(&mut self, format: impl FnOnce(&mut Vec<u8>)) -> (usize, usize) {
+        let (start, end) = self.append(format);
+        if end - start >= WORTH_SHARING {
+            self.shared.push(SharedFrame { start, end, frozen: None });
+        }
+        (start, end)
+    }
+
+    /// Freezes a frame that several connections get and that is too large to be copied for each.
+    pub(super) fn freeze(&mut self, frame: Vec<u8>) -> Piece {
+        let piece = self.backlogs.freeze_owned(frame);
+        self.frozen.push(piece);
+        piece
+    }
+
+    /// The part of `start..end` that begins at `start`: either a frame that others get too, or what lies before the next
+    /// such frame. Returns its end and, for [`OutputBuffer::frozen`], the number of that frame.
+    pub(super) fn first_part(&self, start: usize, end: usize) -> (usize, Option<usize>) {
+        let number = self.shared.partition_point(|frame| frame.end <= start);
+        match self.shared.get(number) {
+            Some(frame) if frame.start <= start => (frame.end.min(end), Some(number)),
+            Some(frame) => (frame.start.min(end), None),
+            None => (end, None),
+        }
+    }
+
+    /// The frame of that number, frozen.
+    pub(super) fn frozen(&mut self, number: usize) -> Result<Piece, Broken> {
+        let frame = self.shared.get_mut(number).ok_or_else(broken)?;
+        if let Some(piece) = frame.frozen {
+            return Ok(piece);
+        }
+        let piece = self.backlogs.freeze(part(&self.bytes, frame.start..frame.end)?);
+        self.frozen.push(piece);
+        frame.frozen = Some(piece);
+        Ok(piece)
     }
 
     /// Keeps what is there although no connection owns it yet; ends with [`OutputBuffer::unlock`].
@@ -95,11 +156,24 @@ impl OutputBuffer {
             if self.bytes.capacity() > Self::KEPT {
                 self.bytes.shrink_to(Self::KEPT);
             }
+            self.shared.clear();
+            for piece in self.frozen.drain(..) {
+                self.backlogs.release(piece);
+            }
         }
     }
 
     pub(super) fn get(&self, start: usize, end: usize) -> Result<&[u8], Broken> {
         part(&self.bytes, start..end)
+    }
+
+    /// The same, to be moved to a backlog.
+    pub(super) fn get_beside_backlogs(
+        &mut self,
+        start: usize,
+        end: usize,
+    ) -> Result<(&[u8], &mut Backlogs), Broken> {
+        Ok((part(&self.bytes, start..end)?, &mut self.backlogs))
     }
 }
 
@@ -119,6 +193,11 @@ impl Range {
     #[inline]
     pub(super) const fn len(self) -> usize {
         (self.end - self.start) as usize
+    }
+
+    /// Where it begins and ends.
+    pub(super) const fn bounds(self) -> (usize, usize) {
+        (self.start as usize, self.end as usize)
     }
 
     #[inline]

@@ -2,10 +2,10 @@
 
 use super::{
     CloseTiming, Conn, Context, Cursor, Item,
+    broken::{Broken, broken},
     deflate::Inflate,
     inbox::{InboxError, Limits},
     life::Life,
-    output::{Broken, broken},
     state::{Failure, Input, State},
 };
 use crate::{

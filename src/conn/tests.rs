@@ -3,9 +3,8 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::{
-    CloseTiming, Common, Conn, Context, Cursor, Note, Pending, State,
-    life::Life,
-    output::{Broken, OutputBuffer},
+    CloseTiming, Common, Conn, Context, Cursor, Note, Pending, State, broken::Broken, life::Life,
+    output::OutputBuffer,
 };
 use crate::{
     close::{Cause, CloseFrame, CloseReport},

@@ -4,9 +4,9 @@ use std::io::{self, IoSlice};
 
 use super::{
     Conn, Context, Note, Pending,
+    broken::Broken,
     life::Life,
     outbox::WriteError,
-    output::Broken,
     state::{Input, State},
 };
 use crate::time::Time;

@@ -17,7 +17,7 @@ use crate::{
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
-    wire::upgrade::Response,
+    wire::{header::frame_length, upgrade::Response},
 };
 
 /// The connections of one loop, as callbacks see them.
@@ -89,7 +89,12 @@ impl<D> Clients<'_, D> {
     /// # Errors
     /// If the connection is gone, is closing, or has no room. Nothing is queued then.
     pub fn send<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>) -> Result<(), SendError> {
-        self.hub.with_id(id, |conn, cx| conn.send(message.into(), cx)).unwrap_or(Err(SendError::NotFound))
+        let message = message.into();
+        let length = frame_length(message.len(), true);
+        if !self.hub.common.output.fits(length) {
+            self.hub.make_room_for(length);
+        }
+        self.hub.with_id(id, |conn, cx| conn.send(message, cx)).unwrap_or(Err(SendError::NotFound))
     }
 
     /// Queues a Ping with up to 125 bytes of payload (RFC 6455 §5.5.2).
@@ -118,9 +123,10 @@ impl<D> Clients<'_, D> {
             if client.state() != State::Open || !to(&client) {
                 continue;
             }
-            match hub.with(slot, |conn, cx| conn.send_shared(slice::from_mut(&mut frames), cx)) {
-                Some(Ok(())) => result.sent += 1,
-                _ => result.refused += 1,
+            let id = client.id();
+            match hub.send_shared(id, slice::from_mut(&mut frames)) {
+                Ok(()) => result.sent += 1,
+                Err(_) => result.refused += 1,
             }
         }
         result
@@ -150,8 +156,7 @@ impl<D> Clients<'_, D> {
         let mut result = SentTo::default();
         let Held(hub) = &mut Held::new(self.hub);
         for id in ids {
-            let queued = hub.with_id(id, |conn, cx| conn.send_shared(&mut frames, cx));
-            match queued.unwrap_or(Err(SendError::NotFound)) {
+            match hub.send_shared(id, &mut frames) {
                 Ok(()) => result.sent += 1,
                 Err(why) => result.refused.push((id, why)),
             }
@@ -357,7 +362,7 @@ impl<D> Clients<'_, D> {
 
     /// How many connections there are, by state. O(1).
     pub fn stats(&self) -> Stats {
-        self.hub.stats
+        self.hub.stats()
     }
 }
 

@@ -166,6 +166,7 @@ impl<D> Hub<D> {
     pub(super) const fn stats(&self) -> Stats {
         let mut stats = self.stats;
         stats.internal_errors = self.common.internal_errors;
+        stats.backlog_total = self.common.output.backlog_total();
         stats
     }
 

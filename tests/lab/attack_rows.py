@@ -18,13 +18,14 @@ TIMED_OUT = {"cause": "CloseTimeout"}
 ROWS = {}
 
 
-def attack(title, limit_mib, server=Lab, newcomers=True, headers=(), **options):
-    """`limit_mib`: what the server's memory may grow by. `options` are those of its command line."""
+def attack(title, limit_mib, server=Lab, newcomers=True, headers=(), after_mib=None, **options):
+    """`limit_mib`: what the server's memory may grow by; `after_mib`: what of that may be left five seconds after everyone has
+    gone. `options` are those of its command line."""
 
     def decorate(body):
         ROWS[body.__name__] = {
             "body": body, "words": body.__doc__, "title": title, "limit_mib": limit_mib, "server": server,
-            "newcomers": newcomers, "headers": list(headers), "options": options,
+            "newcomers": newcomers, "headers": list(headers), "options": options, "after_mib": after_mib,
         }  # fmt: skip
         return body
 
@@ -618,6 +619,25 @@ def sleeping_listener(attacker):
             left = size + 10
             while left:
                 left -= len(peer.sock.recv(min(left, 1 << 18)))
+
+
+@attack("Slow readers of one broadcast", 48, server=BenchServer, newcomers=False, after_mib=12)
+def slow_readers_of_a_broadcast(attacker):
+    """500 clients join a broadcast and read nothing, and 4 MB in messages of 1,000 bytes wait for each of them, besides what the
+    kernel holds (against `bench_server`). Then they leave.
+
+    They share one copy of what waits for them, and it is freed when they are gone.
+    """
+    for _ in range(500):
+        peer = wire.Peer(attacker.address, receive_buffer=4096)
+        attacker.peers.append(peer)
+        peer.upgrade("/broadcast")
+    speaker = attacker.peer("/broadcast")
+    frames = wire.encode(wire.BINARY, bytes(1_000)) * 100
+    # The kernel holds less than half a megabyte for one that does not read.
+    for _ in range((500_000 + attacker.many(4_000_000)) // 100_000):
+        speaker.send_raw(frames)
+    attacker.target.rest()
 
 
 # Closing.

@@ -172,6 +172,12 @@ class Target:
             fields = stat.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def rest(self):
+        """Waits until it has done what it was asked: it uses hardly any processor time."""
+        before = self.cpu()
+        while (now := (time.sleep(0.5), self.cpu())[1]) > before + 0.1:
+            before = now
+
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
@@ -385,8 +391,11 @@ def run(name, rule, binaries, quick):
         outcome.waits, outcome.arrivals = witness.stop()
         target.wait(lambda: target.descriptors() <= baseline, f"descriptors back to {baseline}")
         outcome.descriptors = (baseline, target.descriptors())
-        outcome.after = (target.memory() - memory) / MIB
         outcome.cpu = target.cpu() - cpu
+        if rule["after_mib"] is not None:
+            limit = memory + rule["after_mib"] * MIB
+            target.wait(lambda: target.memory() <= limit, f"memory back to {rule['after_mib']} MiB above", 5)
+        outcome.after = (target.memory() - memory) / MIB
         check(outcome.peak <= rule["limit_mib"], f"{outcome.peak:.1f} MiB, limit {rule['limit_mib']}")
         worst = max(outcome.waits + outcome.arrivals)
         check(worst <= WORST_S, f"the honest client waited {worst:.1f} s")

@@ -39,7 +39,7 @@ impl Core {
         self.with_io(now, links, |io| match item {
             FeedItem::Began { namespace, epoch, floor, tail } => io.log_began(&namespace, epoch, floor, tail),
             FeedItem::Entries(namespace, entries) => io.entries_read(&namespace, entries),
-            FeedItem::Fell(namespace) => io.fell_behind(&namespace),
+            FeedItem::Fell { namespace, lost } => io.fell_behind(&namespace, lost),
             FeedItem::Nodes(nodes) => io.nodes_alive(nodes),
             FeedItem::Message(..) => {}
         });
@@ -270,8 +270,9 @@ impl Io<'_> {
         self.append_answered(Some(space));
     }
 
-    /// This node cannot read on where it was: its sockets resume, or are refused.
-    fn fell_behind(&mut self, namespace: &str) {
+    /// This node cannot read on where it was: its sockets resume, or are refused. Sessions of a store that has lost its data
+    /// are not saved again: their clients could not be told what they miss.
+    fn fell_behind(&mut self, namespace: &str, lost: bool) {
         let Some(space) = self.space(namespace) else { return };
         self.state.stats.fell_behind += 1;
         if let Some(log) = self.log(space) {
@@ -281,7 +282,10 @@ impl Io<'_> {
         let sockets = self.state.spaces.get(space).map(|space| space.everyone.clone()).unwrap_or_default();
         for key in sockets {
             if let Some(socket) = self.state.live(key) {
-                let conn = socket.conn;
+                let (conn, session) = (socket.conn, socket.session);
+                if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+                    session.lost |= lost;
+                }
                 self.cut_conn(conn);
             }
         }

@@ -17,9 +17,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::state::{
-    Ask, Bound, BoundTo, ConnKey, ConnectStep, Connecting, ConnectingKey, Handshake, Io, Item, Progress,
-    Reliability, Resume, ResumeOutcome, SessionKey, SocketKey, SocketState, SpaceKey, Timer, Upcall,
-    refusal_name,
+    Ask, Bound, BoundTo, ConnKey, ConnectStep, Connecting, ConnectingKey, Handshake, Io, Item, Observation,
+    Progress, Reliability, Resume, ResumeOutcome, SessionKey, SocketKey, SocketState, SpaceKey, Timer,
+    Upcall, refusal_name,
 };
 use crate::config::ConnectPolicy;
 use crate::error::ConnectError;
@@ -396,6 +396,7 @@ impl Io<'_> {
             }
         }
         self.state.stats.connects += 1;
+        self.state.notice(socket, || Observation::Connected);
         // Before anything is sent, which may end it.
         self.state.upcalls.push_back(Upcall::Connected(socket));
         self.arm_idle(socket);

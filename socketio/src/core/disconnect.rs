@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::command::StoreCall;
 use super::state::{
-    Bound, BoundTo, ConnKey, Connecting, ConnectingKey, Disconnect, InFlight, Io, Item, Progress, SocketKey,
-    SpaceKey, State, Timer, Upcall,
+    Bound, BoundTo, ConnKey, Connecting, ConnectingKey, Disconnect, InFlight, Io, Item, Observation,
+    Progress, SocketKey, SpaceKey, State, Timer, Upcall,
 };
 use crate::packet;
 use crate::reason::Reason;
@@ -56,6 +56,7 @@ impl Io<'_> {
         self.unbind(conn, BoundTo::Socket(key), was_catching_up);
         self.state.stats.disconnected(reason);
         self.abandon_acks(key, &acks, reason);
+        self.state.notice(key, || Observation::Disconnected(reason));
         self.state.upcalls.push_back(Upcall::Disconnected(key));
         true
     }
@@ -198,7 +199,9 @@ impl Io<'_> {
         self.state.unconnected -= usize::from(never_connected);
         // Whatever the engine said, nobody is left on it.
         self.end_conn(key, Reason::TransportClose, None);
-        self.state.conns.remove(key);
+        if self.state.conns.remove(key).is_some() {
+            self.state.stats.connections_closed += 1;
+        }
     }
 
     /// Sets a timer if the connection is due before the one that is set.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::io::bytes_of;
 use super::state::{Address, Io, Log, Progress, Reliability, SocketKey, SpaceKey};
 use crate::links::{Frame, LinkId};
 use crate::offset::{Offset, Position};
@@ -106,6 +107,7 @@ impl Io<'_> {
             self.expect_answers(id, targets);
         }
         let is_event = entry.new.kind == EntryKind::Event;
+        self.state.notice_sent(targets, event);
         let mut links = std::mem::take(&mut self.state.scratch.links);
         for key in targets {
             let Some(socket) = self.state.sockets.get_mut(*key) else { continue };
@@ -151,6 +153,7 @@ impl Io<'_> {
         event: &Event,
         how: Reliability,
     ) -> usize {
+        self.state.notice_sent(targets, event);
         let dispatched = self.log(space).map(|log| log.dispatched);
         let cursor = dispatched
             .filter(|_| event.ends_in_string())
@@ -192,6 +195,7 @@ impl Io<'_> {
 
     /// Sends the same frames over many links, and closes those that are too slow. Empties the list.
     pub(super) fn send_to(&mut self, links: &mut Vec<LinkId>, frames: &[Frame]) {
+        self.state.stats.bytes_out += bytes_of(frames) * links.len() as u64;
         match links.as_slice() {
             [] => return,
             [link] => {

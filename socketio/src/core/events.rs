@@ -28,6 +28,8 @@ impl Core {
             return Io { state: &mut self.state, links, now }.engine_message(key, frame, handler);
         }
         let Some(conn) = self.state.conns.get_mut(key) else { return };
+        self.state.stats.messages_in += 1;
+        self.state.stats.bytes_in += frame.len() as u64;
         match conn.decoder.decode(frame, &self.state.packets) {
             Ok(Some(packet)) => {
                 conn.attachments_deadline = None;
@@ -141,7 +143,7 @@ impl Core {
     /// Calls the handlers of what has happened, until nothing more has.
     pub(super) fn run_upcalls(&mut self, now: Duration, links: &mut dyn Links) {
         while let Some(upcall) = self.state.upcalls.pop_front() {
-            let Self { state, handlers, on_store_state, .. } = self;
+            let Self { state, handlers, on_store_state, observer, .. } = self;
             let mut io = Io { state, links: &mut *links, now };
             match upcall {
                 Upcall::Connected(key) => {
@@ -158,6 +160,12 @@ impl Core {
                     let handlers = space.and_then(|space| handlers.get_mut(space.handlers));
                     if let Some(handler) = handlers.and_then(|handlers| handlers.expired.as_mut()) {
                         io.guarded(|_| handler(&summary));
+                    }
+                }
+                Upcall::Observed(observed) => {
+                    io.state.observed_one();
+                    if let Some(observer) = observer {
+                        io.guarded(|io| observer(io, &observed));
                     }
                 }
                 Upcall::StoreState(up) => {
@@ -195,6 +203,7 @@ fn dispatch_event(
             return event_dropped(handlers, io, key, &name, &error);
         }
     }
+    io.state.notice_received(key, &name, args);
     if let Some(any) = &mut handlers.any {
         any(&mut Socket::new(io.reborrow(), key), &name, args);
     }

@@ -8,7 +8,7 @@ use tracing::field::Empty;
 
 use super::Core;
 use super::command::{StoreReply, Ticket};
-use super::state::{BoundTo, Conn, ConnKey, Io, Peer, ShutdownPhase, Timer};
+use super::state::{BoundTo, Conn, ConnKey, Io, Observation, Peer, ShutdownPhase, Timer};
 use crate::engine::{Admission, Context, Engine, EngineRequest, Outcome, PostBody, Refusal, admit};
 use crate::links::{FrameRef, LinkId, Links, RequestId};
 use crate::packet::Decoder;
@@ -85,6 +85,7 @@ impl Core {
             replays: 0,
             span: tracing::info_span!(target: "adjourn_socketio", "connection", id = Empty, link = link.map(|link| link.0)),
         };
+        self.state.stats.connections_opened += 1;
         let key = self.state.conns.insert(conn);
         let span = self.state.span_of(key);
         span.record("id", tracing::field::debug(key));
@@ -372,9 +373,10 @@ impl Io<'_> {
         let link = conn.link;
         for bound in self.bound_to(key) {
             if let BoundTo::Socket(socket) = bound.to
-                && let Some(socket) = self.state.sockets.get_mut(socket)
+                && let Some(state) = self.state.sockets.get_mut(socket)
             {
-                socket.link = link;
+                state.link = link;
+                self.state.notice(socket, || Observation::Upgraded);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::links::{Frame, LinkId, SendRefused};
 use crate::offset::Position;
 use crate::reason::Reason;
 use crate::stats::SocketIoStats;
+use crate::store::Millis;
 
 impl Io<'_> {
     pub(super) fn reborrow(&mut self) -> Io<'_> {
@@ -42,6 +43,11 @@ impl Io<'_> {
         self.now
     }
 
+    /// The time by the store's clock.
+    pub fn store_time(&self) -> Millis {
+        self.state.millis(self.now)
+    }
+
     /// The counters now. Allocates.
     pub fn stats(&self) -> SocketIoStats {
         self.state.stats()
@@ -54,6 +60,7 @@ impl Io<'_> {
         let Some(socket) = self.state.sockets.get(key) else { return };
         let conn = socket.conn;
         if let Some(link) = socket.link {
+            self.state.stats.bytes_out += bytes_of(frames);
             if let Err(why) = self.links.send(link, frames) {
                 self.link_refused(link, why);
             }
@@ -63,6 +70,7 @@ impl Io<'_> {
     }
 
     pub(super) fn send_conn(&mut self, key: ConnKey, frames: &[Frame]) {
+        self.state.stats.bytes_out += bytes_of(frames);
         let Some((conn, mut cx)) = self.state.engine_of(key, self.now, self.links) else { return };
         if conn.engine.send(frames, &mut cx) == Err(SlowConsumer) {
             self.too_slow(key);
@@ -123,4 +131,9 @@ impl Io<'_> {
     pub(super) fn dispatched(&mut self, space: SpaceKey) -> Position {
         self.log(space).map_or(Position::START, |log| log.dispatched)
     }
+}
+
+/// Bytes of the messages, for the counters.
+pub(super) fn bytes_of(frames: &[Frame]) -> u64 {
+    frames.iter().map(|frame| frame.len() as u64).sum()
 }

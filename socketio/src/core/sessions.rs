@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use super::state::{
-    Connecting, ConnectingKey, Io, Item, MemberChange, Progress, Session, SessionKey, SocketKey, SpaceKey,
-    State, Upcall,
+    Connecting, ConnectingKey, Io, Item, MemberChange, Observation, Progress, Session, SessionKey, SocketKey,
+    SpaceKey, State, Upcall,
 };
 use super::upkeep::EXPIRE_SLICE;
 use crate::error::ChangeError;
@@ -108,10 +108,12 @@ impl Io<'_> {
     pub(super) fn index_room(&mut self, space: SpaceKey, key: SocketKey, room: &Arc<str>, join: bool) {
         let State { spaces, sockets, .. } = &mut *self.state;
         let Some(space) = spaces.get_mut(space) else { return };
-        if join {
-            space.rooms.join(key, room, sockets);
-        } else {
-            space.rooms.leave(key, room, sockets);
+        let changed =
+            if join { space.rooms.join(key, room, sockets) } else { space.rooms.leave(key, room, sockets) };
+        if changed {
+            let room = || Arc::clone(room);
+            self.state
+                .notice(key, || if join { Observation::Joined(room()) } else { Observation::Left(room()) });
         }
     }
 

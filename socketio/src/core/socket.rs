@@ -63,6 +63,11 @@ impl<'a> Socket<'a> {
         self.state().is_connected()
     }
 
+    /// Names its connection: sockets of several namespaces that share one have the same.
+    pub fn connection(&self) -> u64 {
+        self.state().conn.as_u64()
+    }
+
     /// Over what it speaks now.
     pub fn transport(&self) -> Transport {
         if self.state().link.is_some() { Transport::WebSocket } else { Transport::Polling }

@@ -6,6 +6,7 @@ mod cluster;
 mod connecting;
 mod inbox;
 mod log;
+mod observing;
 mod queue;
 mod replay;
 mod rooms;
@@ -29,6 +30,8 @@ pub(crate) use self::cluster::{Cluster, NodeRequest, RequestKind};
 pub(crate) use self::connecting::{Ask, ConnectStep, Connecting, Resume};
 pub use self::inbox::{Call, Inbox, InboxFull};
 pub(crate) use self::log::{Log, Trim};
+pub(crate) use self::observing::Observing;
+pub use self::observing::{Observation, Observed};
 pub(crate) use self::queue::{
     EmitThen, InFlight, Item, MemberChange, Queue, QueuedEntry, Read, ReadBack, Reading, SavedThen, Sent,
     Step, TransactThen, Transaction,
@@ -119,6 +122,7 @@ pub(crate) struct State {
     /// Which part of the sessions has its checkpoint next.
     pub(crate) checkpoint_turn: usize,
     pub(crate) scratch: Scratch,
+    pub(crate) observing: Option<Observing>,
 }
 
 /// Buffers of a broadcast, kept between broadcasts.
@@ -141,6 +145,8 @@ pub(crate) enum Upcall {
     Expired(SessionSummary),
     /// `on_store_state`.
     StoreState(bool),
+    /// The observer.
+    Observed(Box<Observed>),
     /// The next middleware of a CONNECT.
     Check(ConnectingKey),
 }

@@ -120,9 +120,12 @@ impl Io<'_> {
             age: recovery.window + recovery.window / 4,
             entries: recovery.log_entries,
             bytes: recovery.log_bytes,
+            read: None,
         };
         let next = self.now + recovery.window / 8;
-        let Some(log) = self.log(space) else { return };
+        let shared = self.state.cluster.is_some();
+        let Some(log) = self.log(space).filter(|log| !shared || log.epoch.is_some()) else { return };
+        let limits = LogLimits { read: Some(log.dispatched).filter(|_| shared), ..limits };
         match log.trim {
             Trim::Running => return,
             _ if log.reads > 0 => {

@@ -90,6 +90,11 @@ impl Event {
         self.text.get(1..).unwrap_or_default()
     }
 
+    /// Its name and arguments: a JSON array, with placeholders for attachments.
+    pub fn array(&self) -> &str {
+        self.text.get(self.array..).unwrap_or_default()
+    }
+
     /// Its attachments.
     pub const fn attachments(&self) -> &Arc<[Bytes]> {
         &self.attachments

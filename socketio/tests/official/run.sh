@@ -17,12 +17,13 @@ foreign=$here
 if [ $# -ge 1 ]; then
     examples=$(realpath "$1")
 else
-    (cd "$repository" && cargo build -p adjourn-socketio --examples --features signals) || die "the examples do not build"
+    (cd "$repository" && cargo build -p adjourn-socketio --examples --features admin) || die "the examples do not build"
     examples=${CARGO_TARGET_DIR:-$repository/target}/debug/examples
 fi
-export LAB=$examples/socketio_lab CHAT=$examples/chat
+export LAB=$examples/socketio_lab CHAT=$examples/chat ADMIN=$examples/admin
 [ -x "$LAB" ] || die "no socketio_lab in $examples"
 [ -x "$CHAT" ] || die "no chat in $examples"
+[ -x "$ADMIN" ] || die "no admin in $examples (it needs the feature admin)"
 
 install_node_clients
 install_python_clients
@@ -47,6 +48,7 @@ cd "$here"
 judge "official client" node client.js
 judge "faults" node faults.js
 judge "chat in Chromium" node chat.js
+judge "official admin page in Chromium" node admin.js
 judge "python-socketio" venv/bin/python python_client.py
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ] && [ "$passed" -gt 0 ]

@@ -228,6 +228,10 @@ impl World {
         }
         outside.check_handed();
         outside.checker.end_turn(has_more, due);
+        let (held, answers) = (clients.stats().backlog_total, clients.stats().connecting > 0);
+        let has_owner =
+            held == 0 || answers || has_more || clients.iter().any(|client| client.owns_buffers());
+        ensure!(outside.checker, None, "backlogs_are_given_back", has_owner, "{held} bytes of nobody");
         for conn in touched {
             outside.checker.of(conn).touched = false;
             if has_more {
@@ -268,6 +272,14 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     if !state.is_established() {
         return;
     }
+    let held = clients.stats().backlog_total;
+    ensure!(
+        checker,
+        conn,
+        "backlogs_are_counted",
+        queued <= held,
+        "{queued} bytes are queued, {held} in all"
+    );
     let stuck = queued > 0 && !told && !link.is_awaited() && !link.is_dead();
     let (open, owed) = (state == State::Open, checker.of(conn).owed);
     let waits = open && owed && queued == 0;

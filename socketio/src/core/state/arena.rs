@@ -20,6 +20,13 @@ pub(crate) struct Key<T> {
     _type: PhantomData<fn() -> T>,
 }
 
+impl<T> Key<T> {
+    /// Slot and generation in one number.
+    pub(crate) const fn as_u64(self) -> u64 {
+        (self.generation as u64) << 32 | self.index as u64
+    }
+}
+
 impl<T> Arena<T> {
     pub(crate) fn len(&self) -> usize {
         self.slots.len()

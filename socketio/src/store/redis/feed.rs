@@ -61,16 +61,16 @@ impl RedisFeed {
             let key = self.keys.log(&namespace);
             let answer = self.servers.run(&self.scripts.begin, &key, &self.node, &Vec::new(), 0)?;
             if begun(&answer)?.tail < at {
-                self.fell(&namespace, items);
+                self.fell(&namespace, true, items);
             }
         }
         Ok(())
     }
 
-    fn fell(&mut self, namespace: &Arc<str>, items: &mut Vec<FeedItem>) {
-        tracing::warn!(target: "adjourn_socketio", %namespace, "fell behind the log");
+    fn fell(&mut self, namespace: &Arc<str>, lost: bool, items: &mut Vec<FeedItem>) {
+        tracing::warn!(target: "adjourn_socketio", %namespace, lost, "fell behind the log");
         self.logs.insert(Arc::clone(namespace), None);
-        items.push(FeedItem::Fell(Arc::clone(namespace)));
+        items.push(FeedItem::Fell { namespace: Arc::clone(namespace), lost });
     }
 
     fn read(&mut self, wait: Duration, items: &mut Vec<FeedItem>) -> Result<(), StoreError> {
@@ -148,12 +148,13 @@ impl RedisFeed {
             };
             let mut last = *at;
             let mut entries = Vec::new();
-            let mut missed = false;
+            let mut missed = None;
             for value in values::list(list).ok_or_else(values::damaged)? {
                 let (entry, before) = values::chained(name, value).ok_or_else(values::damaged)?;
                 let next = Position { number: last.number + 1, ..last };
                 if before.map_or(entry.position != next, |before| before != last) {
-                    missed = true;
+                    // A log that begins anew is not the one that was read.
+                    missed = Some(before == Some(Position::START));
                     break;
                 }
                 last = entry.position;
@@ -161,8 +162,8 @@ impl RedisFeed {
             }
             self.logs.insert(Arc::clone(name), Some(last));
             push_entries(items, name, entries);
-            if missed {
-                self.fell(name, items);
+            if let Some(lost) = missed {
+                self.fell(name, lost, items);
             }
         }
         Ok(())

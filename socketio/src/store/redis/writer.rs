@@ -521,7 +521,10 @@ impl Writer for RedisWriter {
     }
 
     fn trim(&mut self, namespace: &str, limits: &LogLimits, now: Millis) -> Result<Trimmed, StoreError> {
-        let arguments = [millis(limits.age), limits.entries, limits.bytes, TRIM_SLICE].map(number).to_vec();
+        let mut arguments =
+            [millis(limits.age), limits.entries, limits.bytes, TRIM_SLICE].map(number).to_vec();
+        let read = limits.read.map(values::position_text);
+        arguments.push(read.unwrap_or_default().into_bytes());
         let answer = self.run(|scripts| &scripts.trim, namespace, &arguments, now)?;
         let trimmed = (|| {
             let [floor, removed, entries, bytes, more] = values::list(&answer)? else { return None };

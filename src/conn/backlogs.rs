@@ -1,0 +1,185 @@
+//! What the backlogs of a loop have in common: frames that several of them wait for, kept once, and how much they hold
+//! together. No connection enters.
+//!
+//! Such frames are copied into blocks, one after the other. A backlog refers to its part of a block by a [`Piece`], and the
+//! block counts its users. Frames that follow each other in a block are one piece, so a backlog that waits for a thousand
+//! broadcasts has few of them.
+
+use slab::Slab;
+
+use super::broken::{Broken, broken, part};
+
+/// Small frames are joined in blocks of this size. A backlog that waits for one frame keeps its whole block, so blocks are
+/// small, too.
+const BLOCK: usize = 16 << 10;
+/// From here on a frame has a block to itself.
+pub(super) const OWN_BLOCK: usize = 4 << 10;
+/// A smaller frame is not worth a reference: each backlog has its own copy.
+pub(super) const WORTH_SHARING: usize = 64;
+
+/// See above.
+#[derive(Debug)]
+pub(crate) struct Backlogs {
+    blocks: Slab<Block>,
+    /// The block that takes the next small frames.
+    open: Option<usize>,
+    /// Bytes of all blocks.
+    shared: usize,
+    /// Unwritten bytes that backlogs own.
+    owned: usize,
+    /// What both may be together.
+    limit: usize,
+}
+
+#[derive(Debug)]
+struct Block {
+    bytes: Vec<u8>,
+    users: usize,
+}
+
+/// Whole frames of a block. Whoever keeps one is a user of the block, from [`Backlogs::freeze`] or [`Backlogs::add_user`] until
+/// [`Backlogs::release`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    block: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Piece {
+    pub(super) const fn len(self) -> usize {
+        self.end - self.start
+    }
+
+    /// Adds a piece that follows this one in its block; says whether it does.
+    pub(super) fn extend(&mut self, piece: Self) -> bool {
+        let follows = self.block == piece.block && self.end == piece.start;
+        if follows {
+            self.end = piece.end;
+        }
+        follows
+    }
+}
+
+impl Backlogs {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit }
+    }
+
+    /// Bytes of all backlogs: what they own, and what they share counted once.
+    pub(crate) const fn total(&self) -> usize {
+        self.shared + self.owned
+    }
+
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// A backlog owns `n` bytes more.
+    pub(super) const fn grow(&mut self, n: usize) {
+        self.owned += n;
+    }
+
+    /// A backlog owns `n` bytes less.
+    pub(super) fn shrink(&mut self, n: usize) {
+        debug_assert!(n <= self.owned, "it was counted before");
+        self.owned = self.owned.saturating_sub(n);
+    }
+
+    /// Copies a frame into a block. The caller is the first user of it.
+    pub(super) fn freeze(&mut self, frame: &[u8]) -> Piece {
+        self.shared += frame.len();
+        let is_small = frame.len() < OWN_BLOCK;
+        if is_small
+            && let Some(number) = self.open
+            && let Some(block) = self.blocks.get_mut(number)
+            && block.bytes.len() + frame.len() <= BLOCK
+        {
+            let start = block.bytes.len();
+            block.bytes.extend_from_slice(frame);
+            block.users += 1;
+            return Piece { block: number, start, end: start + frame.len() };
+        }
+        let mut bytes = Vec::with_capacity(if is_small { BLOCK } else { frame.len() });
+        bytes.extend_from_slice(frame);
+        let piece = self.insert(bytes);
+        if is_small {
+            self.open = Some(piece.block);
+        }
+        piece
+    }
+
+    /// The same for a large frame that has a buffer of its own, which is not copied.
+    pub(super) fn freeze_owned(&mut self, frame: Vec<u8>) -> Piece {
+        self.shared += frame.len();
+        self.insert(frame)
+    }
+
+    fn insert(&mut self, bytes: Vec<u8>) -> Piece {
+        let end = bytes.len();
+        Piece { block: self.blocks.insert(Block { bytes, users: 1 }), start: 0, end }
+    }
+
+    pub(super) fn add_user(&mut self, piece: Piece) {
+        if let Some(block) = self.blocks.get_mut(piece.block) {
+            block.users += 1;
+        }
+    }
+
+    /// A user needs its piece no longer. The last one frees the block.
+    pub(super) fn release(&mut self, piece: Piece) {
+        let Some(block) = self.blocks.get_mut(piece.block) else {
+            broken();
+            return;
+        };
+        block.users -= 1;
+        if block.users == 0 {
+            self.shared -= block.bytes.len();
+            self.blocks.remove(piece.block);
+            self.open = self.open.filter(|open| *open != piece.block);
+            if self.blocks.is_empty() {
+                self.blocks = Slab::new();
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self, piece: Piece) -> Result<&[u8], Broken> {
+        let block = self.blocks.get(piece.block).ok_or_else(broken)?;
+        part(&block.bytes, piece.start..piece.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_follow_each_other_are_one_piece_and_go_with_their_last_user() {
+        let mut backlogs = Backlogs::new(usize::MAX);
+        let (first, second) = (backlogs.freeze(&[1; 100]), backlogs.freeze(&[2; 200]));
+        let mut both = first;
+        assert!(both.extend(second));
+        backlogs.add_user(both);
+        assert_eq!(backlogs.bytes(both).expect("it is there"), [vec![1; 100], vec![2; 200]].concat());
+        backlogs.release(first);
+        backlogs.release(second);
+        assert_eq!(backlogs.total(), 300, "a block goes as a whole");
+        backlogs.release(both);
+        assert_eq!((backlogs.total(), backlogs.blocks.len(), backlogs.open), (0, 0, None));
+    }
+
+    #[test]
+    fn a_full_block_is_followed_by_another_one() {
+        let mut backlogs = Backlogs::new(usize::MAX);
+        let pieces: Vec<_> = (0..40).map(|n| backlogs.freeze(&[n; 1004])).collect();
+        assert_eq!(backlogs.blocks.len(), 3, "16 of them in each");
+        let large = backlogs.freeze(&vec![9; 100_000]);
+        assert_eq!((backlogs.blocks.len(), large.start), (4, 0));
+        let small = backlogs.freeze(&[9; 100]);
+        assert_eq!(small.block, pieces[39].block, "a large one does not close the block of the small ones");
+        for piece in pieces.into_iter().chain([large, small]) {
+            backlogs.release(piece);
+        }
+        assert_eq!(backlogs.total(), 0);
+    }
+}

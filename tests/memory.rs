@@ -1,0 +1,390 @@
+//! What backlogs cost, and that it comes back: allocations are counted, in bytes.
+#![expect(unsafe_code, reason = "there is no other way to count allocations")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    time::Duration,
+};
+
+use adjourn::{
+    Clients, Config, ConnectionId, Event, Handler, SendError,
+    close::{Cause, CloseReport},
+    config::OnTotalOverflow,
+    http::{Upgrade, UpgradeRequest},
+    hub::{Driver, Readiness},
+    testing::{Clock, Memory, REQUEST},
+};
+
+struct Counting;
+
+thread_local! {
+    /// Bytes that this thread has allocated and not freed: a test and its loop are one thread.
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    LIVE.set(LIVE.get() + bytes);
+}
+
+// SAFETY: it is `System`, which is called with what it was given.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size().cast_signed());
+        // SAFETY: as above.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(-layout.size().cast_signed());
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn live() -> usize {
+    LIVE.get().cast_unsigned()
+}
+
+/// Keeps who is open, and how the others ended.
+#[derive(Default)]
+struct App {
+    open: Vec<ConnectionId>,
+    ended: Vec<CloseReport>,
+    drained: usize,
+}
+
+impl Handler for App {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        Upgrade::accept(())
+    }
+
+    fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
+        match event {
+            Event::Open { id } => self.open.push(id),
+            Event::Drain { .. } => self.drained += 1,
+            Event::Close { id, report, .. } => {
+                self.open.retain(|open| *open != id);
+                self.ended.push(*report);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A loop in memory. Its peers read nothing unless a test says so.
+struct Fleet {
+    driver: Driver<(), Memory>,
+    app: App,
+    clock: Clock,
+}
+
+impl Fleet {
+    fn new(config: Config) -> Self {
+        let clock = Clock::default();
+        Self { driver: Driver::new(config, 0, 1, Memory::new(&clock)), app: App::default(), clock }
+    }
+
+    /// So many open connections, each of whose kernels takes `room` more bytes.
+    fn open(&mut self, connections: usize, room: usize, request: &[u8]) {
+        for _ in 0..connections {
+            let slot = self.driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
+            let socket = self.driver.transport().socket(slot);
+            (socket.input, socket.room) = (request.to_vec(), usize::MAX);
+            self.ready(slot, Readiness { readable: true, ..Readiness::default() });
+            let socket = self.driver.transport().socket(slot);
+            (socket.written, socket.room, socket.input) = (Vec::new(), room, Vec::new());
+        }
+    }
+
+    fn ready(&mut self, slot: usize, readiness: Readiness) {
+        self.driver.begin_turn(&mut self.app);
+        self.driver.ready(slot, readiness, &mut self.app);
+        self.rest();
+    }
+
+    fn rest(&mut self) {
+        self.driver.end_turn(&mut self.app);
+        while self.driver.has_more() {
+            self.driver.begin_turn(&mut self.app);
+            self.driver.end_turn(&mut self.app);
+        }
+    }
+
+    /// What is asked for in one callback, and the turn that does it.
+    fn act<T>(&mut self, act: impl FnOnce(&mut Clients<'_, ()>) -> T) -> T {
+        let result = self.driver.act(&mut self.app, |clients, _| act(clients));
+        self.driver.begin_turn(&mut self.app);
+        self.rest();
+        result
+    }
+
+    fn broadcast(&mut self, message: &[u8]) -> usize {
+        self.act(|clients| clients.broadcast(message, |_| true).sent)
+    }
+
+    /// The peer of a slot reads what fits into `room`; returns it.
+    fn reads(&mut self, slot: usize, room: usize) -> Vec<u8> {
+        self.driver.transport().socket(slot).room = room;
+        self.ready(slot, Readiness { writable: true, ..Readiness::default() });
+        let socket = self.driver.transport().socket(slot);
+        socket.room = 0;
+        std::mem::take(&mut socket.written)
+    }
+
+    fn held(&self) -> usize {
+        self.driver.stats().backlog_total
+    }
+}
+
+/// How one of them may go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Going {
+    /// It reads everything.
+    Reads,
+    Terminated,
+    /// Its socket fails.
+    Reset,
+    /// It is closed, and takes nothing until all timeouts are over.
+    Closed,
+    /// It is closed with its queue dropped first.
+    Kicked,
+}
+
+/// A megabyte for a hundred that do not read is a megabyte, whatever becomes of them.
+#[test]
+fn slow_readers_of_a_broadcast_share_it_and_it_is_freed_when_they_are_gone() {
+    for going in [Going::Reads, Going::Terminated, Going::Reset, Going::Closed, Going::Kicked] {
+        let mut config = Config::default();
+        config.connection.heartbeat.interval = None;
+        config.connection.stall_timeout = None;
+        let mut fleet = Fleet::new(config);
+        // Every third has begun with a broadcast, whose rest is its first backlog.
+        fleet.open(67, 0, REQUEST);
+        fleet.open(33, 500, REQUEST);
+        let before = live();
+        for n in 0..1000_usize {
+            assert_eq!(fleet.broadcast(&[low(n); 1000]), 100);
+        }
+        let (held, shared) = (live() - before, fleet.held());
+        assert!((1_004_000..1_100_000).contains(&shared), "{going:?}: {shared} bytes are counted");
+        assert!(held < 1_900_000, "{going:?}: {held} bytes are held for a megabyte");
+        for id in fleet.app.open.clone() {
+            let slot = id.slot();
+            match going {
+                Going::Reads => {
+                    assert_eq!(
+                        fleet.act(|clients| clients.get(id).map(|client| client.buffered_amount())),
+                        Some(1_004_000 - if slot < 67 { 0 } else { 500 })
+                    );
+                    let mut read = Vec::new();
+                    while read.len() < 1_004_000 - 500 {
+                        read.extend(fleet.reads(slot, 77_777));
+                    }
+                    let expected: Vec<u8> = (0..1000)
+                        .flat_map(|n| [&[0x82, 126, 3, 232][..], &[low(n); 1000]].concat())
+                        .collect();
+                    assert!(expected.ends_with(&read), "slot {slot}");
+                }
+                Going::Terminated => assert!(fleet.act(|clients| clients.terminate(id))),
+                Going::Reset => {
+                    fleet.driver.transport().socket(slot).error = Some(std::io::ErrorKind::ConnectionReset);
+                    fleet.ready(slot, Readiness { readable: true, writable: true, ended: true });
+                }
+                Going::Closed => assert!(fleet.act(|clients| clients.close(id, adjourn::CloseFrame::NORMAL))),
+                Going::Kicked => {
+                    assert!(fleet.act(|clients| clients.kick_now(id, "go", adjourn::CloseFrame::NORMAL)));
+                }
+            }
+        }
+        for _ in 0..30 {
+            fleet.clock.pass(Duration::from_secs(1));
+            fleet.act(|_| {});
+        }
+        assert_eq!(fleet.held(), 0, "{going:?}");
+        if going != Going::Reads {
+            assert_eq!(fleet.app.ended.len(), 100, "{going:?}");
+            let lost: u64 =
+                fleet.app.ended.iter().map(|report| report.lost.messages + report.lost.partial).sum();
+            assert_eq!(lost, 100_000 + if going == Going::Kicked { 100 } else { 0 }, "{going:?}");
+        }
+        fleet.app.ended = Vec::new();
+        let left = live().saturating_sub(before);
+        assert!(left < 50_000, "{going:?}: {left} bytes are left");
+    }
+}
+
+/// What one of them gets alone stands where it was sent, between what all get.
+#[test]
+fn own_messages_keep_their_place_among_shared_ones() {
+    for room in [0, 1, 99, 104, 150, 1000, 5000] {
+        let mut fleet = Fleet::new(Config::default());
+        fleet.open(3, 0, REQUEST);
+        let ids = fleet.app.open.clone();
+        let mut expected = vec![Vec::new(); 3];
+        for round in 0..100_u8 {
+            // Small and large: copied, frozen when a backlog waits for it, and frozen at once.
+            let size = [100, 300, 1000, 200, 10, 400, 700, 5000][usize::from(round) % 8];
+            let shared = vec![round; size];
+            // At times nobody gets anything alone, and what is shared has gaps for one that was left out.
+            let alone = round % 20 >= 10;
+            fleet.act(|clients| {
+                for (own, id) in (0..).zip(&ids) {
+                    if alone && (round + own) % 3 != 0 {
+                        clients.send(*id, &[100 + own; 70]).expect("there is room");
+                    }
+                    if alone && (round + own) % 5 == 0 {
+                        clients.ping(*id, b"ping").expect("there is room");
+                    }
+                }
+                clients.broadcast(&shared, |client| client.id().slot() != usize::from(round) % 7);
+            });
+            for (own, expected) in (0..).zip(&mut expected) {
+                if alone && (round + own) % 3 != 0 {
+                    expected.extend(unmasked(0x82, &[100 + own; 70]));
+                }
+                if alone && (round + own) % 5 == 0 {
+                    expected.extend(unmasked(0x89, b"ping"));
+                }
+                if own != round % 7 {
+                    expected.extend(unmasked(0x82, &shared));
+                }
+            }
+            for (slot, expected) in expected.iter_mut().enumerate() {
+                let read = fleet.reads(slot, room);
+                assert!(expected.starts_with(&read), "room {room}, round {round}, slot {slot}");
+                expected.drain(..read.len());
+            }
+        }
+        for (slot, expected) in expected.iter().enumerate() {
+            assert!(fleet.reads(slot, usize::MAX) == *expected, "room {room}, slot {slot}");
+        }
+        assert_eq!(fleet.held(), 0);
+    }
+}
+
+fn low(n: usize) -> u8 {
+    n.to_le_bytes()[0]
+}
+
+fn unmasked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).expect("not so long");
+    let header = match length {
+        0..126 => vec![first, low(payload.len())],
+        _ => [&[first, 126][..], &length.to_be_bytes()].concat(),
+    };
+    [&header, payload].concat()
+}
+
+/// By window size: those who agreed on the same get the same bytes.
+#[cfg(feature = "deflate")]
+#[test]
+fn slow_readers_of_a_compressed_broadcast_share_it() {
+    let request = |offer: &str| {
+        let head = std::str::from_utf8(REQUEST).expect("ASCII").trim_end();
+        format!(
+            "{head}\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover{offer}\r\n\r\n"
+        )
+    };
+    let mut config = Config::default();
+    config.deflate = Some(adjourn::config::Deflate::default());
+    let mut fleet = Fleet::new(config);
+    fleet.open(50, 0, request("").as_bytes());
+    fleet.open(50, 0, request("; server_max_window_bits=10").as_bytes());
+    let before = live();
+    // Not to be compressed to nothing.
+    let mut rng = fastrand::Rng::with_seed(1);
+    for _ in 0..200 {
+        let message: String = std::iter::repeat_with(|| rng.alphabetic()).take(1000).collect();
+        assert_eq!(fleet.act(|clients| clients.broadcast(&message, |_| true).sent), 100);
+    }
+    let (held, shared) = (live() - before, fleet.held());
+    assert!(shared < 2 * 200 * 900, "{shared} bytes are counted");
+    assert!(held < 1_000_000, "{held} bytes are held");
+    let [first, last] = [0, 99].map(|slot| fleet.reads(slot, usize::MAX));
+    assert!(first.len() > 100_000 && last.len() > 100_000);
+    assert!((1..50).all(|slot| fleet.reads(slot, usize::MAX) == first));
+    assert!((50..99).all(|slot| fleet.reads(slot, usize::MAX) == last));
+    assert_eq!(fleet.held(), 0);
+}
+
+fn capped(total: usize, policy: OnTotalOverflow) -> Fleet {
+    let mut config = Config::default();
+    config.connection.heartbeat.interval = None;
+    (config.event_loop.max_backlog_total, config.event_loop.on_total_overflow) = (Some(total), policy);
+    Fleet::new(config)
+}
+
+#[test]
+fn all_backlogs_together_hold_no_more_than_their_cap_and_count_what_is_shared_once() {
+    let mut fleet = capped(100_000, OnTotalOverflow::Refuse);
+    fleet.open(20, 0, REQUEST);
+    let ids = fleet.app.open.clone();
+    let sent = std::iter::repeat_with(|| fleet.broadcast(&[1; 996])).take_while(|sent| *sent == 20).count();
+    assert_eq!(sent, 100, "1,000 bytes each, for all of them");
+    assert_eq!(fleet.held(), 100_000);
+    let told = fleet.act(|clients| clients.broadcast(b"no", |_| true));
+    assert_eq!((told.sent, told.refused), (0, 20));
+    let refused = Err(SendError::Overflow { queued: 100_000, message: 12, limit: 100_000 });
+    assert_eq!(fleet.act(|clients| clients.send(ids[3], &[2; 10])), refused);
+
+    // One that has read everything is refused, too, until the others have.
+    assert_eq!(fleet.reads(3, usize::MAX).len(), 100_000);
+    assert_eq!(fleet.act(|clients| clients.send(ids[3], &[2; 10])), refused);
+    (0..20).for_each(|slot| drop(fleet.reads(slot, usize::MAX)));
+    assert_eq!(fleet.held(), 0);
+    assert_eq!(fleet.act(|clients| clients.send(ids[3], &[2; 10])), Ok(()));
+    assert_eq!(fleet.app.drained, 20);
+
+    // Messages of their own count for each; what waits for the end of the callback counts, too.
+    let mut fleet = capped(100_000, OnTotalOverflow::Refuse);
+    fleet.open(20, 0, REQUEST);
+    let ids = fleet.app.open.clone();
+    let sends = |clients: &mut Clients<'_, ()>| {
+        ids.iter().filter(|id| clients.send(**id, &[2; 9_996]).is_ok()).count()
+    };
+    assert_eq!(fleet.act(sends), 10);
+    assert_eq!((fleet.act(sends), fleet.held()), (0, 100_000));
+}
+
+#[test]
+fn the_largest_backlogs_make_room_if_that_is_the_policy() {
+    let mut fleet = capped(100_000, OnTotalOverflow::CloseLargest);
+    fleet.open(20, 0, REQUEST);
+    let ids = fleet.app.open.clone();
+    for (id, size) in ids.iter().zip((1..).map(|n| n * 400)) {
+        fleet.act(|clients| clients.send(*id, vec![1; size])).expect("84,000 bytes in all");
+    }
+    assert_eq!(fleet.app.open.len(), 20);
+    // An eighth of the cap has to be free when room is made: the one with 16,300 bytes goes.
+    assert_eq!(fleet.act(|clients| clients.send(ids[0], &[1; 15_900])), Ok(()));
+    assert_eq!(fleet.app.open.len(), 20, "99,900 bytes and headers");
+    assert_eq!(fleet.act(|clients| clients.send(ids[1], &[2; 100])), Ok(()));
+    assert!(fleet.held() <= 87_604, "{} bytes", fleet.held());
+    for _ in 0..2 {
+        fleet.clock.pass(Duration::from_mins(1));
+        fleet.act(|_| {});
+    }
+    let slow: Vec<_> = (fleet.app.ended.iter())
+        .filter(|report| matches!(report.cause, Cause::Overflow { .. }))
+        .map(|report| (report.effective_code(), report.lost.messages))
+        .collect();
+    assert_eq!(slow, [(1013, 2)], "the largest has two messages");
+
+    // What never fits closes nobody.
+    let mut fleet = capped(100_000, OnTotalOverflow::CloseLargest);
+    fleet.open(2, 0, REQUEST);
+    let ids = fleet.app.open.clone();
+    fleet.act(|clients| clients.send(ids[0], vec![1; 50_000])).expect("there is room");
+    assert!(matches!(
+        fleet.act(|clients| clients.send(ids[1], vec![2; 100_001])),
+        Err(SendError::Overflow { .. })
+    ));
+    assert_eq!((fleet.app.open.len(), fleet.app.ended.len()), (2, 0));
+    assert_eq!(fleet.broadcast(&vec![3; 60_000]), 1, "room was made, and one of the two is gone");
+}
