@@ -18,7 +18,6 @@ use adjourn::shutdown::ShutdownPlan;
 
 use self::bridge::Bridge;
 use crate::config::{ConfigError, SocketIoConfig};
-use crate::core::{EngineSession, Io, Namespace};
 use crate::core::{EngineSession, Io, Namespace, Observed};
 use crate::links::FrameRef;
 use crate::packet::{Args, ArgsBuf};
