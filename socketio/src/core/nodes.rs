@@ -9,7 +9,8 @@ use super::Core;
 use super::command::FeedCommand;
 use super::node_message::NodeMessage;
 use super::state::{
-    Address, Answer, Fetched, Io, NodeRequest, Reliability, RequestKind, ServerAnswers, SocketInfo, Wait,
+    Address, Answer, FetchThen, Fetched, Io, NodeRequest, Reliability, RequestKind, ServerAnswers,
+    SocketInfo, Wait,
 };
 use crate::error::EmitError;
 use crate::packet::{Args, ArgsBuf, Event, ToArgs};
@@ -88,7 +89,7 @@ impl Io<'_> {
         to: Address,
         own: Vec<SocketInfo>,
         timeout: Duration,
-        then: Box<dyn FnOnce(&mut Io<'_>, Fetched) + Send>,
+        then: FetchThen,
     ) {
         let kind = RequestKind::Fetch { sockets: own, then };
         if let Some(request) = self.request(timeout, kind) {
@@ -242,13 +243,12 @@ impl Io<'_> {
 
     fn answer_of_node(&mut self, id: u64, sid: Arc<str>, args: ArgsBuf) {
         match self.state.waits.map.get_mut(&id) {
-            Some(Wait::Group(group)) => {
-                if group.answered.insert(Arc::clone(&sid)) {
-                    self.state.stats.acks_received += 1;
-                    group.expected.remove(&sid);
-                    group.answers.push(Answer { id: sid, args });
-                    self.finish_group_if_done(id);
-                }
+            Some(Wait::Group(group)) if !group.answered.contains(&sid) => {
+                self.state.stats.acks_received += 1;
+                group.answered.insert(Arc::clone(&sid));
+                group.expected.remove(&sid);
+                group.answers.push(Answer { id: sid, args });
+                self.finish_group_if_done(id);
             }
             Some(Wait::Session { sid: asked, .. }) if *asked == sid => {
                 if let Some(Wait::Session { then, .. }) = self.state.waits.map.remove(&id) {

@@ -26,7 +26,7 @@ pub use self::api::{
     ServerAnswers, ShutdownCounts, SocketInfo, Transport, Verdict,
 };
 pub(crate) use self::arena::{Arena, Key, NumberMap};
-pub(crate) use self::cluster::{Cluster, NodeRequest, RequestKind};
+pub(crate) use self::cluster::{Cluster, FetchThen, NodeRequest, RequestKind};
 pub(crate) use self::connecting::{Ask, ConnectStep, Connecting, Resume};
 pub use self::inbox::{Call, Inbox, InboxFull};
 pub(crate) use self::log::{Log, Trim};

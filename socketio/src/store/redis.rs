@@ -31,6 +31,7 @@ use self::writer::RedisWriter;
 use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings};
 
 mod bus;
+mod expiry;
 mod feed;
 mod keys;
 mod lists;

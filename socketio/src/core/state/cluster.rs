@@ -28,9 +28,12 @@ pub(crate) struct NodeRequest {
 }
 
 pub(crate) enum RequestKind {
-    Fetch { sockets: Vec<SocketInfo>, then: Box<dyn FnOnce(&mut Io<'_>, Fetched) + Send> },
-    Server { answers: Vec<(NodeId, ArgsBuf)>, then: Box<dyn FnOnce(&mut Io<'_>, ServerAnswers) + Send> },
+    Fetch { sockets: Vec<SocketInfo>, then: FetchThen },
+    Server { answers: Vec<(NodeId, ArgsBuf)>, then: ServerThen },
 }
+
+pub(crate) type FetchThen = Box<dyn FnOnce(&mut Io<'_>, Fetched) + Send>;
+pub(crate) type ServerThen = Box<dyn FnOnce(&mut Io<'_>, ServerAnswers) + Send>;
 
 impl Cluster {
     pub(crate) fn new(node: NodeId) -> Self {

@@ -126,6 +126,10 @@ impl Log {
     /// Entries up to `floor` are gone, or have never been in a log that is new.
     pub(crate) fn raise_floor(&mut self, floor: Position) {
         self.floor = self.floor.max(floor);
+        if self.epoch.is_some() {
+            // What others have trimmed of a shared log before it was read here is missed, not dispatched: the feed says so.
+            return;
+        }
         self.dispatched = self.dispatched.max(floor);
         self.committed = self.committed.max(floor);
         if self.recent.is_empty() {

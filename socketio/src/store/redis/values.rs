@@ -59,6 +59,11 @@ pub(super) fn list(value: &Value) -> Option<&[Value]> {
     }
 }
 
+/// A number as an argument.
+pub(super) fn digits(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
 /// `<milliseconds>-<number>`
 pub(super) fn position_of(text: &str) -> Option<Position> {
     let (time, number) = text.split_once('-')?;

@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::lists::LockedLists;
 use super::scripts::Scripts;
 use super::servers::Servers;
-use super::values::{self, Arguments};
+use super::values::{self, Arguments, digits as number};
 use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
@@ -28,15 +28,13 @@ const POLL: Duration = Duration::from_millis(5);
 const ATTEMPTS: usize = 8;
 /// Namespaces that one call of `expire` looks at.
 const EXPIRE_NAMESPACES: usize = 64;
-/// A node without a heartbeat for so long is dead.
-const NODE_SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct RedisWriter {
-    servers: Servers,
+    pub(super) servers: Servers,
     scripts: Scripts,
-    keys: Keys,
-    node: Arc<str>,
-    settings: StoreSettings,
+    pub(super) keys: Keys,
+    pub(super) node: Arc<str>,
+    pub(super) settings: StoreSettings,
     /// When it was opened: sessions found connected by an earlier life of this node are away since then.
     opened: Millis,
     /// Numbers the calls that must not take effect twice.
@@ -91,7 +89,7 @@ impl RedisWriter {
         begun(&self.run(|scripts| &scripts.begin, namespace, &Vec::new(), now)?)
     }
 
-    fn run(
+    pub(super) fn run(
         &mut self,
         script: impl FnOnce(&Scripts) -> &Script,
         namespace: &str,
@@ -338,50 +336,6 @@ impl RedisWriter {
         let batch = Batch { entries: vec![new.clone()], ..Batch::default() };
         self.commit(&batch, now)?.positions.first().copied().ok_or_else(values::damaged)
     }
-
-    fn expire_in(
-        &mut self,
-        namespace: &Arc<str>,
-        alive: &[Vec<u8>],
-        now: Millis,
-        max: usize,
-    ) -> Result<Vec<SessionSummary>, StoreError> {
-        let window = self.settings.window;
-        let mut arguments = vec![
-            number(millis(window)),
-            number(millis(window / 4).saturating_add(millis(NODE_SILENCE))),
-            number(millis(self.settings.once_window)),
-            number(self.settings.max_sessions as u64),
-            number(max as u64),
-            number(alive.len() as u64),
-        ];
-        arguments.extend(alive.iter().cloned());
-        let answer = self.run(|scripts| &scripts.expire, namespace, &arguments, now)?;
-        let gone = values::list(&answer).ok_or_else(values::damaged)?;
-        let summary = |pair: &[Value]| {
-            let [record, evicted] = pair else { return None };
-            let record = values::record(namespace, "", 0, values::bytes(record)?)?;
-            Some(record.summary(values::text(evicted) == Some("1")))
-        };
-        Ok(gone.chunks(2).filter_map(summary).collect())
-    }
-
-    /// The nodes that have written a heartbeat lately, and this one.
-    fn alive(&mut self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let key = self.keys.nodes();
-        let since = self.servers.time()?.saturating_sub(millis(NODE_SILENCE));
-        let nodes = self
-            .servers
-            .command(&key, |key| redis::cmd("ZRANGEBYSCORE").arg(key).arg(since).arg("+inf").take())?;
-        let mut alive: Vec<Vec<u8>> = values::list(&nodes)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(values::bytes)
-            .map(<[u8]>::to_vec)
-            .collect();
-        alive.push(self.node.as_bytes().to_vec());
-        Ok(alive)
-    }
 }
 
 struct Found {
@@ -598,10 +552,6 @@ fn push_session(arguments: &mut Arguments, change: &SessionChange) {
         arguments.push(values::record_bytes(record));
         arguments.push(record.away.map(number).unwrap_or_default());
     }
-}
-
-fn number(number: u64) -> Vec<u8> {
-    number.to_string().into_bytes()
 }
 
 /// Is an effect of the transaction's own namespace?
