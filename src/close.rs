@@ -411,7 +411,7 @@ impl CloseReport {
         self.received.is_some() && self.sent_flushed
     }
 
-    /// The code to log: the one received, else the one we sent if we ended it, else 1006.
+    /// The code to log: the one received, else the one we sent if we ended it, else 1006 (specification 5.2).
     pub fn effective_code(&self) -> u16 {
         match (&self.received, self.initiator, &self.sent) {
             (Some(received), _, _) => received.code_or_1005(),
@@ -424,14 +424,14 @@ impl CloseReport {
 /// One line for a log: the code to log, the cause, who ended it, whether cleanly, and what was lost.
 ///
 /// ```text
-/// 1001 LocalClose by Local, clean, open for 2.5s
-/// 1006 PeerReset by Transport, not clean, open for 2.5s, lost 3 messages (3072 bytes)
+/// 1001 LocalClose, initiator Local, clean, open for 2.5s
+/// 1006 PeerReset, initiator Transport, not clean, open for 2.5s, lost 3 messages (3072 bytes)
 /// ```
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clean = if self.was_clean() { "clean" } else { "not clean" };
         let (code, cause, by) = (self.effective_code(), self.cause, self.initiator);
-        write!(f, "{code} {cause} by {by}, {clean}, open for {:?}", self.duration)?;
+        write!(f, "{code} {cause}, initiator {by}, {clean}, open for {:?}", self.duration)?;
         let lost = self.lost.messages + self.lost.partial;
         if lost > 0 {
             write!(f, ", lost {lost} messages ({} bytes)", self.lost.bytes)?;
@@ -470,12 +470,15 @@ mod tests {
             duration: Duration::from_millis(2500),
             close_phase: Duration::ZERO,
         };
-        assert_eq!(report.to_string(), "1001 CloseTimeout: no answer by Local, not clean, open for 2.5s");
+        assert_eq!(
+            report.to_string(),
+            "1001 CloseTimeout: no answer, initiator Local, not clean, open for 2.5s"
+        );
         (report.received, report.cause) = (Some(CloseFrame::EMPTY), Cause::LocalClose);
         (report.lost.messages, report.lost.partial, report.lost.bytes) = (2, 1, 30);
         assert_eq!(
             report.to_string(),
-            "1005 LocalClose by Local, clean, open for 2.5s, lost 3 messages (30 bytes)"
+            "1005 LocalClose, initiator Local, clean, open for 2.5s, lost 3 messages (30 bytes)"
         );
         assert_eq!(
             Cause::Protocol(ProtocolError::Unmasked).to_string(),

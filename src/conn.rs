@@ -1,4 +1,4 @@
-//! ROOM: one connection as a value. Bytes and `now` in; events, bytes and a deadline out. No clock and no socket
+//! One connection as a value. Bytes and `now` in; events, bytes and a deadline out. No clock and no socket
 //! enters, and no other connection.
 //!
 //! What a connection does is [`state::step`]; `apply.rs` carries it out, so nothing begins or ends anywhere else.

@@ -31,6 +31,8 @@ page!(
     "Which example to read.",
     concat!(
         "[example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs\n",
+        "[example_activated]: https://docs.rs/crate/adjourn/latest/source/examples/activated.rs\n",
+        "[example_restart]: https://docs.rs/crate/adjourn/latest/source/examples/restart.rs\n",
         "[example_broadcast]: https://docs.rs/crate/adjourn/latest/source/examples/broadcast.rs\n",
         "[example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",

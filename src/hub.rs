@@ -1,4 +1,4 @@
-//! ROOM: many connections. A slab of them, their deadlines, sweeps, the application's view, and the turn.
+//! Many connections. A slab of them, their deadlines, sweeps, the application's view, and the turn.
 //!
 //! No clock and no socket enters: [`Driver`] runs the one turn of this crate over any [`Transport`]. The server's
 //! transport is sockets; the simulation's, the benches' and [`testing`](crate::testing)'s are memory.

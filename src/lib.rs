@@ -89,6 +89,10 @@ pub use crate::{
 pub mod listeners {
     #[doc(inline)]
     pub use crate::{newcomer::PeerCredentials, server::ListeningSocket};
+
+    #[cfg(feature = "activation")]
+    #[doc(inline)]
+    pub use crate::server::Inherited;
 }
 
 /// Sources of the application's own on the loop, see [`Server::sources`].

@@ -1,4 +1,4 @@
-//! ROOM: the transport over mio: sockets, listeners, handles and signals. The only clock, and the only sockets.
+//! The transport over mio: sockets, listeners, handles and signals. The only clock, and the only sockets.
 //!
 //! Everything that decides is in the hub, and the order of a turn is its [driver's](crate::hub::Driver); this room waits, says
 //! what became ready, and carries bytes. Sockets are edge-triggered: a read that does not fill the buffer has drained the
@@ -7,6 +7,8 @@
 mod adopting;
 mod event_loop;
 mod handle;
+#[cfg(feature = "activation")]
+mod inherited;
 mod listener;
 mod mailbox;
 mod number;
@@ -22,6 +24,8 @@ mod sources;
 mod unix;
 mod workers;
 
+#[cfg(feature = "activation")]
+pub use self::inherited::Inherited;
 pub use self::{
     event_loop::Server,
     handle::Handle,

@@ -1,4 +1,4 @@
-//! ROOM: sockets, rooms, namespaces, acks, log, recovery, once (specification 6 to 15). Sans-IO: inputs and `now` in, output
+//! Sockets, rooms, namespaces, acks, log, recovery, once (specification 6 to 15). Sans-IO: inputs and `now` in, output
 //! through [`Links`] and store calls out. No clock, no randomness, no threads, no `adjourn` enter.
 //!
 //! ```text

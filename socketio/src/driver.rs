@@ -1,4 +1,4 @@
-//! ROOM: joins the core to adjourn's loop, the store's threads and HTTP. The only clock, threads and randomness.
+//! Joins the core to adjourn's loop, the store's threads and HTTP. The only clock, threads and randomness.
 //!
 //! ```text
 //! adjourn's loop: events ----------> bridge --> core inputs
@@ -74,6 +74,9 @@ pub enum StartError {
 
 impl SocketIo {
     /// Opens the store, and with it a new epoch. Handlers are given next, then [`SocketIo::run`].
+    ///
+    /// # Errors
+    /// If a setting cannot be, the store cannot be opened, or a thread cannot be started.
     pub fn new(config: SocketIoConfig, store: impl Store + 'static) -> Result<Self, StartError> {
         config.check()?;
         // One process a store: the name matters where several share one.
@@ -174,6 +177,9 @@ impl SocketIo {
 
     /// Lets SIGTERM and SIGINT drain the server by `plan`, as adjourn's `shutdown_on_signals` does; the polling sessions
     /// have the plan's pace, too.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, server: &mut Server<Conn>, plan: ShutdownPlan) -> io::Result<()> {
         self.bridge.set_plan(&plan);

@@ -37,6 +37,8 @@ counters! {
     connections_polling,
     /// Connections on WebSocket, now.
     connections_websocket,
+    /// Requests of polling sessions without an answer, now: GETs that are held, POSTs whose body has not come.
+    requests_waiting,
     /// Upgrades done.
     upgrades,
     /// Probes that failed.

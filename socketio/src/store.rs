@@ -1,4 +1,4 @@
-//! ROOM: the store of logs, sessions and once keys. Blocking; knows `offset` and `error` only (specification 12 to 17).
+//! The store of logs, sessions and once keys. Blocking; knows `offset` and `error` only (specification 12 to 17).
 //!
 //! Writer and reader each run on a thread of their own; a store that is `inline` runs on the loop. The shared suite in
 //! `tests/store.rs` is written against these traits, and every store passes it.

@@ -11,7 +11,7 @@ use crate::error::ConfigError;
 #[non_exhaustive]
 pub struct ConnectionConfig {
     /// Bytes of one message, over all its fragments and after inflating; more is failed with 1009 at the header that
-    /// announces it. 16 MiB: what most peers default to or below, and small enough that a message fits in memory many times.
+    /// announces it. 16 MiB: small enough that a message fits in memory many times; npm ws allows 100 MiB, tungstenite 64 MiB.
     pub max_payload: usize,
     /// Fragments of one message; more is failed with 1009. 0: no message may be fragmented. 1 Mi: fragments cost no memory here, so the limit only
     /// bounds the work for one message; 16 MiB in fragments of 16 bytes still pass.

@@ -71,7 +71,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// });
 /// println!("listening on {address:?}");
 /// // ... and later, from any thread:
-/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(5)))?;
+/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(10)))?;
 /// let report = thread.join().expect("no callback panics")?;
 /// println!("{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -466,7 +466,9 @@ impl<D: 'static> Server<D> {
     /// The listeners' part of a turn's end.
     fn tend_listeners(&mut self) {
         if !self.driver.is_listening() {
-            self.listeners.clear();
+            for listener in self.listeners.drain(..) {
+                listener.close(self.driver.transport().poll.registry());
+            }
         }
         for index in 0..self.listeners.len() {
             if self.listeners.get(index).is_some_and(|listener| listener.has_more() || listener.is_resting())

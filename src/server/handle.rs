@@ -226,7 +226,8 @@ impl<D> Handle<D> {
         Ok(answer)
     }
 
-    /// As [`Clients::broadcast`]. Copies the message once, unless it is owned or shared.
+    /// As [`Clients::broadcast`]. Copies the message once, unless it is owned or shared. Connections that have no room for it do
+    /// not get it; [`Handle::defer`] lets you see which.
     ///
     /// # Errors
     /// If the server has stopped, or too much waits for it.

@@ -165,6 +165,14 @@ impl Listener {
         })
     }
 
+    /// Closes it. Another process may have the same socket, and then what connects to that would go on waking us.
+    pub(super) fn close(mut self, registry: &Registry) {
+        let _ = match &mut self.socket {
+            Watched::Tcp(socket) => registry.deregister(socket),
+            Watched::Unix(socket) => registry.deregister(socket),
+        };
+    }
+
     /// The address; `None` of a Unix domain socket.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         match &self.socket {

@@ -28,7 +28,7 @@ CAUSES = set(
     "Internal PeerFin PeerFinDuringClose PeerReset PeerResetDuringClose Io Terminated ShutdownSoft ShutdownHard".split()
 )
 HANDSHAKE_CAUSES = set(
-    "Timeout BadRequest HeadTooLarge BadVersion Rejected OriginRefused Tls PeerFin PeerReset Io ShuttingDown "
+    "Timeout BadRequest HeadTooLarge BadVersion Rejected OriginRefused Tls ProxyHeader PeerFin PeerReset Io ShuttingDown "
     "TooManyConnections".split()
 )
 INITIATORS = {"Local", "Remote", "Both", "Transport"}
