@@ -118,7 +118,7 @@ pub enum HandshakeError {
 
 impl HandshakeError {
     /// The names of all of them.
-    pub const NAMES: [&str; 16] = [
+    pub const NAMES: [&str; 18] = [
         "Timeout",
         "ConnectTimeout",
         "NotResolved",
@@ -132,8 +132,10 @@ impl HandshakeError {
         "OriginRefused",
         "PeerFin",
         "PeerReset",
+        "Tls",
         "Io",
         "ShuttingDown",
+        "ProxyHeader",
         "TooManyConnections",
     ];
 
