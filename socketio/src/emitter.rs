@@ -40,7 +40,7 @@ impl Emitter {
     /// If it does not answer.
     pub fn connect(url: &str, prefix: &str) -> Result<Self, StoreError> {
         let node = NodeId(format!("emitter-{}", std::process::id()).into());
-        let writer = RedisStore::new(url, prefix)?.open_writer(node, &StoreSettings::default())?;
+        let writer = RedisStore::new(url, prefix)?.open_writer(&node, &StoreSettings::default())?;
         Ok(Self { writer })
     }
 

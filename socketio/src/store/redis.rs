@@ -77,11 +77,11 @@ impl RedisStore {
     /// The writer alone, for a process that only publishes: it follows no log and is no node.
     pub(crate) fn open_writer(
         self,
-        node: NodeId,
+        node: &NodeId,
         settings: &StoreSettings,
     ) -> Result<Box<dyn Writer>, StoreError> {
         let servers = Servers::connect(self.client, self.call_timeout, Times::Redis)?;
-        let (keys, node) = (Keys::new(&self.prefix), life_of(&node)?);
+        let (keys, node) = (Keys::new(&self.prefix), life_of(node)?);
         Ok(Box::new(RedisWriter::new(servers, keys, node, settings.clone(), 0)))
     }
 
