@@ -61,7 +61,8 @@ fn main() -> Result<(), Failure> {
 
 fn report(what: &str, count: usize, took: Duration) {
     let seconds = took.as_secs_f64().max(f64::EPSILON);
-    println!("{what}: {count} in {seconds:.2} s, {:.0} a second", count as f64 / seconds);
+    let rate = f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / seconds;
+    println!("{what}: {count} in {seconds:.2} s, {rate:.0} a second");
 }
 
 fn memory(redis: &mut redis::Connection) -> Result<u64, Failure> {

@@ -78,6 +78,9 @@ impl Nodes {
 
 type Calls = Arc<Mutex<Vec<String>>>;
 
+/// How many answered, and who did not.
+type Outcome = Arc<Mutex<Option<(usize, Vec<String>)>>>;
+
 fn with_handlers(nodes: &mut Nodes) -> Calls {
     let calls = Calls::default();
     for (name, core) in &mut nodes.0 {
@@ -108,7 +111,7 @@ fn s16_a_request_ends_with_an_answer_or_the_death_of_each_or_at_its_timeout() {
     for (fate, missing) in [("alive", vec![]), ("dies", vec!["n2"]), ("is silent", vec!["n2"])] {
         let mut nodes = Nodes::new(3);
         with_handlers(&mut nodes);
-        let done: Arc<Mutex<Option<(usize, Vec<String>)>>> = Arc::default();
+        let done = Outcome::default();
         let of_call = Arc::clone(&done);
         nodes.call(0, move |io| {
             let then = move |_: &mut adjourn_socketio::Io<'_>,
