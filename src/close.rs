@@ -417,6 +417,8 @@ pub struct CloseReport {
     pub duration: Duration,
     /// From the first Close, in whichever direction, to `Close`; zero if there was none.
     pub close_phase: Duration,
+    /// The peer's FIN came without the `close_notify` that ends a TLS session.
+    pub(crate) truncated: bool,
     /// What it received and sent, if that was counted: see [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic).
     pub traffic: Option<Traffic>,
 }
@@ -449,6 +451,12 @@ impl CloseReport {
     /// Both Close frames passed, and ours is wholly in the kernel.
     pub fn was_clean(&self) -> bool {
         self.received.is_some() && self.sent_flushed
+    }
+
+    /// Over TLS: the peer's FIN came before its Close and without the `close_notify` that ends a TLS session (RFC 8446 §6.1), so
+    /// somebody on the way may have cut off what it sent. Without TLS nothing says so, and this is false.
+    pub const fn truncated(&self) -> bool {
+        self.truncated && self.received.is_none()
     }
 
     /// The code to log: the one received, else the one we sent if we ended it, else 1006 (specification 5.2).
@@ -509,6 +517,7 @@ mod tests {
             lost: Lost::ZERO,
             duration: Duration::from_millis(2500),
             close_phase: Duration::ZERO,
+            truncated: false,
             traffic: None,
         };
         assert_eq!(

@@ -32,6 +32,7 @@ page!(
     "Which example to read.",
     concat!(
         "[example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs\n",
+        "[example_wss_echo]: https://docs.rs/crate/adjourn/latest/source/examples/wss_echo.rs\n",
         "[example_activated]: https://docs.rs/crate/adjourn/latest/source/examples/activated.rs\n",
         "[example_restart]: https://docs.rs/crate/adjourn/latest/source/examples/restart.rs\n",
         "[example_broadcast]: https://docs.rs/crate/adjourn/latest/source/examples/broadcast.rs\n",

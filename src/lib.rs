@@ -89,6 +89,23 @@ pub use crate::{
     time::Time,
 };
 
+/// TLS on both sides of the crate (feature `tls`): certificates, whom to believe, and what a handshake has agreed on.
+///
+/// Set [`ListenerConfig::tls`](config::ListenerConfig::tls) and a server speaks TLS; connect to a `wss://` URL and a client does.
+/// [`TlsError`](error::TlsError) says why a handshake failed.
+#[cfg(feature = "tls")]
+pub mod tls {
+    #[cfg(feature = "unstable-core")]
+    #[doc(inline)]
+    pub use crate::server::Tls;
+    #[doc(inline)]
+    pub use crate::{
+        config::tls::{ClientTls, Identities, Identity, ServerTls, TlsConfigError, TlsSession, TlsVersion},
+        detach::TlsStream,
+    };
+    pub use rustls;
+}
+
 /// Listening sockets beside those that [`Server::bind`] opens, and who connects to them.
 pub mod listeners {
     #[doc(inline)]

@@ -30,6 +30,8 @@ pub(super) struct Closing {
     pub(super) probed: u64,
     /// The peer's FIN was read.
     pub(super) eof: bool,
+    /// That came without the end of the TLS session.
+    pub(super) truncated: bool,
     pub(super) sweeps: Vec<SweepId>,
     /// How TCP is to be aborted.
     pub(super) abort: Abort,
@@ -61,6 +63,7 @@ impl Closing {
             delivered: 0,
             probed: 0,
             eof: false,
+            truncated: false,
             sweeps: Vec::new(),
             abort: Abort::Reset,
             end: End { state: State::Open, queued: 0, flushed: false },
@@ -139,6 +142,7 @@ impl Closing {
             received: self.received,
             lost: Lost { kernel_unsent, ..self.lost },
             duration: now.since(self.times.opened),
+            truncated: self.truncated,
             close_phase: if had_close { now.since(self.began) } else { Duration::ZERO },
             traffic,
         };

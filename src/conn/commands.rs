@@ -401,6 +401,7 @@ impl Conn {
                     discards: false,
                     left: None,
                     eof: false,
+                    truncated: false,
                     messages: 0,
                     bytes: 0,
                 }));

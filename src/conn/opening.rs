@@ -59,7 +59,7 @@ impl Conn {
         config: &Config,
         now: Time,
     ) -> Self {
-        let ConnectRequest { mut offer, config: own, connect_timeout } = request;
+        let ConnectRequest { mut offer, config: own, connect_timeout, .. } = request;
         if let Some(value) =
             Compression::offer(config).as_deref().and_then(|value| HeaderValue::new(value).ok())
         {
@@ -74,6 +74,8 @@ impl Conn {
             stage: if address.is_some() { Stage::Dialling } else { Stage::Resolving },
             offer,
             config: own,
+            #[cfg(feature = "tls")]
+            tls: request.tls,
             key,
             addresses: Vec::new(),
             failure: HandshakeError::NotResolved,
@@ -201,6 +203,13 @@ impl Conn {
             Stage::Dialling => Some(Target::Address(self.peer())),
             Stage::Waiting => None,
         }
+    }
+
+    /// The host of a URL that asks for TLS, and the settings that this connection has for it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_target(&self) -> Option<(&str, Option<&crate::config::ClientTls>)> {
+        let dialling = self.dialling().filter(|dialling| dialling.offer.url().is_secure())?;
+        Some((dialling.offer.url().host(), dialling.tls.as_ref()))
     }
 
     /// The name's addresses; none if it has none.

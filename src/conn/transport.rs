@@ -1,6 +1,6 @@
 //! What the transport does to a connection: bytes come, the kernel takes some, the socket fails.
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use super::{
     Conn, Context, Note, Pending,
@@ -8,6 +8,7 @@ use super::{
     life::Life,
     outbox::WriteError,
     state::{Input, State},
+    writer::Writer,
 };
 use crate::time::Time;
 
@@ -53,15 +54,20 @@ impl Conn {
         }
     }
 
-    /// The peer's FIN was read. On a paused connection it counts when the application resumes, or has had its time to.
-    pub(crate) fn handle_eof(&mut self, cx: &mut Context<'_>) {
-        if let Life::Paused(paused) = &mut self.life
-            && !paused.discards
-        {
-            paused.eof = true;
-            return self.apply(Input::PeerLeftPaused, cx);
+    /// The peer's FIN was read; `truncated` says that it came without the end of the TLS session before it. On a paused
+    /// connection it counts when the application resumes, or has had its time to.
+    pub(crate) fn handle_eof(&mut self, truncated: bool, cx: &mut Context<'_>) {
+        if let Life::Paused(paused) = &mut self.life {
+            paused.truncated |= truncated;
+            if !paused.discards {
+                paused.eof = true;
+                return self.apply(Input::PeerLeftPaused, cx);
+            }
         }
         self.apply(Input::Eof, cx);
+        if truncated && let Some(closing) = self.life.closing_mut() {
+            closing.truncated = true;
+        }
     }
 
     /// Reading is paused: input waits for the application.
@@ -131,7 +137,7 @@ impl Conn {
         writer: &mut W,
     ) -> io::Result<Transmitted>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: Writer,
     {
         let (had_backlog, common) = (self.outbox.has_backlog(), &mut *cx.common);
         let written = match self.outbox.transmit(&mut common.output, &mut common.pool, limit, cx.now, writer)

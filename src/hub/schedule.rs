@@ -6,10 +6,7 @@
 //!   served     the next turn's: have had their share of this one
 //! ```
 
-use std::{
-    io::{self, IoSlice},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use super::{
     slot::Slot,
@@ -17,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Abort,
-    conn::{Conn, Found, Listed, Pending, Probe, State, Transmitted},
+    conn::{Conn, Found, Listed, Pending, Probe, State, Transmitted, Writer},
     time::Time,
 };
 
@@ -206,7 +203,7 @@ impl<D> Hub<D> {
     /// The writer's, other than `WouldBlock`. Call [`Hub::handle_failed`] then.
     pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: Writer,
     {
         let turn = self.turn.number;
         let done = self.with_if(

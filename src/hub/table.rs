@@ -78,6 +78,9 @@ pub(crate) struct Hub<D> {
     /// What the application's own sources have become, of those whose event waits.
     pub(super) ready_sources: BTreeMap<SourceId, Readiness>,
     pub(super) sweeps: Sweeps<Predicate<D>>,
+    /// By slot, what the TLS handshake of a connection has agreed on, until the application has decided on its request.
+    #[cfg(feature = "tls")]
+    pub(super) secured: std::collections::HashMap<usize, Box<crate::config::TlsSession>>,
     /// A shutdown was asked for, of this loop or of one that shuts down with it: handles look at it.
     pub(super) shutdown_asked: Arc<AtomicBool>,
 }
@@ -144,6 +147,8 @@ impl<D> Hub<D> {
             timers: Timers::default(),
             ready_sources: BTreeMap::new(),
             sweeps: Sweeps::new(seed),
+            #[cfg(feature = "tls")]
+            secured: std::collections::HashMap::new(),
             shutdown_asked: Arc::default(),
             config,
         }
@@ -286,8 +291,8 @@ impl<D> Hub<D> {
     }
 
     /// The peer's FIN was read.
-    pub(super) fn handle_eof(&mut self, slot: usize) {
-        self.with(slot, Conn::handle_eof);
+    pub(super) fn handle_eof(&mut self, slot: usize, truncated: bool) {
+        self.with(slot, |conn, cx| conn.handle_eof(truncated, cx));
     }
 
     /// The socket failed.
@@ -436,6 +441,7 @@ impl<D> Hub<D> {
     /// Frees a slot. Returns whether its descriptor is to be closed by a reset.
     pub(super) fn free(&mut self, slot: usize) -> bool {
         self.take_failed(slot);
+        self.forget_secured(slot);
         let entry = self.slots.get(slot);
         let reset = entry.is_some_and(|entry| entry.conn.is_released_by_reset());
         if let Some(entry) = entry {

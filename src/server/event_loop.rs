@@ -17,6 +17,7 @@ use mio::{Events, Token, event::Event as Ready};
 use super::signals;
 use super::{
     adopting::adopt_into,
+    carrier::Carrier,
     handle::{Command, Handle},
     listener::{Listener, ListeningSocket},
     number::LoopNumber,
@@ -92,7 +93,7 @@ pub struct Server<D = ()> {
     has_commands: bool,
     /// Those that were taken from the mailbox.
     commands: VecDeque<(usize, Command<D>)>,
-    driver: Driver<D, Sockets>,
+    driver: Driver<D, Carrier>,
     listeners: Vec<Listener>,
     /// Made when it is asked for.
     sources: Option<Sources>,
@@ -142,6 +143,8 @@ impl<D: 'static> Server<D> {
         let seed = RandomState::new().hash_one(parts.number.get());
         let shutdown_asked = Arc::clone(parts.shared.shutdown_asked());
         let sockets = Sockets::new(parts.poll, parts.shared, &parts.config);
+        #[cfg(feature = "tls")]
+        let sockets = super::tls::Tls::new(sockets);
         let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
         driver.share_shutdown_asked(shutdown_asked);
         driver.continue_generations(parts.number.generation());
@@ -492,10 +495,15 @@ impl<D: 'static> Server<D> {
             return listener.put_off();
         }
         let mut errors = Vec::new();
+        #[cfg(feature = "tls")]
+        let tls = listener.tls();
         let take = |stream, newcomer| {
-            if let Some(slot) = driver.accept_newcomer(&newcomer)
-                && let Err(error) = driver.transport().insert(slot, stream)
-            {
+            let Some(slot) = driver.accept_newcomer(&newcomer) else { return };
+            let inserted = driver.transport().insert(slot, stream);
+            #[cfg(feature = "tls")]
+            let inserted = inserted
+                .and_then(|()| tls.as_ref().map_or(Ok(()), |tls| driver.transport().accept(slot, tls)));
+            if let Err(error) = inserted {
                 driver.handle_reset(slot, error.kind());
             }
         };
