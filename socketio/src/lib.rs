@@ -32,6 +32,8 @@ mod emitter;
 pub mod engine;
 pub mod error;
 pub mod links;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod offset;
 pub mod packet;
 pub mod reason;
