@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, io, str, time::Duration};
 
 use thiserror::Error;
 
-use crate::error::{ProtocolError, Violation};
+use crate::error::{ProtocolError, Violation, names};
 
 /// The longest reason a Close frame can carry, in bytes: 125 less the two of the code (RFC 6455 §5.5).
 pub const MAX_REASON: usize = 123;
@@ -282,30 +282,27 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The cause's name without its fields.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PeerClose => "PeerClose",
-            Self::LocalClose => "LocalClose",
-            Self::Crossed => "Crossed",
-            Self::Kicked => "Kicked",
-            Self::Protocol(_) => "Protocol",
-            Self::TooBig { .. } => "TooBig",
-            Self::InvalidUtf8 => "InvalidUtf8",
-            Self::Overflow { .. } => "Overflow",
-            Self::HeartbeatTimeout => "HeartbeatTimeout",
-            Self::WriteStall => "WriteStall",
-            Self::CloseTimeout { .. } => "CloseTimeout",
-            Self::Internal => "Internal",
-            Self::PeerFin => "PeerFin",
-            Self::PeerFinDuringClose => "PeerFinDuringClose",
-            Self::PeerReset => "PeerReset",
-            Self::PeerResetDuringClose => "PeerResetDuringClose",
-            Self::Io(_) => "Io",
-            Self::Terminated => "Terminated",
-            Self::ShutdownSoft => "ShutdownSoft",
-            Self::ShutdownHard => "ShutdownHard",
-        }
+    names! {
+        PeerClose,
+        LocalClose,
+        Crossed,
+        Kicked,
+        Protocol,
+        TooBig,
+        InvalidUtf8,
+        Overflow,
+        HeartbeatTimeout,
+        WriteStall,
+        CloseTimeout,
+        Internal,
+        PeerFin,
+        PeerFinDuringClose,
+        PeerReset,
+        PeerResetDuringClose,
+        Io,
+        Terminated,
+        ShutdownSoft,
+        ShutdownHard,
     }
 }
 
@@ -359,6 +356,20 @@ pub struct Lost {
     pub kernel_unsent: Option<u32>,
 }
 
+/// What one connection has received and sent, if [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic) asks for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Data messages received whole.
+    pub received_messages: u64,
+    /// Bytes read from its socket since it opened.
+    pub received_bytes: u64,
+    /// Data messages accepted for sending.
+    pub sent_messages: u64,
+    /// Bytes that the kernel took since it opened, the 101 too.
+    pub sent_bytes: u64,
+}
+
 /// The report of an ending: who, why, with which frames, and what was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -379,6 +390,10 @@ pub struct CloseReport {
     pub duration: Duration,
     /// From the first Close, in whichever direction, to `Close`; zero if there was none.
     pub close_phase: Duration,
+    /// The peer's FIN came without the `close_notify` that ends a TLS session.
+    pub(crate) truncated: bool,
+    /// What it received and sent, if that was counted: see [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic).
+    pub traffic: Option<Traffic>,
 }
 
 impl Lost {
@@ -409,6 +424,12 @@ impl CloseReport {
     /// Both Close frames passed, and ours is wholly in the kernel.
     pub fn was_clean(&self) -> bool {
         self.received.is_some() && self.sent_flushed
+    }
+
+    /// Over TLS: the peer's FIN came before its Close and without the `close_notify` that ends a TLS session (RFC 8446 §6.1), so
+    /// somebody on the way may have cut off what it sent. Without TLS nothing says so, and this is false.
+    pub const fn truncated(&self) -> bool {
+        self.truncated && self.received.is_none()
     }
 
     /// The code to log: the one received, else the one we sent if we ended it, else 1006 (specification 5.2).
@@ -469,6 +490,8 @@ mod tests {
             lost: Lost::ZERO,
             duration: Duration::from_millis(2500),
             close_phase: Duration::ZERO,
+            truncated: false,
+            traffic: None,
         };
         assert_eq!(
             report.to_string(),

@@ -38,6 +38,7 @@ pub mod state;
 mod timers;
 mod transport;
 mod watch;
+mod writer;
 
 pub(crate) use self::{
     broadcast::Frames,
@@ -50,12 +51,14 @@ pub(crate) use self::{
     pending::{Listed, Pending},
     timers::{Extent, Found, Probe},
     transport::Transmitted,
+    writer::Writer,
 };
 pub use self::{
     connect::ConnectRequest,
     inbox::Cursor,
     opening::Target,
     state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
+    writer::Ahead,
 };
 pub(crate) use crate::close::CloseTiming;
 pub use crate::detach::Handover;

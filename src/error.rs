@@ -52,6 +52,22 @@ pub enum ProtocolError {
     InvalidDeflate,
 }
 
+/// The names of an enum's variants from one list, for logs and counters: the compiler sees that none is missing.
+macro_rules! names {
+    ($($name:ident,)*) => {
+        /// The names of all of them.
+        pub const NAMES: [&str; [$(stringify!($name)),*].len()] = [$(stringify!($name)),*];
+
+        /// The name without fields, for logs and counters.
+        pub const fn name(self) -> &'static str {
+            match self {
+                $(Self::$name { .. } => stringify!($name),)*
+            }
+        }
+    };
+}
+pub(crate) use names;
+
 /// Why an opening handshake ended without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
@@ -96,6 +112,9 @@ pub enum HandshakeError {
     /// The peer reset the TCP connection.
     #[error("the peer reset the TCP connection")]
     PeerReset,
+    /// The TLS handshake failed. The peer got an alert, if it could be sent.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(TlsError),
     /// The socket failed in another way; for a client, its connect was refused.
     #[error("the socket failed: {0}")]
     Io(std::io::ErrorKind),
@@ -114,28 +133,56 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The name without fields, for logs and counters.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Timeout => "Timeout",
-            Self::ConnectTimeout => "ConnectTimeout",
-            Self::NotResolved => "NotResolved",
-            Self::Status(_) => "Status",
-            Self::BadResponse(_) => "BadResponse",
-            Self::Cancelled => "Cancelled",
-            Self::BadRequest => "BadRequest",
-            Self::HeadTooLarge => "HeadTooLarge",
-            Self::BadVersion => "BadVersion",
-            Self::Rejected => "Rejected",
-            Self::OriginRefused => "OriginRefused",
-            Self::PeerFin => "PeerFin",
-            Self::PeerReset => "PeerReset",
-            Self::Io(_) => "Io",
-            Self::ShuttingDown => "ShuttingDown",
-            Self::ProxyHeader(_) => "ProxyHeader",
-            Self::TooManyConnections { .. } => "TooManyConnections",
-        }
+    names! {
+        Timeout,
+        ConnectTimeout,
+        NotResolved,
+        Status,
+        BadResponse,
+        Cancelled,
+        BadRequest,
+        HeadTooLarge,
+        BadVersion,
+        Rejected,
+        OriginRefused,
+        PeerFin,
+        PeerReset,
+        Tls,
+        Io,
+        ShuttingDown,
+        ProxyHeader,
+        TooManyConnections,
     }
+}
+
+/// Why a TLS handshake failed (feature `tls`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// What the peer sent is no TLS: plain HTTP on this port, for example.
+    #[error("the peer does not speak TLS")]
+    NotTls,
+    /// There is no version, cipher suite or protocol (ALPN) that both sides know.
+    #[error("the peer and this side have no version, cipher suite or protocol in common")]
+    Incompatible,
+    /// There is no certificate for the name that the client asks for.
+    #[error("there is no certificate for the name that the client asks for")]
+    NoIdentity,
+    /// The peer showed no certificate, and has to.
+    #[error("the peer has shown no certificate")]
+    NoPeerCertificate,
+    /// The peer's certificate was refused: not signed by a root that is trusted here, expired, or of another name.
+    #[error("the certificate of the peer is refused")]
+    PeerCertificate,
+    /// The peer ended the handshake with this alert (RFC 8446 §6.2), 48 for an unknown root, for example.
+    #[error("the peer has sent the alert {0}")]
+    Alert(u8),
+    /// The peer broke a rule of TLS, or sent more than a handshake may have.
+    #[error("the peer breaks the rules of TLS")]
+    Protocol,
+    /// Something failed on this side.
+    #[error("TLS failed on this side")]
+    Internal,
 }
 
 /// What is wrong with a PROXY header.

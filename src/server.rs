@@ -5,6 +5,7 @@
 //! socket, so an echoed message costs one read, one write and a share of one `epoll_wait`.
 
 mod adopting;
+mod carrier;
 mod event_loop;
 mod handle;
 #[cfg(feature = "activation")]
@@ -21,11 +22,17 @@ mod siblings;
 mod signals;
 mod socket;
 mod sources;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg_attr(not(feature = "tracing"), path = "server/no_trace.rs")]
+mod trace;
 mod unix;
 mod workers;
 
 #[cfg(feature = "activation")]
 pub use self::inherited::Inherited;
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
 pub use self::{
     event_loop::Server,
     handle::Handle,

@@ -149,9 +149,10 @@ impl ShutdownPlan {
 }
 
 /// Where a shutdown is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShutdownPhase {
     /// None has been asked for.
+    #[default]
     Serving,
     /// Not ready any more; connections are served as before.
     LameDuck,
@@ -166,6 +167,10 @@ pub enum ShutdownPhase {
 }
 
 impl ShutdownPhase {
+    /// Every phase, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Serving, Self::LameDuck, Self::SoftSweep, Self::Grace, Self::HardSweep, Self::Done];
+
     /// The phase's name.
     pub const fn name(self) -> &'static str {
         match self {

@@ -20,6 +20,7 @@ use self::bridge::Bridge;
 use crate::config::{ConfigError, SocketIoConfig};
 use crate::core::{EngineSession, Io, Namespace, Observed};
 use crate::links::FrameRef;
+use crate::packet::{Args, ArgsBuf};
 use crate::stats::SocketIoStats;
 use crate::store::{NodeId, Store, StoreError};
 
@@ -31,6 +32,7 @@ mod engine_server;
 mod handle;
 mod hearing;
 mod links;
+mod nodes;
 #[cfg(feature = "polling")]
 mod polling;
 mod request;
@@ -139,6 +141,16 @@ impl SocketIo {
     /// Called with `false` when the store is declared down, with `true` when it is back.
     pub fn on_store_state(&mut self, handler: impl FnMut(bool) + Send + 'static) {
         self.bridge.core.on_store_state(handler);
+    }
+
+    /// Called when another process on the same store emits `event` with [`Io::server_side_emit`](crate::core::Io::server_side_emit);
+    /// what it returns is the answer, where one is wanted.
+    pub fn on_server_event(
+        &mut self,
+        event: &str,
+        handler: impl FnMut(&mut Io<'_>, Args<'_>) -> Option<ArgsBuf> + Send + 'static,
+    ) {
+        self.bridge.core.on_server_event(event, handler);
     }
 
     /// The counters now. Allocates.

@@ -54,6 +54,10 @@ pub struct ConnectionConfig {
     pub closing_data: ClosingData,
     /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
     pub closing_bytes: u64,
+    /// Whether the messages and bytes of the connection are counted each way, for [`Client::traffic`](crate::Client::traffic) and
+    /// [`CloseReport::traffic`](crate::CloseReport::traffic). Off: it costs 32 bytes and some 80 for a place to keep them, and its messages take the longer way
+    /// that those with settings of their own take. [`LoopStats`](crate::stats::LoopStats) counts all connections together at no such cost.
+    pub count_traffic: bool,
 }
 
 impl Default for ConnectionConfig {
@@ -80,6 +84,7 @@ impl Default for ConnectionConfig {
             answer: CloseAnswer::Auto,
             closing_data: ClosingData::Deliver,
             closing_bytes: 16 << 20,
+            count_traffic: false,
         }
     }
 }

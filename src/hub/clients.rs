@@ -17,6 +17,7 @@ use crate::{
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
+    stats::LoopStats,
     wire::{header::frame_length, upgrade::Response},
 };
 
@@ -365,6 +366,11 @@ impl<D> Clients<'_, D> {
     /// How many connections there are, by state. O(1).
     pub fn stats(&self) -> Stats {
         self.hub.stats()
+    }
+
+    /// All that the loop has counted, and how much of its limits is used. O(1), copies some 2 KiB.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.hub.loop_stats()
     }
 }
 
