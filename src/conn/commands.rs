@@ -400,6 +400,7 @@ impl Conn {
                     since: now,
                     discards: false,
                     left: None,
+                    closes: None,
                     eof: false,
                     truncated: false,
                     messages: 0,
