@@ -30,6 +30,8 @@ mod driver;
 pub mod engine;
 pub mod error;
 pub mod links;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod offset;
 pub mod packet;
 pub mod reason;
