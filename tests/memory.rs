@@ -69,7 +69,9 @@ impl Handler for App {
             Event::Open { id } => self.open.push(id),
             Event::Drain { .. } => self.drained += 1,
             Event::Close { id, report, .. } => {
-                self.open.retain(|open| *open != id);
+                if let Some(at) = self.open.iter().position(|open| *open == id) {
+                    self.open.remove(at);
+                }
                 self.ended.push(*report);
             }
             _ => {}
@@ -387,4 +389,28 @@ fn the_largest_backlogs_make_room_if_that_is_the_policy() {
     ));
     assert_eq!((fleet.app.open.len(), fleet.app.ended.len()), (2, 0));
     assert_eq!(fleet.broadcast(&vec![3; 60_000]), 1, "room was made, and one of the two is gone");
+}
+
+/// Slots, deadlines and queues are those of the connections that are left, not of those that were.
+#[test]
+fn the_room_of_a_crowd_is_given_back() {
+    let mut fleet = Fleet::new(Config::default());
+    fleet.open(10, usize::MAX, REQUEST);
+    let before = live();
+    for _ in 0..2 {
+        fleet.open(5_000, usize::MAX, REQUEST);
+        let peak = live() - before;
+        assert!(peak > 500_000, "{peak} bytes");
+        for id in fleet.app.open.split_off(10) {
+            fleet.act(|clients| clients.terminate(id));
+        }
+        assert_eq!(fleet.driver.stats().total(), 10);
+        fleet.app = App { open: std::mem::take(&mut fleet.app.open), ..App::default() };
+        fleet.app.open.shrink_to_fit();
+        let sockets = &mut fleet.driver.transport().sockets;
+        sockets.truncate(10);
+        sockets.shrink_to_fit();
+        let left = live().saturating_sub(before);
+        assert!(left < 10_000, "{left} bytes are left");
+    }
 }
