@@ -34,6 +34,7 @@ mod output;
 mod peer;
 mod pending;
 mod receiving;
+mod segment;
 pub mod state;
 mod timers;
 mod transport;

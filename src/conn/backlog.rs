@@ -9,15 +9,19 @@ use std::{collections::VecDeque, io::IoSlice, sync::Arc};
 use super::{
     backlogs::{Backlogs, Piece},
     broken::{Broken, broken, part},
-    output::{BufferPool, OutputBuffer},
+    output::{BufferPool, OWN_BUFFER, OutputBuffer},
+    segment::Segment,
 };
 use crate::{
     message::MessageKind,
     wire::header::{self, Header, Opcode},
 };
 
-/// Frames below this many bytes are joined in one chunk; above it a chunk is closed.
-const CHUNK: usize = 64 << 10;
+/// The first frames of a backlog are joined in chunks of this size from the allocator, which is where most backlogs end. A
+/// larger backlog has segments.
+const CHUNK: usize = 16 << 10;
+/// A longer frame has a chunk of its own.
+const LONG: usize = Segment::SIZE / 4;
 /// At most this many slices go into one `writev`.
 pub(super) const MAX_SLICES: usize = 64;
 
@@ -57,6 +61,8 @@ enum Chunk {
     Raw(Vec<u8>),
     /// Whole frames; the payload of the last one may be the next chunk.
     Frames(Vec<u8>),
+    /// The same in a segment.
+    Segment(Segment),
     /// The payload of the frame whose header ends the chunk before.
     Payload(Body),
     /// Whole frames that several backlogs share.
@@ -69,6 +75,7 @@ impl Chunk {
     fn bytes<'a>(&'a self, backlogs: &'a Backlogs) -> Result<&'a [u8], Broken> {
         match self {
             Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => Ok(bytes),
+            Self::Segment(segment) => Ok(segment.bytes()),
             Self::Payload(body) => Ok(body.bytes()),
             Self::Shared(piece) => backlogs.bytes(*piece),
         }
@@ -77,6 +84,7 @@ impl Chunk {
     fn len(&self) -> usize {
         match self {
             Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => bytes.len(),
+            Self::Segment(segment) => segment.bytes().len(),
             Self::Payload(body) => body.bytes().len(),
             Self::Shared(piece) => piece.len(),
         }
@@ -89,8 +97,10 @@ impl Chunk {
 
     /// It is dropped.
     fn release(self, backlogs: &mut Backlogs) {
-        if let Self::Shared(piece) = self {
-            backlogs.release(piece);
+        match self {
+            Self::Shared(piece) => backlogs.release(piece),
+            Self::Segment(segment) => backlogs.take_back(segment),
+            Self::Raw(_) | Self::Frames(_) | Self::Payload(_) | Self::Pong(_) => {}
         }
     }
 }
@@ -183,11 +193,10 @@ impl Backlog {
         payload: &[u8],
         backlogs: &mut Backlogs,
     ) {
-        let tail = self.tail(payload.len());
-        let start = tail.len();
-        write_frame(tail, mask, head, payload);
-        let added = tail.len() - start;
-        self.grow(added, backlogs);
+        let head = head.into();
+        self.append(header::MAX_HEADER + payload.len(), backlogs, |out| {
+            write_frame(out, mask, head, payload)
+        });
     }
 
     /// Queues a frame whose payload is not copied.
@@ -199,19 +208,18 @@ impl Backlog {
         backlogs: &mut Backlogs,
     ) {
         let (head, len) = (head.into(), payload.bytes().len());
-        if len < CHUNK / 4 {
+        if len < OWN_BUFFER {
             return self.push_frame(mask, head, payload.bytes(), backlogs);
         }
         let payload = match mask {
             Some(key) => payload.masked(key),
             None => payload,
         };
-        let tail = self.tail(0);
-        let start = tail.len();
-        header::write(tail, true, head.rsv1, head.opcode, mask, len as u64);
-        let added = tail.len() - start + len;
+        self.append(header::MAX_HEADER, backlogs, |out| {
+            header::write(out, true, head.rsv1, head.opcode, mask, len as u64);
+        });
         self.chunks.push_back(Chunk::Payload(payload));
-        self.grow(added, backlogs);
+        self.grow(len, backlogs);
     }
 
     /// Queues frames that several backlogs share.
@@ -296,8 +304,7 @@ impl Backlog {
             } else if opcode == Opcode::Pong && !keep_pongs {
                 self.push_pong(frame.to_vec(), backlogs);
             } else {
-                self.tail(frame.len()).extend_from_slice(frame);
-                self.grow(frame.len(), backlogs);
+                self.append(frame.len(), backlogs, |out| out.extend_from_slice(frame));
             }
             at = end;
         }
@@ -330,16 +337,34 @@ impl Backlog {
         self.pong = None;
     }
 
-    /// The chunk that takes `more` bytes of frames.
-    fn tail(&mut self, more: usize) -> &mut Vec<u8> {
-        let fits = matches!(self.chunks.back(), Some(Chunk::Frames(tail)) if tail.len() + more <= CHUNK);
+    /// Appends `most` bytes of frames at most, which `format` writes.
+    fn append(&mut self, most: usize, backlogs: &mut Backlogs, format: impl FnOnce(&mut Vec<u8>)) {
+        let is_large = self.len >= CHUNK;
+        let fits = match self.chunks.back() {
+            Some(Chunk::Frames(tail)) => tail.len() + most <= CHUNK,
+            Some(Chunk::Segment(segment)) => segment.has_room_for(most),
+            _ => false,
+        };
         if !fits {
-            self.chunks.push_back(Chunk::Frames(Vec::new()));
+            let segment = if is_large && most <= LONG { backlogs.segment() } else { None };
+            self.chunks.push_back(segment.map_or_else(|| Chunk::Frames(Vec::new()), Chunk::Segment));
         }
-        match self.chunks.back_mut() {
-            Some(Chunk::Frames(tail)) => tail,
+        let added = match self.chunks.back_mut() {
+            Some(Chunk::Frames(tail)) => {
+                let before = tail.len();
+                format(tail);
+                tail.len() - before
+            }
+            Some(Chunk::Segment(segment)) => {
+                let mut frames = Vec::with_capacity(most);
+                format(&mut frames);
+                let appended = segment.append(&frames);
+                debug_assert!(appended, "there was room");
+                if appended { frames.len() } else { 0 }
+            }
             _ => unreachable!("a chunk of frames was just found or pushed"),
-        }
+        };
+        self.grow(added, backlogs);
     }
 
     /// Fills `slices` with what is to be written next, `limit` bytes at most; returns how many it filled, and their bytes.
@@ -385,8 +410,8 @@ impl Backlog {
                         pool.keep(buffer);
                     }
                 }
-                Some(Chunk::Shared(piece)) => backlogs.release(piece),
-                Some(Chunk::Raw(_) | Chunk::Frames(_) | Chunk::Pong(_)) | None => {}
+                Some(written) => written.release(backlogs),
+                None => {}
             }
         }
         self.check();
@@ -443,7 +468,7 @@ impl Backlog {
         Ok(match self.chunks.front() {
             Some(Chunk::Payload(_)) => true,
             Some(Chunk::Frames(frames)) => !frame_at(frames)?.0.is_control(),
-            Some(Chunk::Raw(_) | Chunk::Shared(_) | Chunk::Pong(_)) | None => false,
+            Some(Chunk::Raw(_) | Chunk::Segment(_) | Chunk::Shared(_) | Chunk::Pong(_)) | None => false,
         })
     }
 
@@ -478,7 +503,7 @@ impl Backlog {
                 Chunk::Raw(_) if !keep_raw => {}
                 // A payload alone: its header is written, so it has begun.
                 Chunk::Raw(_) | Chunk::Payload(_) => self.keep(chunk, written),
-                Chunk::Frames(_) | Chunk::Shared(_) | Chunk::Pong(_) => {
+                Chunk::Frames(_) | Chunk::Segment(_) | Chunk::Shared(_) | Chunk::Pong(_) => {
                     let frames = chunk.bytes(backlogs);
                     let walked =
                         frames.and_then(|frames| self.keep_frame(frames, written, chunks, &mut dropped));

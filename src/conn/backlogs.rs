@@ -7,11 +7,16 @@
 
 use slab::Slab;
 
-use super::broken::{Broken, broken, part};
+use super::{
+    broken::{Broken, broken, part},
+    segment::Segment,
+};
 
 /// Small frames are joined in blocks of this size. A backlog that waits for one frame keeps its whole block, so blocks are
 /// small, too.
 const BLOCK: usize = 16 << 10;
+/// Segments that are kept when no backlog has them: a megabyte.
+const SPARE: usize = 4;
 /// From here on a frame has a block to itself.
 pub(super) const OWN_BLOCK: usize = 4 << 10;
 /// A smaller frame is not worth a reference: each backlog has its own copy.
@@ -29,6 +34,8 @@ pub(crate) struct Backlogs {
     owned: usize,
     /// What both may be together.
     limit: usize,
+    /// Segments for the next backlogs, a few: to map and unmap one for each would be page faults.
+    spare: Vec<Segment>,
 }
 
 #[derive(Debug)]
@@ -63,7 +70,7 @@ impl Piece {
 
 impl Backlogs {
     pub(super) fn new(limit: usize) -> Self {
-        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit }
+        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit, spare: Vec::new() }
     }
 
     /// Bytes of all backlogs: what they own, and what they share counted once.
@@ -84,6 +91,19 @@ impl Backlogs {
     pub(super) fn shrink(&mut self, n: usize) {
         debug_assert!(n <= self.owned, "it was counted before");
         self.owned = self.owned.saturating_sub(n);
+    }
+
+    /// An empty segment for a backlog. `None` if the system has none.
+    pub(super) fn segment(&mut self) -> Option<Segment> {
+        self.spare.pop().or_else(Segment::new)
+    }
+
+    /// A backlog needs its segment no longer.
+    pub(super) fn take_back(&mut self, mut segment: Segment) {
+        if self.spare.len() < SPARE {
+            segment.clear();
+            self.spare.push(segment);
+        }
     }
 
     /// Copies a frame into a block. The caller is the first user of it.
