@@ -1,6 +1,7 @@
 //! Runs all cases of the Autobahn suite's fuzzing server, echoing, and has it write its report.
 //!
-//! `cargo run --release --example autobahn_client [URL]`
+//! `cargo run --release --example autobahn_client [URL [ROOTS]]`: a `wss://` URL needs `--features tls`, and the PEM file of a root
+//! if its certificate is not of a public one.
 
 use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate, http::ConnectRequest};
 
@@ -24,6 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.connection.max_payload = 64 << 20;
     config.connection.max_backlog = 256 << 20;
     config.deflate = Some(Deflate::default());
+    #[cfg(feature = "tls")]
+    if let Some(roots) = std::env::args().nth(2) {
+        config.client.tls = adjourn::tls::ClientTls::with_roots(&std::fs::read(roots)?)?;
+    }
     let (mut step, mut count, mut failed) = (Step::Count, 0, None);
     let mut client = Server::outgoing(config)?;
     client.connect(request(&step)?, ())?;

@@ -1,6 +1,6 @@
 //! The echo server that the Autobahn suite drives: limits high enough for its 16 MiB cases.
 //!
-//! `cargo run --release --example autobahn_server [ADDRESS]`
+//! `cargo run --release --example autobahn_server [ADDRESS [CERT KEY]]`: with two PEM files over TLS, which needs `--features tls`.
 
 use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate};
 
@@ -10,9 +10,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.connection.max_payload = 64 << 20;
     config.connection.max_backlog = 256 << 20;
     config.deflate = Some(Deflate::default());
+    let scheme = if let (Some(chain), Some(key)) = (std::env::args().nth(2), std::env::args().nth(3)) {
+        set_tls(&mut config, &chain, &key)?;
+        "wss"
+    } else {
+        "ws"
+    };
     let mut server = Server::bind(address, config)?;
     server.shutdown_on_signals(ShutdownPlan::hard())?;
-    println!("listening on ws://{}", server.local_addr().ok_or("not listening")?);
+    println!("listening on {scheme}://{}", server.local_addr().ok_or("not listening")?);
 
     server.run(|clients, event| {
         if let Event::Message { id, message, closing: false } = event
@@ -22,4 +28,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(feature = "tls")]
+fn set_tls(config: &mut Config, chain: &str, key: &str) -> Result<(), Box<dyn std::error::Error>> {
+    use adjourn::tls::{Identity, ServerTls};
+
+    config.listener.tls = Some(ServerTls::new(Identity::from_files(chain, key)?));
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+fn set_tls(_: &mut Config, _: &str, _: &str) -> Result<(), Box<dyn std::error::Error>> {
+    Err("built without the feature `tls`".into())
 }

@@ -1,4 +1,4 @@
-//! SIGTERM or Ctrl-C: everyone gets Close 1001, five seconds to answer, and the report says how it went.
+//! SIGTERM or Ctrl-C: everyone gets Close 1001, ten seconds to answer, and the report says how it went.
 //!
 //! `cargo run --example graceful_shutdown`, connect some clients to <ws://127.0.0.1:9001>, then press Ctrl-C.
 
@@ -9,7 +9,7 @@ use adjourn::{Config, Event, Server, ShutdownPlan, shutdown::Pace};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind("127.0.0.1:9001", Config::default())?;
 
-    let mut plan = ShutdownPlan::soft(Duration::from_secs(5));
+    let mut plan = ShutdownPlan::soft(Duration::from_secs(10));
     plan.lame_duck = Duration::from_secs(1); // SIGTERM only: not ready any more, but nobody is sent away yet.
     plan.pace = Pace::Spread(Duration::from_secs(2)); // Not everyone comes back in the same instant.
     server.shutdown_on_signals(plan)?;

@@ -1,4 +1,4 @@
-//! A chat with rooms and bans. `ws://127.0.0.1:9001/ROOM?NAME` enters a room under a name; what one says, the others in the room
+//! A chat with rooms and bans. `ws://127.0.0.1:9001/ROOM?name=NAME` enters a room under a name; what one says, the others in the room
 //! hear. The first in a room may `/ban NAME`: that name gets a last word and a Close, and 403 from then on.
 //!
 //! `cargo run --example rooms [ADDRESS]`, then connect several clients.
@@ -29,8 +29,8 @@ impl Handler for Chat {
     type Data = Member;
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, Member> {
-        let name = request.query().unwrap_or("somebody");
-        let member = Member { room: request.path().to_owned(), name: name.to_owned() };
+        let name = request.query_value("name").unwrap_or("somebody".into());
+        let member = Member { room: request.path().to_owned(), name: name.into_owned() };
         if self.banned.contains(&member) {
             return Upgrade::Reject(Response::new(403).expect("a final status"));
         }
@@ -78,8 +78,8 @@ impl Chat {
         }
         for id in room {
             if clients.get(*id).is_some_and(|client| *client.data() == member) {
-                // Whatever is queued: there is always room for the last word and the Close.
-                clients.kick(*id, "you are banned", CloseFrame::of(CloseCode::POLICY));
+                // What is queued is dropped for it, so that one who does not read gets the last word, too.
+                clients.kick_now(*id, "you are banned", CloseFrame::of(CloseCode::POLICY));
             }
         }
         self.banned.insert(member);
@@ -93,7 +93,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.connection.max_backlog = 1 << 20;
     config.connection.on_overflow = OnOverflow::Fail;
     let mut server = Server::bind(address, config)?;
-    println!("listening on ws://{}/ROOM?NAME", server.local_addr().ok_or("not listening")?);
+    println!("listening on ws://{}/ROOM?name=NAME", server.local_addr().ok_or("not listening")?);
     server.run_with(&mut Chat::default())?;
     Ok(())
 }

@@ -282,6 +282,30 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The names of all causes.
+    pub const NAMES: [&str; 20] = [
+        "PeerClose",
+        "LocalClose",
+        "Crossed",
+        "Kicked",
+        "Protocol",
+        "TooBig",
+        "InvalidUtf8",
+        "Overflow",
+        "HeartbeatTimeout",
+        "WriteStall",
+        "CloseTimeout",
+        "Internal",
+        "PeerFin",
+        "PeerFinDuringClose",
+        "PeerReset",
+        "PeerResetDuringClose",
+        "Io",
+        "Terminated",
+        "ShutdownSoft",
+        "ShutdownHard",
+    ];
+
     /// The cause's name without its fields.
     pub fn name(self) -> &'static str {
         match self {
@@ -359,6 +383,20 @@ pub struct Lost {
     pub kernel_unsent: Option<u32>,
 }
 
+/// What one connection has received and sent, if [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic) asks for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Data messages received whole.
+    pub received_messages: u64,
+    /// Bytes read from its socket since it opened.
+    pub received_bytes: u64,
+    /// Data messages accepted for sending.
+    pub sent_messages: u64,
+    /// Bytes that the kernel took since it opened, the 101 too.
+    pub sent_bytes: u64,
+}
+
 /// The report of an ending: who, why, with which frames, and what was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -379,6 +417,10 @@ pub struct CloseReport {
     pub duration: Duration,
     /// From the first Close, in whichever direction, to `Close`; zero if there was none.
     pub close_phase: Duration,
+    /// The peer's FIN came without the `close_notify` that ends a TLS session.
+    pub(crate) truncated: bool,
+    /// What it received and sent, if that was counted: see [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic).
+    pub traffic: Option<Traffic>,
 }
 
 impl Lost {
@@ -411,7 +453,13 @@ impl CloseReport {
         self.received.is_some() && self.sent_flushed
     }
 
-    /// The code to log: the one received, else the one we sent if we ended it, else 1006.
+    /// Over TLS: the peer's FIN came before its Close and without the `close_notify` that ends a TLS session (RFC 8446 §6.1), so
+    /// somebody on the way may have cut off what it sent. Without TLS nothing says so, and this is false.
+    pub const fn truncated(&self) -> bool {
+        self.truncated && self.received.is_none()
+    }
+
+    /// The code to log: the one received, else the one we sent if we ended it, else 1006 (specification 5.2).
     pub fn effective_code(&self) -> u16 {
         match (&self.received, self.initiator, &self.sent) {
             (Some(received), _, _) => received.code_or_1005(),
@@ -424,14 +472,14 @@ impl CloseReport {
 /// One line for a log: the code to log, the cause, who ended it, whether cleanly, and what was lost.
 ///
 /// ```text
-/// 1001 LocalClose by Local, clean, open for 2.5s
-/// 1006 PeerReset by Transport, not clean, open for 2.5s, lost 3 messages (3072 bytes)
+/// 1001 LocalClose, initiator Local, clean, open for 2.5s
+/// 1006 PeerReset, initiator Transport, not clean, open for 2.5s, lost 3 messages (3072 bytes)
 /// ```
 impl fmt::Display for CloseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let clean = if self.was_clean() { "clean" } else { "not clean" };
         let (code, cause, by) = (self.effective_code(), self.cause, self.initiator);
-        write!(f, "{code} {cause} by {by}, {clean}, open for {:?}", self.duration)?;
+        write!(f, "{code} {cause}, initiator {by}, {clean}, open for {:?}", self.duration)?;
         let lost = self.lost.messages + self.lost.partial;
         if lost > 0 {
             write!(f, ", lost {lost} messages ({} bytes)", self.lost.bytes)?;
@@ -469,13 +517,18 @@ mod tests {
             lost: Lost::ZERO,
             duration: Duration::from_millis(2500),
             close_phase: Duration::ZERO,
+            truncated: false,
+            traffic: None,
         };
-        assert_eq!(report.to_string(), "1001 CloseTimeout: no answer by Local, not clean, open for 2.5s");
+        assert_eq!(
+            report.to_string(),
+            "1001 CloseTimeout: no answer, initiator Local, not clean, open for 2.5s"
+        );
         (report.received, report.cause) = (Some(CloseFrame::EMPTY), Cause::LocalClose);
         (report.lost.messages, report.lost.partial, report.lost.bytes) = (2, 1, 30);
         assert_eq!(
             report.to_string(),
-            "1005 LocalClose by Local, clean, open for 2.5s, lost 3 messages (30 bytes)"
+            "1005 LocalClose, initiator Local, clean, open for 2.5s, lost 3 messages (30 bytes)"
         );
         assert_eq!(
             Cause::Protocol(ProtocolError::Unmasked).to_string(),

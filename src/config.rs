@@ -46,10 +46,14 @@ mod handshake;
 mod listener;
 pub(crate) mod origins;
 mod proxy_protocol;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 #[cfg(feature = "deflate")]
 pub use self::deflate::Deflate;
 pub(crate) use self::origins::{Origin, OriginError, Origins};
+#[cfg(feature = "tls")]
+pub(crate) use self::tls::{ClientTls, ServerTls, TlsSession, TlsVersion, take_asked_name};
 pub use self::{
     address_range::{AddressRange, AddressRangeError},
     connection::{

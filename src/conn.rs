@@ -1,4 +1,4 @@
-//! ROOM: one connection as a value. Bytes and `now` in; events, bytes and a deadline out. No clock and no socket
+//! One connection as a value. Bytes and `now` in; events, bytes and a deadline out. No clock and no socket
 //! enters, and no other connection.
 //!
 //! What a connection does is [`state::step`]; `apply.rs` carries it out, so nothing begins or ends anywhere else.
@@ -39,6 +39,7 @@ pub mod state;
 mod timers;
 mod transport;
 mod watch;
+mod writer;
 
 pub(crate) use self::{
     broadcast::Frames,
@@ -51,12 +52,14 @@ pub(crate) use self::{
     pending::{Listed, Pending},
     timers::{Extent, Found, Probe},
     transport::Transmitted,
+    writer::Writer,
 };
 pub use self::{
     connect::ConnectRequest,
     inbox::Cursor,
     opening::Target,
     state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
+    writer::Ahead,
 };
 pub(crate) use crate::close::CloseTiming;
 pub use crate::detach::Handover;

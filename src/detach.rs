@@ -26,6 +26,9 @@ pub enum DetachedStream {
     Tcp(TcpStream),
     /// The same of a Unix domain socket.
     Unix(UnixStream),
+    /// The same, with its TLS session.
+    #[cfg(feature = "tls")]
+    Tls(TlsStream),
     /// There is no socket: [`testing`](crate::testing) and other transports in memory.
     Memory,
 }
@@ -56,14 +59,78 @@ impl Detached {
         (self.stream, self.received)
     }
 
-    /// The same for a TCP socket; `None` if it is none: a Unix domain socket, or a test in memory.
+    /// The same for a plain TCP socket; `None` if it is none: a Unix domain socket, TLS, or a test in memory.
     ///
     /// The socket is non-blocking: call [`TcpStream::set_nonblocking`] before blocking reads.
     pub fn into_tcp(self) -> Option<(TcpStream, Vec<u8>)> {
         match self.stream {
             DetachedStream::Tcp(stream) => Some((stream, self.received)),
+            #[cfg(feature = "tls")]
+            DetachedStream::Tls(_) => None,
             DetachedStream::Unix(_) | DetachedStream::Memory => None,
         }
+    }
+}
+
+/// A TLS connection that was taken out of the loop: plaintext is read and written, and the session goes on. The socket is non-blocking
+/// as it was accepted; then reads and writes return `WouldBlock` as a socket's do, and [`Write::flush`](std::io::Write::flush) has to be called
+/// again until it succeeds, when the socket is writable: the last record may still wait here.
+///
+/// Reading returns zero after the peer's `close_notify`, and after a FIN without one. Dropping it closes the socket without `close_notify`:
+/// call [`TlsStream::shutdown_write`] first.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+pub struct TlsStream(Box<dyn SecureStream + Send>);
+
+/// What a [`TlsStream`] is made of; the session is the server's business.
+#[cfg(feature = "tls")]
+pub(crate) trait SecureStream: std::io::Read + std::io::Write + fmt::Debug {
+    fn socket(&self) -> &TcpStream;
+    fn shutdown_write(&mut self) -> std::io::Result<()>;
+}
+
+#[cfg(feature = "tls")]
+impl TlsStream {
+    pub(crate) fn new(stream: impl SecureStream + Send + 'static) -> Self {
+        Self(Box::new(stream))
+    }
+
+    /// The socket, to be watched or set up; one of the Unix domain is seen as one of TCP. What is read from it or written to it directly breaks the session.
+    pub fn socket(&self) -> &TcpStream {
+        self.0.socket()
+    }
+
+    /// Sends `close_notify`, and FIN after it. Nothing can be written any more.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn shutdown_write(&mut self) -> std::io::Result<()> {
+        self.0.shutdown_write()
+    }
+}
+
+#[cfg(feature = "tls")]
+impl std::io::Read for TlsStream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl std::io::Write for TlsStream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(feature = "tls")]
+impl std::os::fd::AsFd for TlsStream {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket().as_fd()
     }
 }
 

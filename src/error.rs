@@ -96,6 +96,9 @@ pub enum HandshakeError {
     /// The peer reset the TCP connection.
     #[error("the peer reset the TCP connection")]
     PeerReset,
+    /// The TLS handshake failed. The peer got an alert, if it could be sent.
+    #[error("the TLS handshake failed: {0}")]
+    Tls(TlsError),
     /// The socket failed in another way; for a client, its connect was refused.
     #[error("the socket failed: {0}")]
     Io(std::io::ErrorKind),
@@ -114,6 +117,28 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// The names of all of them.
+    pub const NAMES: [&str; 18] = [
+        "Timeout",
+        "ConnectTimeout",
+        "NotResolved",
+        "Status",
+        "BadResponse",
+        "Cancelled",
+        "BadRequest",
+        "HeadTooLarge",
+        "BadVersion",
+        "Rejected",
+        "OriginRefused",
+        "PeerFin",
+        "PeerReset",
+        "Tls",
+        "Io",
+        "ShuttingDown",
+        "ProxyHeader",
+        "TooManyConnections",
+    ];
+
     /// The name without fields, for logs and counters.
     pub const fn name(self) -> &'static str {
         match self {
@@ -130,12 +155,43 @@ impl HandshakeError {
             Self::OriginRefused => "OriginRefused",
             Self::PeerFin => "PeerFin",
             Self::PeerReset => "PeerReset",
+            Self::Tls(_) => "Tls",
             Self::Io(_) => "Io",
             Self::ShuttingDown => "ShuttingDown",
             Self::ProxyHeader(_) => "ProxyHeader",
             Self::TooManyConnections { .. } => "TooManyConnections",
         }
     }
+}
+
+/// Why a TLS handshake failed (feature `tls`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// What the peer sent is no TLS: plain HTTP on this port, for example.
+    #[error("the peer does not speak TLS")]
+    NotTls,
+    /// There is no version, cipher suite or protocol (ALPN) that both sides know.
+    #[error("the peer and this side have no version, cipher suite or protocol in common")]
+    Incompatible,
+    /// There is no certificate for the name that the client asks for.
+    #[error("there is no certificate for the name that the client asks for")]
+    NoIdentity,
+    /// The peer showed no certificate, and has to.
+    #[error("the peer has shown no certificate")]
+    NoPeerCertificate,
+    /// The peer's certificate was refused: not signed by a root that is trusted here, expired, or of another name.
+    #[error("the certificate of the peer is refused")]
+    PeerCertificate,
+    /// The peer ended the handshake with this alert (RFC 8446 §6.2), 48 for an unknown root, for example.
+    #[error("the peer has sent the alert {0}")]
+    Alert(u8),
+    /// The peer broke a rule of TLS, or sent more than a handshake may have.
+    #[error("the peer breaks the rules of TLS")]
+    Protocol,
+    /// Something failed on this side.
+    #[error("TLS failed on this side")]
+    Internal,
 }
 
 /// What is wrong with a PROXY header.

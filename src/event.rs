@@ -122,6 +122,25 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
+    /// The event's name without its fields.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "Open",
+            Self::Message { .. } => "Message",
+            Self::Ping { .. } => "Ping",
+            Self::Pong { .. } => "Pong",
+            Self::Drain { .. } => "Drain",
+            Self::Closing { .. } => "Closing",
+            Self::Close { .. } => "Close",
+            Self::HandshakeFailed { .. } => "HandshakeFailed",
+            Self::AcceptFailed { .. } => "AcceptFailed",
+            Self::SweepDone { .. } => "SweepDone",
+            Self::Timer { .. } => "Timer",
+            Self::Source { .. } => "Source",
+            Self::Phase { .. } => "Phase",
+        }
+    }
+
     /// The connection that the event is about, if it is about one.
     pub const fn id(&self) -> Option<ConnectionId> {
         match self {

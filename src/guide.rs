@@ -13,6 +13,7 @@ macro_rules! page {
         /// [autobahn]: crate::guide::autobahn
         /// [coming_from]: crate::guide::coming_from
         /// [how_a_connection_ends]: crate::guide::how_a_connection_ends
+        /// [in_production]: crate::guide::in_production
         /// [performance]: crate::guide::performance
         /// [rules_and_tests]: crate::guide::rules_and_tests
         /// [shutting_down]: crate::guide::shutting_down
@@ -31,6 +32,9 @@ page!(
     "Which example to read.",
     concat!(
         "[example_echo]: https://docs.rs/crate/adjourn/latest/source/examples/echo.rs\n",
+        "[example_wss_echo]: https://docs.rs/crate/adjourn/latest/source/examples/wss_echo.rs\n",
+        "[example_activated]: https://docs.rs/crate/adjourn/latest/source/examples/activated.rs\n",
+        "[example_restart]: https://docs.rs/crate/adjourn/latest/source/examples/restart.rs\n",
         "[example_broadcast]: https://docs.rs/crate/adjourn/latest/source/examples/broadcast.rs\n",
         "[example_rooms]: https://docs.rs/crate/adjourn/latest/source/examples/rooms.rs\n",
         "[example_kick]: https://docs.rs/crate/adjourn/latest/source/examples/kick.rs\n",
@@ -44,6 +48,7 @@ page!(
         "[example_deferred_upgrade]: https://docs.rs/crate/adjourn/latest/source/examples/deferred_upgrade.rs\n",
         "[example_relay]: https://docs.rs/crate/adjourn/latest/source/examples/relay.rs\n",
         "[example_graceful_shutdown]: https://docs.rs/crate/adjourn/latest/source/examples/graceful_shutdown.rs\n",
+        "[example_console]: https://docs.rs/crate/adjourn/latest/source/examples/console/main.rs\n",
         "[example_close_lab]: https://docs.rs/crate/adjourn/latest/source/examples/close_lab/main.rs\n",
         "[example_bench_server]: https://docs.rs/crate/adjourn/latest/source/examples/bench_server.rs\n",
         "[example_autobahn_server]: https://docs.rs/crate/adjourn/latest/source/examples/autobahn_server.rs\n",
@@ -75,6 +80,10 @@ page!(
     shutting_down,
     "How to take a server down under an orchestrator.",
     "This page needs the feature `signals`."
+);
+page!(
+    in_production,
+    "What an operator sees: metrics, logs, a console. Proxies, socket activation, a restart that refuses nobody."
 );
 page!(autobahn, "The verdicts of the Autobahn test suite on both roles, and the command that asks for them.");
 page!(performance, "This crate beside its peers, and where the time goes.");

@@ -1,4 +1,4 @@
-//! ROOM: many connections. A slab of them, their deadlines, sweeps, the application's view, and the turn.
+//! Many connections. A slab of them, their deadlines, sweeps, the application's view, and the turn.
 //!
 //! No clock and no socket enters: [`Driver`] runs the one turn of this crate over any [`Transport`]. The server's
 //! transport is sockets; the simulation's, the benches' and [`testing`](crate::testing)'s are memory.
@@ -35,6 +35,7 @@
 //!     transport      what carries the bytes
 //!     schedule       who is served when, and who is due
 //!     incoming       what was read, and the events in it
+//!     layered        what a layer of the transport says besides bytes
 //!     table     the connections, and their event queue
 //!       handler      what an application is to the loop
 //!       decision     a request as it sees it, and what it decides
@@ -64,6 +65,7 @@ mod decision;
 mod driver;
 mod handler;
 mod incoming;
+mod layered;
 mod reading;
 mod room;
 mod schedule;
@@ -83,7 +85,7 @@ pub use self::{
     driver::Driver,
     handler::{Handler, accept_all, handler},
     sweep::ShutdownRequest,
-    transport::{Readiness, Transport},
+    transport::{Noticed, Readiness, Transport},
 };
 #[doc(inline)]
-pub use crate::{adopt::Adoption, newcomer::Newcomer};
+pub use crate::{adopt::Adoption, conn::Ahead, newcomer::Newcomer};

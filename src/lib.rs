@@ -3,6 +3,7 @@
 //! [autobahn]: crate::guide::autobahn
 //! [coming_from]: crate::guide::coming_from
 //! [how_a_connection_ends]: crate::guide::how_a_connection_ends
+//! [in_production]: crate::guide::in_production
 //! [performance]: crate::guide::performance
 //! [shutting_down]: crate::guide::shutting_down
 //! [specification]: crate::guide::specification
@@ -60,10 +61,13 @@ mod id;
 #[cfg(any(feature = "http", feature = "tungstenite"))]
 mod interop;
 mod message;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod newcomer;
 mod server;
 pub mod shutdown;
 mod state;
+pub mod stats;
 pub mod testing;
 mod time;
 #[cfg(feature = "unstable-core")]
@@ -85,10 +89,31 @@ pub use crate::{
     time::Time,
 };
 
+/// TLS on both sides of the crate (feature `tls`): certificates, whom to believe, and what a handshake has agreed on.
+///
+/// Set [`ListenerConfig::tls`](config::ListenerConfig::tls) and a server speaks TLS; connect to a `wss://` URL and a client does.
+/// [`TlsError`](error::TlsError) says why a handshake failed.
+#[cfg(feature = "tls")]
+pub mod tls {
+    #[cfg(feature = "unstable-core")]
+    #[doc(inline)]
+    pub use crate::server::Tls;
+    #[doc(inline)]
+    pub use crate::{
+        config::tls::{ClientTls, Identities, Identity, ServerTls, TlsConfigError, TlsSession, TlsVersion},
+        detach::TlsStream,
+    };
+    pub use rustls;
+}
+
 /// Listening sockets beside those that [`Server::bind`] opens, and who connects to them.
 pub mod listeners {
     #[doc(inline)]
     pub use crate::{newcomer::PeerCredentials, server::ListeningSocket};
+
+    #[cfg(feature = "activation")]
+    #[doc(inline)]
+    pub use crate::server::Inherited;
 }
 
 /// Sources of the application's own on the loop, see [`Server::sources`].

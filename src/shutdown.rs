@@ -58,6 +58,9 @@ pub enum LameDuckPolicy {
     Refuse,
     /// The listeners are closed; handshakes that had begun get 503 and `Retry-After`.
     Close,
+    /// The listeners are closed, and handshakes that had begun are completed: for a restart in which another process accepts from the
+    /// same sockets, so that nobody is refused. The lame duck has to be longer than a handshake takes.
+    HandOver,
 }
 
 /// What the listeners do once the Close frames go out.
@@ -73,7 +76,8 @@ pub enum ListenerInShutdown {
     PlainHttp,
 }
 
-/// How a server goes down. Phases may have length zero.
+/// How a server goes down. Phases may have length zero. The default: no lame duck, 1001 to every open connection at once, 10 s of
+/// grace.
 ///
 /// ```text
 /// Serving -> LameDuck -> SoftSweep -> Grace -> HardSweep -> Done
@@ -87,7 +91,7 @@ pub enum ListenerInShutdown {
 /// use adjourn::{CloseFrame, Config, Server, ShutdownPlan, shutdown::Pace};
 ///
 /// let mut plan = ShutdownPlan::soft(Duration::from_secs(8)); // grace
-/// plan.lame_duck = Duration::from_millis(10); // while load balancers notice
+/// plan.lame_duck = Duration::ZERO; // some seconds behind load balancers, until they notice
 /// plan.frame = CloseFrame::SERVICE_RESTART;
 /// plan.pace = Pace::Spread(Duration::from_secs(20)); // so that clients do not come back in one instant
 ///
@@ -132,7 +136,8 @@ impl Default for ShutdownPlan {
 }
 
 impl ShutdownPlan {
-    /// Closes every connection with 1001, waits `grace`, and aborts the rest.
+    /// The default with this `grace`: closes every connection with 1001 at once, waits, and aborts the rest. A grace shorter than
+    /// [`ConnectionConfig::close_timeout`](crate::config::ConnectionConfig::close_timeout) cuts those that are still reading.
     pub fn soft(grace: Duration) -> Self {
         Self { grace, ..Self::default() }
     }
@@ -144,9 +149,10 @@ impl ShutdownPlan {
 }
 
 /// Where a shutdown is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ShutdownPhase {
     /// None has been asked for.
+    #[default]
     Serving,
     /// Not ready any more; connections are served as before.
     LameDuck,
@@ -161,6 +167,10 @@ pub enum ShutdownPhase {
 }
 
 impl ShutdownPhase {
+    /// Every phase, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Serving, Self::LameDuck, Self::SoftSweep, Self::Grace, Self::HardSweep, Self::Done];
+
     /// The phase's name.
     pub const fn name(self) -> &'static str {
         match self {

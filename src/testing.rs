@@ -91,6 +91,7 @@ use crate::{
     event::{Event, Stats},
     hub::{Clients, Driver, Handler, Transport},
     id::ConnectionId,
+    stats::LoopStats,
     time::Time,
 };
 
@@ -434,6 +435,11 @@ impl<H: Handler> Session<H> {
     /// How many connections there are, by state.
     pub const fn stats(&self) -> Stats {
         self.driver.stats()
+    }
+
+    /// All that the loop has counted.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.driver.loop_stats()
     }
 
     /// The socket, to play its kernel by hand. [`Session::ready`] says what it has become.

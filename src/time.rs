@@ -5,17 +5,17 @@ use std::{
     time::Duration,
 };
 
-/// A moment, in microseconds since the hub was made.
+/// A moment, in microseconds since the loop was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(u64);
 
 impl Time {
-    /// The moment at which the hub was made.
+    /// The moment at which the loop was made.
     pub const ZERO: Self = Self(0);
     /// Later than any other: a deadline that never fires.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// The moment `since_start` after the hub was made.
+    /// The moment `since_start` after the loop was made.
     pub fn from_start(since_start: Duration) -> Self {
         Self(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX))
     }

@@ -1,4 +1,4 @@
-//! ROOM: bytes <-> frames. Stateless but for what a caller hands back in. No connection, no time, no socket enters.
+//! Bytes <-> frames. Stateless but for what a caller hands back in. No connection, no time, no socket enters.
 
 #[cfg(feature = "deflate")]
 pub mod deflate;

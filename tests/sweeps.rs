@@ -215,13 +215,15 @@ fn a_second_shutdown_with_a_longer_pace_changes_nothing() {
 
 #[test]
 fn a_hub_was_ready_until_the_turn_of_its_shutdown_ended() {
-    use LameDuckPolicy::{Close, Refuse, Serve};
+    use LameDuckPolicy::{Close, HandOver, Refuse, Serve};
     let rows = [
         (Duration::ZERO, Refuse, 503),
         (Duration::ZERO, Serve, 503),
         (SECOND, Refuse, 503),
         (SECOND, Close, 503),
         (SECOND, Serve, 101),
+        (SECOND, HandOver, 101),
+        (Duration::ZERO, HandOver, 503),
     ];
     for (lame_duck, listeners, status) in rows {
         let mut world = World::new(0);

@@ -6,7 +6,7 @@ use adjourn::{
     Config, ShutdownPlan,
     config::{Abort, AddressRangeError, ClosingData, ControlRate, Deflate, OnPeerClose, ProxyProtocol},
     http::Origins,
-    shutdown::Pace,
+    shutdown::{ListenerInShutdown, Pace},
 };
 
 /// What a path is preceded by.
@@ -38,6 +38,13 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
         match name.as_str() {
             "--deflate" => options.config.deflate = Some(Deflate::default()),
             "--log-messages" => options.log_messages = true,
+            "--tls" => {
+                let files = args.next().zip(args.next()).ok_or("--tls wants two files, CERT and KEY")?;
+                set_tls(&mut options.config, &files)?;
+            }
+            "--plain-http-in-shutdown" => {
+                options.plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
+            }
             "--origin" => origins.push(args.next().ok_or("--origin wants a value")?),
             _ => {
                 let value = args.next().ok_or_else(|| format!("{name} wants a value"))?;
@@ -67,6 +74,20 @@ pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, S
     options.config.validate().map_err(|error| error.to_string())?;
     options.plan.pace = paced.unwrap_or(Pace::AtOnce);
     Ok(options)
+}
+
+#[cfg(feature = "tls")]
+fn set_tls(config: &mut Config, (chain, key): &(String, String)) -> Result<(), String> {
+    use adjourn::tls::{Identity, ServerTls};
+
+    let identity = Identity::from_files(chain, key).map_err(|error| format!("--tls: {error}"))?;
+    config.listener.tls = Some(ServerTls::new(identity));
+    Ok(())
+}
+
+#[cfg(not(feature = "tls"))]
+fn set_tls(_: &mut Config, _: &(String, String)) -> Result<(), String> {
+    Err("--tls: built without the feature `tls`".into())
 }
 
 fn set(options: &mut Options, name: &str, value: &str) -> Result<Option<Pace>, String> {

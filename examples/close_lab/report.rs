@@ -40,6 +40,7 @@ pub(crate) fn closed(id: ConnectionId, closed: &CloseReport) -> Value {
         "sent": closed.sent.as_ref().map(frame),
         "sent_flushed": closed.sent_flushed,
         "received": closed.received.as_ref().map(frame),
+        "truncated": closed.truncated(),
         "lost": {
             "messages": lost.messages, "bytes": lost.bytes, "partial": lost.partial,
             "inbound_messages": lost.inbound_messages, "inbound_bytes": lost.inbound_bytes,

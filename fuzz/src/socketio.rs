@@ -1,10 +1,15 @@
 //! The fuzz targets of `adjourn-socketio` and what they begin with.
 
+#[path = "../../socketio/tests/support/resume_target.rs"]
+mod resume_target;
 #[path = "../../socketio/tests/support/session_target.rs"]
 #[allow(dead_code, reason = "properties.rs uses the rest")]
 mod session_target;
 #[path = "../../socketio/tests/support/targets.rs"]
 mod targets;
+#[allow(dead_code, reason = "the tests of the core use the rest")]
+#[path = "../../socketio/tests/core/world.rs"]
+mod world;
 
 /// An Engine.IO packet.
 pub fn engine_packet(bytes: &[u8]) {
@@ -31,8 +36,13 @@ pub fn session(bytes: &[u8]) {
     session_target::session(bytes);
 }
 
+/// CONNECTs that offer sessions, beside an honest client.
+pub fn resume(bytes: &[u8]) {
+    resume_target::resume(bytes);
+}
+
 /// What each of them begins with.
-pub const SEEDS: [(&str, &[&[u8]]); 5] = [
+pub const SEEDS: [(&str, &[&[u8]]); 6] = [
     ("engine_packet", &[b"0{}", b"1", b"2probe", b"3", b"4hello", b"5", b"6", b"bAQIDBA==", b"b+/8="]),
     ("payload_split", &[b"4a\x1ebAQI=\x1e4b", b"\x1e\x1e", b"2", b"b"]),
     (
@@ -59,6 +69,15 @@ pub const SEEDS: [(&str, &[&[u8]]); 5] = [
             b"\x01\x01\x0a\0\x0f\x08\0\x0f\x08\0\x0f\x08\0\x01\x09\0",
             // polling: sends, an orderly close, GETs
             b"\0\x01\x0a\x02\x01\x0a\x02\x01\x0d\x01\x01\0\0\x01\0\0\x01\0\0",
+        ],
+    ),
+    (
+        "resume",
+        &[
+            // a session, an event, away, an event, its resume
+            b"\x0d\x3f\0\0\x05\0\0\0\x05\0",
+            b"\x07\x02{}\0\0\x07\x1a{\"pid\":\"#\",\"offset\":\"@\"}\0\0\x02\0",
+            b"\x07\x0b{\"pid\":\"#\"}\x04\0\x07\x18{\"pid\":\"#\",\"offset\":1}\x03\xff",
         ],
     ),
 ];

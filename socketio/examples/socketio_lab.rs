@@ -81,7 +81,18 @@ fn open_store(options: &Options) -> Result<(Box<dyn Store>, Rows), StoreError> {
             store.connection().execute_batch(TABLE)?;
             Ok((Box::new(store), Rows::Sqlite))
         }
+        StoreOption::Redis(url) => open_redis(url, &options.stream),
     }
+}
+
+#[cfg(feature = "redis")]
+fn open_redis(url: &str, stream: &str) -> Result<(Box<dyn Store>, Rows), StoreError> {
+    Ok((Box::new(adjourn_socketio::store::RedisStore::new(url, stream)?), Rows::Redis))
+}
+
+#[cfg(not(feature = "redis"))]
+fn open_redis(_: &str, _: &str) -> Result<(Box<dyn Store>, Rows), StoreError> {
+    Err(StoreError::Failed("this build has no Redis store: --features redis".into()))
 }
 
 fn serve_lab(io: &mut SocketIo, lab: &Lab) {

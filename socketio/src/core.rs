@@ -1,4 +1,4 @@
-//! ROOM: sockets, rooms, namespaces, acks, log, recovery, once (specification 6 to 15). Sans-IO: inputs and `now` in, output
+//! Sockets, rooms, namespaces, acks, log, recovery, once (specification 6 to 15). Sans-IO: inputs and `now` in, output
 //! through [`Links`] and store calls out. No clock, no randomness, no threads, no `adjourn` enter.
 //!
 //! ```text
@@ -21,6 +21,7 @@
 
 mod acks;
 mod broadcast;
+mod cluster;
 mod command;
 mod commits;
 mod connect;
@@ -31,6 +32,8 @@ mod events;
 mod inputs;
 mod io;
 mod namespace;
+mod node_message;
+mod nodes;
 mod observe;
 mod once;
 mod replay;
@@ -49,15 +52,15 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use self::broadcast::{Broadcast, IntoRooms};
-pub use self::command::{StoreCall, StoreCommand, StoreReply, Ticket};
+pub use self::command::{FeedCommand, StoreCall, StoreCommand, StoreReply, Ticket};
 pub use self::engine_only::EngineSession;
 pub use self::namespace::Namespace;
 pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
     Ack, AckMode, AckOptions, Answer, Answers, Call, Disconnect, EventError, Fetched, Handshake, Inbox,
-    InboxFull, Io, Observation, Observed, Peer, ResumeOutcome, ShutdownCounts, SocketInfo, Transport,
-    Verdict,
+    InboxFull, Io, Observation, Observed, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo,
+    Transport, Verdict,
 };
 use self::state::{
     Arena, Log, Queue, Rooms, Scope, Scratch, ShutdownPhase, Space, State, Timer, Timers, Waits,
@@ -92,6 +95,8 @@ pub struct Core {
     handlers: Vec<Namespace>,
     predicates: Vec<(Predicate, usize)>,
     on_store_state: Option<Box<dyn FnMut(bool) + Send>>,
+    /// Events of other nodes.
+    server_handlers: HashMap<Box<str>, nodes::ServerHandler>,
     observer: Option<observe::Observer>,
     /// Instead of all that: Engine.IO alone.
     on_engine_message: Option<engine_only::EngineHandler>,
@@ -108,6 +113,7 @@ impl Core {
             engine: engine_config(&config),
             packets: packet_limits(&config),
             epoch,
+            cluster: None,
             wall,
             random,
             inbox: Inbox::new(config.counts.inbox, wake),
@@ -145,6 +151,7 @@ impl Core {
             handlers: Vec::new(),
             predicates: Vec::new(),
             on_store_state: None,
+            server_handlers: HashMap::new(),
             observer: None,
             on_engine_message: None,
         };
@@ -274,6 +281,9 @@ impl Io<'_> {
     fn make_space(&mut self, name: &Arc<str>, handlers: usize, dynamic: bool) -> state::SpaceKey {
         let recovers = self.state.config.recovery.is_some();
         let found = self.state.logs_found.remove(name);
+        // A shared log is known when it is read.
+        let is_shared = self.follow(name);
+        let found = found.filter(|_| !is_shared);
         let old = found.as_ref().map(|log| log.floor..log.tail);
         let space = Space {
             name: Arc::clone(name),

@@ -1,4 +1,4 @@
-//! ROOM: joins the core to adjourn's loop, the store's threads and HTTP. The only clock, threads and randomness.
+//! Joins the core to adjourn's loop, the store's threads and HTTP. The only clock, threads and randomness.
 //!
 //! ```text
 //! adjourn's loop: events ----------> bridge --> core inputs
@@ -20,6 +20,7 @@ use self::bridge::Bridge;
 use crate::config::{ConfigError, SocketIoConfig};
 use crate::core::{EngineSession, Io, Namespace, Observed};
 use crate::links::FrameRef;
+use crate::packet::{Args, ArgsBuf};
 use crate::stats::SocketIoStats;
 use crate::store::{NodeId, Store, StoreError};
 
@@ -31,6 +32,7 @@ mod engine_server;
 mod handle;
 mod hearing;
 mod links;
+mod nodes;
 #[cfg(feature = "polling")]
 mod polling;
 mod request;
@@ -72,6 +74,9 @@ pub enum StartError {
 
 impl SocketIo {
     /// Opens the store, and with it a new epoch. Handlers are given next, then [`SocketIo::run`].
+    ///
+    /// # Errors
+    /// If a setting cannot be, the store cannot be opened, or a thread cannot be started.
     pub fn new(config: SocketIoConfig, store: impl Store + 'static) -> Result<Self, StartError> {
         config.check()?;
         // One process a store: the name matters where several share one.
@@ -138,6 +143,16 @@ impl SocketIo {
         self.bridge.core.on_store_state(handler);
     }
 
+    /// Called when another process on the same store emits `event` with [`Io::server_side_emit`](crate::core::Io::server_side_emit);
+    /// what it returns is the answer, where one is wanted.
+    pub fn on_server_event(
+        &mut self,
+        event: &str,
+        handler: impl FnMut(&mut Io<'_>, Args<'_>) -> Option<ArgsBuf> + Send + 'static,
+    ) {
+        self.bridge.core.on_server_event(event, handler);
+    }
+
     /// The counters now. Allocates.
     pub fn stats(&self) -> SocketIoStats {
         self.bridge.core.stats()
@@ -162,6 +177,9 @@ impl SocketIo {
 
     /// Lets SIGTERM and SIGINT drain the server by `plan`, as adjourn's `shutdown_on_signals` does; the polling sessions
     /// have the plan's pace, too.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
     #[cfg(feature = "signals")]
     pub fn shutdown_on_signals(&mut self, server: &mut Server<Conn>, plan: ShutdownPlan) -> io::Result<()> {
         self.bridge.set_plan(&plan);

@@ -1,4 +1,4 @@
-//! ROOM: one Engine.IO session as a value: transports, heartbeat, upgrade, closing (specification 2 to 5). Time is a parameter.
+//! One Engine.IO session as a value: transports, heartbeat, upgrade, closing (specification 2 to 5). Time is a parameter.
 //!
 //! The core keeps the sessions, finds them by `sid` and by link, and calls them. Nothing of Socket.IO enters, no clock, no randomness.
 

@@ -20,7 +20,7 @@
 //!
 //! The modules, each using those to its left only: `store`, `packet`, `engine`, `core`, and the driver, which has the only clock, the
 //! only sockets and the only threads. All but the driver can be run in virtual time. A number in brackets, as in "(specification
-//! 13)", is a section of the layer's specification, which is not a page of this repository yet.
+//! 13)", is a section of `docs/specification.md`, where each rule has its tests.
 
 #[cfg(feature = "admin")]
 pub mod admin;
@@ -41,6 +41,7 @@ pub use core::{Ack, Broadcast, Io, KeyFrom, KeyScope, Namespace, OnceCall, Resum
 pub use driver::{Conn, DrainReport, EngineServer, RequestHead, SocketIo, SocketIoHandle, StartError};
 #[cfg(feature = "polling")]
 pub use driver::{HttpError, PeerAddr};
+pub use error::OnceError;
 pub use packet::{Args, Binary};
 pub use reason::Reason;
 #[cfg(feature = "sqlite")]

@@ -1,4 +1,4 @@
-//! ROOM: Engine.IO and Socket.IO packets <-> bytes (specification 2, 6). Knows `links` and `offset` only.
+//! Engine.IO and Socket.IO packets <-> bytes (specification 2, 6). Knows `links` and `offset` only.
 //!
 //! Stateless but for the attachments that a connection still has to send ([`Decoder`]). No sockets, rooms or time enter.
 

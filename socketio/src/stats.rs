@@ -37,6 +37,8 @@ counters! {
     connections_polling,
     /// Connections on WebSocket, now.
     connections_websocket,
+    /// Requests of polling sessions without an answer, now: GETs that are held, POSTs whose body has not come.
+    requests_waiting,
     /// Upgrades done.
     upgrades,
     /// Probes that failed.
@@ -175,6 +177,10 @@ counters! {
     effects_overdue,
     /// Times that the store was declared down.
     store_downs,
+    /// Logs of a shared store that were trimmed, or lost, before this node had read them: their sockets were cut.
+    fell_behind,
+    /// Nodes alive, this one included; 0: the store is not shared.
+    nodes,
 }
 
 impl SocketIoStats {

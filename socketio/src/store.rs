@@ -1,4 +1,4 @@
-//! ROOM: the store of logs, sessions and once keys. Blocking; knows `offset` and `error` only (specification 12 to 17).
+//! The store of logs, sessions and once keys. Blocking; knows `offset` and `error` only (specification 12 to 17).
 //!
 //! Writer and reader each run on a thread of their own; a store that is `inline` runs on the loop. The shared suite in
 //! `tests/store.rs` is written against these traits, and every store passes it.
@@ -98,8 +98,8 @@ pub struct Parts {
     pub writer: Box<dyn Writer>,
     /// Pages of the log.
     pub reader: Box<dyn Reader>,
-    /// What all nodes append, on stores that several processes share.
-    pub feed: Option<Box<dyn Feed>>,
+    /// What concerns other nodes, on stores that several processes share.
+    pub shared: Option<Shared>,
 }
 
 /// A log when the store was opened.
@@ -147,10 +147,74 @@ pub trait Reader: Send {
     fn asks(&mut self, namespace: &str, of: Range<Position>, now: Millis) -> Result<Vec<Entry>, StoreError>;
 }
 
-/// What the nodes of a shared store append and say to each other. (The cluster's issue gives it its messages.)
+/// What all nodes append, on stores that several processes share.
 pub trait Feed: Send {
-    /// What was appended since the last call, in order; waits at most `wait`.
-    fn next(&mut self, wait: Duration) -> Result<Vec<(Arc<str>, Entry)>, StoreError>;
+    /// Reads the log of a namespace from its tail on; [`FeedItem::Began`] says where that is.
+    fn follow(&mut self, namespace: &Arc<str>);
+    /// Does not read it any more.
+    fn leave(&mut self, namespace: &str);
+    /// What has come since the last call, each log in its order; waits at most `wait`. A store that does not answer gives
+    /// nothing.
+    fn next(&mut self, wait: Duration) -> Vec<FeedItem>;
+}
+
+/// Messages between the nodes of a shared store: at most once, unlogged.
+pub trait Bus: Send {
+    /// Sends to one node, or to all others. What cannot be sent is lost.
+    fn send(&mut self, to: Option<&NodeId>, message: &[u8]);
+    /// Says that this node is alive, and which nodes are.
+    fn beat(&mut self) -> Result<Vec<NodeId>, StoreError>;
+}
+
+/// The receiving side of a [`Bus`].
+pub trait BusReceiver: Send {
+    /// The next message for this node. Waits a few seconds at most, and returns from time to time without one.
+    fn next(&mut self) -> Option<(NodeId, Vec<u8>)>;
+}
+
+/// The sides of a shared store that concern other nodes.
+pub struct Shared {
+    /// The name of this node among all that have ever been.
+    pub node: NodeId,
+    /// The store's time when it was opened.
+    pub time: Millis,
+    /// The logs.
+    pub feed: Box<dyn Feed>,
+    /// Messages to other nodes.
+    pub bus: Box<dyn Bus>,
+    /// Messages from other nodes.
+    pub receiver: Box<dyn BusReceiver>,
+}
+
+/// What a node learns from the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FeedItem {
+    /// The log of a namespace is read from `tail` on.
+    Began {
+        /// The namespace.
+        namespace: Arc<str>,
+        /// The log's epoch at its tail.
+        epoch: u64,
+        /// The newest entry trimmed.
+        floor: Position,
+        /// The newest entry.
+        tail: Position,
+    },
+    /// The next entries of a log.
+    Entries(Arc<str>, Vec<Entry>),
+    /// Entries were trimmed before this node has read them, or the store has lost (`lost`) what it had. [`FeedItem::Began`]
+    /// follows.
+    Fell {
+        /// The namespace.
+        namespace: Arc<str>,
+        /// Did the store lose data?
+        lost: bool,
+    },
+    /// A message of another node.
+    Message(NodeId, Vec<u8>),
+    /// The nodes that are alive.
+    Nodes(Vec<NodeId>),
 }
 
 /// Most entries that one call of `trim` removes.

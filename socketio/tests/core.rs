@@ -8,11 +8,15 @@ mod world;
 mod admin;
 #[path = "core/basics.rs"]
 mod basics;
+#[path = "core/events.rs"]
+mod events;
 #[path = "core/failures.rs"]
 mod failures;
 #[path = "core/once.rs"]
 mod once;
 #[path = "core/recovery.rs"]
 mod recovery;
+#[path = "core/resumes.rs"]
+mod resumes;
 #[path = "core/rules.rs"]
 mod rules;

@@ -1,9 +1,14 @@
 //! What holds whatever comes: the bodies of the fuzz targets on generated inputs, and on those that a fuzzer found worth keeping.
 
+#[path = "support/resume_target.rs"]
+mod resume_target;
 #[path = "support/session_target.rs"]
 mod session_target;
 #[path = "support/targets.rs"]
 mod targets;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "core/world.rs"]
+mod world;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -87,6 +92,12 @@ proptest! {
     #[test]
     fn sessions(bytes in vec(any::<u8>(), 0..120)) {
         session_target::session(&bytes);
+    }
+
+    /// Whatever strangers offer as a session: none gets another's, and an honest client beside them misses nothing.
+    #[test]
+    fn resumes(bytes in vec(any::<u8>(), 0..80)) {
+        resume_target::resume(&bytes);
     }
 }
 

@@ -5,15 +5,16 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adjourn_socketio::config::{Cors, CorsOrigin, SocketIoConfig};
 use adjourn_socketio::store::MemoryStore;
-use adjourn_socketio::{Conn, SocketIo};
+use adjourn_socketio::{Conn, SocketIo, SocketIoHandle};
 
 /// A server with an event `echo`, and the reasons with which its sockets disconnect.
 struct Wire {
     address: SocketAddr,
+    handle: SocketIoHandle,
     reasons: Receiver<String>,
 }
 
@@ -36,10 +37,29 @@ impl Wire {
             main.on_disconnect(move |_, end| drop(told.send(end.reason.to_string())));
             let mut server: adjourn::Server<Conn> =
                 adjourn::Server::bind("127.0.0.1:0", adjourn::Config::default()).expect("a port");
-            started.send(server.local_addr().expect("bound")).expect("the test waits");
+            let address = server.local_addr().expect("bound");
+            started.send((address, io.handle(&server))).expect("the test waits");
             io.run(&mut server).expect("runs");
         });
-        Self { address: address.recv().expect("started"), reasons }
+        let (address, handle) = address.recv().expect("started");
+        Self { address, handle, reasons }
+    }
+
+    /// Waits until the server has a request that it has not answered: a GET, or the head of a POST.
+    fn wait_for_request(&self) {
+        let end = Instant::now() + Duration::from_secs(5);
+        let (told, waiting) = mpsc::channel();
+        loop {
+            let told = told.clone();
+            let ask = move |io: &mut adjourn_socketio::Io<'_>| {
+                told.send(io.stats().requests_waiting).expect("the test waits");
+            };
+            self.handle.defer(ask).expect("it runs");
+            match waiting.recv_timeout(Duration::from_secs(5)).expect("an answer") {
+                0 => assert!(Instant::now() < end, "no request has come"),
+                _ => return,
+            }
+        }
     }
 
     fn connect(&self) -> Client {
@@ -301,7 +321,7 @@ fn s4_bodies_chunked_expected_and_in_the_packet_of_their_head() {
     // Head and half of the body at once, the rest later: what `detach` hands over is read first.
     let mut client = wire.connect();
     client.write(&format!("{}\r\nContent-Length: 12\r\n\r\n42[\"ec", post_head(&sid)));
-    thread::sleep(Duration::from_millis(50));
+    wire.wait_for_request();
     assert_eq!(client.ask(r#"ho",3]"#).body, "ok");
     assert_eq!(wire.ask(&poll).body, r#"42["echo",3]"#);
 }
@@ -326,7 +346,7 @@ fn s4_requests_that_overlap_or_die_are_transport_errors() {
     let sid = wire.session();
     let mut held = wire.connect();
     held.write(&poll(&sid));
-    thread::sleep(Duration::from_millis(50));
+    wire.wait_for_request();
     wire.ask(&poll(&sid)).is_refusal(400, BAD_REQUEST);
     assert_eq!(held.answer(true).body, "1");
     wire.reason("transport error");
@@ -335,21 +355,21 @@ fn s4_requests_that_overlap_or_die_are_transport_errors() {
     let sid = wire.session();
     let mut slow = wire.connect();
     slow.write(&format!("{}\r\nContent-Length: 12\r\n\r\n42[", post_head(&sid)));
-    thread::sleep(Duration::from_millis(50));
+    wire.wait_for_request();
     wire.ask(&post(&sid, "3")).is_refusal(400, BAD_REQUEST);
     wire.reason("transport error");
 
     let sid = wire.session();
     let mut held = wire.connect();
     held.write(&poll(&sid));
-    thread::sleep(Duration::from_millis(50));
+    wire.wait_for_request();
     drop(held);
     wire.reason("transport error");
 
     let sid = wire.session();
     let mut dying = wire.connect();
     dying.write(&format!("{}\r\nContent-Length: 12\r\n\r\n42[", post_head(&sid)));
-    thread::sleep(Duration::from_millis(50));
+    wire.wait_for_request();
     drop(dying);
     wire.reason("transport error");
     wire.ask(&poll(&sid)).is_refusal(400, UNKNOWN_SID);
@@ -368,7 +388,7 @@ fn s4_bad_packets_bad_content_and_closes_have_their_reasons() {
     let sid = wire.session();
     let mut held = wire.connect();
     held.write(&get(&format!("EIO=4&transport=polling&sid={sid}")));
-    thread::sleep(Duration::from_millis(50));
+    wire.wait_for_request();
     assert_eq!(wire.ask(&post(&sid, "1")).body, "ok");
     assert_eq!(held.answer(true).body, "6");
     wire.reason("transport close");

@@ -11,7 +11,7 @@ use crate::error::ConfigError;
 #[non_exhaustive]
 pub struct ConnectionConfig {
     /// Bytes of one message, over all its fragments and after inflating; more is failed with 1009 at the header that
-    /// announces it. 16 MiB: what most peers default to or below, and small enough that a message fits in memory many times.
+    /// announces it. 16 MiB: small enough that a message fits in memory many times; npm ws allows 100 MiB, tungstenite 64 MiB.
     pub max_payload: usize,
     /// Fragments of one message; more is failed with 1009. 0: no message may be fragmented. 1 Mi: fragments cost no memory here, so the limit only
     /// bounds the work for one message; 16 MiB in fragments of 16 bytes still pass.
@@ -54,6 +54,10 @@ pub struct ConnectionConfig {
     pub closing_data: ClosingData,
     /// Bytes of messages delivered after `close`; more is counted and discarded. 16 MiB: one of the largest.
     pub closing_bytes: u64,
+    /// Whether the messages and bytes of the connection are counted each way, for [`Client::traffic`](crate::Client::traffic) and
+    /// [`CloseReport::traffic`](crate::CloseReport::traffic). Off: it costs 32 bytes and some 80 for a place to keep them, and its messages take the longer way
+    /// that those with settings of their own take. [`LoopStats`](crate::stats::LoopStats) counts all connections together at no such cost.
+    pub count_traffic: bool,
 }
 
 impl Default for ConnectionConfig {
@@ -80,6 +84,7 @@ impl Default for ConnectionConfig {
             answer: CloseAnswer::Auto,
             closing_data: ClosingData::Deliver,
             closing_bytes: 16 << 20,
+            count_traffic: false,
         }
     }
 }

@@ -65,11 +65,20 @@ pub struct ClientConfig {
     /// their `connect_timeout`. There is no thread before there is a name. 4: most clients know few names, and a resolver that
     /// does not answer blocks one thread for each.
     pub resolver_threads: usize,
+    /// The TLS of connections to `wss://` URLs. By default servers are believed whose certificates lead to one of Mozilla's roots.
+    /// [`ConnectRequest::tls`](crate::http::ConnectRequest::tls) is for one connection.
+    #[cfg(feature = "tls")]
+    pub tls: super::ClientTls,
 }
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), resolver_threads: 4 }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            resolver_threads: 4,
+            #[cfg(feature = "tls")]
+            tls: super::ClientTls::default(),
+        }
     }
 }
 

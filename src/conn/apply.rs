@@ -70,7 +70,10 @@ impl Conn {
                 }
                 cx.notes.push_back(Note::Open(cx.id));
             }
-            Effect::Answer(response) => self.push_http(std::mem::take(response), cx),
+            Effect::Answer(response) => {
+                cx.common.totals.answers.count(response);
+                self.push_http(std::mem::take(response), cx);
+            }
             Effect::HandOver(handover) => {
                 self.pending = Pending::only(Pending::RELEASE);
                 self.drop_everything(cx);
@@ -167,6 +170,7 @@ impl Conn {
     fn drop_inbound(&mut self, cx: &mut Context<'_>) {
         let mut held = self.inbox.take_held();
         let (messages, bytes) = if held.is_empty() { (0, 0) } else { self.count_held(&mut held, cx) };
+        cx.common.totals.received_messages += messages;
         if let Some(compression) = self.details.compression_mut() {
             compression.release_inflater();
         }
@@ -293,7 +297,7 @@ impl Conn {
     fn report(&mut self, kernel_unsent: Option<u32>, cx: &mut Context<'_>) {
         let Some(closing) = self.life.take_unreported() else { return };
         let End { state, queued, .. } = closing.end;
-        let (closed, sweeps) = closing.into_report(kernel_unsent, cx.now);
+        let (closed, sweeps) = closing.into_report(kernel_unsent, self.details.traffic(), cx.now);
         self.drop_everything(cx);
         cx.notes.push_back(Note::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
     }

@@ -165,6 +165,8 @@ pub(super) struct Backlog {
     written: usize,
     /// All bytes that are not.
     len: usize,
+    /// Of these, the first ones, which the transport has encrypted and not got rid of: what they belong to has begun.
+    ahead: usize,
     /// Chunks that have left the queue, so that `pong` can name one by its number.
     popped: u64,
     pong: Option<u64>,
@@ -237,7 +239,7 @@ impl Backlog {
     /// Queues the frame of a Pong, or replaces the one that is queued and not begun (§5.5.3).
     pub(super) fn push_pong(&mut self, frame: Vec<u8>, backlogs: &mut Backlogs) {
         let waiting = self.pong.and_then(|number| usize::try_from(number.checked_sub(self.popped)?).ok());
-        let begun = waiting == Some(0) && self.written > 0;
+        let begun = waiting.is_some_and(|index| self.has_begun(index));
         self.grow(frame.len(), backlogs);
         if let Some(old) = waiting.filter(|_| !begun).and_then(|index| self.chunks.get_mut(index)) {
             let before = old.len();
@@ -248,6 +250,27 @@ impl Backlog {
             self.chunks.push_back(Chunk::Pong(frame));
         }
         self.check();
+    }
+
+    /// Whether bytes of this chunk are written, or encrypted.
+    fn has_begun(&self, index: usize) -> bool {
+        let begun = self.written + self.ahead;
+        // Mostly nothing or one record, so few chunks are looked at.
+        self.chunks
+            .iter()
+            .take(index)
+            .try_fold(begun, |left, chunk| left.checked_sub(chunk.len()))
+            .is_some_and(|left| left > 0)
+    }
+
+    /// The transport has encrypted this many of the first bytes, and written none of them wholly.
+    pub(super) fn set_ahead(&mut self, bytes: usize) {
+        self.ahead = bytes.min(self.len);
+    }
+
+    /// See [`Backlog::set_ahead`].
+    pub(super) const fn ahead(&self) -> usize {
+        self.ahead
     }
 
     /// Takes over what the kernel left of `start..end` of the output buffer, which begins at a frame's first byte, and of which
@@ -393,6 +416,7 @@ impl Backlog {
         debug_assert!(n <= self.len, "no more is taken than was offered");
         let mut left = n.min(self.len);
         self.len -= left;
+        self.ahead = self.ahead.saturating_sub(left);
         while let Some(front) = self.chunks.front() {
             let rest = front.len() - self.written;
             let taken = left.min(rest);
@@ -449,6 +473,8 @@ impl Backlog {
 
     /// Drops everything, and counts it.
     pub(super) fn drop_all(&mut self, backlogs: &mut Backlogs) -> Result<Dropped, Broken> {
+        // What was not written counts as lost, encrypted or not.
+        self.ahead = 0;
         let mut dropped = self.split(false, backlogs)?;
         dropped.partial = u64::from(self.is_cut()?);
         self.clear(backlogs);
@@ -474,7 +500,7 @@ impl Backlog {
 
     /// Walks all frames: keeps what has begun (as one chunk that starts with that frame), counts the others.
     fn split(&mut self, keep_raw: bool, backlogs: &mut Backlogs) -> Result<Dropped, Broken> {
-        let mut kept = Self { popped: self.popped, ..Self::default() };
+        let mut kept = Self { popped: self.popped, ahead: self.ahead, ..Self::default() };
         backlogs.shrink(self.owned());
         let written = std::mem::take(&mut self.written);
         let mut chunks = std::mem::take(&mut self.chunks).into_iter();
@@ -498,52 +524,57 @@ impl Backlog {
         backlogs: &mut Backlogs,
     ) -> Result<Dropped, Broken> {
         let mut dropped = Dropped::default();
+        // Counted from the present chunk on.
+        let mut begun = written + self.ahead;
         while let Some(chunk) = chunks.next() {
+            let mut len = chunk.len();
             match chunk {
                 Chunk::Raw(_) if !keep_raw => {}
                 // A payload alone: its header is written, so it has begun.
                 Chunk::Raw(_) | Chunk::Payload(_) => self.keep(chunk, written),
                 Chunk::Frames(_) | Chunk::Segment(_) | Chunk::Shared(_) | Chunk::Pong(_) => {
                     let frames = chunk.bytes(backlogs);
-                    let walked =
-                        frames.and_then(|frames| self.keep_frame(frames, written, chunks, &mut dropped));
+                    let walked = frames
+                        .and_then(|frames| self.keep_frame(frames, (written, begun), chunks, &mut dropped));
                     chunk.release(backlogs);
-                    walked?;
+                    len += walked?;
                 }
             }
             written = 0;
+            begun = begun.saturating_sub(len);
         }
         Ok(dropped)
     }
 
-    /// Of frames of which `written` bytes are written, keeps the one that has begun. The payload of the last one may be the
-    /// next of `chunks`.
+    /// Of frames of which `written` bytes are written and `begun` have begun, keeps those that have begun and are not written. The
+    /// payload of the last one may be the next of `chunks`. Returns the bytes of that.
     fn keep_frame(
         &mut self,
         frames: &[u8],
-        written: usize,
+        (written, begun): (usize, usize),
         chunks: &mut impl Iterator<Item = Chunk>,
         dropped: &mut Dropped,
-    ) -> Result<(), Broken> {
-        let mut at = 0;
+    ) -> Result<usize, Broken> {
+        let (mut at, mut beyond) = (0, 0);
         while at < frames.len() {
             let frame = part(frames, at..)?;
             let (opcode, length) = frame_at(frame)?;
             let here = length.min(frame.len());
             let payload = if here < length { chunks.next() } else { None };
             let end = at + here;
-            if at < written && (end > written || payload.is_some()) {
-                self.keep(Chunk::Frames(part(frame, ..here)?.to_vec()), written - at);
+            beyond += payload.as_ref().map_or(0, Chunk::len);
+            if at < begun && (end > written || payload.is_some()) {
+                self.keep(Chunk::Frames(part(frame, ..here)?.to_vec()), written.saturating_sub(at));
                 if let Some(payload) = payload {
                     self.keep(payload, 0);
                 }
-            } else if at >= written && !opcode.is_control() {
+            } else if at >= begun && !opcode.is_control() {
                 dropped.messages += 1;
                 dropped.bytes += payload_len(frame)?;
             }
             at = end;
         }
-        Ok(())
+        Ok(beyond)
     }
 
     /// Appends a chunk of which `written` bytes are written. Only the first chunk has such bytes.

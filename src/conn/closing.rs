@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{backlog::Dropped, watch::Times};
 use crate::{
-    close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost},
+    close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost, Traffic},
     config::{Abort, ConnectionConfig},
     shutdown::SweepId,
     state::State,
@@ -30,6 +30,8 @@ pub(super) struct Closing {
     pub(super) probed: u64,
     /// The peer's FIN was read.
     pub(super) eof: bool,
+    /// That came without the end of the TLS session.
+    pub(super) truncated: bool,
     pub(super) sweeps: Vec<SweepId>,
     /// How TCP is to be aborted.
     pub(super) abort: Abort,
@@ -61,6 +63,7 @@ impl Closing {
             delivered: 0,
             probed: 0,
             eof: false,
+            truncated: false,
             sweeps: Vec::new(),
             abort: Abort::Reset,
             end: End { state: State::Open, queued: 0, flushed: false },
@@ -124,7 +127,12 @@ impl Closing {
     }
 
     /// The report, and the sweeps that it belongs to.
-    pub(super) fn into_report(self, kernel_unsent: Option<u32>, now: Time) -> (CloseReport, Vec<SweepId>) {
+    pub(super) fn into_report(
+        self,
+        kernel_unsent: Option<u32>,
+        traffic: Option<Traffic>,
+        now: Time,
+    ) -> (CloseReport, Vec<SweepId>) {
         let had_close = self.sent.is_some() || self.received.is_some();
         let closed = CloseReport {
             initiator: self.initiator,
@@ -134,7 +142,9 @@ impl Closing {
             received: self.received,
             lost: Lost { kernel_unsent, ..self.lost },
             duration: now.since(self.times.opened),
+            truncated: self.truncated,
             close_phase: if had_close { now.since(self.began) } else { Duration::ZERO },
+            traffic,
         };
         (closed, self.sweeps)
     }

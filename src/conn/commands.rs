@@ -46,7 +46,7 @@ impl Conn {
         }
         let (head, output) = (opcode(message.kind).into(), &mut cx.common.output);
         let queued = self.outbox.push_plain(head, payload, cx.config.connection.max_backlog, output);
-        self.note_plain(queued)
+        self.note_plain(queued, 1, cx)
     }
 
     /// Queues messages that others get too: all of them, or none.
@@ -83,7 +83,7 @@ impl Conn {
         }
         let queued =
             self.outbox.share_plain(start, end, cx.config.connection.max_backlog, &mut cx.common.output);
-        self.note_plain(queued)
+        self.note_plain(queued, frames.len(), cx)
     }
 
     #[inline]
@@ -92,8 +92,9 @@ impl Conn {
     }
 
     #[inline]
-    fn note_plain(&mut self, queued: Option<usize>) -> bool {
+    fn note_plain(&mut self, queued: Option<usize>, messages: usize, cx: &mut Context<'_>) -> bool {
         if let Some(queued) = queued {
+            cx.common.totals.sent_messages += messages as u64;
             self.note_queued(queued);
             self.pending.add(Pending::WRITE);
         }
@@ -110,6 +111,7 @@ impl Conn {
         let settings = self.settings(cx.config);
         let (limit, on_overflow) = (settings.max_backlog, settings.on_overflow);
         if queued.saturating_add(message) > limit {
+            cx.common.totals.refused_messages += 1;
             if on_overflow == OnOverflow::Fail {
                 self.fail_slow_consumer(cx);
             } else {
@@ -119,6 +121,7 @@ impl Conn {
         }
         let output = &cx.common.output;
         if fresh > 0 && !output.fits(fresh) {
+            cx.common.totals.refused_messages += 1;
             self.await_drain(queued);
             let (queued, limit) = (output.queued(), output.max_backlogs());
             return Err(SendError::Overflow { queued, message: fresh, limit });
@@ -189,7 +192,16 @@ impl Conn {
             }
             (None, small) => outbox.push_frame(mask, head, small.as_slice(), output, now),
         };
+        self.count_sent(cx);
         self.note_pushed(pushed, cx);
+    }
+
+    /// A message was accepted.
+    fn count_sent(&mut self, cx: &mut Context<'_>) {
+        cx.common.totals.sent_messages += 1;
+        if let Some(traffic) = self.details.traffic_mut() {
+            traffic.sent_messages += 1;
+        }
     }
 
     /// Something was queued, or could not be.
@@ -229,6 +241,7 @@ impl Conn {
             Some(Shared::Frozen(frame)) => outbox.push_piece(frame, &mut cx.common.output, now),
             None => return self.push_message(frames.message(), cx),
         };
+        self.count_sent(cx);
         self.note_pushed(pushed, cx);
     }
 
@@ -245,6 +258,7 @@ impl Conn {
     pub(super) fn push_ping(&mut self, payload: &[u8], cx: &mut Context<'_>) {
         let mask = self.mask(cx);
         let pushed = self.outbox.push_frame(mask, Opcode::Ping, payload, &mut cx.common.output, cx.now);
+        cx.common.totals.sent_pings += 1;
         self.note_pushed(pushed, cx);
     }
 
@@ -387,6 +401,7 @@ impl Conn {
                     discards: false,
                     left: None,
                     eof: false,
+                    truncated: false,
                     messages: 0,
                     bytes: 0,
                 }));

@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, time::Duration};
 
+#[cfg(feature = "tls")]
+use crate::config::ClientTls;
 use crate::{
     config::SharedConfig,
     wire::upgrade::{Offer, RequestError, Url, UrlError},
@@ -24,15 +26,23 @@ pub struct ConnectRequest {
     pub(crate) offer: Offer,
     pub(crate) config: Option<SharedConfig>,
     pub(crate) connect_timeout: Option<Duration>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<ClientTls>,
 }
 
 impl ConnectRequest {
-    /// Connects to a URL: `ws://host[:port][/path][?query]`. Allocates.
+    /// Connects to a URL: `ws://host[:port][/path][?query]`, or `wss://` with the feature `tls`. Allocates.
     ///
     /// # Errors
-    /// If it is not such a URL; `wss://` is an error of its own until there is TLS.
+    /// If it is not such a URL; `wss://` is an error of its own without TLS.
     pub fn new(url: &str) -> Result<Self, UrlError> {
-        Ok(Self { offer: Offer::new(Url::parse(url)?), config: None, connect_timeout: None })
+        Ok(Self {
+            offer: Offer::new(Url::parse(url)?),
+            config: None,
+            connect_timeout: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        })
     }
 
     /// Offers one more subprotocol; the one offered first is preferred. [`Client::subprotocol`](crate::Client::subprotocol)
@@ -71,6 +81,15 @@ impl ConnectRequest {
     #[must_use]
     pub fn config(mut self, config: SharedConfig) -> Self {
         self.config = Some(config);
+        self
+    }
+
+    /// What this connection's TLS is to be like if its URL is `wss://`, in place of
+    /// [`ClientConfig::tls`](crate::config::ClientConfig::tls).
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -14,6 +14,7 @@ use super::{
     state::{Parses, State},
 };
 use crate::{
+    close::Traffic,
     newcomer::{Newcomer, PeerCredentials},
     time::Time,
 };
@@ -88,6 +89,10 @@ impl Conn {
 
     pub(crate) fn subprotocol(&self) -> Option<&str> {
         self.details.subprotocol()
+    }
+
+    pub(crate) fn traffic(&self) -> Option<Traffic> {
+        self.details.traffic()
     }
 
     pub(crate) fn compression(&self) -> Option<&Compression> {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     config::{Config, LoopConfig},
     id::ConnectionId,
+    stats::Totals,
     time::Time,
     wire::keys::MaskKeys,
 };
@@ -37,6 +38,8 @@ pub(crate) struct Common {
     pub(crate) inflated: usize,
     /// How often an invariant of this crate was found broken.
     pub(crate) internal_errors: u64,
+    /// What is counted for operators.
+    pub(crate) totals: Totals,
 }
 
 impl Common {
@@ -49,6 +52,7 @@ impl Common {
             deflate: deflate::Shared::default(),
             inflated: 0,
             internal_errors: 0,
+            totals: Totals::default(),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What is fixed when a connection opens, in 16 bytes: its path alone, if that is short, or all of it on the heap.
 
 use super::Compression;
-use crate::config::{ConnectionConfig, SharedConfig};
+use crate::{
+    close::Traffic,
+    config::{ConnectionConfig, SharedConfig},
+};
 
 /// Most paths are short, and few connections have more than that.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub(super) struct More {
     /// Settings of its own.
     own: Option<SharedConfig>,
     compression: Option<Compression>,
+    /// If it is counted.
+    traffic: Option<Box<Traffic>>,
 }
 
 const INLINE: usize = 14;
@@ -53,7 +58,35 @@ impl Details {
             subprotocol: subprotocol.map(Box::from),
             own,
             compression,
+            traffic: None,
         }))
+    }
+
+    /// Counts what the connection receives and sends from now on. Allocates.
+    pub(super) fn count_traffic(&mut self) {
+        let path = self.path().map(Box::from);
+        let more = match self {
+            Self::More(more) => more,
+            Self::Path(..) | Self::TooLong => {
+                let more = More { path, subprotocol: None, own: None, compression: None, traffic: None };
+                *self = Self::More(Box::new(more));
+                return self.count_traffic();
+            }
+        };
+        more.traffic = Some(Box::default());
+    }
+
+    /// What was counted, if it is.
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        self.more()?.traffic.as_deref().copied()
+    }
+
+    #[inline]
+    pub(super) fn traffic_mut(&mut self) -> Option<&mut Traffic> {
+        match self {
+            Self::Path(..) | Self::TooLong => None,
+            Self::More(more) => more.traffic.as_deref_mut(),
+        }
     }
 
     /// The path; `None` if it was too long to be kept.
@@ -101,19 +134,19 @@ impl Details {
         }
     }
 
-    /// It is not compressed and has no settings of its own.
+    /// It is not compressed, has no settings of its own, and its traffic is not counted.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         match self {
             Self::Path(..) | Self::TooLong => true,
-            Self::More(more) => more.own.is_none() && more.compression.is_none(),
+            Self::More(more) => more.own.is_none() && more.compression.is_none() && more.traffic.is_none(),
         }
     }
 
     /// Keeps the path, and the settings, which still say how long it lingers.
     pub(super) fn strip(&mut self) {
         if let Self::More(more) = self {
-            (more.subprotocol, more.compression) = (None, None);
+            (more.subprotocol, more.compression, more.traffic) = (None, None, None);
             if more.own.is_some() {
                 return;
             }

@@ -18,6 +18,9 @@ pub(super) struct Dialling {
     pub(super) head: Option<Box<HeadBuffer>>,
     pub(super) offer: Offer,
     pub(super) config: Option<SharedConfig>,
+    /// Its own settings of TLS.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<crate::config::ClientTls>,
     pub(super) key: ClientKey,
     /// Those that were not tried yet, the next one last.
     pub(super) addresses: Vec<SocketAddr>,

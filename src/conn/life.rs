@@ -80,6 +80,8 @@ pub(super) struct Paused {
     pub(super) left: Option<Time>,
     /// The peer's FIN was read: when there is nothing held any more, it counts.
     pub(super) eof: bool,
+    /// That came without the end of the TLS session.
+    pub(super) truncated: bool,
     /// What was discarded.
     pub(super) messages: u64,
     pub(super) bytes: u64,
@@ -228,6 +230,7 @@ impl Life {
                 let mut closing = Closing::new(paused.times, now);
                 closing.lost.inbound_messages = paused.messages;
                 closing.lost.inbound_bytes = paused.bytes;
+                closing.truncated = paused.truncated;
                 Some(Box::new(closing))
             }
             Self::LocalClosing { closing, .. }

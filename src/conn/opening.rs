@@ -59,7 +59,7 @@ impl Conn {
         config: &Config,
         now: Time,
     ) -> Self {
-        let ConnectRequest { mut offer, config: own, connect_timeout } = request;
+        let ConnectRequest { mut offer, config: own, connect_timeout, .. } = request;
         if let Some(value) =
             Compression::offer(config).as_deref().and_then(|value| HeaderValue::new(value).ok())
         {
@@ -74,6 +74,8 @@ impl Conn {
             stage: if address.is_some() { Stage::Dialling } else { Stage::Resolving },
             offer,
             config: own,
+            #[cfg(feature = "tls")]
+            tls: request.tls,
             key,
             addresses: Vec::new(),
             failure: HandshakeError::NotResolved,
@@ -203,6 +205,13 @@ impl Conn {
         }
     }
 
+    /// The host of a URL that asks for TLS, and the settings that this connection has for it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_target(&self) -> Option<(&str, Option<&crate::config::ClientTls>)> {
+        let dialling = self.dialling().filter(|dialling| dialling.offer.url().is_secure())?;
+        Some((dialling.offer.url().host(), dialling.tls.as_ref()))
+    }
+
     /// The name's addresses; none if it has none.
     pub(crate) fn handle_resolved(&mut self, mut addresses: Vec<SocketAddr>, cx: &mut Context<'_>) {
         if let Some(dialling) = self.dialling_at(Stage::Resolving) {
@@ -301,6 +310,7 @@ impl Conn {
         match details {
             Ok(details) => {
                 self.details = details;
+                self.count_traffic_if_asked(cx.config);
                 self.apply(Input::Upgrade { response: Vec::new() }, cx);
             }
             Err(cause) => self.give_up(cause, cx),
@@ -319,11 +329,18 @@ impl Conn {
     ) {
         self.details =
             Details::new(path, cx.config.handshake.max_path_kept, subprotocol, config, compression);
+        self.count_traffic_if_asked(cx.config);
         let deferred = self.deferred().is_some();
         self.apply(Input::Upgrade { response }, cx);
         if deferred {
             // What was read after the head waits, and what came since has had its edge.
             self.pending.add(Pending::READ);
+        }
+    }
+
+    fn count_traffic_if_asked(&mut self, config: &Config) {
+        if self.settings(config).count_traffic {
+            self.details.count_traffic();
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     backlogs::{Backlogs, Piece},
     broken::Broken,
     output::{BufferPool, OutputBuffer, Range},
+    writer::Writer,
 };
 use crate::{
     close::CloseFrame,
@@ -331,20 +332,24 @@ impl Outbox {
         writer: &mut W,
     ) -> Result<Written, WriteError>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: Writer,
     {
         if self.range.is_empty() {
             return self.transmit_backlog(&mut output.backlogs, pool, limit, now, writer);
         }
         let bytes = self.range.bytes(output)?;
         let offered = bytes.get(..limit).unwrap_or(bytes);
-        let n = accepted(writer(&[IoSlice::new(offered)]))?;
+        let n = accepted(writer.write(&[IoSlice::new(offered)]))?;
         let refused = n < offered.len();
         if n < bytes.len() {
+            let ahead = if refused { writer.ahead().bytes } else { 0 };
             let queue = self.queue.get_or_insert_default();
             queue.progress = now;
             queue.blocked = true;
-            queue.backlog.push_rest(self.range.bounds(), n, queue.close != Close::NotQueued, output)?;
+            // What is encrypted stays as it is.
+            let keep_pongs = queue.close != Close::NotQueued || ahead > 0;
+            queue.backlog.push_rest(self.range.bounds(), n, keep_pongs, output)?;
+            queue.backlog.set_ahead(ahead);
         }
         self.range.clear(output);
         let flushed_close = self.note_written(n);
@@ -361,7 +366,7 @@ impl Outbox {
         writer: &mut W,
     ) -> Result<Written, WriteError>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: Writer,
     {
         let mut written = Written::default();
         let mut left = limit;
@@ -371,7 +376,7 @@ impl Outbox {
             if offered == 0 {
                 break;
             }
-            let n = accepted(writer(slices.get(..count).unwrap_or(&slices)))?;
+            let n = accepted(writer.write(slices.get(..count).unwrap_or(&slices)))?;
             if n > 0 {
                 queue.progress = now;
                 queue.backlog.advance(n, pool, backlogs);
@@ -380,6 +385,13 @@ impl Outbox {
             }
             written.refused = n < offered;
             queue.blocked = written.refused || !queue.backlog.is_empty();
+            if written.refused {
+                let ahead = writer.ahead();
+                queue.backlog.set_ahead(ahead.bytes);
+                if ahead.progressed {
+                    queue.progress = now;
+                }
+            }
             written.flushed_close |= self.note_written(n);
             if written.refused {
                 break;
@@ -416,11 +428,10 @@ impl Outbox {
         self.backlog(output, now)?;
         let queue = self.queue.get_or_insert_default();
         let payload = frame.map(close_payload).unwrap_or_default();
+        let unbegun = frame_length(payload.len(), mask.is_some()) + queue.backlog.ahead();
         match queue.close {
-            // Nothing is queued before it.
-            Close::Queued(left) if left <= frame_length(payload.len(), mask.is_some()) => {
-                return Ok(Dropped::default());
-            }
+            // Nothing is queued before it that has not begun.
+            Close::Queued(left) if left <= unbegun => return Ok(Dropped::default()),
             Close::Flushed => return Ok(Dropped::default()),
             Close::Queued(_) | Close::NotQueued => {}
         }

@@ -34,7 +34,10 @@ impl Conn {
                     return None;
                 }
                 // Most messages: there is nothing to give back, and no ending to ask.
-                Ok(Some(item @ Item::Message(..))) if open && self.inbox.is_empty() => return Some(item),
+                Ok(Some(item @ Item::Message(..))) if open && self.inbox.is_empty() => {
+                    self.count_received(cx);
+                    return Some(item);
+                }
                 Ok(Some(item)) => {
                     self.inbox.tidy();
                     let inflated = self.note_inflated(&item, cursor, cx);
@@ -45,6 +48,15 @@ impl Conn {
                 }
                 Err(error) => self.handle_inbox_error(error, cx),
             }
+        }
+    }
+
+    /// A data message was received whole.
+    #[inline]
+    fn count_received(&mut self, cx: &mut Context<'_>) {
+        cx.common.totals.received_messages += 1;
+        if let Some(traffic) = self.details.traffic_mut() {
+            traffic.received_messages += 1;
         }
     }
 
@@ -151,8 +163,8 @@ impl Conn {
         cx: &mut Context<'_>,
     ) -> Option<Item<'b>> {
         match &item {
-            Item::Message(message) => self.deliver(message.len(), cx.config).then_some(item),
-            Item::JoinedMessage(_) => self.deliver(cursor.scratch().len(), cx.config).then_some(item),
+            Item::Message(message) => self.deliver(message.len(), cx).then_some(item),
+            Item::JoinedMessage(_) => self.deliver(cursor.scratch().len(), cx).then_some(item),
             Item::Control(opcode, payload) => self.control(*opcode, payload, cx).then_some(item),
             Item::JoinedControl(opcode, at) => match cursor.joined(*at) {
                 Ok(payload) => self.control(*opcode, payload, cx).then_some(item),
@@ -165,8 +177,9 @@ impl Conn {
     }
 
     /// Whether a message is delivered. Otherwise it is counted.
-    fn deliver(&mut self, len: usize, config: &Config) -> bool {
-        let settings = self.details.settings(&config.connection);
+    fn deliver(&mut self, len: usize, cx: &mut Context<'_>) -> bool {
+        self.count_received(cx);
+        let settings = self.details.settings(&cx.config.connection);
         match &mut self.life {
             Life::Paused(paused) => {
                 paused.messages += 1;
@@ -193,6 +206,8 @@ impl Conn {
             self.handle_close(payload, cx);
             return false;
         }
+        let totals = &mut cx.common.totals;
+        *if opcode == Opcode::Ping { &mut totals.received_pings } else { &mut totals.received_pongs } += 1;
         if !self.is_within_rate(cx) {
             self.fail(ProtocolError::ControlFlood.into(), cx);
             return false;

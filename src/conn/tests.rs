@@ -60,7 +60,7 @@ impl Bench {
         let mut written = Vec::new();
         let result = self.with(|conn, cx| {
             conn.pending.take(Pending::WRITE);
-            conn.transmit(limit, cx, &mut |slices| {
+            conn.transmit(limit, cx, &mut |slices: &[io::IoSlice<'_>]| {
                 let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
                 let taken = offered.get(..room).unwrap_or(&offered);
                 room -= taken.len();
@@ -231,7 +231,7 @@ fn everywhere() -> Vec<Bench> {
             }
             10 => {
                 bench.read(frame(CLOSE, b""));
-                bench.with(Conn::handle_eof);
+                bench.with(|conn, cx| conn.handle_eof(false, cx));
             }
             _ => {
                 bench.with(|conn, cx| conn.terminate(Some(Abort::Fin), cx));

@@ -1,6 +1,6 @@
 //! What the transport does to a connection: bytes come, the kernel takes some, the socket fails.
 
-use std::io::{self, IoSlice};
+use std::io;
 
 use super::{
     Conn, Context, Note, Pending,
@@ -8,6 +8,7 @@ use super::{
     life::Life,
     outbox::WriteError,
     state::{Input, State},
+    writer::Writer,
 };
 use crate::time::Time;
 
@@ -27,6 +28,9 @@ impl Conn {
     /// `n` bytes arrived, whatever they are.
     #[inline]
     pub(crate) fn note_inbound(&mut self, n: usize, now: Time) {
+        if let Some(traffic) = self.details.traffic_mut() {
+            traffic.received_bytes += n as u64;
+        }
         let waited = match &mut self.life {
             Life::Open { watch, times } => {
                 times.last_inbound = now;
@@ -50,15 +54,20 @@ impl Conn {
         }
     }
 
-    /// The peer's FIN was read. On a paused connection it counts when the application resumes, or has had its time to.
-    pub(crate) fn handle_eof(&mut self, cx: &mut Context<'_>) {
-        if let Life::Paused(paused) = &mut self.life
-            && !paused.discards
-        {
-            paused.eof = true;
-            return self.apply(Input::PeerLeftPaused, cx);
+    /// The peer's FIN was read; `truncated` says that it came without the end of the TLS session before it. On a paused
+    /// connection it counts when the application resumes, or has had its time to.
+    pub(crate) fn handle_eof(&mut self, truncated: bool, cx: &mut Context<'_>) {
+        if let Life::Paused(paused) = &mut self.life {
+            paused.truncated |= truncated;
+            if !paused.discards {
+                paused.eof = true;
+                return self.apply(Input::PeerLeftPaused, cx);
+            }
         }
         self.apply(Input::Eof, cx);
+        if truncated && let Some(closing) = self.life.closing_mut() {
+            closing.truncated = true;
+        }
     }
 
     /// Reading is paused: input waits for the application.
@@ -128,7 +137,7 @@ impl Conn {
         writer: &mut W,
     ) -> io::Result<Transmitted>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: Writer,
     {
         let (had_backlog, common) = (self.outbox.has_backlog(), &mut *cx.common);
         let written = match self.outbox.transmit(&mut common.output, &mut common.pool, limit, cx.now, writer)
@@ -141,6 +150,10 @@ impl Conn {
             }
         };
         let done = Transmitted { bytes: written.bytes, blocked: written.refused };
+        common.totals.sent_bytes += written.bytes as u64;
+        if let Some(traffic) = self.details.traffic_mut() {
+            traffic.sent_bytes += written.bytes as u64;
+        }
         if !self.outbox.owns_buffers() {
             // Most writes: all is in the kernel, and nothing waited for that.
             self.note_drained();
@@ -154,6 +167,7 @@ impl Conn {
                 self.pending.add(Pending::ALARM);
             }
             if written.refused {
+                common.totals.short_writes += 1;
                 self.drain_owed.set(true);
             } else {
                 self.pending.add(Pending::WRITE);

@@ -13,7 +13,12 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use crate::{config::LoopConfig, conn::State, id::ConnectionId};
+use crate::{
+    config::LoopConfig,
+    conn::State,
+    id::ConnectionId,
+    stats::{Cap, Caps},
+};
 
 /// What the limits are counted by. What no limit needs stays empty.
 #[derive(Debug)]
@@ -21,6 +26,8 @@ pub(super) struct Admission {
     limits: Limits,
     /// Connections of each address, if there is a limit on them. Those that were refused do not count.
     by_address: HashMap<IpAddr, u32>,
+    /// The most that one of them has had at once.
+    most_of_one: u32,
     /// Connections of peers in the state `Connecting` that wait for the peer.
     handshakes: BTreeSet<Age>,
     /// Connections of peers that were refused, until they are closed.
@@ -62,6 +69,7 @@ impl Admission {
                 deferred: settings.max_deferred,
             },
             by_address: HashMap::new(),
+            most_of_one: 0,
             handshakes: BTreeSet::new(),
             refused: BTreeSet::new(),
             deferred: 0,
@@ -72,6 +80,18 @@ impl Admission {
     /// The limit on all connections.
     pub(super) const fn max_connections(&self) -> usize {
         self.limits.connections
+    }
+
+    /// How much of each limit is used, `total` being the connections in any state.
+    pub(super) fn caps(&self, total: usize) -> Caps {
+        let Limits { connections, per_address, handshakes, deferred } = self.limits;
+        Caps {
+            connections: Cap::new(total, Some(connections)),
+            handshakes: Cap::new(self.handshakes.len(), Some(handshakes)),
+            deferred: Cap::new(self.deferred, Some(deferred)),
+            per_address: Cap::new(self.most_of_one as usize, per_address.map(|limit| limit as usize)),
+            ..Caps::default()
+        }
     }
 
     /// Whether one more connection may come from there. One that comes from nowhere, as by a Unix domain socket, may.
@@ -162,7 +182,9 @@ impl Admission {
     /// One more from there.
     pub(super) fn take_share(&mut self, peer: Option<SocketAddr>) {
         if let (Some(_), Some(peer)) = (self.limits.per_address, peer) {
-            *self.by_address.entry(neighbourhood(peer)).or_default() += 1;
+            let count = self.by_address.entry(neighbourhood(peer)).or_default();
+            *count += 1;
+            self.most_of_one = self.most_of_one.max(*count);
         }
     }
 

@@ -38,6 +38,7 @@ impl<D> Hub<D> {
             return Err(AdoptRefusal::TooManyConnections { limit: ConnectionLimit::Connections });
         }
         insert(self.slots.vacant_key()).map_err(|error| AdoptRefusal::Io(error.kind()))?;
+        self.common.totals.adopted += 1;
         let generation = self.next_generation();
         let slot = self.insert(Conn::adopted(newcomer, role, &received, generation, self.now), Some(data));
         let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);

@@ -35,7 +35,8 @@ impl<D> Hub<D> {
             return;
         }
         for _ in 0..self.turn.callbacks {
-            let Some((id, key)) = self.timers.poll(self.now) else { return };
+            let Some((at, (id, key))) = self.timers.poll(self.now) else { return };
+            self.common.totals.lateness.record(self.now.since(at));
             self.notes.push_back(Note::Timer(id, key));
         }
     }

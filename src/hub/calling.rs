@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{clients::Clients, driver::Driver, handler::Handler, table::Hub, transport::Transport};
-use crate::{event::Event, id::ConnectionId};
+use crate::{event::Event, id::ConnectionId, stats::SlowCallback};
 
 /// A callback that takes less is not reported.
 const NOTEWORTHY: Duration = Duration::from_millis(10);
@@ -17,7 +17,7 @@ impl<D, T: Transport> Driver<D, T> {
     ) -> R {
         self.before_callback();
         let result = act(&mut Clients::new(&mut self.hub), handler);
-        self.after_callback();
+        self.after_callback("Command");
         self.deliver(handler);
         result
     }
@@ -25,13 +25,13 @@ impl<D, T: Transport> Driver<D, T> {
     /// The application is about to run. What happened before is not its doing, and timers that were started before do not
     /// wait for it.
     pub(super) fn before_callback(&mut self) {
-        self.after_callback();
+        self.lap(unseen);
         self.start_timers();
     }
 
-    /// The application has run.
-    pub(super) fn after_callback(&mut self) {
-        self.lap(nobody);
+    /// The application has run, for something that is no event.
+    pub(super) fn after_callback(&mut self, what: &'static str) {
+        self.lap(|_| (None, what));
     }
 
     /// See [`start_timers`].
@@ -39,15 +39,16 @@ impl<D, T: Transport> Driver<D, T> {
         start_timers(&mut self.hub, &mut self.transport);
     }
 
-    /// A callback has returned. Says whether the coarse clock has moved; asks `whose` it was if it took long.
+    /// A callback has returned. Says whether the coarse clock has moved; asks `what` it was if it took long: the connection that it was
+    /// about, and what was delivered.
     #[inline]
-    pub(super) fn lap(&mut self, whose: impl FnOnce(&Hub<D>) -> Option<ConnectionId>) -> bool {
+    pub(super) fn lap(&mut self, what: impl FnOnce(&Hub<D>) -> (Option<ConnectionId>, &'static str)) -> bool {
         let Some(took) = self.transport.lap() else { return false };
         let now = self.transport.now();
         self.hub.callback_returned(now);
         if took >= NOTEWORTHY {
-            let id = whose(&self.hub);
-            self.hub.note_callback(took, id);
+            let (id, event) = what(&self.hub);
+            self.hub.note_callback(SlowCallback { took, event, id });
         }
         true
     }
@@ -61,13 +62,13 @@ impl<D, T: Transport> Driver<D, T> {
     }
 
     fn deliver_waiting<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.lap(nobody);
+        self.lap(unseen);
         while !self.hub.is_out_of_callbacks()
             && let Some(event) = self.hub.poll_event()
         {
-            let id = event.id();
+            let what = (event.id(), event.name());
             call(&mut self.hub, &mut self.transport, event, handler);
-            self.lap(|_| id);
+            self.lap(|_| what);
         }
     }
 
@@ -79,14 +80,14 @@ impl<D, T: Transport> Driver<D, T> {
             self.before_callback();
             self.hub.note_callback_begins();
             handover.give(stream);
-            self.after_callback();
+            self.after_callback("Detach");
         }
     }
 }
 
-/// The application's own doing.
-const fn nobody<D>(_: &Hub<D>) -> Option<ConnectionId> {
-    None
+/// No callback: what came before one.
+const fn unseen<D>(_: &Hub<D>) -> (Option<ConnectionId>, &'static str) {
+    (None, "Turn")
 }
 
 /// Timers that were started since the clock was read last start now (specification, 3.3).

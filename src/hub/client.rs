@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::slot::Slot;
-use crate::{conn::State, id::ConnectionId, newcomer::PeerCredentials, time::Time};
+use crate::{close::Traffic, conn::State, id::ConnectionId, newcomer::PeerCredentials, time::Time};
 
 /// What decides for a sweep whom it concerns.
 pub(super) type Predicate<D> = Box<dyn FnMut(&Client<'_, D>) -> bool + Send>;
@@ -81,6 +81,12 @@ impl<'h, D> Client<'h, D> {
         self.slot.conn.buffered_amount()
     }
 
+    /// Bytes of its backlog: what the kernel has refused so far. Unlike [`Client::buffered_amount`] it asks for no `Drain`. For lists of slow
+    /// consumers.
+    pub fn backlog(&self) -> usize {
+        self.slot.conn.backlog_len()
+    }
+
     /// The subprotocol that was agreed on.
     pub fn subprotocol(&self) -> Option<&str> {
         self.slot.conn.subprotocol()
@@ -97,6 +103,11 @@ impl<'h, D> Client<'h, D> {
     /// paths of any length.
     pub fn path(&self) -> Option<&str> {
         self.slot.conn.path()
+    }
+
+    /// What it has received and sent, if [`ConnectionConfig::count_traffic`](crate::config::ConnectionConfig::count_traffic) asks for that.
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.slot.conn.traffic()
     }
 
     /// Whether we are its client: it was begun by [`Clients::connect`](super::Clients::connect).

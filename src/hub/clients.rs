@@ -17,6 +17,7 @@ use crate::{
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, Pace, ShutdownPhase, ShutdownPlan, SweepId},
+    stats::LoopStats,
     wire::{header::frame_length, upgrade::Response},
 };
 
@@ -105,7 +106,8 @@ impl<D> Clients<'_, D> {
         self.hub.with_id(id, |conn, cx| conn.ping(payload, cx)).unwrap_or(Err(SendError::NotFound))
     }
 
-    /// Queues one message for every open connection that `to` chooses. Its frame is made once and shared; compressed,
+    /// Queues one message for every open connection that `to` chooses, and returns who was refused. Asks `to` of every connection:
+    /// for a small part of them [`Clients::send_to`] costs less. The frame is made once and shared; compressed,
     /// once per size of window. Connections with context takeover, and those in the client's role, whose frames are
     /// masked, each get one of their own.
     pub fn broadcast<'m>(
@@ -198,12 +200,13 @@ impl<D> Clients<'_, D> {
     }
 
     /// A last message, past the limit on what may be queued, and the Close after it, in one call. Both are queued after what is
-    /// queued already. Returns whether this call began the closing.
+    /// queued already, so a peer that reads too slowly may lose the message with the rest when `flush_budget` is used up, and get
+    /// the Close alone; [`Clients::kick_now`] makes room for it. Returns whether this call began the closing.
     pub fn kick<'m>(&mut self, id: ConnectionId, message: impl Into<Payload<'m>>, frame: CloseFrame) -> bool {
         self.kick_with(id, message.into(), frame, false)
     }
 
-    /// Like [`Clients::kick`], but what is queued and has not begun on the wire is dropped first, and counted in
+    /// Like [`Clients::kick`], but what is queued and has not begun on the wire is dropped first, so that the message is next; it is counted in
     /// [`CloseReport::lost`](crate::CloseReport::lost).
     pub fn kick_now<'m>(
         &mut self,
@@ -363,6 +366,11 @@ impl<D> Clients<'_, D> {
     /// How many connections there are, by state. O(1).
     pub fn stats(&self) -> Stats {
         self.hub.stats()
+    }
+
+    /// All that the loop has counted, and how much of its limits is used. O(1), copies some 2 KiB.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.hub.loop_stats()
     }
 }
 

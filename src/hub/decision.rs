@@ -19,6 +19,17 @@ pub struct UpgradeRequest<'r> {
     pub(crate) proxy: Option<SocketAddr>,
     pub(crate) credentials: Option<PeerCredentials>,
     pub(crate) ready: bool,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<&'r crate::config::TlsSession>,
+}
+
+#[cfg(feature = "tls")]
+impl<'r> UpgradeRequest<'r> {
+    /// What the TLS handshake has agreed on: version, the name that was asked for, the client's certificates. `None` of a plain
+    /// connection.
+    pub const fn tls(&self) -> Option<&'r crate::config::TlsSession> {
+        self.tls
+    }
 }
 
 impl UpgradeRequest<'_> {

@@ -13,7 +13,7 @@
 //! interrupted, and what of it is not parsed, is remembered; the next turn first ends the interrupted one.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -30,12 +30,13 @@ use super::{
 use crate::{
     adopt::Adoption,
     config::{Abort, Config},
-    conn::{ConnectRequest, Extent, Found, Note, Probe},
+    conn::{Ahead, ConnectRequest, Extent, Found, Note, Probe, Writer},
     error::{AdoptRefusal, ConnectError},
     event::{SourceId, Stats},
     id::ConnectionId,
     newcomer::Newcomer,
     shutdown::{ShutdownPhase, ShutdownReport},
+    stats::LoopStats,
     time::Time,
 };
 
@@ -171,6 +172,11 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.stats()
     }
 
+    /// All that the loop has counted, and how much of its limits is used. O(1), copies some 2 KiB.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.hub.loop_stats()
+    }
+
     /// Begins a connection as a client. See [`Clients::connect`].
     ///
     /// # Errors
@@ -297,6 +303,7 @@ impl<D, T: Transport> Driver<D, T> {
         self.recover();
         if self.in_turn {
             // The turn of the panic has its end before another one begins.
+            self.hub.note_panic();
             self.read_clock();
             self.write_and_judge(handler);
             self.in_turn = false;
@@ -307,6 +314,7 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.put_off_read(slot);
         }
         self.read_clock();
+        self.hub.note_turn_begins();
         self.in_turn = true;
         self.transport.lap();
         self.reads = 0;
@@ -339,6 +347,7 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// A socket has become ready.
     pub fn ready<H: Handler<Data = D>>(&mut self, slot: usize, readiness: Readiness, handler: &mut H) {
+        let readiness = self.transport.ready(slot, readiness);
         if readiness.writable {
             if self.hub.is_dialling(slot) && !self.finish_connect(slot) {
                 return;
@@ -364,10 +373,11 @@ impl<D, T: Transport> Driver<D, T> {
         // Last, so that a predicate that panics for everybody keeps nothing else waiting.
         self.before_callback();
         self.hub.advance_sweeps();
-        self.after_callback();
+        self.after_callback("Sweep");
         self.settle(handler);
         self.start_timers();
         self.hub.drop_data();
+        self.hub.note_turn_ends();
         self.in_turn = false;
     }
 
@@ -415,14 +425,7 @@ impl<D, T: Transport> Driver<D, T> {
     /// Writes what was queued for a slot, as far as its share of the turn goes. Returns whether the kernel would take more.
     pub(super) fn write(&mut self, slot: usize) -> bool {
         let Self { hub, transport, .. } = self;
-        let written = hub.transmit(slot, &mut |slices| {
-            loop {
-                match transport.write(slot, slices) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => return result,
-                }
-            }
-        });
+        let written = hub.transmit(slot, &mut Socket { transport, slot });
         let awaited = match written {
             Ok(done) if !done.blocked => return done.bytes > 0 && hub.has_queued(slot),
             Ok(_) => {
@@ -482,6 +485,11 @@ impl<D, T: Transport> Driver<D, T> {
     fn finish_connect(&mut self, slot: usize) -> bool {
         match self.transport.connected(slot) {
             Ok(true) => {
+                #[cfg(feature = "tls")]
+                if let Err(error) = self.secure(slot) {
+                    self.hub.handle_error(slot, &error);
+                    return false;
+                }
                 self.hub.handle_connected(slot);
                 return true;
             }
@@ -493,6 +501,13 @@ impl<D, T: Transport> Driver<D, T> {
             }
         }
         false
+    }
+
+    /// Begins TLS on a connection of ours, if its URL asks for it.
+    #[cfg(feature = "tls")]
+    fn secure(&mut self, slot: usize) -> io::Result<()> {
+        let Self { hub, transport, .. } = self;
+        hub.tls_target(slot).map_or(Ok(()), |(host, config)| transport.secure(slot, host, config))
     }
 
     /// Delivers and does until nothing is left to deliver or do, but for what is put off.
@@ -548,6 +563,28 @@ impl<D, T: Transport> Driver<D, T> {
         {
             self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });
         }
+    }
+}
+
+/// The socket of one slot, to write to.
+struct Socket<'t, T> {
+    transport: &'t mut T,
+    slot: usize,
+}
+
+impl<T: Transport> Writer for Socket<'_, T> {
+    #[inline]
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            match self.transport.write(self.slot, slices) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn ahead(&mut self) -> Ahead {
+        self.transport.ahead(self.slot)
     }
 }
 

@@ -173,6 +173,7 @@ impl<D> Hub<D> {
     #[inline]
     pub(super) fn handle_readable(&mut self, slot: usize, n: usize) {
         self.turn.bytes = self.turn.bytes.saturating_sub(n);
+        self.common.totals.received_bytes += n as u64;
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.conn.note_inbound(n, self.now);
         }

@@ -33,7 +33,10 @@ impl<D, T: Transport> Driver<D, T> {
         }
         self.hub.finish_read();
         self.parsing = None;
-        let ticked = self.lap(|hub| hub.id_at(slot));
+        let ticked = self.lap(|hub| match hub.id_at(slot) {
+            Some(id) => (Some(id), "Message"),
+            None => (None, "Upgrade"),
+        });
         self.reads += 1;
         if self.reads >= BATCH_READS || ticked || self.hub.batched() >= BATCH_BYTES {
             self.write_batch();
@@ -79,7 +82,8 @@ impl<D, T: Transport> Driver<D, T> {
                         // The FIN stays where it is until the replies have had their chance.
                         return Extent::Partly;
                     }
-                    self.hub.handle_eof(slot);
+                    let truncated = self.transport.is_truncated(slot);
+                    self.hub.handle_eof(slot, truncated);
                     return Extent::Wholly;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -91,7 +95,7 @@ impl<D, T: Transport> Driver<D, T> {
                 Err(_) if failed => return Extent::Wholly,
                 Err(error) => {
                     self.write_now(slot, 0);
-                    self.hub.handle_reset(slot, error.kind());
+                    self.hub.handle_error(slot, &error);
                     return Extent::Wholly;
                 }
             }
@@ -113,6 +117,7 @@ impl<D, T: Transport> Driver<D, T> {
             message.resize(from + asked, 0);
             let result = self.transport.read(slot, message.get_mut(from..).unwrap_or_default());
             message.truncate(from + result.as_ref().copied().unwrap_or(0));
+            let more = self.hub.handle_noticed(slot, self.transport.noticed(slot));
             let n = result?;
             if n > 0 {
                 self.hub.handle_readable(slot, n);
@@ -122,14 +127,16 @@ impl<D, T: Transport> Driver<D, T> {
                 }
                 self.hub.take_back(&mut cursor);
             }
-            return Ok(Read::of(n, asked));
+            return Ok(Read::of(n, asked, more));
         }
-        let n = self.transport.read(slot, &mut self.buffer)?;
+        let result = self.transport.read(slot, &mut self.buffer);
+        let more = self.hub.handle_noticed(slot, self.transport.noticed(slot));
+        let n = result?;
         if n > 0 {
             self.hub.handle_readable(slot, n);
             self.feed(slot, Bytes::OfBuffer(n), handler);
         }
-        Ok(Read::of(n, self.buffer.len()))
+        Ok(Read::of(n, self.buffer.len(), more))
     }
 
     /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it, as far as the turn's
@@ -172,7 +179,7 @@ impl<D, T: Transport> Driver<D, T> {
 
 /// How a read went.
 enum Read {
-    /// The buffer was filled: there may be more.
+    /// There may be more: the buffer was filled, or the transport says so.
     Full,
     /// There is no more for now.
     Short,
@@ -180,10 +187,10 @@ enum Read {
 }
 
 impl Read {
-    const fn of(n: usize, asked: usize) -> Self {
+    const fn of(n: usize, asked: usize, more: bool) -> Self {
         match n {
             0 => Self::Eof,
-            n if n < asked => Self::Short,
+            n if n < asked && !more => Self::Short,
             _ => Self::Full,
         }
     }

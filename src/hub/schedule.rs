@@ -6,10 +6,7 @@
 //!   served     the next turn's: have had their share of this one
 //! ```
 
-use std::{
-    io::{self, IoSlice},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use super::{
     slot::Slot,
@@ -17,7 +14,7 @@ use super::{
 };
 use crate::{
     config::Abort,
-    conn::{Conn, Found, Listed, Pending, Probe, State, Transmitted},
+    conn::{Conn, Found, Listed, Pending, Probe, State, Transmitted, Writer},
     time::Time,
 };
 
@@ -67,6 +64,27 @@ impl<D> Hub<D> {
         }
         self.unserved.shrink_to(ROOM);
         self.served.shrink_to(ROOM);
+    }
+
+    /// The clock was read, and the turn's first callback is yet to come.
+    pub(super) const fn note_turn_begins(&mut self) {
+        self.turn.began = self.now;
+    }
+
+    /// The turn is over, and lasted until the clock was read last.
+    #[inline]
+    pub(super) fn note_turn_ends(&mut self) {
+        if self.now == self.turn.began {
+            self.common.totals.turns.record_zero();
+        } else {
+            let took = self.now.since(self.turn.began);
+            self.common.totals.turns.record(took);
+        }
+    }
+
+    /// A callback has panicked, and the application has caught that.
+    pub(super) const fn note_panic(&mut self) {
+        self.common.totals.panics += 1;
     }
 
     fn renew_budget(&mut self) {
@@ -185,7 +203,7 @@ impl<D> Hub<D> {
     /// The writer's, other than `WouldBlock`. Call [`Hub::handle_failed`] then.
     pub(super) fn transmit<W>(&mut self, slot: usize, writer: &mut W) -> io::Result<Transmitted>
     where
-        W: FnMut(&[IoSlice<'_>]) -> io::Result<usize>,
+        W: Writer,
     {
         let turn = self.turn.number;
         let done = self.with_if(
@@ -276,8 +294,11 @@ impl<D> Hub<D> {
         let slot = self.deadlines.first_due(self.turn.judged_until?)? as usize;
         self.turn.judgements += 1;
         let entry = self.slots.get_mut(slot)?;
-        let due = entry.conn.deadline(&self.config).is_some_and(|at| at <= self.now);
-        let probe = if due { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
+        let due = entry.conn.deadline(&self.config).filter(|at| *at <= self.now);
+        if let Some(at) = due {
+            self.common.totals.lateness.record(self.now.since(at));
+        }
+        let probe = if due.is_some() { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
         if probe != Probe::default() {
             // Whatever it has read and written in this turn: a probe has a share of its own of that.
             entry.share.of(self.turn.number).renew();

@@ -166,6 +166,7 @@ impl<D> Hub<D> {
     /// The `Close` of a connection is delivered now.
     pub(super) fn record_close(&mut self, id: ConnectionId, ended: &Ended) {
         self.sweeps.undelivered -= 1;
+        self.common.totals.count_close(&ended.closed);
         if let Some(peer) = self.slots.get(id.slot()).map(|entry| entry.conn.peer()) {
             let (state, queued, close_phase) = (ended.state, ended.queued, ended.closed.close_phase);
             let about = SlowestConnection { id, peer, state, queued, close_phase };

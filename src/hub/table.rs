@@ -36,6 +36,7 @@ use crate::{
     id::{ConnectionId, MAX_SLOTS},
     newcomer::{HeaderRule, Newcomer},
     shutdown::{ShutdownPhase, ShutdownReport},
+    stats::{Cap, Caps, LoopStats, SlowCallback},
     time::Time,
     wire::keys::MaskKeys,
 };
@@ -77,6 +78,9 @@ pub(crate) struct Hub<D> {
     /// What the application's own sources have become, of those whose event waits.
     pub(super) ready_sources: BTreeMap<SourceId, Readiness>,
     pub(super) sweeps: Sweeps<Predicate<D>>,
+    /// By slot, what the TLS handshake of a connection has agreed on, until the application has decided on its request.
+    #[cfg(feature = "tls")]
+    pub(super) secured: std::collections::HashMap<usize, Box<crate::config::TlsSession>>,
     /// A shutdown was asked for, of this loop or of one that shuts down with it: handles look at it.
     pub(super) shutdown_asked: Arc<AtomicBool>,
 }
@@ -94,6 +98,8 @@ pub(super) struct Unarmed {
 pub(super) struct Turn {
     /// Tells turns apart; wraps.
     pub(super) number: u8,
+    /// When it began.
+    pub(super) began: Time,
     pub(super) bytes: usize,
     pub(super) callbacks: u32,
     pub(super) judgements: usize,
@@ -141,6 +147,8 @@ impl<D> Hub<D> {
             timers: Timers::default(),
             ready_sources: BTreeMap::new(),
             sweeps: Sweeps::new(seed),
+            #[cfg(feature = "tls")]
+            secured: std::collections::HashMap::new(),
             shutdown_asked: Arc::default(),
             config,
         }
@@ -170,6 +178,20 @@ impl<D> Hub<D> {
         stats
     }
 
+    /// All that is counted. What only the server knows is zero.
+    pub(super) fn loop_stats(&self) -> LoopStats {
+        let (output, limit) = (&self.common.output, self.config.event_loop.max_backlog_total);
+        let caps =
+            Caps { backlog: Cap::new(output.queued(), limit), ..self.admission.caps(self.stats.total()) };
+        LoopStats {
+            number: Some(self.worker),
+            connections: self.stats(),
+            phase: self.phase(),
+            totals: self.common.totals.clone(),
+            caps,
+        }
+    }
+
     /// The phase of the shutdown.
     pub(super) fn phase(&self) -> ShutdownPhase {
         self.sweeps.phase()
@@ -190,9 +212,10 @@ impl<D> Hub<D> {
         self.sweeps.report()
     }
 
-    /// Tells the report of a running shutdown about a callback: how long it took, and whose event it was.
-    pub(super) fn note_callback(&mut self, took: Duration, id: Option<ConnectionId>) {
-        self.sweeps.handle_callback(took, id);
+    /// A callback has taken long.
+    pub(super) fn note_callback(&mut self, slow: SlowCallback) {
+        self.sweeps.handle_callback(slow.took, slow.id);
+        self.common.totals.count_callback(slow);
     }
 
     /// The established connection of a slot.
@@ -233,6 +256,7 @@ impl<D> Hub<D> {
             self.notes.push_back(Note::Failed(None, newcomer.from.address(), error));
             return None;
         }
+        self.common.totals.accepted += 1;
         let generation = self.next_generation();
         let conn = Conn::new(newcomer, generation, self.now);
         let slot = self.insert(conn, None);
@@ -267,8 +291,8 @@ impl<D> Hub<D> {
     }
 
     /// The peer's FIN was read.
-    pub(super) fn handle_eof(&mut self, slot: usize) {
-        self.with(slot, Conn::handle_eof);
+    pub(super) fn handle_eof(&mut self, slot: usize, truncated: bool) {
+        self.with(slot, |conn, cx| conn.handle_eof(truncated, cx));
     }
 
     /// The socket failed.
@@ -388,6 +412,7 @@ impl<D> Hub<D> {
             Note::Failed(id, peer, cause) => {
                 // One whose upgrade was deferred has none, and its slot may be another one's by now.
                 self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
+                self.common.totals.handshakes_failed.count(cause);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
             Note::AcceptFailed(error) => Event::AcceptFailed { error },
@@ -416,6 +441,7 @@ impl<D> Hub<D> {
     /// Frees a slot. Returns whether its descriptor is to be closed by a reset.
     pub(super) fn free(&mut self, slot: usize) -> bool {
         self.take_failed(slot);
+        self.forget_secured(slot);
         let entry = self.slots.get(slot);
         let reset = entry.is_some_and(|entry| entry.conn.is_released_by_reset());
         if let Some(entry) = entry {
@@ -436,6 +462,7 @@ impl<D> Hub<D> {
 
     /// Frees the slot of a connection that leaves the loop. Returns what goes with its stream.
     pub(super) fn free_detached(&mut self, slot: usize) -> Option<Box<Handover>> {
+        self.common.totals.detached += 1;
         let handover = self.slots.get_mut(slot)?.conn.take_handover();
         self.free(slot);
         handover
@@ -506,6 +533,8 @@ impl<D> Hub<D> {
                 self.admission.changed(id, || conn.counted_address(), before, after);
             }
             if (before, after) == (State::Connecting, State::Open) {
+                let totals = &mut self.common.totals;
+                *if conn.is_client() { &mut totals.opened_outgoing } else { &mut totals.opened } += 1;
                 self.sweeps.handle_opened(id, self.now);
             }
             if before == State::Open && after.is_closing() || after == State::Refusing {

@@ -52,11 +52,11 @@ impl Timers {
         }
     }
 
-    /// Takes out the first one that is due at `now`.
-    pub(super) fn poll(&mut self, now: Time) -> Option<Timer> {
-        let (_, timer) = *self.queue.first().filter(|(at, _)| *at <= now)?;
+    /// Takes out the first one that is due at `now`, and since when it was.
+    pub(super) fn poll(&mut self, now: Time) -> Option<(Time, Timer)> {
+        let (at, timer) = *self.queue.first().filter(|(at, _)| *at <= now)?;
         self.clear(timer);
-        Some(timer)
+        Some((at, timer))
     }
 
     pub(super) const fn has_unarmed(&self) -> bool {
@@ -108,9 +108,9 @@ mod tests {
         timers.callback_returned(Duration::from_secs(1));
         assert!(!timers.has_unarmed());
         assert_eq!((timers.next(), timers.poll(at(3))), (Some(at(4)), None), "never early");
-        assert_eq!(timers.poll(at(4)), Some((Some(b), 0)));
+        assert_eq!(timers.poll(at(4)), Some((at(4), (Some(b), 0))));
         timers.clear_all(a);
-        assert_eq!(timers.poll(at(100)), Some((None, 0)));
+        assert_eq!(timers.poll(at(100)), Some((at(8), (None, 0))));
         assert_eq!((timers.poll(at(100)), timers.next()), (None, None));
     }
 }

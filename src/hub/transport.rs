@@ -5,7 +5,14 @@ use std::{
     time::Duration,
 };
 
-use crate::{conn::Target, detach::DetachedStream, id::ConnectionId, time::Time};
+#[cfg(feature = "tls")]
+use crate::config::{ClientTls, TlsSession};
+use crate::{
+    conn::{Ahead, Target},
+    detach::DetachedStream,
+    id::ConnectionId,
+    time::Time,
+};
 
 /// What carries the bytes of a loop's connections, and its clock. Connections are named by their slots: small numbers that
 /// are used again after [`Transport::close`] or [`Transport::detach`].
@@ -60,12 +67,57 @@ pub trait Transport {
     /// Bytes that were written and not acknowledged by the peer. `None` if that is not known.
     fn unsent(&mut self, slot: usize) -> Option<u32>;
 
+    /// Readiness of this slot, as the connection is to have it: a layer of this transport may have dealt with it, or a part of it.
+    #[inline]
+    fn ready(&mut self, _slot: usize, readiness: Readiness) -> Readiness {
+        readiness
+    }
+
+    /// What the last read has found besides its bytes. Asked once after each read, also after one that failed.
+    #[inline]
+    fn noticed(&mut self, _slot: usize) -> Noticed {
+        Noticed::default()
+    }
+
+    /// What a layer has done with bytes that the last write was offered and did not report as taken.
+    #[inline]
+    fn ahead(&mut self, _slot: usize) -> Ahead {
+        Ahead::default()
+    }
+
+    /// Whether the FIN that was read came without the end that a layer has for it.
+    #[inline]
+    fn is_truncated(&mut self, _slot: usize) -> bool {
+        false
+    }
+
+    /// A TCP connection of ours is there, and goes on in TLS. `host` is the URL's.
+    ///
+    /// # Errors
+    /// If it cannot.
+    #[cfg(feature = "tls")]
+    fn secure(&mut self, _slot: usize, _host: &str, _config: &ClientTls) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The time. It never goes back.
     fn now(&mut self) -> Time;
 
     /// How long it is since this was called last, by a clock that is cheap to read and may be coarse; `None` if it has not
     /// moved.
     fn lap(&mut self) -> Option<Duration>;
+}
+
+/// What a read has found besides its bytes. A socket finds nothing; a layer over one may.
+#[derive(Debug, Default)]
+pub struct Noticed {
+    /// There may be more to read although the buffer was not filled.
+    pub more: bool,
+    /// There may be room for writes, as by [`Readiness::writable`].
+    pub writable: bool,
+    /// The TLS handshake is complete.
+    #[cfg(feature = "tls")]
+    pub secured: Option<Box<TlsSession>>,
 }
 
 /// What a socket has become, as an edge: it is said once.

@@ -52,11 +52,15 @@ impl<D> Hub<D> {
                 self.turn.unparsed = cursor.remaining();
                 self.deciding = Some(slot);
                 let mut storage = HeaderStorage::new();
+                let beside = Beside::take(self, slot);
                 let answer = match head.get().and_then(|head| head.parse(&mut storage)) {
-                    Ok(request) => self.decide(from, request, handler),
+                    Ok(request) => self.decide(from, request, &beside, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
                 self.deciding = None;
+                if matches!(answer, Answered::Defer) {
+                    beside.put_back(self, slot);
+                }
                 match answer {
                     Answered::Detach(take) => return self.detach(slot, take, head, cursor),
                     Answered::Defer => return self.defer(from.id, head),
@@ -98,6 +102,7 @@ impl<D> Hub<D> {
         &mut self,
         from: From,
         request: Request<'_>,
+        beside: &Beside,
         handler: &mut H,
     ) -> Answered<D> {
         let accepted = Accepted::check(&request);
@@ -115,7 +120,7 @@ impl<D> Hub<D> {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let has_body = request.body_length() != BodyLength::Zero;
-        let request = from.with(request, self.is_ready());
+        let request = from.with(request, beside, self.is_ready());
         self.note_callback_begins();
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Detach(take), Err(_)) => Answered::Detach(take),
@@ -176,18 +181,19 @@ impl<D> Hub<D> {
     where
         F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D>,
     {
-        let entry = self.deferred(id).ok_or(DecideError::NotFound)?;
+        self.deferred(id).ok_or(DecideError::NotFound)?;
         if self.sweeps.refuses_handshakes() {
             self.refuse_deferred(id.slot());
             return Err(DecideError::ShuttingDown);
         }
-        let conn = &entry.conn;
+        let beside = Beside::take(self, id.slot());
+        let conn = &self.deferred(id).ok_or(DecideError::NotFound)?.conn;
         let from = From::of(id, conn);
         let head = conn.deferred().unwrap_or_default();
         let mut storage = HeaderStorage::new();
         let answer = match read_again(head, &self.config.handshake, &mut storage) {
             Ok((request, accepted)) => {
-                let request = from.with(request, self.is_ready());
+                let request = from.with(request, &beside, self.is_ready());
                 self.open(&request, &accepted, decide(&request))
             }
             Err(refusal) => Answered::refusal(refusal, false),
@@ -284,9 +290,43 @@ impl From {
         Self { id, peer: conn.peer(), proxy: conn.proxy(), credentials: conn.peer_credentials() }
     }
 
-    const fn with(self, request: Request<'_>, ready: bool) -> UpgradeRequest<'_> {
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is nothing in it"))]
+    fn with<'r>(self, request: Request<'r>, beside: &'r Beside, ready: bool) -> UpgradeRequest<'r> {
         let Self { id, peer, proxy, credentials } = self;
-        UpgradeRequest { request, id, peer, proxy, credentials, ready }
+        UpgradeRequest {
+            request,
+            id,
+            peer,
+            proxy,
+            credentials,
+            ready,
+            #[cfg(feature = "tls")]
+            tls: beside.tls.as_deref(),
+        }
+    }
+}
+
+/// What is known of a request besides its bytes and its sender.
+struct Beside {
+    #[cfg(feature = "tls")]
+    tls: Option<Box<crate::config::TlsSession>>,
+}
+
+#[cfg_attr(not(feature = "tls"), expect(unused_variables, clippy::unused_self, reason = "there is nothing"))]
+impl Beside {
+    fn take<D>(hub: &mut Hub<D>, slot: usize) -> Self {
+        Self {
+            #[cfg(feature = "tls")]
+            tls: hub.take_secured(slot),
+        }
+    }
+
+    /// The application decides later.
+    fn put_back<D>(self, hub: &mut Hub<D>, slot: usize) {
+        #[cfg(feature = "tls")]
+        if let Some(session) = self.tls {
+            hub.secured.insert(slot, session);
+        }
     }
 }
 

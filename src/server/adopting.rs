@@ -4,7 +4,7 @@ use std::{io, net::TcpStream};
 
 use socket2::SockRef;
 
-use super::{socket::Sockets, unix};
+use super::{carrier::Carrier, unix};
 use crate::{
     adopt::Adopt,
     error::{AdoptError, AdoptRefusal, HandleError},
@@ -19,7 +19,7 @@ pub(super) struct WaitingAdopt<D> {
 }
 
 /// Called once: with the loop, or with the reason why it does not get there.
-type Waiting<D> = Box<dyn FnOnce(Result<&mut Driver<D, Sockets>, AdoptRefusal>) + Send>;
+type Waiting<D> = Box<dyn FnOnce(Result<&mut Driver<D, Carrier>, AdoptRefusal>) + Send>;
 
 impl<D> WaitingAdopt<D> {
     pub(super) fn new(
@@ -29,7 +29,7 @@ impl<D> WaitingAdopt<D> {
     where
         D: Send + 'static,
     {
-        let waiting = move |driver: Result<&mut Driver<D, Sockets>, AdoptRefusal>| {
+        let waiting = move |driver: Result<&mut Driver<D, Carrier>, AdoptRefusal>| {
             done(match driver {
                 Ok(driver) => adopt_into(driver, adopt),
                 Err(why) => Err(AdoptError { stream: adopt.stream, why }),
@@ -39,7 +39,7 @@ impl<D> WaitingAdopt<D> {
     }
 
     /// The loop has got to it.
-    pub(super) fn execute(mut self, driver: &mut Driver<D, Sockets>) {
+    pub(super) fn execute(mut self, driver: &mut Driver<D, Carrier>) {
         if let Some(waiting) = self.waiting.take() {
             waiting(Ok(driver));
         }
@@ -61,7 +61,7 @@ impl<D> Drop for WaitingAdopt<D> {
 
 /// The stream is dropped when the loop has a descriptor of its own for it.
 pub(super) fn adopt_into<D>(
-    driver: &mut Driver<D, Sockets>,
+    driver: &mut Driver<D, Carrier>,
     adopt: Adopt<D>,
 ) -> Result<ConnectionId, AdoptError> {
     let Adopt { stream, adoption } = adopt;

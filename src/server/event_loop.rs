@@ -17,6 +17,7 @@ use mio::{Events, Token, event::Event as Ready};
 use super::signals;
 use super::{
     adopting::adopt_into,
+    carrier::Carrier,
     handle::{Command, Handle},
     listener::{Listener, ListeningSocket},
     number::LoopNumber,
@@ -24,16 +25,18 @@ use super::{
     siblings::Siblings,
     socket::Sockets,
     sources::{Sources, source_of},
+    trace::{self, Trace},
 };
 use crate::{
     adopt::Adopt,
     config::{Config, ListenerConfig},
     conn::ConnectRequest,
     error::{AdoptError, BindError, ConnectError},
-    event::{Event, Stats},
+    event::Event,
     hub::{Clients, Driver, Handler, Readiness, Transport as _, accept_all},
     id::ConnectionId,
     shutdown::ShutdownReport,
+    stats::Cap,
 };
 
 /// Commands of other threads that a turn executes.
@@ -71,7 +74,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// });
 /// println!("listening on {address:?}");
 /// // ... and later, from any thread:
-/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(5)))?;
+/// handle.shutdown(ShutdownPlan::soft(Duration::from_secs(10)))?;
 /// let report = thread.join().expect("no callback panics")?;
 /// println!("{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -90,12 +93,11 @@ pub struct Server<D = ()> {
     has_commands: bool,
     /// Those that were taken from the mailbox.
     commands: VecDeque<(usize, Command<D>)>,
-    /// The numbers that handles see.
-    published: Stats,
-    driver: Driver<D, Sockets>,
+    driver: Driver<D, Carrier>,
     listeners: Vec<Listener>,
     /// Made when it is asked for.
     sources: Option<Sources>,
+    trace: Trace,
     mailbox: MailboxOwner<D>,
     /// The other loops that shut down with this one.
     siblings: Siblings<D>,
@@ -141,10 +143,12 @@ impl<D: 'static> Server<D> {
         let seed = RandomState::new().hash_one(parts.number.get());
         let shutdown_asked = Arc::clone(parts.shared.shutdown_asked());
         let sockets = Sockets::new(parts.poll, parts.shared, &parts.config);
+        #[cfg(feature = "tls")]
+        let sockets = super::tls::Tls::new(sockets);
         let mut driver = Driver::new(parts.config, parts.number.get(), seed, sockets);
         driver.share_shutdown_asked(shutdown_asked);
         driver.continue_generations(parts.number.generation());
-        Self {
+        let mut server = Self {
             events: Events::with_capacity(EVENTS),
             few_events: Events::with_capacity(FEW_EVENTS),
             number: parts.number,
@@ -155,15 +159,17 @@ impl<D: 'static> Server<D> {
             driver,
             listeners: parts.listeners,
             sources: None,
+            trace: Trace::default(),
             commands: VecDeque::new(),
-            published: Stats::default(),
             mailbox: parts.mailbox,
             siblings: parts.siblings,
             #[cfg(feature = "signals")]
             watcher: parts.watcher,
             #[cfg(feature = "signals")]
             signals: None,
-        }
+        };
+        server.publish_stats();
+        server
     }
 
     /// A server with one listener on a Unix domain socket, as [`Server::listen_unix`].
@@ -351,6 +357,9 @@ impl<D: 'static> Server<D> {
         timeout: Option<Duration>,
         handler: &mut H,
     ) -> io::Result<Option<ShutdownReport>> {
+        let mut observed = self.trace.observe(handler);
+        let handler = observed.handler();
+        let due_at = self.driver.poll_timeout();
         let due = self.due();
         let timeout = self.wait(timeout, due);
         let late = due.is_some_and(|due| due.is_zero());
@@ -360,6 +369,7 @@ impl<D: 'static> Server<D> {
         {
             return Err(error);
         }
+        trace::turn_begins(due_at, || self.driver.transport().now());
         self.ready.drain(..self.dispatched);
         self.dispatched = 0;
         self.ready.extend(events.iter().map(|event| (event.token(), readiness(event))));
@@ -395,12 +405,11 @@ impl<D: 'static> Server<D> {
 
     /// For handles, and for the loops that shut down with this one.
     fn publish_stats(&mut self) {
-        let stats = self.driver.stats();
-        if stats != self.published {
-            self.published = stats;
-            self.driver.transport().shared.publish(stats);
-            self.siblings.publish(stats.open);
-        }
+        let mut stats = self.driver.loop_stats();
+        self.siblings.publish(stats.connections.open);
+        let sockets = self.driver.as_transport();
+        stats.caps.descriptors = Cap::new(sockets.len() + self.listeners.len(), None);
+        sockets.shared.publish(stats);
     }
 
     /// How long it is until the hub has something to do.
@@ -466,7 +475,9 @@ impl<D: 'static> Server<D> {
     /// The listeners' part of a turn's end.
     fn tend_listeners(&mut self) {
         if !self.driver.is_listening() {
-            self.listeners.clear();
+            for listener in self.listeners.drain(..) {
+                listener.close(self.driver.transport().poll.registry());
+            }
         }
         for index in 0..self.listeners.len() {
             if self.listeners.get(index).is_some_and(|listener| listener.has_more() || listener.is_resting())
@@ -484,15 +495,21 @@ impl<D: 'static> Server<D> {
             return listener.put_off();
         }
         let mut errors = Vec::new();
+        #[cfg(feature = "tls")]
+        let tls = listener.tls();
         let take = |stream, newcomer| {
-            if let Some(slot) = driver.accept_newcomer(&newcomer)
-                && let Err(error) = driver.transport().insert(slot, stream)
-            {
+            let Some(slot) = driver.accept_newcomer(&newcomer) else { return };
+            let inserted = driver.transport().insert(slot, stream);
+            #[cfg(feature = "tls")]
+            let inserted = inserted
+                .and_then(|()| tls.as_ref().map_or(Ok(()), |tls| driver.transport().accept(slot, tls)));
+            if let Err(error) = inserted {
                 driver.handle_reset(slot, error.kind());
             }
         };
         listener.accept(take, |error, lasting| errors.push((error, lasting)));
         for (error, lasting) in errors {
+            trace::accept_failed(&error, lasting);
             driver.note_accept_error(error, lasting);
         }
     }

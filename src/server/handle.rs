@@ -19,6 +19,7 @@ use crate::{
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan},
+    stats::LoopStats,
     wire::upgrade::Response,
 };
 
@@ -141,7 +142,16 @@ impl<D> Handle<D> {
 
     /// How many connections the loop had, by state, at the end of its last turn. Does not wait for the loop.
     pub fn stats(&self) -> Stats {
-        self.mailbox.shared().stats()
+        self.mailbox.shared().stats(|stats| stats.connections)
+    }
+
+    /// All that the loop had counted at the end of its last turn, and how much of its limits is used. Does not wait for the loop, so it
+    /// works while a callback hangs. Copies some 2 KiB, and asks the system for the limit on descriptors.
+    pub fn loop_stats(&self) -> LoopStats {
+        let mut stats = self.mailbox.shared().stats(LoopStats::clone);
+        stats.caps.handle_queue = self.mailbox.cap();
+        stats.caps.descriptors.limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        stats
     }
 
     /// See [`Clients::close`].
@@ -226,7 +236,8 @@ impl<D> Handle<D> {
         Ok(answer)
     }
 
-    /// As [`Clients::broadcast`]. Copies the message once, unless it is owned or shared.
+    /// As [`Clients::broadcast`]. Copies the message once, unless it is owned or shared. Connections that have no room for it do
+    /// not get it; [`Handle::defer`] lets you see which.
     ///
     /// # Errors
     /// If the server has stopped, or too much waits for it.

@@ -100,6 +100,8 @@ pub(super) struct Listener {
     /// A lasting error was reported, and no connection accepted since.
     failing: bool,
     proxy_protocol: Option<ProxyProtocol>,
+    #[cfg(feature = "tls")]
+    tls: Option<crate::config::ServerTls>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +164,23 @@ impl Listener {
             batch: settings.accept_batch,
             failing: false,
             proxy_protocol: settings.proxy_protocol.clone(),
+            #[cfg(feature = "tls")]
+            tls: settings.tls.clone(),
         })
+    }
+
+    /// What the connections begin with, if they do not begin plain.
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(&self) -> Option<crate::config::ServerTls> {
+        self.tls.clone()
+    }
+
+    /// Closes it. Another process may have the same socket, and then what connects to that would go on waking us.
+    pub(super) fn close(mut self, registry: &Registry) {
+        let _ = match &mut self.socket {
+            Watched::Tcp(socket) => registry.deregister(socket),
+            Watched::Unix(socket) => registry.deregister(socket),
+        };
     }
 
     /// The address; `None` of a Unix domain socket.

@@ -20,7 +20,10 @@ use std::{
 
 use mio::Waker;
 
-use crate::{error::HandleError, event::Stats};
+use crate::{
+    error::HandleError,
+    stats::{Cap, LoopStats},
+};
 
 /// An atomic flag whose swap is ordered both ways.
 pub(super) trait Flag {
@@ -74,7 +77,7 @@ pub(super) struct Shared<W = Waker, F = AtomicBool> {
     /// A shutdown was asked for, of one of the loops that shut down together.
     shutdown_asked: Arc<AtomicBool>,
     /// As the loop published them last.
-    stats: Mutex<Stats>,
+    stats: Mutex<LoopStats>,
 }
 
 impl<W: Wake, F: Flag> Shared<W, F> {
@@ -101,12 +104,13 @@ impl<W: Wake, F: Flag> Shared<W, F> {
     }
 
     /// The loop's numbers at the end of a turn.
-    pub(super) fn publish(&self, stats: Stats) {
+    pub(super) fn publish(&self, stats: LoopStats) {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at them.
+    pub(super) fn stats<R>(&self, look: impl FnOnce(&LoopStats) -> R) -> R {
+        look(&self.stats.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -206,6 +210,11 @@ impl<T, W: Wake, F: Flag, L: Lock<Queue<T>>> Mailbox<T, W, F, L> {
             // If that fails, the next push wakes the loop.
             let _ = self.shared.wake();
         }
+    }
+
+    /// Bytes that wait, and how many may.
+    pub(super) fn cap(&self) -> Cap {
+        Cap::new(self.queue.with(|queue| queue.bytes), Some(self.limit))
     }
 
     /// Nothing is queued any more. Returns what was queued and not taken.

@@ -92,6 +92,11 @@ impl Sockets {
         }
     }
 
+    /// How many sockets there are.
+    pub(super) const fn len(&self) -> usize {
+        self.used
+    }
+
     /// Begins to connect. The socket becomes writable when that has succeeded or failed.
     fn dial(&mut self, slot: usize, address: SocketAddr) -> io::Result<()> {
         self.release(slot);

@@ -25,6 +25,7 @@ use crate::{
     id::ConnectionId,
     message::Payload,
     shutdown::{Escalation, ShutdownPlan, ShutdownReport},
+    stats::LoopStats,
 };
 
 /// Several loops on one address, each on a thread of its own. The kernel spreads new connections over them, and a shutdown concerns
@@ -336,6 +337,13 @@ impl<D> WorkersHandle<D> {
         let mut all = Stats::default();
         self.iter().for_each(|handle| all.add(&handle.stats()));
         all
+    }
+
+    /// What each loop had counted at the end of its last turn. See [`Handle::loop_stats`]; [`LoopStats::sum`] makes them one.
+    pub fn loop_stats(&self) -> Vec<LoopStats> {
+        let of =
+            |(number, handle): &(u8, Handle<D>)| LoopStats { number: Some(*number), ..handle.loop_stats() };
+        self.loops.iter().map(of).collect()
     }
 
     /// As [`Handle::broadcast`], for the connections of every loop that runs. The message is copied for each loop, unless it is shared

@@ -32,6 +32,14 @@ install_python_clients() {
     fi
 }
 
+install_redis() {
+    if ! command -v redis-server >/dev/null; then
+        as_root apt-get update -q || die "apt-get update failed"
+        as_root apt-get install -q -y --no-install-recommends redis-server || die "apt-get install redis-server failed"
+    fi
+    command -v redis-server >/dev/null || die "no redis-server"
+}
+
 # Exports CHROMIUM.
 install_chromium() {
     CHROMIUM=${CHROMIUM:-/usr/bin/chromium}

@@ -9,11 +9,14 @@ import subprocess
 import threading
 import time
 
+import tls
 import wire
 
 # A deadline fires within [T, T + 50 ms] (the closing specification section 3); the rest is for a noisy machine.
 PROMISED_MS = 50
 SLACK_MS = int(os.environ.get("LAB_SLACK_MS", "150"))
+# Certificate and key: then everything is over TLS.
+TLS = os.environ.get("LAB_TLS", "").split(":") if os.environ.get("LAB_TLS") else None
 # "flood N SIZE" for a peer that does not read. The first is several times what both kernels hold, in many messages:
 # some are sent, most wait. Of the second the first message alone is more than both kernels hold (tcp_wmem ends at
 # 4 MiB), so it stays cut on the wire, and no Close gets past it.
@@ -28,7 +31,7 @@ CAUSES = set(
     "Internal PeerFin PeerFinDuringClose PeerReset PeerResetDuringClose Io Terminated ShutdownSoft ShutdownHard".split()
 )
 HANDSHAKE_CAUSES = set(
-    "Timeout BadRequest HeadTooLarge BadVersion Rejected OriginRefused Tls PeerFin PeerReset Io ShuttingDown "
+    "Timeout BadRequest HeadTooLarge BadVersion Rejected OriginRefused Tls ProxyHeader PeerFin PeerReset Io ShuttingDown "
     "TooManyConnections".split()
 )
 INITIATORS = {"Local", "Remote", "Both", "Transport"}
@@ -42,7 +45,7 @@ KEYS = {
     "message": ["id", "text", "bytes", "closing"],
     "closing": ["id", "initiator", "code", "reason"],
     "close": "id code effective_code reason was_clean initiator cause cause_fields sent sent_flushed received lost "
-    "duration_ms close_phase_ms".split(),
+    "truncated duration_ms close_phase_ms".split(),
     "handshake_failed": ["peer", "cause"],
     "flood": ["id", "accepted", "refused"],
     "send_refused": ["id", "error"],
@@ -105,6 +108,8 @@ class LabPeer(wire.Peer):
 
     def __init__(self, lab, path, **options):
         super().__init__(lab.address, **options)
+        if TLS:
+            self.sock = tls.TlsSocket(self.sock)
         self.lab = lab
         self.path = path
         self._id = None
@@ -178,6 +183,8 @@ class Lab:
             command.append("--" + name.replace("_", "-"))
             if value is not True:
                 command.append(str(value))
+        if TLS:
+            command += ["--tls", *TLS]
         self.peers = []
         self.events = []
         self.problems = []

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Black-box tests of how connections end: they know the closing specification, the lab's interface and RFC 6455, and drive `close_lab`.
 
-    python3 tests/lab/run.py PATH/OF/close_lab [-k PATTERN] [-j N] [--slack MS] [--list] [-v]
+    python3 tests/lab/run.py PATH/OF/close_lab [-k PATTERN] [-j N] [--slack MS] [--tls] [--list] [-v]
 
 The name of a test says which section of the closing specification it is about (s3_..., s8_...), `lab_` is the lab's interface, `hostile_` is a
 peer that means harm. Each test has server processes of its own. PATTERN is a regular expression searched in the names;
-several -k are alternatives. The last line is `N passed, M failed`; the exit status is 1 when something failed.
+several -k are alternatives. With --tls everything is over TLS, with a certificate made here; a few tests are left out then, see LEFT_OUT. The last line is `N passed, M failed`; the exit status is 1 when something failed.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import pathlib
 import re
 import signal
 import sys
+import tempfile
 import time
 import traceback
 
@@ -24,6 +25,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.dont_write_bytecode = True
 TEST_LIMIT_S = 60
+# Not over TLS: what is about bytes on the wire and in the kernels, which are ciphertext then.
+LEFT_OUT = r"(?!)"
 
 
 def load():
@@ -80,12 +83,15 @@ def main():
     parser.add_argument("-k", action="append", metavar="PATTERN", help="only tests whose name matches")
     parser.add_argument("-j", type=int, default=4, metavar="N", help="tests at a time (default 4)")
     parser.add_argument("--slack", type=int, metavar="MS", help="tolerance for a noisy machine (default 150)")
+    parser.add_argument("--tls", action="store_true", help="over TLS (a close_lab with the feature `tls`)")
     parser.add_argument("--list", action="store_true", help="names and rules, nothing is run")
     parser.add_argument("-v", action="store_true", help="a traceback for each failure")
     arguments = parser.parse_args()
     if arguments.slack is not None:
         os.environ["LAB_SLACK_MS"] = str(arguments.slack)
     tests = load()
+    if arguments.tls:
+        tests = {n: test for n, test in tests.items() if not re.match(LEFT_OUT, n)}
     names = [n for n in tests if not arguments.k or any(re.search(k, n) for k in arguments.k)]
     if arguments.list:
         for name in names:
@@ -97,6 +103,11 @@ def main():
         parser.error("no test matches")
     binary = str(pathlib.Path(arguments.binary).resolve())
 
+    scratch = tempfile.TemporaryDirectory()
+    if arguments.tls:
+        import tls
+
+        os.environ["LAB_TLS"] = ":".join(tls.make_certificate(scratch.name))
     passed = failed = 0
     with concurrent.futures.ProcessPoolExecutor(max_workers=arguments.j) as pool:
         for future in concurrent.futures.as_completed([pool.submit(run_one, name, binary) for name in names]):

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adjourn::{Config, Server, ShutdownPlan};
-use adjourn_socketio::{
-    AckValue, Args, KeyFrom, OnceCall, RunError, Socket, SocketIo, SocketIoConfig, SqliteStore, Tx,
-};
+use adjourn_socketio::{AckValue, Args, Io, KeyFrom, OnceCall, OnceError, RunError};
+use adjourn_socketio::{Socket, SocketIo, SocketIoConfig, SqliteStore, Tx};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::service::service_fn;
 
 const PAGE: &str = include_str!("page.html");
+const BUNDLE: &str = "/socket.io/socket.io.js";
 const CDN: &str = "https://cdn.socket.io/4.8.1/socket.io.min.js";
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS messages
     (id INTEGER PRIMARY KEY AUTOINCREMENT, client_offset TEXT UNIQUE, content TEXT NOT NULL)";
@@ -42,7 +42,7 @@ fn store(call: &OnceCall, tx: &mut Tx<'_>) -> Result<AckValue, RunError> {
 fn catch_up(tx: &mut Tx<'_>, seen: i64) -> Result<(), RunError> {
     let mut query = tx.sql()?.prepare("SELECT content, id FROM messages WHERE id > ? ORDER BY id")?;
     let rows = query.query_map([seen], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let rows = rows.collect::<Result<Vec<(String, i64)>, _>>()?;
+    let rows: Vec<(String, i64)> = rows.collect::<Result<_, _>>()?;
     drop(query);
     for row in rows {
         tx.emit("chat message", row)?;
@@ -56,21 +56,17 @@ fn connected(socket: &mut Socket<'_>) {
     if socket.resume().is_resumed() {
         return;
     }
-    let auth = socket.handshake().auth().unwrap_or("{}");
-    let seen = serde_json::from_str::<serde_json::Value>(auth)
-        .map_or(0, |auth| auth["serverOffset"].as_i64().unwrap_or(0));
+    let auth = serde_json::from_str::<serde_json::Value>(socket.handshake().auth().unwrap_or("{}"));
+    let seen = auth.map_or(0, |auth| auth["serverOffset"].as_i64().unwrap_or(0));
     let id = Arc::clone(socket.id());
-    let begun = socket.transact(
-        move |tx| catch_up(tx, seen),
-        // Without its room it would hear nothing. It comes back and tries again.
-        move |io, done| {
-            if let (Err(error), Some(mut socket)) = (done, io.socket("/", &id)) {
-                eprintln!("{id}: {error}");
-                socket.close_engine();
-            }
-        },
-    );
-    if begun.is_err() {
+    // Without its room it would hear nothing. It comes back and tries again.
+    let again = move |io: &mut Io<'_>, done: Result<(), OnceError>| {
+        if let (Err(error), Some(mut socket)) = (done, io.socket("/", &id)) {
+            eprintln!("{id}: {error}");
+            socket.close_engine();
+        }
+    };
+    if socket.transact(move |tx| catch_up(tx, seen), again).is_err() {
         socket.close_engine();
     }
 }
@@ -79,12 +75,8 @@ fn page(path: &str, bundle: &Bytes) -> hyper::http::Result<hyper::Response<Full<
     let answer = hyper::Response::builder();
     match path {
         "/" => answer.header("content-type", "text/html; charset=utf-8").body(PAGE.into()),
-        "/socket.io/socket.io.js" if bundle.is_empty() => {
-            answer.status(302).header("location", CDN).body(Full::default())
-        }
-        "/socket.io/socket.io.js" => {
-            answer.header("content-type", "text/javascript").body(bundle.clone().into())
-        }
+        BUNDLE if bundle.is_empty() => answer.status(302).header("location", CDN).body(Full::default()),
+        BUNDLE => answer.header("content-type", "text/javascript").body(bundle.clone().into()),
         _ => answer.status(404).body(Full::default()),
     }
 }
@@ -117,10 +109,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     chat.on_connection(connected);
     chat.on_once("chat message", KeyFrom::with(key), store);
     chat.on("cut me", |socket, _, _| socket.cut());
-    io.http(service_fn(move |request| {
-        let answer = page(request.uri().path(), &bundle);
-        async move { answer }
-    }));
+    io.http(service_fn(move |request| std::future::ready(page(request.uri().path(), &bundle))));
 
     let mut server = Server::bind((Ipv4Addr::LOCALHOST, port.parse::<u16>()?), Config::default())?;
     io.shutdown_on_signals(&mut server, ShutdownPlan::soft(Duration::from_secs(2)))?;

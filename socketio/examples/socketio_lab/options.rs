@@ -14,6 +14,8 @@ use adjourn_socketio::config::{
 pub(crate) enum StoreOption {
     Memory,
     Sqlite(String),
+    /// The server's URL.
+    Redis(String),
 }
 
 /// A protocol suite to be served instead of the lab's namespaces.
@@ -27,6 +29,8 @@ pub(crate) enum Suite {
 pub(crate) struct Options {
     pub(crate) port: u16,
     pub(crate) store: StoreOption,
+    /// Prefix of all Redis keys.
+    pub(crate) stream: String,
     pub(crate) full_sync: bool,
     pub(crate) log: bool,
     pub(crate) suite: Option<Suite>,
@@ -93,6 +97,7 @@ impl Options {
         Self {
             port: 3000,
             store: StoreOption::Memory,
+            stream: "sio-lab".to_owned(),
             full_sync: false,
             log: false,
             suite: None,
@@ -172,21 +177,30 @@ impl Options {
             "cors" => config.cors = cors(value),
             "transports" => transports(config, value)?,
             "log" => self.log = flag(name, value)?,
-            "stream" | "protocol-suite" => {}
+            "stream" => value.clone_into(&mut self.stream),
+            "protocol-suite" => {}
             _ => return Err(format!("--{name} is no option")),
         }
         Ok(())
     }
 
     fn finish(mut self, rest: Rest) -> Result<Self, String> {
-        if rest.redis.is_some() || rest.adapter.is_some() {
-            return Err("the Redis store is not part of this build".to_owned());
+        match (rest.adapter.as_deref(), rest.redis) {
+            (Some("redis-streams") | None, Some(url)) => self.store = StoreOption::Redis(url),
+            (Some("redis-streams"), None) => {
+                return Err("--adapter=redis-streams needs --redis=URL".to_owned());
+            }
+            (Some(other), _) => return Err(format!("--adapter={other}: redis-streams")),
+            (None, None) => {}
+        }
+        if self.stream.is_empty() {
+            return Err("--stream is empty".to_owned());
         }
         let config = &mut self.config;
         let mut recovery = rest.recovery;
         recovery.log_bytes = rest.log_bytes.unwrap_or(match self.store {
             StoreOption::Memory => 64 << 20,
-            StoreOption::Sqlite(_) => recovery.log_bytes,
+            StoreOption::Sqlite(_) | StoreOption::Redis(_) => recovery.log_bytes,
         });
         // A small queue makes what has to fit into it small, too.
         recovery.replay_page = recovery.replay_page.min(config.output.send_queue);
@@ -226,8 +240,8 @@ fn store(value: &str) -> Result<StoreOption, String> {
     match value.split_once(':') {
         None if value == "memory" => Ok(StoreOption::Memory),
         Some(("sqlite", file)) if !file.is_empty() => Ok(StoreOption::Sqlite(file.to_owned())),
-        Some(("redis", _)) => Err("the Redis store is not part of this build".to_owned()),
-        _ => Err(format!("--store={value}: memory or sqlite:FILE")),
+        Some(("redis", url)) if !url.is_empty() => Ok(StoreOption::Redis(url.to_owned())),
+        _ => Err(format!("--store={value}: memory, sqlite:FILE or redis:URL")),
     }
 }
 

@@ -19,7 +19,13 @@ pub(crate) struct Row {
 pub(crate) enum Rows {
     Memory(Arc<Mutex<HashMap<Arc<str>, Vec<Row>>>>),
     Sqlite,
+    #[cfg(feature = "redis")]
+    Redis,
 }
+
+/// The list of rows in Redis: the client offset's length, the client offset, the content.
+#[cfg(feature = "redis")]
+const LIST: &str = "rows";
 
 /// The id is counted in each namespace.
 pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS lab_rows (nsp TEXT NOT NULL, id INTEGER NOT NULL, \
@@ -31,9 +37,21 @@ impl Rows {
     }
 
     /// Inserts a row; gives its id.
-    pub(crate) fn insert(&self, tx: &Tx<'_>, client_offset: &str, content: &str) -> Result<i64, RunError> {
+    pub(crate) fn insert(
+        &self,
+        tx: &mut Tx<'_>,
+        client_offset: &str,
+        content: &str,
+    ) -> Result<i64, RunError> {
+        #[cfg(feature = "redis")]
+        if matches!(self, Self::Redis) {
+            let row = format!("{}:{client_offset}{content}", client_offset.len());
+            return Ok(i64::try_from(tx.lists()?.append(LIST, row.as_bytes())?)?);
+        }
         let namespace = tx.namespace();
         match self {
+            #[cfg(feature = "redis")]
+            Self::Redis => unreachable!("done above"),
             Self::Memory(rows) => {
                 let mut rows = lock(rows);
                 let rows = rows.entry(Arc::clone(namespace)).or_default();
@@ -53,13 +71,20 @@ impl Rows {
     }
 
     /// The rows with a larger id than `after` whose client offset begins with `prefix`, by id.
-    pub(crate) fn select(&self, tx: &Tx<'_>, after: i64, prefix: &str) -> Result<Vec<Row>, RunError> {
-        let namespace = tx.namespace();
+    pub(crate) fn select(&self, tx: &mut Tx<'_>, after: i64, prefix: &str) -> Result<Vec<Row>, RunError> {
+        let namespace = Arc::clone(tx.namespace());
         let chosen = |row: &Row| row.id > after && row.client_offset.starts_with(prefix);
         match self {
+            #[cfg(feature = "redis")]
+            Self::Redis => {
+                let first = after.max(0);
+                let rows = tx.lists()?.rows(LIST, u64::try_from(first)?)?;
+                let rows = (first + 1..).zip(&rows).filter_map(|(id, row)| read_row(id, row));
+                Ok(rows.filter(chosen).collect())
+            }
             Self::Memory(rows) => {
                 let rows = lock(rows);
-                let rows = rows.get(namespace).into_iter().flatten();
+                let rows = rows.get(&namespace).into_iter().flatten();
                 Ok(rows.filter(|row| chosen(row)).cloned().collect())
             }
             Self::Sqlite => {
@@ -67,7 +92,7 @@ impl Rows {
                 let mut select = sql.prepare_cached(
                     "SELECT id, client_offset, content FROM lab_rows WHERE nsp = ?1 AND id > ?2 ORDER BY id",
                 )?;
-                let rows = select.query_map((&**namespace, after), |row| {
+                let rows = select.query_map((&*namespace, after), |row| {
                     Ok(Row { id: row.get(0)?, client_offset: row.get(1)?, content: row.get(2)? })
                 });
                 let rows: Result<Vec<Row>, _> = rows.and_then(Iterator::collect);
@@ -75,6 +100,13 @@ impl Rows {
             }
         }
     }
+}
+
+#[cfg(feature = "redis")]
+fn read_row(id: i64, row: &[u8]) -> Option<Row> {
+    let (length, rest) = std::str::from_utf8(row).ok()?.split_once(':')?;
+    let (client_offset, content) = rest.split_at_checked(length.parse().ok()?)?;
+    Some(Row { id, client_offset: client_offset.to_owned(), content: content.to_owned() })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -11,12 +11,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::node_message::NodeMessage;
 use super::state::{
     Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, SocketKey, SpaceKey, Timer, Wait,
 };
 use crate::error::{AckError, AckSendError};
 use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs};
 use crate::reason::Reason;
+use crate::store::NodeId;
 
 impl Ack {
     /// Answers with a list of arguments (a tuple), after what this handler call has done before is committed; `Err`: nothing is
@@ -75,12 +77,30 @@ impl Io<'_> {
             expected: HashSet::new(),
             answered: HashSet::new(),
             answers: Vec::new(),
+            awaited: HashSet::new(),
+            missing_nodes: Vec::new(),
             redeliver,
             deadline: self.now + timeout,
             then,
         };
         self.keep_wait(id, Wait::Group(Box::new(group)));
         id
+    }
+
+    /// Another node waits for what these sockets answer.
+    pub(super) fn wait_for_node(&mut self, origin: NodeId, id: u64, timeout: Duration) -> u64 {
+        let own = self.state.waits.next_id();
+        let deadline = self.now + timeout;
+        self.keep_wait(own, Wait::Node { origin, id, deadline });
+        own
+    }
+
+    /// A group waits for other nodes, too, until they have said whom they ask.
+    pub(super) fn await_nodes(&mut self, id: u64) {
+        let nodes = self.other_nodes();
+        if let Some(Wait::Group(group)) = self.state.waits.map.get_mut(&id) {
+            group.awaited = nodes;
+        }
     }
 
     fn keep_wait(&mut self, id: u64, wait: Wait) {
@@ -90,7 +110,9 @@ impl Io<'_> {
 
     /// The event is on its way to these sockets.
     pub(super) fn expect_answers(&mut self, id: u64, targets: &[SocketKey]) {
-        let Some(Wait::Group(group)) = self.state.waits.map.get_mut(&id) else { return };
+        let Some(Wait::Group(group)) = self.state.waits.map.get_mut(&id) else {
+            return self.tell_expected(id, targets);
+        };
         for key in targets {
             let Some(socket) = self.state.sockets.get_mut(*key).filter(|socket| socket.is_connected()) else {
                 continue;
@@ -103,6 +125,16 @@ impl Io<'_> {
         self.finish_group_if_done(id);
     }
 
+    /// An ask of another node is on its way to these sockets.
+    fn tell_expected(&mut self, id: u64, targets: &[SocketKey]) {
+        if self.state.cluster.is_none() || self.state.waits.map.contains_key(&id) {
+            return;
+        }
+        let asked = targets.iter().filter_map(|key| self.state.live(*key));
+        let sids = asked.map(|socket| Arc::clone(&socket.id)).collect();
+        self.tell(None, &NodeMessage::Expect { id, sids });
+    }
+
     /// A client's ACK.
     pub(super) fn on_ack(&mut self, key: SocketKey, id: u64, args: Args<'_>) {
         let Some(socket) = self.state.live(key) else { return };
@@ -112,6 +144,17 @@ impl Io<'_> {
             Some(Wait::Socket { socket, .. }) => *socket == key,
             Some(Wait::Session { sid: asked, .. }) => *asked == sid,
             Some(Wait::Group(_)) => return self.on_group_answer(key, id, sid, args),
+            Some(Wait::Node { origin, id: of_origin, .. }) => {
+                let (origin, of_origin) = (origin.clone(), *of_origin);
+                self.forget_pending(key, id);
+                let args = ArgsBuf::new(&args).unwrap_or_default();
+                return self.tell(Some(&origin), &NodeMessage::Answer { id: of_origin, sid, args });
+            }
+            None if is_ask => {
+                // An ask of another node.
+                let args = ArgsBuf::new(&args).unwrap_or_default();
+                return self.tell(None, &NodeMessage::Answer { id, sid, args });
+            }
             None => false,
         };
         if !fits {
@@ -140,9 +183,9 @@ impl Io<'_> {
         self.finish_group_if_done(id);
     }
 
-    fn finish_group_if_done(&mut self, id: u64) {
+    pub(super) fn finish_group_if_done(&mut self, id: u64) {
         let Some(Wait::Group(group)) = self.state.waits.map.get(&id) else { return };
-        if !group.expected.is_empty() {
+        if !group.expected.is_empty() || !group.awaited.is_empty() {
             return;
         }
         self.finish_group(id, None);
@@ -150,8 +193,9 @@ impl Io<'_> {
 
     fn finish_group(&mut self, id: u64, error: Option<AckError>) {
         let Some(Wait::Group(group)) = self.state.waits.map.remove(&id) else { return };
-        let Group { expected, answers, then, .. } = *group;
-        let answers = Answers { answers, missing: expected.len(), error };
+        let Group { expected, answers, awaited, mut missing_nodes, then, .. } = *group;
+        missing_nodes.extend(awaited);
+        let answers = Answers { answers, missing: expected.len(), error, missing_nodes };
         self.later(move |io| then(io, answers));
     }
 
@@ -198,6 +242,10 @@ impl Io<'_> {
                     group.expected.remove(&sid);
                     self.finish_group_if_done(*id);
                 }
+                Some(Wait::Node { origin, id, .. }) => {
+                    let (origin, id) = (origin.clone(), *id);
+                    self.tell(Some(&origin), &NodeMessage::Gone { id, sid: Arc::clone(&sid) });
+                }
                 None => {}
             }
         }
@@ -213,6 +261,7 @@ impl Io<'_> {
                 self.fail_one(id, why);
             }
             Some(Wait::Session { .. }) => self.fail_one(id, why),
+            Some(Wait::Node { .. }) => drop(self.state.waits.map.remove(&id)),
             None => {}
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::node_message::NodeMessage;
 use super::state::{
     AckMode, AckOptions, Address, Answers, AnswersThen, EmitThen, Fetched, Io, Item, QueuedEntry,
     Reliability, ShutdownPhase, SocketInfo, SocketKey, SpaceKey,
@@ -143,13 +144,17 @@ impl<'a> Broadcast<'a> {
         Ok(())
     }
 
-    /// Emits at once to those who have little unsent. Returns to how many.
+    /// Emits at once to those who have little unsent. Returns to how many of this process.
     pub fn emit_volatile(mut self, event: &str, args: impl ToArgs) -> usize {
         let (Some(space), Ok(event)) = (self.space, Event::new(&self.namespace, event, &args)) else {
             return 0;
         };
         let to = self.address();
-        self.io.deliver(space, &to, &event, Reliability::Volatile)
+        let sent = self.io.deliver(space, &to, &event, Reliability::Volatile);
+        if !self.local {
+            self.io.tell_event(&self.namespace, &to, event, true);
+        }
+        sent
     }
 
     /// Emits and collects one answer of each socket that is connected when the event is sent.
@@ -163,7 +168,7 @@ impl<'a> Broadcast<'a> {
         let event = Event::new(&self.namespace, event, &args)?;
         let then: AnswersThen = Box::new(then);
         let Some(space) = self.space else {
-            let none = Answers { answers: Vec::new(), missing: 0, error: None };
+            let none = Answers { answers: Vec::new(), missing: 0, error: None, missing_nodes: Vec::new() };
             self.io.later(move |io| then(io, none));
             return Ok(());
         };
@@ -172,12 +177,19 @@ impl<'a> Broadcast<'a> {
         if redeliver {
             self.io.check_emit(event.size())?;
             let id = self.io.wait_for_group(true, options.timeout, then);
+            self.io.await_nodes(id);
             self.io.log_ask(space, &to, event, id, options.timeout);
             return Ok(());
         }
         let id = self.io.wait_for_group(false, options.timeout, then);
         let targets = self.io.state.targets(space, &to);
         self.io.send_all(&targets, &event.frames_with_ack(id));
+        if !self.local && self.io.state.cluster.is_some() {
+            self.io.await_nodes(id);
+            let (namespace, event) = (Arc::clone(&self.namespace), Box::new(event));
+            let ask = NodeMessage::Ask { id, namespace, to, event, timeout: options.timeout };
+            self.io.tell(None, &ask);
+        }
         self.io.expect_answers(id, &targets);
         self.io.state.done_with(targets);
         Ok(())
@@ -236,9 +248,15 @@ impl<'a> Broadcast<'a> {
         )
     }
 
-    /// Finds the sockets on all processes. (On a store of one process `then` is called at once.)
-    pub fn fetch(mut self, _timeout: Duration, then: impl FnOnce(&mut Io<'_>, Fetched) + Send + 'static) {
-        let fetched = Fetched { sockets: self.sockets(), missing_nodes: Vec::new() };
+    /// Finds the sockets on all processes: within `timeout`, with the names of processes that did not answer. On a store of one
+    /// process `then` is called at once.
+    pub fn fetch(mut self, timeout: Duration, then: impl FnOnce(&mut Io<'_>, Fetched) + Send + 'static) {
+        let sockets = self.sockets();
+        if !self.local && self.io.state.cluster.is_some() {
+            let to = self.address();
+            return self.io.fetch_from_nodes(&self.namespace, to, sockets, timeout, Box::new(then));
+        }
+        let fetched = Fetched { sockets, missing_nodes: Vec::new() };
         self.io.later(move |io| then(io, fetched));
     }
 
@@ -281,6 +299,7 @@ impl Io<'_> {
         let event = Event::new(&namespace, name, args)?;
         if self.log(space).is_none() {
             self.deliver(space, to, &event, Reliability::Direct);
+            self.tell_event(&namespace, to, event, false);
             self.emitted(then);
             return Ok(());
         }
@@ -289,6 +308,14 @@ impl Io<'_> {
         let new = NewEntry { attachments: Arc::clone(event.attachments()), ..new };
         self.push_entry(space, new, Some(event), then);
         Ok(())
+    }
+
+    /// Other nodes send what is not logged, too.
+    fn tell_event(&mut self, namespace: &Arc<str>, to: &Address, event: Event, volatile: bool) {
+        if self.state.cluster.is_some() {
+            let (namespace, to, event) = (Arc::clone(namespace), to.clone(), Box::new(event));
+            self.tell(None, &NodeMessage::Event { namespace, to, event, volatile });
+        }
     }
 
     /// What was not logged has been sent.
@@ -375,7 +402,9 @@ impl Io<'_> {
     /// Are events delivered before they are committed?
     pub(super) fn delivers_early(&self) -> bool {
         let recovery = self.state.config.recovery.as_ref();
-        recovery.is_some_and(|recovery| recovery.durability == Durability::BeforeCommit)
+        // The place in a shared log is known when it is committed.
+        self.state.cluster.is_none()
+            && recovery.is_some_and(|recovery| recovery.durability == Durability::BeforeCommit)
     }
 
     /// Sends the same frames to sockets that are connected.

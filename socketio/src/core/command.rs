@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::offset::Position;
 use crate::store::{
-    Attach, AttachError, Attached, Batch, Committed, Entry, LogLimits, Millis, OnceKey, OnceState, Page,
-    Reader, Run, SessionSummary, StoreError, TransactContext, TransactError, Transacted, Trimmed, Writer,
+    Attach, AttachError, Attached, Batch, Committed, Entry, LogLimits, Millis, NodeId, OnceKey, OnceState,
+    Page, Reader, Run, SessionSummary, StoreError, TransactContext, TransactError, Transacted, Trimmed,
+    Writer,
 };
 
 /// Which call an answer belongs to; never used twice.
@@ -67,6 +68,17 @@ pub enum StoreReply {
     Page(Result<Page, StoreError>),
     /// To `Asks`.
     Asks(Result<Vec<Entry>, StoreError>),
+}
+
+/// What the core asks of the feed and the bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedCommand {
+    /// [`Feed::follow`](crate::store::Feed::follow).
+    Follow(Arc<str>),
+    /// [`Feed::leave`](crate::store::Feed::leave).
+    Leave(Arc<str>),
+    /// [`Bus::send`](crate::store::Bus::send).
+    Send(Option<NodeId>, Vec<u8>),
 }
 
 impl StoreCall {

@@ -23,13 +23,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::StoreCall;
-use super::state::{InFlight, Io, Item, SavedThen, SessionKey, Step, Then, Timer, Transaction, Upcall};
+use super::state::{
+    InFlight, Io, Item, ReadBack, SavedThen, SessionKey, SpaceKey, Step, Then, Timer, Transaction, Upcall,
+};
 use crate::store::{Batch, SessionChange, StoreError};
 
 impl Io<'_> {
     /// Does what the front of the queue asks for, until it has to wait.
     pub(super) fn advance_queue(&mut self) {
         loop {
+            if self.front_waits_for_log() {
+                break;
+            }
             match self.state.queue.step(self.now, |pid| self.is_saved(pid)) {
                 Step::Wait => break,
                 Step::Seal => self.seal_batch(),
@@ -68,6 +73,10 @@ impl Io<'_> {
             Some(Item::Transact(transaction)) => {
                 let Transaction { key, context, space, socket, run, then } = *transaction;
                 let call = StoreCall::Transact(key, context, run);
+                if let Some(log) = self.state.spaces.get_mut(space).and_then(|space| space.log.as_mut()) {
+                    log.appending += 1;
+                }
+                let queue = &mut self.state.queue;
                 queue.write(call, InFlight::Transact { space, socket, then }, self.now);
             }
             _ => {}
@@ -84,7 +93,12 @@ impl Io<'_> {
         let (mut taken, mut aside) = (Vec::new(), Vec::new());
         let mut changes = false;
         let early = self.delivers_early();
+        let shared = self.state.cluster.is_some();
+        let mut appends = None;
         while let Some(item) = self.state.queue.items.front() {
+            if shared && (self.front_waits_for_log() || is_of_another_log(item, appends)) {
+                break;
+            }
             match item {
                 // What has been delivered is committed with the sessions that know of it.
                 Item::Entry(entry)
@@ -93,7 +107,10 @@ impl Io<'_> {
                 {
                     break;
                 }
-                Item::Entry(entry) => batch.entries.push(entry.new.clone()),
+                Item::Entry(entry) => {
+                    appends = Some(entry.space).filter(|_| shared);
+                    batch.entries.push(entry.new.clone());
+                }
                 Item::Create(key) => {
                     let key = *key;
                     if let Some(record) = self.new_record(key) {
@@ -116,8 +133,28 @@ impl Io<'_> {
         }
         self.state.stats.batches += 1;
         self.state.stats.batch_entries += batch.entries.len() as u64;
-        let in_flight = InFlight::Commit { taken, sessions, removed };
+        if let Some(log) = appends.and_then(|space| self.log(space)) {
+            log.appending += 1;
+        }
+        let in_flight = InFlight::Commit { taken, sessions, removed, appends };
         self.state.queue.write(StoreCall::Commit(batch), in_flight, self.now);
+    }
+
+    /// Does the front of the queue need a log that is not read yet (shared stores)?
+    fn front_waits_for_log(&self) -> bool {
+        if self.state.cluster.is_none() {
+            return false;
+        }
+        let of = |key| self.state.connecting.get(key).map(|connecting| connecting.space);
+        let space = match self.state.queue.items.front() {
+            Some(Item::Entry(entry)) => Some(entry.space),
+            Some(Item::Create(key)) => of(*key),
+            Some(Item::Attach { connecting, .. }) => of(*connecting),
+            Some(Item::Transact(transaction)) => Some(transaction.space),
+            _ => None,
+        };
+        let log = space.and_then(|space| self.state.spaces.get(space)).and_then(|space| space.log.as_ref());
+        log.is_some_and(|log| log.epoch.is_none())
     }
 
     /// A membership change or a disconnect that has to wait for its place.
@@ -173,7 +210,12 @@ impl Io<'_> {
             _ => None,
         });
         let (mut overdue, mut next) = (Vec::new(), None);
-        for item in in_flight.flatten().chain(queue.items.iter_mut()) {
+        let read_back = queue.readings.iter_mut().flat_map(|reading| reading.items.iter_mut());
+        let read_back = read_back.filter_map(|(_, item)| match item {
+            ReadBack::Item(item) => Some(item),
+            _ => None,
+        });
+        for item in in_flight.flatten().chain(read_back).chain(queue.items.iter_mut()) {
             match item.due() {
                 Some(due) if due <= now => overdue.push(std::mem::replace(item, Item::Done)),
                 // Pushed in the order of time.
@@ -205,4 +247,9 @@ impl Io<'_> {
             self.state.timers.set(at, Timer::Store);
         }
     }
+}
+
+/// A batch appends to one shared log only: it is read back as a whole.
+fn is_of_another_log(item: &Item, appends: Option<SpaceKey>) -> bool {
+    matches!((item, appends), (Item::Entry(entry), Some(space)) if entry.space != space)
 }

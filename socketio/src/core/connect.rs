@@ -214,7 +214,11 @@ impl Io<'_> {
         match connecting.record.take() {
             Some(mut record) if saved => {
                 let space = connecting.space;
-                let floor = self.log(space).map_or(Position::START, |log| log.floor);
+                // What others have appended to a shared log while it was saved was before it.
+                let shared = self.state.cluster.is_some();
+                let floor = self
+                    .log(space)
+                    .map_or(Position::START, |log| if shared { log.dispatched } else { log.floor });
                 let raised = record.first < floor;
                 for place in [&mut record.first, &mut record.checkpoint, &mut record.last] {
                     *place = (*place).max(floor);
@@ -244,7 +248,7 @@ impl Io<'_> {
     }
 
     fn attach_granted(&mut self, key: ConnectingKey, attached: Attached) {
-        let Attached { mut session, away, start, .. } = attached;
+        let Attached { mut session, away, start, tail } = attached;
         // Stores give them in any order.
         session.memberships.sort_by(|a, b| a.room.cmp(&b.room));
         let Some(connecting) =
@@ -266,6 +270,9 @@ impl Io<'_> {
         // Before the answer is written, so that there are never two with one id.
         if let Some(holder) = holder {
             self.take_over(holder);
+        }
+        if self.state.cluster.is_some() {
+            return self.resume_when_read(key, space, tail);
         }
         self.read_first_page(key, space, resume);
     }

@@ -230,7 +230,9 @@ impl Io<'_> {
         if !space.dynamic || !space.everyone.is_empty() || space.connecting > 0 {
             return;
         }
-        let busy = space.log.as_ref().is_some_and(|log| log.uncommitted > 0 || log.reads > 0);
+        let busy =
+            space.log.as_ref().is_some_and(|log| log.uncommitted > 0 || log.reads > 0 || log.appending > 0);
+        let busy = busy || self.state.queue.readings.iter().any(|reading| reading.space == key);
         if space.resumable_until > self.now || busy {
             let at = space.resumable_until.max(self.now + Duration::from_millis(100));
             return self.state.timers.set(at, Timer::Space(key));
@@ -239,6 +241,7 @@ impl Io<'_> {
         self.state.space_names.remove(&space.name);
         self.state.dynamic_spaces -= 1;
         self.state.stats.namespaces_dropped += 1;
+        self.unfollow(&space.name);
         if let Some(log) = space.log {
             // Positions of this log only grow, also if it is used again.
             let found =

@@ -50,7 +50,7 @@ impl Io<'_> {
         let to = Address { rooms: Arc::clone(&entry.new.rooms), except: Arc::clone(&entry.new.except) };
         let targets = self.state.targets(space, &to);
         match entry.new.kind {
-            EntryKind::Event | EntryKind::Ask => self.dispatch_event(&targets, entry, event),
+            EntryKind::Event | EntryKind::Ask => self.dispatch_event(space, &targets, entry, event),
             EntryKind::Join | EntryKind::Leave => {
                 for room in room_names(&entry.new.packet) {
                     for key in &targets {
@@ -69,13 +69,24 @@ impl Io<'_> {
                     }
                 }
             }
-            EntryKind::Fence | EntryKind::Epoch => {}
+            EntryKind::Fence => self.on_fence(space, entry),
+            EntryKind::Epoch => {
+                if let (Some(log), Ok(epoch)) = (self.log(space), entry.new.packet.parse()) {
+                    log.epoch = Some(epoch);
+                }
+            }
         }
         self.state.done_with(targets);
         self.trim_if_due(space);
     }
 
-    fn dispatch_event(&mut self, targets: &[SocketKey], entry: &Entry, event: Option<&Event>) {
+    fn dispatch_event(
+        &mut self,
+        space: SpaceKey,
+        targets: &[SocketKey],
+        entry: &Entry,
+        event: Option<&Event>,
+    ) {
         let parsed;
         let event = match event {
             Some(event) => event,
@@ -87,7 +98,7 @@ impl Io<'_> {
                 Err(_) => return self.state.stats.log_entries_invalid += 1,
             },
         };
-        let offset = Offset { epoch: self.state.epoch, position: entry.position };
+        let offset = Offset { epoch: self.state.epoch_of(space), position: entry.position };
         let frames = match entry.new.ack {
             Some(id) => event.frames_with_ack(id),
             None => event.frames_with_offset(offset),
@@ -146,7 +157,7 @@ impl Io<'_> {
         let dispatched = self.log(space).map(|log| log.dispatched);
         let cursor = dispatched
             .filter(|_| event.ends_in_string())
-            .map(|position| Offset { epoch: self.state.epoch, position });
+            .map(|position| Offset { epoch: self.state.epoch_of(space), position });
         let mut variants = Variants::new(event);
         let mut links = std::mem::take(&mut self.state.scratch.links);
         let mut cursor_links = Vec::new();

@@ -306,7 +306,7 @@ impl Core {
         self.settle(now, links);
     }
 
-    fn expire(&mut self, now: Duration, links: &mut dyn Links) {
+    pub(super) fn expire(&mut self, now: Duration, links: &mut dyn Links) {
         while let Some((at, timer)) = self.state.timers.pop(now) {
             self.fire(at, timer, now, links);
         }

@@ -212,7 +212,8 @@ impl Io<'_> {
         reached: Position,
     ) -> PageFrames {
         let mut page = PageFrames::default();
-        let (now, epoch) = (self.state.millis(self.now), self.state.epoch);
+        let now = self.state.millis(self.now);
+        let epoch = self.state.sockets.get(key).map_or(0, |socket| self.state.epoch_of(socket.space));
         for entry in entries {
             let Some(held) = self.state.sessions.get(session) else { break };
             let Some(socket) = self.state.sockets.get_mut(key) else { break };

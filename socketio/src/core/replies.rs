@@ -29,11 +29,12 @@ impl Io<'_> {
             self.state.stats.commit_time_max.max(self.now.saturating_sub(sent_at));
         self.store_answered(!reply.is_failure());
         match (call, reply) {
-            (InFlight::Commit { taken, sessions, .. }, StoreReply::Commit(Ok(done))) => {
-                self.committed(taken, &sessions, &done);
+            (InFlight::Commit { taken, sessions, appends, .. }, StoreReply::Commit(Ok(done))) => {
+                self.committed(taken, &sessions, &done, appends);
             }
-            (InFlight::Commit { taken, sessions, removed }, StoreReply::Commit(Err(error))) => {
+            (InFlight::Commit { taken, sessions, removed, appends }, StoreReply::Commit(Err(error))) => {
                 self.commit_failed(taken, sessions, removed, &error);
+                self.append_answered(appends);
             }
             (InFlight::Attach(connecting), StoreReply::Attach(answer)) => self.attached(connecting, answer),
             (InFlight::Transact { space, socket, then }, StoreReply::Transact(answer)) => {
@@ -69,7 +70,13 @@ impl Io<'_> {
         }
     }
 
-    fn committed(&mut self, taken: Vec<Item>, sessions: &[SessionKey], done: &Committed) {
+    fn committed(
+        &mut self,
+        taken: Vec<Item>,
+        sessions: &[SessionKey],
+        done: &Committed,
+        appends: Option<SpaceKey>,
+    ) {
         self.state.queue.retry_at = None;
         self.sessions_saved(sessions, &done.stale);
         // Sessions that begin: they get the entries of this batch.
@@ -77,6 +84,9 @@ impl Io<'_> {
             if let Item::Create(key) = item {
                 self.created(*key, true);
             }
+        }
+        if let Some(space) = appends {
+            return self.await_reading(space, taken, &done.positions);
         }
         let mut positions = done.positions.iter();
         for item in taken {
@@ -86,9 +96,16 @@ impl Io<'_> {
                     self.entry_committed(*entry, *position);
                 }
                 Item::Create(_) => {}
-                Item::Ack { socket, .. } if self.is_lost(socket) => self.state.stats.acks_withheld += 1,
-                other => self.take_effect(other),
+                other => self.take_effect_if_held(other),
             }
+        }
+    }
+
+    /// As [`Io::take_effect`], but for acks of sessions that are somebody else's.
+    pub(super) fn take_effect_if_held(&mut self, item: Item) {
+        match item {
+            Item::Ack { socket, .. } if self.is_lost(socket) => self.state.stats.acks_withheld += 1,
+            other => self.take_effect(other),
         }
     }
 
@@ -98,9 +115,8 @@ impl Io<'_> {
         session.and_then(|session| self.state.sessions.get(session)).is_some_and(|session| session.lost)
     }
 
-    fn entry_committed(&mut self, entry: QueuedEntry, position: Position) {
+    pub(super) fn entry_committed(&mut self, entry: QueuedEntry, position: Position) {
         let QueuedEntry { space, new, event, bytes, then, delivered } = entry;
-        let epoch = self.state.epoch;
         self.state.queue.bytes -= bytes;
         if let Some(log) = self.log(space) {
             log.uncommitted -= 1;
@@ -109,10 +125,14 @@ impl Io<'_> {
         if delivered.is_none() {
             self.state.queue.undelivered -= 1;
             let entry = Entry { position, at: self.state.millis(self.now), new };
-            self.dispatch(space, &entry, event.as_ref());
+            // A shared log may have been read past it, when entries were lost.
+            if self.state.cluster.is_none() || position > self.dispatched(space) {
+                self.dispatch(space, &entry, event.as_ref());
+            }
         } else {
             debug_assert_eq!(delivered, Some(position), "nobody else writes this log");
         }
+        let epoch = self.state.epoch_of(space);
         if let Some(then) = then {
             self.later(move |io| then(io, Ok(Offset { epoch, position })));
         }
@@ -172,6 +192,24 @@ impl Io<'_> {
         then: TransactThen,
         answer: Result<Transacted, TransactError>,
     ) {
+        if self.state.cluster.is_some() && self.log(space).is_some() {
+            match answer {
+                Ok(done) if !done.repeat => return self.await_transaction(space, socket, then, done),
+                answer => {
+                    self.transaction_over(then, answer);
+                    return self.append_answered(Some(space));
+                }
+            }
+        }
+        if let Ok(done) = &answer {
+            for (effect, position) in &done.effects {
+                self.transaction_effect(space, socket, effect, *position);
+            }
+        }
+        self.transaction_over(then, answer);
+    }
+
+    pub(super) fn transaction_over(&mut self, then: TransactThen, answer: Result<Transacted, TransactError>) {
         self.state.queue.undelivered -= 1;
         let answer = match answer {
             Ok(done) => {
@@ -179,9 +217,6 @@ impl Io<'_> {
                     self.state.stats.once_repeats += 1;
                 } else {
                     self.state.stats.once_first += 1;
-                }
-                for (effect, position) in &done.effects {
-                    self.transaction_effect(space, socket, effect, *position);
                 }
                 Ok(done)
             }
@@ -258,7 +293,12 @@ impl Io<'_> {
         if queue.probe_at.is_some_and(|at| at <= self.now) {
             queue.probe_at = None;
             if queue.in_flight.is_empty() {
-                let probe = InFlight::Commit { taken: Vec::new(), sessions: Vec::new(), removed: Vec::new() };
+                let probe = InFlight::Commit {
+                    taken: Vec::new(),
+                    sessions: Vec::new(),
+                    removed: Vec::new(),
+                    appends: None,
+                };
                 queue.write(StoreCall::Commit(Batch::default()), probe, self.now);
             }
         }

@@ -70,7 +70,7 @@ impl Core {
     /// Is everything in the store?
     pub fn is_flushed(&self) -> bool {
         let queue = &self.state.queue;
-        queue.items.is_empty() && queue.in_flight.is_empty() && !queue.has_unsaved()
+        queue.items.is_empty() && !queue.commits() && queue.in_flight.is_empty() && !queue.has_unsaved()
     }
 
     /// What the shutdown's report says.

@@ -10,6 +10,7 @@ impl State {
         let websocket = self.conns.iter().filter(|(_, conn)| conn.link.is_some()).count() as u64;
         stats.connections_websocket = websocket;
         stats.connections_polling = self.conns.len() as u64 - websocket;
+        stats.requests_waiting = self.conns.iter().map(|(_, conn)| conn.engine.waiting()).sum();
         let held = self.sessions.iter().filter(|(_, session)| session.socket.is_some()).count() as u64;
         stats.sessions_connected = held;
         stats.sessions_unsaved = self.sessions.len() as u64 - held;

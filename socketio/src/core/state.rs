@@ -2,6 +2,7 @@
 
 mod api;
 mod arena;
+mod cluster;
 mod connecting;
 mod inbox;
 mod log;
@@ -22,17 +23,18 @@ use tracing::Span;
 pub(crate) use self::api::refusal_name;
 pub use self::api::{
     AckMode, AckOptions, Answer, Answers, Disconnect, EventError, Fetched, Handshake, Peer, ResumeOutcome,
-    ShutdownCounts, SocketInfo, Transport, Verdict,
+    ServerAnswers, ShutdownCounts, SocketInfo, Transport, Verdict,
 };
 pub(crate) use self::arena::{Arena, Key, NumberMap};
+pub(crate) use self::cluster::{Cluster, FetchThen, NodeRequest, RequestKind};
 pub(crate) use self::connecting::{Ask, ConnectStep, Connecting, Resume};
 pub use self::inbox::{Call, Inbox, InboxFull};
 pub(crate) use self::log::{Log, Trim};
 pub(crate) use self::observing::Observing;
 pub use self::observing::{Observation, Observed};
 pub(crate) use self::queue::{
-    EmitThen, InFlight, Item, MemberChange, Queue, QueuedEntry, Read, SavedThen, Sent, Step, TransactThen,
-    Transaction,
+    EmitThen, InFlight, Item, MemberChange, Queue, QueuedEntry, Read, ReadBack, Reading, SavedThen, Sent,
+    Step, TransactThen, Transaction,
 };
 pub(crate) use self::replay::Replay;
 pub(crate) use self::rooms::{Address, Joined, Rooms};
@@ -80,6 +82,8 @@ pub(crate) struct State {
     pub(crate) packets: PacketLimits,
     /// This life of the log's writer.
     pub(crate) epoch: u64,
+    /// With a store that other processes share: the other nodes.
+    pub(crate) cluster: Option<Cluster>,
     /// The store's time at `now` = 0.
     pub(crate) wall: Millis,
     pub(crate) random: super::Random,
@@ -311,6 +315,12 @@ impl State {
     /// The store's time.
     pub(crate) fn millis(&self, now: Duration) -> Millis {
         self.wall.saturating_add(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The epoch of what is dispatched now.
+    pub(crate) fn epoch_of(&self, space: SpaceKey) -> u64 {
+        let log = self.spaces.get(space).and_then(|space| space.log.as_ref());
+        log.and_then(|log| log.epoch).unwrap_or(self.epoch)
     }
 
     /// A new name for a session or a socket.

@@ -90,6 +90,9 @@ impl Io<'_> {
     /// Before the first session of a new log: its positions begin above those of logs that were dropped, and the answer to a
     /// trim says where.
     pub(super) fn find_log(&mut self, space: SpaceKey) {
+        if self.state.cluster.is_some() {
+            return;
+        }
         if let Some(log) = self.log(space)
             && !std::mem::replace(&mut log.known, true)
         {
@@ -117,9 +120,12 @@ impl Io<'_> {
             age: recovery.window + recovery.window / 4,
             entries: recovery.log_entries,
             bytes: recovery.log_bytes,
+            read: None,
         };
         let next = self.now + recovery.window / 8;
-        let Some(log) = self.log(space) else { return };
+        let shared = self.state.cluster.is_some();
+        let Some(log) = self.log(space).filter(|log| !shared || log.epoch.is_some()) else { return };
+        let limits = LogLimits { read: Some(log.dispatched).filter(|_| shared), ..limits };
         match log.trim {
             Trim::Running => return,
             _ if log.reads > 0 => {

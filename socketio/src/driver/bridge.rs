@@ -15,6 +15,7 @@ use super::conn::{Conn, Purpose};
 use super::handle::{PlanCell, SocketIoHandle};
 use super::hearing::Hearing;
 use super::links::{DriverLinks, LinkTable, link_of, reason_of_closing, reason_of_end};
+use super::nodes::Nodes;
 use super::request::RequestHead;
 use super::route::{Route, route};
 use super::shutdown::{DrainReport, Sweep};
@@ -56,6 +57,8 @@ pub(super) struct Bridge {
     parts: Option<(Parts, bool)>,
     /// While the loop runs.
     storage: Option<Storage>,
+    /// While the loop runs, with a store that other processes share.
+    nodes: Option<Nodes>,
     answers: Vec<(Ticket, StoreReply)>,
     clock: Clock,
     waker: Waker,
@@ -77,6 +80,7 @@ impl Bridge {
         let inline = store.inline();
         let parts = store.open(node, &settings(&config), clock.wall())?;
         let wake = waker.clone();
+        let clock = parts.shared.as_ref().map_or(clock, |shared| clock.with_wall(shared.time));
         let setup = CoreSetup {
             epoch: parts.epoch,
             logs: parts.logs.clone(),
@@ -84,13 +88,18 @@ impl Bridge {
             random: Box::new(|bytes| getrandom::fill(bytes).expect("the system gives randomness")),
             wake: Box::new(move || wake.wake()),
         };
+        let mut core = Core::new(config.clone(), setup)?;
+        if let Some(shared) = &parts.shared {
+            core.share(shared.node.clone());
+        }
         Ok(Self {
-            core: Core::new(config.clone(), setup)?,
+            core,
             connection: connection(&config)?,
             config,
             allow_request: None,
             initial_headers: None,
             storage: None,
+            nodes: None,
             parts: Some((parts, inline)),
             answers: Vec::new(),
             clock,
@@ -124,9 +133,10 @@ impl Bridge {
 
     /// Before each turn; the first time, the threads begin.
     pub(super) fn start(&mut self, server: &mut Server<Conn>) -> io::Result<()> {
-        let Some((parts, inline)) = self.parts.take() else { return Ok(()) };
+        let Some((mut parts, inline)) = self.parts.take() else { return Ok(()) };
         self.waker.attach(server);
         self.clock.start();
+        self.nodes = parts.shared.take().map(|shared| Nodes::start(shared, &self.waker)).transpose()?;
         self.storage = Some(Storage::start(parts, inline, self.clock, &self.waker)?);
         self.http.start(&self.config, &self.waker)?;
         // What namespaces have asked of the store when they were registered.
@@ -164,6 +174,10 @@ impl Bridge {
                 self.core.store_reply(ticket, reply, now, &mut links);
             }
         }
+        while let Some(command) = self.core.poll_feed() {
+            let Some(nodes) = &self.nodes else { break };
+            nodes.submit(command);
+        }
     }
 
     /// After each turn: what other threads have left, and what is due.
@@ -193,6 +207,10 @@ impl Bridge {
             self.input(clients, |core, now, links| core.store_reply(ticket, reply, now, links));
         }
         self.answers = answers;
+        let items = self.nodes.as_ref().map(Nodes::take_items).unwrap_or_default();
+        for item in items {
+            self.input(clients, |core, now, links| core.feed_input(item, now, links));
+        }
     }
 
     /// Row 8: the `Origin`, and the application.
@@ -292,6 +310,7 @@ impl Bridge {
             self.rest(clients);
         }
         let counts = self.core.shutdown_counts();
+        self.nodes = None;
         if let Some(storage) = self.storage.take() {
             storage.close(end.saturating_sub(self.clock.now()));
         }

@@ -31,6 +31,11 @@ impl Clock {
         self.start.map_or(Duration::ZERO, |start| start.elapsed())
     }
 
+    /// The same with the time of a shared store.
+    pub(super) fn with_wall(self, wall: Millis) -> Self {
+        Self { wall, ..self }
+    }
+
     /// The store's time when the layer started.
     pub(super) const fn wall(&self) -> Millis {
         self.wall

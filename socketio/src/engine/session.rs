@@ -54,6 +54,12 @@ impl Engine {
         Self::new(sid, State::Polling(Box::default()), cx)
     }
 
+    /// Requests without an answer: a GET that is held, a POST whose body has not come.
+    pub fn waiting(&self) -> u64 {
+        let held = matches!(&self.state, State::Polling(polling) if polling.held.is_some());
+        u64::from(held) + u64::from(self.post.is_some())
+    }
+
     fn new(sid: Sid, state: State, cx: &Context<'_>) -> Self {
         Self { sid, heartbeat: Heartbeat::new(cx.now, cx.config), post: None, state }
     }

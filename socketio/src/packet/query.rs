@@ -16,6 +16,11 @@ impl Query {
         Self { pairs: pairs.collect() }
     }
 
+    /// These parameters, decoded already.
+    pub fn from_pairs(pairs: Vec<(String, String)>) -> Self {
+        Self { pairs }
+    }
+
     /// The first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)

@@ -106,7 +106,7 @@ impl Store for MemoryStore {
         let logs = state.logs.iter().map(|(namespace, log)| log.state(namespace)).collect();
         let epoch = state.epoch;
         drop(guard);
-        Ok(Parts { epoch, logs, writer: self.clone(), reader: self, feed: None })
+        Ok(Parts { epoch, logs, writer: self.clone(), reader: self, shared: None })
     }
 
     fn inline(&self) -> bool {

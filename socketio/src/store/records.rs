@@ -261,6 +261,8 @@ pub struct LogLimits {
     pub entries: u64,
     /// Most bytes of packets, attachments and rooms.
     pub bytes: u64,
+    /// On a shared store: what is above stays, this node has not read it.
+    pub read: Option<Position>,
 }
 
 /// What a trim did.

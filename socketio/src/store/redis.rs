@@ -22,12 +22,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::bus::{RedisBus, RedisBusReceiver};
+use self::feed::RedisFeed;
 use self::keys::Keys;
 use self::reader::RedisReader;
 use self::servers::{Servers, Times};
 use self::writer::RedisWriter;
-use super::{LogState, Millis, NodeId, Parts, Store, StoreError, StoreSettings};
+use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings};
 
+mod bus;
+mod expiry;
+mod feed;
 mod keys;
 mod lists;
 mod reader;
@@ -102,9 +107,28 @@ impl Store for RedisStore {
         let node: Arc<str> = format!("{}:{:016x}", values::word(&node.0), u64::from_ne_bytes(token)).into();
         let mut writer = RedisWriter::new(servers, keys.clone(), Arc::clone(&node), settings.clone(), now);
         let logs = writer.logs(now)?;
-        let servers = Servers::connect(self.client, self.call_timeout, times)?.with_life(epoch);
-        let reader = RedisReader::new(servers, keys, node);
-        Ok(Parts { epoch, logs, writer: Box::new(writer), reader: Box::new(reader), feed: None })
+        let connect = || -> Result<Servers, StoreError> {
+            Ok(Servers::connect(self.client.clone(), self.call_timeout, times)?.with_life(epoch))
+        };
+        let shared = if self.counts {
+            None
+        } else {
+            let mut bus = RedisBus::new(connect()?, keys.clone(), Arc::clone(&node));
+            Some(Shared {
+                node: NodeId(Arc::clone(&node)),
+                time: bus.time()?,
+                feed: Box::new(RedisFeed::new(
+                    connect()?,
+                    keys.clone(),
+                    Arc::clone(&node),
+                    self.call_timeout,
+                )),
+                bus: Box::new(bus),
+                receiver: Box::new(RedisBusReceiver::new(connect()?, keys.clone(), Arc::clone(&node))),
+            })
+        };
+        let reader = RedisReader::new(connect()?, keys, node);
+        Ok(Parts { epoch, logs, writer: Box::new(writer), reader: Box::new(reader), shared })
     }
 
     fn inline(&self) -> bool {

@@ -166,7 +166,7 @@ impl Store for SqliteStore {
         let lock = self.file.map(|file| Arc::new(file.lock));
         let reader = Box::new(SqliteReader::new(reader, lock.clone()));
         let (writer, logs) = SqliteWriter::new(writer, lock, epoch, settings.clone())?;
-        Ok(Parts { epoch, logs, writer: Box::new(writer), reader, feed: None })
+        Ok(Parts { epoch, logs, writer: Box::new(writer), reader, shared: None })
     }
 
     fn inline(&self) -> bool {

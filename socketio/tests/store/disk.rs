@@ -200,5 +200,5 @@ pub(crate) fn context(session: Option<(&str, u64)>) -> TransactContext {
 }
 
 pub(crate) fn limits() -> LogLimits {
-    LogLimits { age: Duration::from_hours(1), entries: 1_000_000, bytes: 1 << 40 }
+    LogLimits { age: Duration::from_hours(1), entries: 1_000_000, bytes: 1 << 40, read: None }
 }

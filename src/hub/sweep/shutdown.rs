@@ -79,7 +79,10 @@ impl Shutdown {
     pub(super) fn refuses_handshakes(&self) -> bool {
         match self.phase {
             ShutdownPhase::Serving if self.plan.lame_duck.is_zero() => true,
-            ShutdownPhase::Serving | ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
+            ShutdownPhase::Serving | ShutdownPhase::LameDuck => match self.plan.listeners {
+                LameDuckPolicy::Serve | LameDuckPolicy::HandOver => false,
+                LameDuckPolicy::Refuse | LameDuckPolicy::Close => true,
+            },
             ShutdownPhase::SoftSweep
             | ShutdownPhase::Grace
             | ShutdownPhase::HardSweep
@@ -91,7 +94,10 @@ impl Shutdown {
     pub(super) fn is_listening(&self) -> bool {
         match self.phase {
             ShutdownPhase::Serving => true,
-            ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Close,
+            ShutdownPhase::LameDuck => match self.plan.listeners {
+                LameDuckPolicy::Serve | LameDuckPolicy::Refuse => true,
+                LameDuckPolicy::Close | LameDuckPolicy::HandOver => false,
+            },
             ShutdownPhase::SoftSweep | ShutdownPhase::Grace => self.serves_plain_http(),
             ShutdownPhase::HardSweep => self.serves_plain_http() && !self.only_late,
             ShutdownPhase::Done => false,

@@ -22,7 +22,7 @@ impl<'a> Subprotocol<'a> {
 }
 
 /// The subprotocols of a request, in the client's order of preference (RFC 6455 §4.1). Ends at the first that is not a token,
-/// which [`Accepted::check`](super::Request::accept) refuses.
+/// which a WebSocket handshake refuses with 400.
 #[derive(Clone, Debug)]
 pub struct Subprotocols<'a> {
     headers: slice::Iter<'a, Header<'a>>,
@@ -127,7 +127,7 @@ impl<'a> Iterator for Parameters<'a> {
 }
 
 /// The extensions that a request offers, over all its lines, in order. Ends at the first that does not follow the
-/// grammar, which [`Accepted::check`](super::Request::accept) refuses.
+/// grammar, which a WebSocket handshake refuses with 400.
 #[derive(Clone, Debug)]
 pub struct Extensions<'a> {
     headers: slice::Iter<'a, Header<'a>>,

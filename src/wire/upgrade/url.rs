@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
-/// The port of `ws://` (RFC 6455 §3).
+/// The ports of `ws://` and `wss://` (RFC 6455 §3).
 const DEFAULT_PORT: u16 = 80;
+const DEFAULT_SECURE_PORT: u16 = 443;
 
-/// A `ws://` URL, checked: no part of it can end a line of a request.
+/// A `ws://` or `wss://` URL, checked: no part of it can end a line of a request.
 ///
 /// ```
 /// use adjourn::http::Url;
@@ -18,6 +19,7 @@ const DEFAULT_PORT: u16 = 80;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
+    secure: bool,
     /// With its brackets if it is an IPv6 address.
     host: Box<str>,
     port: u16,
@@ -25,18 +27,19 @@ pub struct Url {
 }
 
 impl Url {
-    /// Takes `ws://host[:port][/path][?query]`. The host is a name in ASCII or an IP address, IPv6 in brackets. Path and
+    /// Takes `ws://host[:port][/path][?query]`, and `wss://` with the feature `tls`. The host is a name in ASCII or an IP address, IPv6 in brackets. Path and
     /// query are what RFC 3986 allows there: anything else must come percent-encoded, and nothing is encoded or resolved
     /// here. Allocates host and target.
     ///
     /// # Errors
-    /// Says what is wrong; `wss://` is an error until there is TLS.
+    /// Says what is wrong; `wss://` is an error without the feature `tls`.
     pub fn parse(url: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = url.split_once("://").ok_or(UrlError::Scheme)?;
-        if scheme.eq_ignore_ascii_case("wss") {
+        let secure = scheme.eq_ignore_ascii_case("wss");
+        if secure && !cfg!(feature = "tls") {
             return Err(UrlError::Tls);
         }
-        if !scheme.eq_ignore_ascii_case("ws") {
+        if !secure && !scheme.eq_ignore_ascii_case("ws") {
             return Err(UrlError::Scheme);
         }
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -46,7 +49,7 @@ impl Url {
         if authority.contains('@') {
             return Err(UrlError::UserInfo);
         }
-        let (host, port) = split_port(authority)?;
+        let (host, port) = split_port(authority, if secure { DEFAULT_SECURE_PORT } else { DEFAULT_PORT })?;
         if !is_host(host) {
             return Err(UrlError::Host);
         }
@@ -54,7 +57,12 @@ impl Url {
             return Err(UrlError::Target);
         }
         let target = if target.starts_with('/') { target.into() } else { format!("/{target}").into() };
-        Ok(Self { host: host.into(), port, target })
+        Ok(Self { secure, host: host.into(), port, target })
+    }
+
+    /// Whether it is `wss://`.
+    pub const fn is_secure(&self) -> bool {
+        self.secure
     }
 
     /// The host as in the URL: an IPv6 address with its brackets.
@@ -62,7 +70,7 @@ impl Url {
         &self.host
     }
 
-    /// The port; 80 if the URL names none.
+    /// The port; if the URL names none, 80 of `ws://` and 443 of `wss://`.
     pub const fn port(&self) -> u16 {
         self.port
     }
@@ -87,7 +95,8 @@ impl Url {
 
     /// The port, if `Host` must name it.
     pub(super) fn unusual_port(&self) -> Option<u16> {
-        (self.port != DEFAULT_PORT).then_some(self.port)
+        let usual = if self.secure { DEFAULT_SECURE_PORT } else { DEFAULT_PORT };
+        (self.port != usual).then_some(self.port)
     }
 }
 
@@ -95,11 +104,11 @@ impl Url {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// It does not begin with `ws://`.
-    #[error("the URL does not begin with ws://")]
+    /// It begins with neither `ws://` nor `wss://`.
+    #[error("the URL does not begin with ws:// or wss://")]
     Scheme,
-    /// It begins with `wss://`.
-    #[error("TLS is not there yet: only ws:// URLs can be connected to")]
+    /// It begins with `wss://`, and this crate was built without the feature `tls`.
+    #[error("built without the feature `tls`: only ws:// URLs can be connected to")]
     Tls,
     /// It names a user.
     #[error("the URL has a user name in it; use a header for that")]
@@ -118,16 +127,16 @@ pub enum UrlError {
     Target,
 }
 
-fn split_port(authority: &str) -> Result<(&str, u16), UrlError> {
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), UrlError> {
     // The colons of an IPv6 address stand before its bracket.
     let after_host = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let Some(colon) = authority.get(after_host..).and_then(|rest| rest.find(':')) else {
-        return Ok((authority, DEFAULT_PORT));
+        return Ok((authority, default));
     };
     let (host, port) = authority.split_at(after_host + colon);
     match port.get(1..).unwrap_or_default() {
         // RFC 3986 §3.2.3: a port may be empty, which is the default.
-        "" => Ok((host, DEFAULT_PORT)),
+        "" => Ok((host, default)),
         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => match digits.parse() {
             Ok(port) if port > 0 => Ok((host, port)),
             _ => Err(UrlError::Port),
@@ -213,7 +222,10 @@ mod tests {
             ("no scheme", "example.com/", Err(UrlError::Scheme)),
             ("another scheme", "http://example.com/", Err(UrlError::Scheme)),
             ("a blank in front", " ws://a/", Err(UrlError::Scheme)),
+            #[cfg(not(feature = "tls"))]
             ("TLS", "wss://example.com/", Err(UrlError::Tls)),
+            #[cfg(feature = "tls")]
+            ("TLS", "wss://example.com/", Ok(("example.com", 443, "/"))),
             ("a user", "ws://me@example.com/", Err(UrlError::UserInfo)),
             ("a user and a password", "ws://me:secret@example.com/", Err(UrlError::UserInfo)),
             ("an at sign in the path is none", "ws://a/@", Ok(("a", 80, "/@"))),

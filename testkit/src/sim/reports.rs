@@ -9,6 +9,7 @@ use adjourn::{
     conn::InputKind,
     error::HandshakeError,
     shutdown::ShutdownPhase,
+    stats::LoopStats,
 };
 
 use super::{
@@ -238,9 +239,21 @@ impl Checker {
     // The shutdown.
 
     /// The world is over: nothing may be left.
-    pub fn check_end(&mut self, stats: Stats, timeout: Option<u64>) {
-        let empty = stats == Stats::default();
-        ensure!(self, None, "no_slot_lost", empty, "{stats:?}");
+    pub fn check_end(&mut self, LoopStats { connections, totals, .. }: &LoopStats, timeout: Option<u64>) {
+        let empty = *connections == Stats::default();
+        ensure!(self, None, "no_slot_lost", empty, "{connections:?}");
+        let counted =
+            (totals.opened + totals.opened_outgoing, totals.closed.total(), totals.durations.count());
+        let seen = (self.opens, self.closes, self.closes);
+        ensure!(
+            self,
+            None,
+            "what_is_counted_was_reported",
+            counted == seen,
+            "{counted:?} instead of {seen:?}"
+        );
+        let by_code: u64 = totals.closed.by_code().map(|(_, count)| count).sum();
+        ensure!(self, None, "each_ending_has_a_code", by_code == self.closes, "{totals:?}");
         ensure!(self, None, "no_deadline_left", timeout.is_none(), "{timeout:?}");
         let (opens, closes) = (self.opens, self.closes);
         ensure!(self, None, "one_close_per_open", opens == closes, "{opens} Open, {closes} Close");

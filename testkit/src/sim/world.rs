@@ -250,7 +250,7 @@ impl World {
             outside.checker.check_shutdown_report(report);
         }
         let timeout = self.driver.poll_timeout().map(micros);
-        outside.checker.check_end(self.driver.stats(), timeout);
+        outside.checker.check_end(&self.driver.loop_stats(), timeout);
     }
 }
 

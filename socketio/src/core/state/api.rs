@@ -233,6 +233,17 @@ pub struct Answers {
     pub missing: usize,
     /// Why it ended before all had answered.
     pub error: Option<AckError>,
+    /// Nodes that have not said whom they asked.
+    pub missing_nodes: Vec<crate::store::NodeId>,
+}
+
+/// The answers to `server_side_emit_with_acks`.
+#[derive(Clone, Debug)]
+pub struct ServerAnswers {
+    /// Of the nodes that have a handler, in the order in which they came.
+    pub answers: Vec<(crate::store::NodeId, ArgsBuf)>,
+    /// Nodes that are dead, or did not answer in time.
+    pub missing_nodes: Vec<crate::store::NodeId>,
 }
 
 /// One socket's answer.

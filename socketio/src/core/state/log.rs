@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::ConnectingKey;
 use super::arena::NumberMap;
 use crate::offset::Position;
 use crate::store::{Entry, EntryKind, LogState, Millis};
@@ -15,6 +16,13 @@ const RECENT_BYTES: u64 = 256 << 10;
 pub(crate) struct Log {
     /// Is it known where it begins?
     pub(crate) known: bool,
+    /// Of a shared log: the epoch of what is dispatched; `None`: it is not read yet.
+    pub(crate) epoch: Option<u64>,
+    /// Appends of this process to a shared log that are not answered yet: what is read meanwhile is held.
+    pub(crate) appending: u32,
+    pub(crate) held: VecDeque<Entry>,
+    /// Sessions that are resumed when a shared log is read up to there.
+    pub(crate) resumes: Vec<(Position, ConnectingKey)>,
     /// Entries up to here have been dispatched.
     pub(crate) dispatched: Position,
     /// The newest entry trimmed.
@@ -58,6 +66,10 @@ impl Log {
         let (tail, floor) = found.map_or_else(Default::default, |log| (log.tail, log.floor));
         Self {
             known,
+            epoch: None,
+            appending: 0,
+            held: VecDeque::new(),
+            resumes: Vec::new(),
             dispatched: tail,
             committed: tail,
             floor,
@@ -76,6 +88,19 @@ impl Log {
             bytes: 0,
             next_trim: Duration::ZERO,
         }
+    }
+
+    /// A shared log is read from its tail on, for the first time or again.
+    pub(crate) fn begin(&mut self, epoch: u64, floor: Position, tail: Position) {
+        self.known = true;
+        self.epoch = Some(epoch);
+        self.floor = floor;
+        self.dispatched = tail;
+        self.committed = tail;
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.recent_after = tail;
+        self.entries = u64::from(tail > floor);
     }
 
     /// An entry is dispatched.
@@ -101,6 +126,10 @@ impl Log {
     /// Entries up to `floor` are gone, or have never been in a log that is new.
     pub(crate) fn raise_floor(&mut self, floor: Position) {
         self.floor = self.floor.max(floor);
+        if self.epoch.is_some() {
+            // What others have trimmed of a shared log before it was read here is missed, not dispatched: the feed says so.
+            return;
+        }
         self.dispatched = self.dispatched.max(floor);
         self.committed = self.committed.max(floor);
         if self.recent.is_empty() {

@@ -46,6 +46,22 @@ pub(crate) enum Item {
     Done,
 }
 
+/// What this process has appended to a shared log and not read back yet: it takes effect as it is read.
+pub(crate) struct Reading {
+    pub(crate) space: SpaceKey,
+    /// In the order of calls; those with a position are entries.
+    pub(crate) items: VecDeque<(Option<Position>, ReadBack)>,
+}
+
+pub(crate) enum ReadBack {
+    Item(Item),
+    /// An entry of a transaction.
+    Appended,
+    Join(SocketKey, Arc<str>),
+    /// A transaction is complete.
+    Transacted(TransactThen, Box<Transacted>),
+}
+
 pub(crate) struct QueuedEntry {
     pub(crate) space: SpaceKey,
     pub(crate) new: NewEntry,
@@ -77,9 +93,19 @@ pub(crate) struct Transaction {
 
 /// A call of the writer that has not been answered.
 pub(crate) enum InFlight {
-    Commit { taken: Vec<Item>, sessions: Vec<SessionKey>, removed: Vec<SessionChange> },
+    Commit {
+        taken: Vec<Item>,
+        sessions: Vec<SessionKey>,
+        removed: Vec<SessionChange>,
+        /// The shared log that it appends to.
+        appends: Option<SpaceKey>,
+    },
     Attach(ConnectingKey),
-    Transact { space: SpaceKey, socket: SocketKey, then: TransactThen },
+    Transact {
+        space: SpaceKey,
+        socket: SocketKey,
+        then: TransactThen,
+    },
     Trim(SpaceKey),
     Expire,
     DropLog(Arc<str>),
@@ -108,6 +134,8 @@ pub(crate) struct Queue {
     pub(crate) bytes: u64,
     pub(crate) in_flight: VecDeque<Sent>,
     pub(crate) reads: NumberMap<u64, Read>,
+    /// On a shared store: committed, and not read back.
+    pub(crate) readings: VecDeque<Reading>,
     pub(crate) commands: VecDeque<StoreCommand>,
     /// Sessions to be saved.
     pub(crate) unsaved: Vec<SessionKey>,
@@ -163,8 +191,10 @@ impl Queue {
         !self.unsaved.is_empty() || !self.orphans.is_empty()
     }
 
+    /// Is a commit in flight, or not read back?
     pub(crate) fn commits(&self) -> bool {
-        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Commit { .. }))
+        let in_flight = self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Commit { .. }));
+        in_flight || !self.readings.is_empty()
     }
 
     fn transacts(&self) -> bool {

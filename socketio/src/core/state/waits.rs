@@ -9,6 +9,7 @@ use super::arena::NumberMap;
 use super::{Io, SocketKey};
 use crate::error::AckError;
 use crate::packet::Args;
+use crate::store::NodeId;
 
 /// Ids from here on belong to `Redeliver` acks: they mean the same over any connection.
 pub(crate) const FIRST_ASK: u64 = 1 << 40;
@@ -35,9 +36,23 @@ pub(crate) struct Waits {
 
 /// What is waited for.
 pub(crate) enum Wait {
-    Socket { socket: SocketKey, deadline: Duration, then: AckThen },
-    Session { sid: Arc<str>, deadline: Duration, then: AckThen },
+    Socket {
+        socket: SocketKey,
+        deadline: Duration,
+        then: AckThen,
+    },
+    Session {
+        sid: Arc<str>,
+        deadline: Duration,
+        then: AckThen,
+    },
     Group(Box<Group>),
+    /// Another node waits: the id is its own.
+    Node {
+        origin: NodeId,
+        id: u64,
+        deadline: Duration,
+    },
 }
 
 /// A broadcast with acks.
@@ -45,6 +60,9 @@ pub(crate) struct Group {
     pub(crate) expected: HashSet<Arc<str>>,
     pub(crate) answered: HashSet<Arc<str>>,
     pub(crate) answers: Vec<Answer>,
+    /// Nodes that have not said yet whom they ask, and those that died before.
+    pub(crate) awaited: HashSet<NodeId>,
+    pub(crate) missing_nodes: Vec<NodeId>,
     pub(crate) redeliver: bool,
     pub(crate) deadline: Duration,
     pub(crate) then: AnswersThen,
@@ -65,7 +83,9 @@ impl Waits {
 impl Wait {
     pub(crate) const fn deadline(&self) -> Duration {
         match self {
-            Self::Socket { deadline, .. } | Self::Session { deadline, .. } => *deadline,
+            Self::Socket { deadline, .. } | Self::Session { deadline, .. } | Self::Node { deadline, .. } => {
+                *deadline
+            }
             Self::Group(group) => group.deadline,
         }
     }

@@ -37,6 +37,14 @@ impl Keys {
         format!("{}:nodes", self.prefix)
     }
 
+    /// The channel of one node, or of all.
+    pub(super) fn channel(&self, node: Option<&str>) -> String {
+        match node {
+            None => format!("{}:req", self.prefix),
+            Some(node) => format!("{}:req:{node}", self.prefix),
+        }
+    }
+
     /// How often the store was opened (tests).
     pub(super) fn lives(&self) -> String {
         format!("{}:lives", self.prefix)

@@ -61,6 +61,11 @@ local function append(fields)
     end
   end
   local id = next_id()
+  if not COUNTS and id ~= after(tail) then
+    -- What comes before it: a reader sees whether it has missed something.
+    fields[#fields + 1] = 'q'
+    fields[#fields + 1] = tail
+  end
   redis.call('XADD', LOG, id, unpack(fields))
   for i = 1, #fields, 2 do
     bytes = bytes + ((i == 1 or fields[i] == 't') and 0 or #fields[i + 1])

@@ -34,6 +34,7 @@ pub(super) struct Servers {
     /// `None`: one server.
     slots: Option<Vec<SlotRange>>,
     open: HashMap<Arc<str>, Server>,
+    reconnected: bool,
 }
 
 struct SlotRange {
@@ -61,7 +62,8 @@ enum Failure {
 impl Servers {
     /// Connects to the first server and finds out whether it is one of a cluster.
     pub(super) fn connect(seed: redis::Client, timeout: Duration, times: Times) -> Result<Self, StoreError> {
-        let mut servers = Self { seed, timeout, times, life: 0, slots: None, open: HashMap::new() };
+        let mut servers =
+            Self { seed, timeout, times, life: 0, slots: None, open: HashMap::new(), reconnected: false };
         let (server, cluster) = servers.open_at(None)?;
         servers.open.insert("".into(), server);
         if cluster {
@@ -107,6 +109,55 @@ impl Servers {
         self.until_known(key, |server| make(key).query(&mut server.connection))
     }
 
+    /// The same, tried once: its outcome may stay unknown.
+    pub(super) fn try_command(&mut self, key: &str, make: impl Fn(&str) -> Cmd) -> Result<Value, StoreError> {
+        match self.once(key, &|server| make(key).query(&mut server.connection)) {
+            Ok(value) => Ok(value),
+            Err(Failure::Refused(error) | Failure::Lost(error)) => Err(error),
+            Err(Failure::Moved) => {
+                self.find_slots()?;
+                Err(StoreError::Failed("the cluster moves its slots".into()))
+            }
+        }
+    }
+
+    /// The time of the first server.
+    pub(super) fn time(&mut self) -> Result<Millis, StoreError> {
+        let time = self.try_command("", |_| redis::cmd("TIME"))?;
+        let [seconds, micros] = values::list(&time).unwrap_or_default() else {
+            return Err(values::damaged());
+        };
+        let number = |value| values::number(value).ok_or_else(values::damaged);
+        Ok(number(seconds)?.saturating_mul(1000).saturating_add(number(micros)? / 1000))
+    }
+
+    /// Are times those of the caller?
+    pub(super) fn times_given(&self) -> bool {
+        self.times == Times::Given
+    }
+
+    pub(super) const fn is_cluster(&self) -> bool {
+        self.slots.is_some()
+    }
+
+    /// Has a connection been made since the last call?
+    pub(super) fn take_reconnected(&mut self) -> bool {
+        std::mem::take(&mut self.reconnected)
+    }
+
+    /// A connection of its own to the first server that answers.
+    pub(super) fn dedicated(&self) -> Result<Connection, StoreError> {
+        let known = self.slots.iter().flatten().map(|range| Some(&*range.address));
+        let mut failed = StoreError::Failed("no server answers".into());
+        for address in std::iter::once(None).chain(known) {
+            match self.open_at(address) {
+                Ok((server, _)) => return Ok(server.connection),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
     fn until_known(
         &mut self,
         key: &str,
@@ -147,7 +198,10 @@ impl Servers {
         if !self.open.contains_key(&address) {
             let target = (!address.is_empty()).then_some(&*address);
             match self.open_at(target) {
-                Ok((server, _)) => drop(self.open.insert(Arc::clone(&address), server)),
+                Ok((server, _)) => {
+                    self.open.insert(Arc::clone(&address), server);
+                    self.reconnected = true;
+                }
                 // A master that is gone has a successor, which another one knows.
                 Err(_) if self.slots.is_some() => return Err(Failure::Moved),
                 Err(error) => return Err(Failure::Refused(error)),

@@ -1,5 +1,6 @@
 -- The floor is written before entries go. A removal first: the writes behind it pass when the memory is full.
 local age, most, most_bytes, slice = number(), number(), number(), number()
+local read = arg()
 redis.call('DEL', BASE .. 'none')
 local entries = redis.call('XLEN', LOG)
 local removed, upto, more = 0, nil, false
@@ -18,6 +19,7 @@ while true do
       end
     end
     over = entries > most or bytes > most_bytes or at + age <= NOW
+    over = over and (read == '' or not below(read, id))
     more = over and removed == slice
     if not over or more then break end
     entries, bytes, removed, upto = entries - 1, bytes - size, removed + 1, id

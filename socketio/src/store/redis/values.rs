@@ -59,6 +59,11 @@ pub(super) fn list(value: &Value) -> Option<&[Value]> {
     }
 }
 
+/// A number as an argument.
+pub(super) fn digits(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
 /// `<milliseconds>-<number>`
 pub(super) fn position_of(text: &str) -> Option<Position> {
     let (time, number) = text.split_once('-')?;
@@ -87,6 +92,17 @@ pub(super) fn push_entry(arguments: &mut Arguments, new: &NewEntry) {
     for (name, value) in fields {
         arguments.push(name.as_bytes().to_vec());
         arguments.push(value);
+    }
+}
+
+/// An entry, and the position of the one before it, if it says so.
+pub(super) fn chained(namespace: &Arc<str>, value: &Value) -> Option<(Entry, Option<Position>)> {
+    let entry = entry(namespace, value)?;
+    let [_, fields] = list(value)? else { return None };
+    let before = list(fields)?.chunks_exact(2).find(|field| field.first().and_then(bytes) == Some(b"q"));
+    match before {
+        None => Some((entry, None)),
+        Some(field) => Some((entry, Some(position(field.get(1)?)?))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Script, Value};
 
@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::lists::LockedLists;
 use super::scripts::Scripts;
 use super::servers::Servers;
-use super::values::{self, Arguments};
+use super::values::{self, Arguments, digits as number};
 use crate::offset::Position;
 use crate::store::resume::{self, LogView};
 use crate::store::{
@@ -21,19 +21,20 @@ use crate::store::{
 
 /// How long a key of a transaction is held at most: what its node leaves when it dies is free then.
 const LEASE: Duration = Duration::from_secs(30);
+/// How long a call waits for another node that runs its key, and how often it looks.
+const PATIENCE: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_millis(5);
 /// How often an attach is judged again because its log or its session changed meanwhile.
 const ATTEMPTS: usize = 8;
 /// Namespaces that one call of `expire` looks at.
 const EXPIRE_NAMESPACES: usize = 64;
-/// A node without a heartbeat for so long is dead.
-const NODE_SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct RedisWriter {
-    servers: Servers,
+    pub(super) servers: Servers,
     scripts: Scripts,
-    keys: Keys,
-    node: Arc<str>,
-    settings: StoreSettings,
+    pub(super) keys: Keys,
+    pub(super) node: Arc<str>,
+    pub(super) settings: StoreSettings,
     /// When it was opened: sessions found connected by an earlier life of this node are away since then.
     opened: Millis,
     /// Numbers the calls that must not take effect twice.
@@ -46,6 +47,7 @@ pub(super) struct RedisWriter {
 
 /// What is known of a log.
 pub(super) struct Begun {
+    pub(super) epoch: u64,
     pub(super) floor: Position,
     pub(super) tail: Position,
 }
@@ -87,7 +89,7 @@ impl RedisWriter {
         begun(&self.run(|scripts| &scripts.begin, namespace, &Vec::new(), now)?)
     }
 
-    fn run(
+    pub(super) fn run(
         &mut self,
         script: impl FnOnce(&Scripts) -> &Script,
         namespace: &str,
@@ -295,7 +297,7 @@ impl RedisWriter {
             pid,
             generation,
         ];
-        let own: Vec<&TxEffect> = effects.iter().filter(|it| is_of(it, &context.namespace)).collect();
+        let own: Vec<&TxEffect> = effects.iter().filter(|it| is_of(it, context)).collect();
         arguments.push(number(own.len() as u64));
         for effect in own {
             match effect {
@@ -322,6 +324,7 @@ impl RedisWriter {
         let mut placed = Vec::with_capacity(effects.len());
         for effect in *effects {
             placed.push(match effect {
+                TxEffect::Emit(_) if !context.logged => Position::START,
                 TxEffect::Emit(new) if new.namespace != context.namespace => self.append(new, now)?,
                 _ => positions.next().ok_or_else(values::damaged)?,
             });
@@ -332,53 +335,6 @@ impl RedisWriter {
     fn append(&mut self, new: &NewEntry, now: Millis) -> Result<Position, StoreError> {
         let batch = Batch { entries: vec![new.clone()], ..Batch::default() };
         self.commit(&batch, now)?.positions.first().copied().ok_or_else(values::damaged)
-    }
-
-    fn expire_in(
-        &mut self,
-        namespace: &Arc<str>,
-        alive: &[Vec<u8>],
-        now: Millis,
-        max: usize,
-    ) -> Result<Vec<SessionSummary>, StoreError> {
-        let window = self.settings.window;
-        let mut arguments = vec![
-            number(millis(window)),
-            number(millis(window / 4).saturating_add(millis(NODE_SILENCE))),
-            number(millis(self.settings.once_window)),
-            number(self.settings.max_sessions as u64),
-            number(max as u64),
-            number(alive.len() as u64),
-        ];
-        arguments.extend(alive.iter().cloned());
-        let answer = self.run(|scripts| &scripts.expire, namespace, &arguments, now)?;
-        let gone = values::list(&answer).ok_or_else(values::damaged)?;
-        let summary = |pair: &[Value]| {
-            let [record, evicted] = pair else { return None };
-            let record = values::record(namespace, "", 0, values::bytes(record)?)?;
-            Some(record.summary(values::text(evicted) == Some("1")))
-        };
-        Ok(gone.chunks(2).filter_map(summary).collect())
-    }
-
-    /// The nodes that have written a heartbeat lately, and this one.
-    fn alive(&mut self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let key = self.keys.nodes();
-        let time = self.servers.command(&key, |_| redis::cmd("TIME"))?;
-        let seconds = values::list(&time).and_then(|time| values::number(time.first()?));
-        let since =
-            seconds.ok_or_else(values::damaged)?.saturating_mul(1000).saturating_sub(millis(NODE_SILENCE));
-        let nodes = self
-            .servers
-            .command(&key, |key| redis::cmd("ZRANGEBYSCORE").arg(key).arg(since).arg("+inf").take())?;
-        let mut alive: Vec<Vec<u8>> = values::list(&nodes)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(values::bytes)
-            .map(<[u8]>::to_vec)
-            .collect();
-        alive.push(self.node.as_bytes().to_vec());
-        Ok(alive)
     }
 }
 
@@ -478,9 +434,14 @@ impl Writer for RedisWriter {
         now: Millis,
     ) -> Result<Transacted, TransactError> {
         let token = self.number_call().to_string();
-        if let Some(key) = key {
+        let patience = Instant::now() + PATIENCE;
+        while let Some(key) = key {
             match self.once_state(key, &token, LEASE, now)? {
-                OnceState::First => {}
+                OnceState::First => break,
+                // Another node runs it: its result is ours.
+                OnceState::Running { .. } if Instant::now() < patience && !self.servers.times_given() => {
+                    std::thread::sleep(POLL);
+                }
                 OnceState::Running { until } => return Err(TransactError::Running { until }),
                 OnceState::Done(ack) => return Ok(Transacted::repeat(ack)),
             }
@@ -514,7 +475,10 @@ impl Writer for RedisWriter {
     }
 
     fn trim(&mut self, namespace: &str, limits: &LogLimits, now: Millis) -> Result<Trimmed, StoreError> {
-        let arguments = [millis(limits.age), limits.entries, limits.bytes, TRIM_SLICE].map(number).to_vec();
+        let mut arguments =
+            [millis(limits.age), limits.entries, limits.bytes, TRIM_SLICE].map(number).to_vec();
+        let read = limits.read.map(values::position_text);
+        arguments.push(read.unwrap_or_default().into_bytes());
         let answer = self.run(|scripts| &scripts.trim, namespace, &arguments, now)?;
         let trimmed = (|| {
             let [floor, removed, entries, bytes, more] = values::list(&answer)? else { return None };
@@ -559,9 +523,9 @@ impl Writer for RedisWriter {
 
 pub(super) fn begun(answer: &Value) -> Result<Begun, StoreError> {
     let begun = (|| {
-        let [_, floor, tail, _] = values::list(answer)? else { return None };
+        let [epoch, floor, tail, _] = values::list(answer)? else { return None };
         let (floor, tail) = (values::position(floor)?, values::position(tail)?);
-        Some(Begun { floor, tail })
+        Some(Begun { epoch: values::number(epoch)?, floor, tail })
     })();
     begun.ok_or_else(values::damaged)
 }
@@ -590,14 +554,10 @@ fn push_session(arguments: &mut Arguments, change: &SessionChange) {
     }
 }
 
-fn number(number: u64) -> Vec<u8> {
-    number.to_string().into_bytes()
-}
-
 /// Is an effect of the transaction's own namespace?
-fn is_of(effect: &TxEffect, namespace: &Arc<str>) -> bool {
+fn is_of(effect: &TxEffect, context: &TransactContext) -> bool {
     match effect {
-        TxEffect::Emit(new) => new.namespace == *namespace,
+        TxEffect::Emit(new) => context.logged && new.namespace == context.namespace,
         TxEffect::Join(_) => true,
     }
 }

@@ -1,0 +1,412 @@
+// The official client with default options against several nodes of `socketio_lab` on one Redis (specification 15 to 17).
+// RUNS: how many times two nodes with roaming clients are run; KILLS: how many times the node of a client is killed.
+'use strict';
+
+const assert = require('node:assert/strict');
+const { spawn } = require('node:child_process');
+const fs = require('node:fs');
+const net = require('node:net');
+const os = require('node:os');
+const path = require('node:path');
+const { ask, connection, events, main, sleep, test, until } = require('./lab.js');
+
+const RUNS = Number(process.env.RUNS ?? 10);
+const KILLS = Number(process.env.KILLS ?? 3);
+const numbers = (n) => Array.from({ length: n }, (_, i) => i);
+
+// A Redis server of a test's own, on a port of its own.
+class Redis {
+  static async start(scope, ...args) {
+    const redis = new Redis();
+    redis.folder = fs.mkdtempSync(path.join(os.tmpdir(), 'sio-redis-'));
+    redis.args = args;
+    redis.port = await freePort();
+    redis.url = `redis://127.0.0.1:${redis.port}`;
+    scope.ends.push(() => redis.stop());
+    await redis.run();
+    return redis;
+  }
+
+  async run() {
+    const args = ['--port', this.port, '--bind', '127.0.0.1', '--save', '', '--dir', this.folder, ...this.args];
+    this.child = spawn('redis-server', args.map(String), { stdio: 'ignore' });
+    this.exited = new Promise((done) => { this.child.on('close', done); this.child.on('error', done); });
+    await until(async () => false || this.ready(), 'redis-server').catch(() => {});
+    for (let n = 0; n < 400 && !(await this.ready()); n++) await sleep(10);
+  }
+
+  async ready() {
+    try { return (await this.ask('PING')).includes('PONG'); } catch { return false; }
+  }
+
+  // One inline command over a connection of its own.
+  ask(command) {
+    return new Promise((done, fail) => {
+      const socket = net.connect(this.port, '127.0.0.1', () => socket.write(`${command}\r\n`));
+      socket.once('data', (data) => { socket.destroy(); done(data.toString()); });
+      socket.once('error', fail);
+      socket.setTimeout(2000, () => { socket.destroy(); fail(new Error(`no answer to ${command}`)); });
+    });
+  }
+
+  signal(name) { this.child.kill(name); }
+
+  async kill() {
+    this.child.kill('SIGKILL');
+    await this.exited;
+  }
+
+  async stop() {
+    await this.kill();
+    fs.rmSync(this.folder, { recursive: true, force: true });
+  }
+}
+
+function freePort() {
+  return new Promise((done) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+}
+
+const node = (scope, redis, ...args) => scope.lab(`--store=redis:${redis.url}`, '--stream=t', ...args);
+
+// Each client's events as the texts that their senders numbered.
+const texts = (client) => events(client, 'msg').map(([tag, i]) => `${tag}${i}`);
+
+// Nothing missing, nothing twice, each sender's events in their order, one order on all clients.
+function assertOneOrder(clients, sent) {
+  const first = texts(clients[0]);
+  assert.equal(new Set(first).size, first.length, `twice: ${first.filter((text, i) => first.indexOf(text) !== i)}`);
+  assert.deepEqual([...first].sort(), [...sent].sort());
+  for (const client of clients.slice(1)) assert.deepEqual(texts(client), first);
+}
+
+test('one node on Redis: resumed, nothing lost, nothing twice', async (scope) => {
+  const redis = await Redis.start(scope);
+  const lab = await node(scope, redis);
+  const proxy = await scope.proxy(lab.port);
+  const [a, b] = [await scope.connected(proxy.url), await scope.connected(lab.url)];
+  const id = a.id;
+  await ask(a, 'join', 'r');
+  const done = ask(b, 'burst', 'r', 100, 't', 5);
+  for (let n = 1; n <= 3; n++) {
+    await sleep(100);
+    proxy.cut();
+    await connection(a, n + 1);
+    assert.deepEqual([a.recovered, a.id], [true, id]);
+  }
+  await done;
+  await until(() => texts(a).length >= 100, 'all events');
+  assert.deepEqual(texts(a), numbers(100).map((i) => `t${i}`));
+});
+
+async function roamingRun(scope, redis, run) {
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const proxies = [await scope.proxy(labs[0].port), await scope.proxy(labs[1].port)];
+  const senders = [await scope.connected(labs[0].url), await scope.connected(labs[1].url)];
+  const roamers = [await scope.connected(proxies[0].url), await scope.connected(proxies[1].url)];
+  const ids = roamers.map((roamer) => roamer.id);
+  const room = `r${run}`;
+  for (const client of [...senders, ...roamers]) await ask(client, 'join', room);
+  const count = 120;
+  const done = senders.map((sender, i) => ask(sender, 'burst', room, count, `s${i}-`, 4));
+  for (let roam = 1; roam <= 4; roam++) {
+    await sleep(60 + ((run * 37 + roam * 53) % 70));
+    // Each proxy leads to the other node from now on.
+    proxies.forEach((proxy, i) => { proxy.target = labs[(i + roam) % 2].port; proxy.cut(); });
+    for (const roamer of roamers) await connection(roamer, roam + 1);
+    roamers.forEach((roamer, i) => assert.deepEqual([roamer.recovered, roamer.id], [true, ids[i]]));
+  }
+  await Promise.all(done);
+  const sent = [0, 1].flatMap((i) => numbers(count).map((n) => `s${i}-${n}`));
+  const all = [...senders, ...roamers];
+  await until(() => all.every((client) => texts(client).length >= sent.length), 'all events').catch(() => {});
+  assertOneOrder(all, sent);
+}
+
+for (let run = 0; run < RUNS; run++) {
+  test(`roam ${run}: two nodes, traffic from both, 4 roams`, async (scope) => {
+    await roamingRun(scope, await Redis.start(scope), run);
+  });
+}
+
+for (let run = 0; run < KILLS; run++) {
+  test(`kill ${run}: SIGKILL of the node that a client is on`, async (scope) => {
+    const redis = await Redis.start(scope);
+    const labs = [await node(scope, redis), await node(scope, redis)];
+    const proxy = await scope.proxy(labs[0].port);
+    const sender = await scope.connected(labs[1].url);
+    const client = await scope.connected(proxy.url);
+    const id = client.id;
+    for (const one of [sender, client]) await ask(one, 'join', 'r');
+    await ask(client, 'set-data', { kept: run });
+    const done = ask(sender, 'burst', 'r', 150, 't', 4);
+    await sleep(50 + ((run * 41) % 200));
+    proxy.target = labs[1].port;
+    await labs[0].kill('SIGKILL');
+    proxy.cut();
+    await connection(client, 2);
+    assert.deepEqual([client.recovered, client.id], [true, id]);
+    await done;
+    await until(() => texts(client).length >= 150, 'all events').catch(() => {});
+    assertOneOrder([sender, client], numbers(150).map((i) => `t${i}`));
+    assert.deepEqual((await ask(client, 'whoami')).data, { kept: run });
+  });
+}
+
+test('a session that is resumed on another node is taken from the old one', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis, '--ping-interval=20000'), await node(scope, redis)];
+  const proxy = await scope.proxy(labs[0].port);
+  const a = await scope.connected(proxy.url);
+  const b = await scope.connected(labs[0].url);
+  const id = a.id;
+  await ask(a, 'join', 'r');
+  await ask(b, 'burst', 'r', 2, 't', 0);
+  await until(() => texts(a).length >= 2, 'the first events');
+  proxy.target = labs[1].port;
+  proxy.halve();
+  await connection(a, 2);
+  assert.deepEqual([a.recovered, a.id], [true, id]);
+  await until(() => a.connected, 'the client');
+  let reason;
+  for (let n = 0; n < 200 && reason !== 'session taken over'; n++) reason = await ask(b, 'reason-of', id);
+  assert.equal(reason, 'session taken over');
+  await ask(b, 'burst', 'r', 2, 'u', 0);
+  await until(() => texts(a).length >= 4, 'the events');
+  assert.deepEqual(texts(a), ['t0', 't1', 'u0', 'u1']);
+});
+
+test('stored once, by retries over two nodes; rows are one sequence', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const clients = [];
+  for (const lab of labs) clients.push(await scope.connected(lab.url, { auth: { serverOffset: 0 } }));
+  const keys = numbers(30).map((i) => `k${i}`);
+  const answers = await Promise.all(keys.flatMap((key) => clients.map((client) =>
+    ask(client, 'store', { clientOffset: key, content: key }))));
+  const firsts = answers.filter((answer) => !answer.duplicate);
+  assert.equal(firsts.length, 30);
+  keys.forEach((_, i) => assert.equal(answers[2 * i].id, answers[2 * i + 1].id));
+  await until(() => clients.every((client) => events(client, 'row').length >= 30), 'the rows');
+  for (const client of clients) assert.deepEqual(events(client, 'row').map(([, id]) => id), numbers(30).map((i) => i + 1));
+  const late = await scope.connected(labs[1].url, { auth: { serverOffset: 10 } });
+  await until(() => events(late, 'row').length >= 20, 'the rows of a late client');
+  assert.deepEqual(events(late, 'row').map(([, id]) => id), numbers(20).map((i) => i + 11));
+});
+
+test('rooms, fetch, broadcasts with acks, volatile events and disconnects reach all nodes', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const a = await scope.connected(labs[0].url);
+  const b = await scope.connected(labs[1].url);
+  const c = await scope.connected(labs[1].url);
+  await sleep(1200); // a heartbeat: the nodes know each other
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  assert.deepEqual((await ask(a, 'sockets', 'r')).sort(), [a.id, b.id].sort());
+  assert.deepEqual((await ask(c, 'sockets', 'r')).sort(), [a.id, b.id].sort());
+  a.on('question', (x, answer) => answer(`a${x}`));
+  b.on('question', (x, answer) => answer(`b${x}`));
+  for (const asker of [a, b, c]) {
+    const [complete, answers] = await new Promise((done) => asker.emit('ask', 'r', 'question', [7], 3000, (...all) => done(all)));
+    assert.equal(complete, true);
+    assert.deepEqual([...answers].sort(), ['a7', 'b7']);
+  }
+  assert.equal(await ask(a, 'say-volatile', 'r', 'msg', ['v', 0]), true);
+  await until(() => texts(b).includes('v0'), 'the volatile event');
+  await ask(c, 'kick-room', 'r', false);
+  await until(() => !a.connected && !b.connected, 'the end of both');
+  assert.ok(c.connected);
+  assert.deepEqual(await ask(c, 'sockets', 'r'), []);
+});
+
+test('a dead node delays a request once, and is named', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const a = await scope.connected(labs[0].url);
+  const b = await scope.connected(labs[1].url);
+  await sleep(1200);
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  await labs[1].kill('SIGKILL');
+  const start = Date.now();
+  assert.deepEqual(await ask(a, 'sockets', 'r'), [a.id]);
+  const first = Date.now() - start;
+  assert.ok(first < 6500, `${first} ms`);
+  await sleep(Math.max(0, 6500 - first));
+  const again = Date.now();
+  assert.deepEqual(await ask(a, 'sockets', 'r'), [a.id]);
+  assert.ok(Date.now() - again < 1000);
+});
+
+// ---- faults of the store (specification 17): docs/store_failures.md says what is seen.
+
+const stats = async (lab) => (await fetch(`${lab.url}/stats`)).json();
+
+// Emits through `say` every few milliseconds until told to stop; notes which were acked.
+function traffic(sender, tag) {
+  const sent = { acked: [], tried: 0, going: true };
+  sent.done = (async () => {
+    for (let i = 0; sent.going; i++) {
+      sent.tried = i + 1;
+      const number = i;
+      sender.timeout(8000).emit('say', 'r', 'msg', [tag, number], (error) => { if (!error) sent.acked.push(`${tag}${number}`); });
+      await sleep(5);
+    }
+  })();
+  return sent;
+}
+
+// What was acked has come, once, in one order, to all of them; what was not acked may have come, once.
+function assertAcked(clients, sent) {
+  for (const client of clients) {
+    const got = texts(client);
+    assert.equal(new Set(got).size, got.length, 'twice');
+    const missing = sent.acked.filter((text) => !got.includes(text));
+    assert.deepEqual(missing, []);
+    assert.deepEqual(got, texts(clients[0]));
+  }
+}
+
+async function faultRun(scope, args, fault, { redisArgs = [] } = {}) {
+  const redis = await Redis.start(scope, ...redisArgs);
+  const labs = [await node(scope, redis, '--log', ...args), await node(scope, redis, '--log', ...args)];
+  const proxy = await scope.proxy(labs[0].port);
+  const [a, b] = [await scope.connected(proxy.url), await scope.connected(labs[1].url)];
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  const sent = traffic(b, 't');
+  await sleep(300);
+  await fault({ redis, labs, proxy, a, b, sent });
+  const before = sent.acked.length;
+  await until(() => sent.acked.length > before + 20, 'acks after the fault');
+  sent.going = false;
+  await sent.done;
+  await sleep(500);
+  return { redis, labs, a, b, sent };
+}
+
+test('fault: Redis stopped for 3 s (SIGSTOP): declared down, others untouched, recovers', async (scope) => {
+  const { a, b, sent, labs } = await faultRun(scope, [], async ({ redis, labs, a, b }) => {
+    redis.signal('SIGSTOP');
+    await until(() => labs[1].lines.some((line) => line.event === 'store' && line.state === 'down'), 'down', 4000);
+    assert.equal(await ask(a, 'echo', 1), 1);
+    const pings = Date.now();
+    await sleep(1500);
+    assert.ok(a.connected && b.connected, `connected after ${Date.now() - pings} ms`);
+    redis.signal('SIGCONT');
+    await until(() => labs[1].lines.some((line) => line.event === 'store' && line.state === 'up'), 'up');
+  });
+  assertAcked([a, b], sent);
+  assert.equal((await stats(labs[0])).fell_behind, 0);
+});
+
+test('fault: a client comes while Redis is stopped: fresh and without pid after its patience', async (scope) => {
+  const redis = await Redis.start(scope);
+  const lab = await node(scope, redis, '--on-connect-store-down=wait:1000');
+  await scope.connected(lab.url);
+  redis.signal('SIGSTOP');
+  const start = Date.now();
+  const late = await scope.connected(lab.url);
+  assert.ok(Date.now() - start < 4000);
+  assert.equal(late.io.opts.auth, undefined);
+  assert.equal(late._pid, undefined);
+  assert.equal(await ask(late, 'echo', 2), 2);
+  redis.signal('SIGCONT');
+});
+
+test('fault: CLIENT PAUSE for 2.5 s', async (scope) => {
+  const { a, b, sent } = await faultRun(scope, [], async ({ redis }) => {
+    await redis.ask('CLIENT PAUSE 2500 ALL');
+    await sleep(2600);
+  });
+  assertAcked([a, b], sent);
+});
+
+test('fault: Redis killed and started again with its data (AOF, always)', async (scope) => {
+  const redisArgs = ['--appendonly', 'yes', '--appendfsync', 'always'];
+  const { a, b, sent, labs } = await faultRun(scope, [], async ({ redis }) => {
+    await redis.kill();
+    await sleep(700);
+    await redis.run();
+  }, { redisArgs });
+  assertAcked([a, b], sent);
+  assert.equal((await stats(labs[0])).fell_behind, 0);
+  assert.equal(a.connects.length, 1);
+});
+
+test('fault: the same with queued emits and a client that resumes meanwhile', async (scope) => {
+  const redisArgs = ['--appendonly', 'yes', '--appendfsync', 'always'];
+  const { a, b, sent } = await faultRun(scope, ['--on-store-down=queue', '--on-connect-store-down=wait:9000'],
+    async ({ redis, proxy, labs, a }) => {
+      await redis.kill();
+      proxy.target = labs[1].port;
+      proxy.cut();
+      await sleep(700);
+      await redis.run();
+      await connection(a, 2);
+      assert.equal(a.recovered, true);
+    }, { redisArgs });
+  assertAcked([a, b], sent);
+});
+
+test('fault: Redis killed and started again without data: sockets are cut, fresh sessions, told', async (scope) => {
+  const { a, b, sent, labs } = await faultRun(scope, ['--failed-event=lost'], async ({ redis, a, b }) => {
+    await redis.kill();
+    await sleep(300);
+    await redis.run();
+    await connection(a, 2);
+    await connection(b, 2);
+    assert.deepEqual([a.recovered, b.recovered], [false, false]);
+    await until(() => events(a, 'lost').length > 0, 'failed_event');
+    for (const client of [a, b]) await ask(client, 'join', 'r');
+  });
+  assert.ok((await stats(labs[0])).fell_behind >= 1);
+  const got = texts(b);
+  assert.equal(new Set(got).size, got.length, 'twice');
+});
+
+test('fault: FLUSHALL under traffic', async (scope) => {
+  const { b } = await faultRun(scope, [], async ({ redis, a, b }) => {
+    await redis.ask('FLUSHALL');
+    await connection(a, 2);
+    await connection(b, 2);
+    for (const client of [a, b]) await ask(client, 'join', 'r');
+  });
+  const got = texts(b);
+  assert.equal(new Set(got).size, got.length, 'twice');
+});
+
+test('fault: Redis is full (maxmemory, noeviction): emits fail, nothing hangs; room again, they pass', async (scope) => {
+  const { a, b, sent } = await faultRun(scope, [], async ({ redis, b, sent }) => {
+    await redis.ask('CONFIG SET maxmemory 1');
+    await sleep(200);
+    const before = sent.acked.length;
+    await sleep(500);
+    assert.ok(sent.acked.length <= before + 2, 'acked while full');
+    assert.equal(await ask(b, 'echo', 3), 3);
+    await redis.ask('CONFIG SET maxmemory 0');
+  }, { redisArgs: ['--maxmemory-policy', 'noeviction'] });
+  assertAcked([a, b], sent);
+});
+
+test('fault: a node that is stopped while the log is trimmed cuts its sockets; they resume or are told', async (scope) => {
+  const redis = await Redis.start(scope);
+  const args = ['--log-entries=50', '--failed-event=lost', '--ping-interval=20000'];
+  const labs = [await node(scope, redis, ...args), await node(scope, redis, ...args)];
+  const [a, b] = [await scope.connected(labs[0].url), await scope.connected(labs[1].url)];
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  labs[0].child.kill('SIGSTOP');
+  await ask(b, 'burst', 'r', 2000, 't', 0);
+  await sleep(1500);
+  labs[0].child.kill('SIGCONT');
+  await connection(a, 2);
+  assert.equal(a.recovered, false);
+  await until(() => events(a, 'lost').length > 0, 'failed_event');
+  assert.equal((await stats(labs[0])).fell_behind, 1);
+  const got = texts(a);
+  assert.equal(new Set(got).size, got.length, 'twice');
+});
+
+main(Number(process.env.WIDTH ?? 2));

@@ -1,0 +1,90 @@
+//! A TLS connection that an application has taken out of the loop: its socket and its session, as a stream.
+
+use std::{
+    fmt,
+    io::{self, IoSlice, Read, Write},
+    net::{Shutdown, TcpStream},
+};
+
+use super::session::{Raw, Scratch, Session};
+use crate::detach::SecureStream;
+
+pub(super) struct TlsSocket {
+    socket: Socket,
+    session: Box<Session>,
+    scratch: Scratch,
+}
+
+struct Socket {
+    stream: TcpStream,
+    /// The last read has found nothing.
+    drained: bool,
+}
+
+impl Raw for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.stream.read(buffer);
+        self.drained = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        result
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+}
+
+impl TlsSocket {
+    pub(super) fn new(socket: TcpStream, session: Box<Session>) -> Self {
+        Self { socket: Socket { stream: socket, drained: false }, session, scratch: Scratch::default() }
+    }
+}
+
+impl Read for TlsSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let result = self.session.read(&mut self.socket, &mut self.scratch, buffer);
+            match result {
+                // Records that are not for the reader: on to the next ones.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // It was a part of a record. A blocking socket waits for the rest.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !self.socket.drained => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for TlsSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.session.write(&mut self.socket, &mut self.scratch, &[IoSlice::new(bytes)]);
+        // What is encrypted is taken: the next write may be of other bytes.
+        match (result, self.session.report_ahead()) {
+            (Ok(taken), ahead) => Ok(taken + ahead),
+            (Err(error), ahead) if ahead > 0 && error.kind() == io::ErrorKind::WouldBlock => Ok(ahead),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.session.flush(&mut self.socket)?;
+        if self.session.wants_write() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    }
+}
+
+impl SecureStream for TlsSocket {
+    fn socket(&self) -> &TcpStream {
+        &self.socket.stream
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        let mut rest = self.session.end();
+        super::session::flush(&mut rest, &mut self.socket)?;
+        self.socket.stream.shutdown(Shutdown::Write)
+    }
+}
+
+impl fmt::Debug for TlsSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsSocket").field("socket", &self.socket.stream).finish_non_exhaustive()
+    }
+}

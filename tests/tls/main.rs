@@ -1,0 +1,6 @@
+//! TLS (feature `tls`): over kernels in memory, in virtual time, and over real sockets. The other side is rustls.
+
+mod certificates;
+mod memory;
+mod peer;
+mod sockets;
