@@ -13,6 +13,7 @@ mod backlog;
 mod backlogs;
 mod broadcast;
 mod broken;
+mod chunk;
 mod closing;
 mod commands;
 mod connect;
