@@ -15,7 +15,12 @@ impl Segment {
 
     /// `None` if the system denies it: then the allocator has to serve.
     pub(super) fn new() -> Option<Self> {
-        MmapMut::map_anon(Self::SIZE).ok().map(|map| Self { map, len: 0 })
+        Self::with_size(Self::SIZE)
+    }
+
+    /// The same with room for `size` bytes.
+    pub(super) fn with_size(size: usize) -> Option<Self> {
+        MmapMut::map_anon(size).ok().map(|map| Self { map, len: 0 })
     }
 
     /// Appends `bytes`; says whether there was room.
