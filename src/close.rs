@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, io, str, time::Duration};
 
 use thiserror::Error;
 
-use crate::error::{ProtocolError, Violation};
+use crate::error::{ProtocolError, Violation, names};
 
 /// The longest reason a Close frame can carry, in bytes: 125 less the two of the code (RFC 6455 §5.5).
 pub const MAX_REASON: usize = 123;
@@ -282,54 +282,27 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The names of all causes.
-    pub const NAMES: [&str; 20] = [
-        "PeerClose",
-        "LocalClose",
-        "Crossed",
-        "Kicked",
-        "Protocol",
-        "TooBig",
-        "InvalidUtf8",
-        "Overflow",
-        "HeartbeatTimeout",
-        "WriteStall",
-        "CloseTimeout",
-        "Internal",
-        "PeerFin",
-        "PeerFinDuringClose",
-        "PeerReset",
-        "PeerResetDuringClose",
-        "Io",
-        "Terminated",
-        "ShutdownSoft",
-        "ShutdownHard",
-    ];
-
-    /// The cause's name without its fields.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PeerClose => "PeerClose",
-            Self::LocalClose => "LocalClose",
-            Self::Crossed => "Crossed",
-            Self::Kicked => "Kicked",
-            Self::Protocol(_) => "Protocol",
-            Self::TooBig { .. } => "TooBig",
-            Self::InvalidUtf8 => "InvalidUtf8",
-            Self::Overflow { .. } => "Overflow",
-            Self::HeartbeatTimeout => "HeartbeatTimeout",
-            Self::WriteStall => "WriteStall",
-            Self::CloseTimeout { .. } => "CloseTimeout",
-            Self::Internal => "Internal",
-            Self::PeerFin => "PeerFin",
-            Self::PeerFinDuringClose => "PeerFinDuringClose",
-            Self::PeerReset => "PeerReset",
-            Self::PeerResetDuringClose => "PeerResetDuringClose",
-            Self::Io(_) => "Io",
-            Self::Terminated => "Terminated",
-            Self::ShutdownSoft => "ShutdownSoft",
-            Self::ShutdownHard => "ShutdownHard",
-        }
+    names! {
+        PeerClose,
+        LocalClose,
+        Crossed,
+        Kicked,
+        Protocol,
+        TooBig,
+        InvalidUtf8,
+        Overflow,
+        HeartbeatTimeout,
+        WriteStall,
+        CloseTimeout,
+        Internal,
+        PeerFin,
+        PeerFinDuringClose,
+        PeerReset,
+        PeerResetDuringClose,
+        Io,
+        Terminated,
+        ShutdownSoft,
+        ShutdownHard,
     }
 }
 

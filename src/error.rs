@@ -52,6 +52,22 @@ pub enum ProtocolError {
     InvalidDeflate,
 }
 
+/// The names of an enum's variants from one list, for logs and counters: the compiler sees that none is missing.
+macro_rules! names {
+    ($($name:ident,)*) => {
+        /// The names of all of them.
+        pub const NAMES: [&str; [$(stringify!($name)),*].len()] = [$(stringify!($name)),*];
+
+        /// The name without fields, for logs and counters.
+        pub const fn name(self) -> &'static str {
+            match self {
+                $(Self::$name { .. } => stringify!($name),)*
+            }
+        }
+    };
+}
+pub(crate) use names;
+
 /// Why an opening handshake ended without a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
@@ -117,50 +133,25 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// The names of all of them.
-    pub const NAMES: [&str; 18] = [
-        "Timeout",
-        "ConnectTimeout",
-        "NotResolved",
-        "Status",
-        "BadResponse",
-        "Cancelled",
-        "BadRequest",
-        "HeadTooLarge",
-        "BadVersion",
-        "Rejected",
-        "OriginRefused",
-        "PeerFin",
-        "PeerReset",
-        "Tls",
-        "Io",
-        "ShuttingDown",
-        "ProxyHeader",
-        "TooManyConnections",
-    ];
-
-    /// The name without fields, for logs and counters.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Timeout => "Timeout",
-            Self::ConnectTimeout => "ConnectTimeout",
-            Self::NotResolved => "NotResolved",
-            Self::Status(_) => "Status",
-            Self::BadResponse(_) => "BadResponse",
-            Self::Cancelled => "Cancelled",
-            Self::BadRequest => "BadRequest",
-            Self::HeadTooLarge => "HeadTooLarge",
-            Self::BadVersion => "BadVersion",
-            Self::Rejected => "Rejected",
-            Self::OriginRefused => "OriginRefused",
-            Self::PeerFin => "PeerFin",
-            Self::PeerReset => "PeerReset",
-            Self::Tls(_) => "Tls",
-            Self::Io(_) => "Io",
-            Self::ShuttingDown => "ShuttingDown",
-            Self::ProxyHeader(_) => "ProxyHeader",
-            Self::TooManyConnections { .. } => "TooManyConnections",
-        }
+    names! {
+        Timeout,
+        ConnectTimeout,
+        NotResolved,
+        Status,
+        BadResponse,
+        Cancelled,
+        BadRequest,
+        HeadTooLarge,
+        BadVersion,
+        Rejected,
+        OriginRefused,
+        PeerFin,
+        PeerReset,
+        Tls,
+        Io,
+        ShuttingDown,
+        ProxyHeader,
+        TooManyConnections,
     }
 }
 

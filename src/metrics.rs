@@ -291,7 +291,7 @@ impl Page<'_, '_> {
             self.family(
                 (name, Some(Unit::Seconds), help),
                 MetricType::Histogram,
-                |stats| [(Vec::new(), of(stats).clone())],
+                |stats| [(Vec::new(), *of(stats))],
                 |histogram, encoder| {
                     let bound =
                         |bound: Option<Duration>| bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());

@@ -11,7 +11,7 @@ use crate::{
     shutdown::{CLOSE_PHASE_BUCKETS, ShutdownPhase},
 };
 
-/// What one loop, or several together, have counted since they began, and how they are now. 3 KiB; taking it allocates nothing.
+/// What one loop, or several together, have counted since they began, and how they are now. Some 2 KiB; taking it allocates nothing.
 ///
 /// [`Handle::loop_stats`](crate::Handle::loop_stats) has it from any thread as of the end of the loop's last turn, without waiting for the
 /// loop; [`Clients::loop_stats`](crate::Clients::loop_stats) inside callbacks. Feature `metrics` writes it as `OpenMetrics` text.
@@ -53,7 +53,7 @@ impl LoopStats {
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
         /// What a loop has counted since it began.
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Copy, Debug, PartialEq)]
         #[non_exhaustive]
         pub struct Totals {
             $($(#[doc = $doc])+ pub $name: u64,)*
@@ -185,7 +185,7 @@ pub const DURATION_BUCKETS: [Duration; 9] = [
 ];
 
 /// Lengths of time by size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram {
     /// In microseconds, as the sum is: compared once for each length, which is less work than to compare [`Duration`]s.
     bounds: &'static [u64],
@@ -262,7 +262,7 @@ pub struct SlowCallback {
 }
 
 /// Counters by name: what names there are is fixed, so their number is bounded whatever peers do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Named<const N: usize> {
     counts: [u64; N],
 }
@@ -298,12 +298,11 @@ fn add_each(counts: &mut [u64], others: &[u64]) {
 }
 
 /// Opening handshakes that failed, by the [name](HandshakeError::name) of the cause.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FailureCounts(Named<{ HandshakeError::NAMES.len() }>);
 
 impl FailureCounts {
     pub(crate) fn count(&mut self, error: HandshakeError) {
-        debug_assert!(HandshakeError::NAMES.contains(&error.name()), "every cause is listed");
         self.0.count(&HandshakeError::NAMES, &error.name());
     }
 
@@ -325,7 +324,7 @@ const STATUSES: [u16; 24] = [
 ];
 
 /// HTTP answers by status.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AnswerCounts(Named<{ STATUSES.len() }>);
 
 impl AnswerCounts {
@@ -349,7 +348,7 @@ const CODES: [u16; 18] = [
 ];
 
 /// Connections that ended: by cause, initiator and code. Each sum of them is how many ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloseCounts {
     clean: Named<{ Cause::NAMES.len() }>,
     unclean: Named<{ Cause::NAMES.len() }>,
@@ -363,7 +362,6 @@ const INITIATORS: [Initiator; 4] =
 impl CloseCounts {
     fn count(&mut self, report: &CloseReport) {
         let causes = if report.was_clean() { &mut self.clean } else { &mut self.unclean };
-        debug_assert!(Cause::NAMES.contains(&report.cause.name()), "every cause is listed");
         causes.count(&Cause::NAMES, &report.cause.name());
         self.initiators.count(&INITIATORS, &report.initiator);
         let code = match report.effective_code() {

@@ -177,6 +177,11 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.loop_stats()
     }
 
+    /// The same in the place of what was counted before.
+    pub(crate) fn write_loop_stats(&self, stats: &mut LoopStats) {
+        self.hub.write_loop_stats(stats);
+    }
+
     /// Begins a connection as a client. See [`Clients::connect`].
     ///
     /// # Errors

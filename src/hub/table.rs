@@ -180,16 +180,20 @@ impl<D> Hub<D> {
 
     /// All that is counted. What only the server knows is zero.
     pub(super) fn loop_stats(&self) -> LoopStats {
+        let mut stats = LoopStats::default();
+        self.write_loop_stats(&mut stats);
+        stats
+    }
+
+    /// The same, copied once: it is written in each turn.
+    pub(super) fn write_loop_stats(&self, stats: &mut LoopStats) {
         let (output, limit) = (&self.common.output, self.config.event_loop.max_backlog_total);
-        let caps =
+        stats.number = Some(self.worker);
+        stats.connections = self.stats();
+        stats.phase = self.phase();
+        stats.totals = self.common.totals;
+        stats.caps =
             Caps { backlog: Cap::new(output.queued(), limit), ..self.admission.caps(self.stats.total()) };
-        LoopStats {
-            number: Some(self.worker),
-            connections: self.stats(),
-            phase: self.phase(),
-            totals: self.common.totals.clone(),
-            caps,
-        }
     }
 
     /// The phase of the shutdown.

@@ -405,11 +405,13 @@ impl<D: 'static> Server<D> {
 
     /// For handles, and for the loops that shut down with this one.
     fn publish_stats(&mut self) {
-        let mut stats = self.driver.loop_stats();
-        self.siblings.publish(stats.connections.open);
-        let sockets = self.driver.as_transport();
-        stats.caps.descriptors = Cap::new(sockets.len() + self.listeners.len(), None);
-        sockets.shared.publish(stats);
+        let (driver, listeners) = (&self.driver, self.listeners.len());
+        self.siblings.publish(driver.stats().open);
+        let sockets = driver.as_transport();
+        sockets.shared.publish(|stats| {
+            driver.write_loop_stats(stats);
+            stats.caps.descriptors = Cap::new(sockets.len() + listeners, None);
+        });
     }
 
     /// How long it is until the hub has something to do.

@@ -103,9 +103,9 @@ impl<W: Wake, F: Flag> Shared<W, F> {
         self.woken.swap(false);
     }
 
-    /// The loop's numbers at the end of a turn.
-    pub(super) fn publish(&self, stats: LoopStats) {
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    /// The loop writes its numbers at the end of a turn.
+    pub(super) fn publish(&self, write: impl FnOnce(&mut LoopStats)) {
+        write(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Looks at them.

@@ -180,6 +180,7 @@ fn closed(id: ConnectionId, report: &CloseReport) {
         sent = sent.as_ref().map(CloseFrame::code_or_1005),
         sent_reason = sent.as_ref().map(CloseFrame::reason),
         sent_flushed,
+        truncated = report.truncated(),
         received = received.as_ref().map(CloseFrame::code_or_1005),
         lost.messages,
         lost.bytes,
