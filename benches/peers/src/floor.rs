@@ -84,10 +84,22 @@ impl<S: Read + Write> Server<S> {
     ///
     /// # Errors
     /// Those of `register`.
-    pub fn insert(&mut self, mut stream: S, register: impl FnOnce(&mut S, usize) -> io::Result<()>) -> io::Result<()> {
+    pub fn insert(
+        &mut self,
+        mut stream: S,
+        register: impl FnOnce(&mut S, usize) -> io::Result<()>,
+    ) -> io::Result<()> {
         let entry = self.conns.vacant_entry();
         register(&mut stream, entry.key())?;
-        entry.insert(Conn { stream, upgraded: false, broadcast: false, partial: 0, owed: 0, at: 0, closing: 0 });
+        entry.insert(Conn {
+            stream,
+            upgraded: false,
+            broadcast: false,
+            partial: 0,
+            owed: 0,
+            at: 0,
+            closing: 0,
+        });
         Ok(())
     }
 
