@@ -1,7 +1,8 @@
 //! An echo over TLS, whose certificate is read again when somebody presses Enter.
 //!
 //! `cargo run --example wss_echo --features tls -- CERT KEY [ADDRESS [--deflate]]`, with two PEM files. A certificate to try it with:
-//! `openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1`
+//! `openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 30 -subj /CN=localhost -addext
+//! basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:localhost,IP:127.0.0.1`
 
 use adjourn::{
     CloseCode, CloseFrame, Config, Event, Server,

@@ -30,7 +30,8 @@ pub struct ConnectionConfig {
     pub stall_timeout: Option<Duration>,
     /// How long the connection may stay paused. Then `close_timeout` starts, and at its end, unless
     /// [`Clients::resume`](crate::Clients::resume) was called before, reading goes on and what arrives is discarded and
-    /// counted. A peer's FIN does the same at once. `None`, the default: as long as the application likes.
+    /// counted. A peer's FIN does the same at once. A peer that has not left is closed with 1011 after another `close_timeout`.
+    /// `None`, the default: as long as the application likes.
     pub pause_timeout: Option<Duration>,
     /// From `close`, the peer's Close or a failure to the end, whatever happens. 10 s: a slow reader's chance to read what is
     /// queued, and a third of what users complain about in others.

@@ -401,6 +401,7 @@ impl Conn {
                     since: now,
                     discards: false,
                     left: None,
+                    closes: None,
                     eof: false,
                     truncated: false,
                     messages: 0,

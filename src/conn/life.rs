@@ -78,6 +78,8 @@ pub(super) struct Paused {
     pub(super) discards: bool,
     /// When that begins at the latest, because the peer has left.
     pub(super) left: Option<Time>,
+    /// When we close, because the peer has not left and input has been discarded for long enough.
+    pub(super) closes: Option<Time>,
     /// The peer's FIN was read: when there is nothing held any more, it counts.
     pub(super) eof: bool,
     /// That came without the end of the TLS session.

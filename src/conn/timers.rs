@@ -64,7 +64,7 @@ impl Conn {
             }
             Life::Paused(paused) => {
                 let due = if paused.discards {
-                    self.heartbeat_due(paused.watch, paused.times, config)
+                    earlier(self.heartbeat_due(paused.watch, paused.times, config), paused.closes)
                 } else {
                     self.pause_end(paused, config)
                 };
@@ -118,11 +118,9 @@ impl Conn {
             }
             Life::Paused(paused) => {
                 let (watch, times) = (paused.watch, paused.times);
-                (
-                    paused.discards && self.is_silent(watch, times, now, config),
-                    self.is_stalled(now, config),
-                    false,
-                )
+                let closes = paused.closes.is_some_and(|at| at <= now);
+                let silent = paused.discards && self.is_silent(watch, times, now, config);
+                (closes || silent, self.is_stalled(now, config), false)
             }
             Life::LocalClosing { closing, .. } => (closing.deadline <= now, true, true),
             Life::RemoteClosing { closing, .. } | Life::Failing(closing) => {
@@ -233,7 +231,12 @@ impl Conn {
             return self.apply(Input::WriteStall { style }, cx);
         }
         if self.life.holds_input() {
-            return self.apply(Input::PauseEnd, cx);
+            return self.end_pause(cx);
+        }
+        if let Life::Paused(paused) = &self.life
+            && paused.closes.is_some_and(|at| at <= cx.now)
+        {
+            return self.close_paused(cx);
         }
         if self.life.watch_mut().is_none_or(|watch| watch.unanswered().is_none()) {
             return self.apply(Input::HeartbeatIdle, cx);
@@ -246,6 +249,24 @@ impl Conn {
         let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
         let failure = Failure { cause: Cause::HeartbeatTimeout, frame, timing };
         self.apply(Input::HeartbeatTimeout { failure }, cx);
+    }
+
+    /// Nobody has resumed in time. A peer that has left is read to its end; one that has not is given `close_timeout` to close.
+    fn end_pause(&mut self, cx: &mut Context<'_>) {
+        let closes = cx.now.after(self.settings(cx.config).close_timeout);
+        if let Life::Paused(paused) = &mut self.life
+            && paused.left.is_none()
+        {
+            paused.closes = Some(closes);
+        }
+        self.apply(Input::PauseEnd, cx);
+    }
+
+    /// The Close has this turn to be written; then comes the abort.
+    fn close_paused(&mut self, cx: &mut Context<'_>) {
+        let frame = CloseFrame::with_constant(CloseCode::INTERNAL_ERROR, "paused for too long");
+        let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        self.apply(Input::Close { frame, cause: Cause::LocalClose, timing }, cx);
     }
 
     /// Drops what has not begun if `flush_budget` is used up, or answers the peer's Close in the application's place.

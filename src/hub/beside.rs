@@ -29,13 +29,17 @@ impl<D> Hub<D> {
         may
     }
 
-    /// Takes out the timers that are due, as many as a turn may deliver. More are taken when those are delivered.
-    pub(super) fn fire_timers(&mut self) {
-        if self.has_undelivered() {
-            return;
-        }
-        for _ in 0..self.turn.callbacks {
-            let Some((at, (id, key))) = self.timers.poll(self.now) else { return };
+    /// How many timers are due, as far as this turn may deliver them. Those that their callbacks set anew are for the next turn.
+    pub(super) fn timers_due(&self) -> usize {
+        let most = usize::try_from(self.turn.callbacks).unwrap_or(usize::MAX);
+        if self.has_undelivered() { 0 } else { self.timers.count_due(self.now, most) }
+    }
+
+    /// Takes out the next timer that is due, for the next callback: that may move or clear the others.
+    pub(super) fn fire_timer(&mut self) {
+        if !self.is_out_of_callbacks()
+            && let Some((at, (id, key))) = self.timers.poll(self.now)
+        {
             self.common.totals.lateness.record(self.now.since(at));
             self.notes.push_back(Note::Timer(id, key));
         }

@@ -249,7 +249,8 @@ impl<D> Clients<'_, D> {
     /// something is queued for it, an [`Event::Drain`](crate::Event::Drain) will say when it is not. Allocates.
     ///
     /// When the peer leaves, or after [`ConnectionConfig::pause_timeout`](crate::config::ConnectionConfig::pause_timeout), there is `close_timeout` left
-    /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered.
+    /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered. A peer that has not left by
+    /// then has `close_timeout` to close, before it is closed with 1011.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         let begins = self.hub.with_id(id, |conn, cx| conn.pause(cx.now));
         if begins == Some(true) {
@@ -274,7 +275,7 @@ impl<D> Clients<'_, D> {
         self.hub.set_timer(Some(id), after, key)
     }
 
-    /// Removes a timer of a connection. Returns whether it was set; one whose event waits for its delivery is not any more.
+    /// Removes a timer of a connection. Returns whether it was set.
     pub fn clear_timer(&mut self, id: ConnectionId, key: u64) -> bool {
         self.hub.timers.clear((Some(id), key))
     }

@@ -462,7 +462,10 @@ impl<D, T: Transport> Driver<D, T> {
             let found = self.probe(judgement.slot, judgement.probe, handler);
             self.hub.judge(judgement, found);
         }
-        self.hub.fire_timers();
+        for _ in 0..self.hub.timers_due() {
+            self.hub.fire_timer();
+            self.deliver(handler);
+        }
         self.hub.advance_shutdown();
         self.hub.begin_hard_sweep();
         self.deliver(handler);

@@ -52,6 +52,11 @@ impl Timers {
         }
     }
 
+    /// How many are due at `now`, counted to `most`. O(count).
+    pub(super) fn count_due(&self, now: Time, most: usize) -> usize {
+        self.queue.iter().take(most).take_while(|(at, _)| *at <= now).count()
+    }
+
     /// Takes out the first one that is due at `now`, and since when it was.
     pub(super) fn poll(&mut self, now: Time) -> Option<(Time, Timer)> {
         let (at, timer) = *self.queue.first().filter(|(at, _)| *at <= now)?;

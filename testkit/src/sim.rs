@@ -22,6 +22,7 @@ mod reports;
 mod scenario;
 mod shutdowns;
 mod tally;
+mod timing;
 mod turns;
 mod wire;
 mod world;

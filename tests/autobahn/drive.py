@@ -188,7 +188,11 @@ class Role:
             os.path.join(self.dir, "suite.log"))
 
     def peer(self, argument):
-        return Process(f"the {self.name} under test", [self.binary, argument],
+        command = [self.binary, argument]
+        if self.options.tls:
+            relay = os.path.join(os.path.dirname(os.path.abspath(__file__)), "over_tls.py")
+            command = [sys.executable, relay, self.name, *command]
+        return Process(f"the {self.name} under test", command,
                        os.path.join(self.dir, "peer.log"))
 
     def run_server(self, deadline):
@@ -448,6 +452,7 @@ def main():
     parser.add_argument("--python2")
     parser.add_argument("--out")
     parser.add_argument("--table")
+    parser.add_argument("--tls", action="store_true")
     options = parser.parse_args()
     try:
         options.selection = select(options.cases, options.full)

@@ -21,6 +21,7 @@ usage: tests/autobahn/run.sh [options]
                   `listening on ws://127.0.0.1:PORT` and echoes (default: example autobahn_server)
   --client BIN    the client under test, run as `BIN ws://127.0.0.1:PORT`; it runs all cases of a
                   fuzzing server and exits 0 (default: example autobahn_client)
+  --tls           TLS between the suite and ours, by over_tls.py; the binaries need the feature `tls`
   --out DIR       where summary.md, logs and the suite's reports go (default: target/autobahn)
   --table FILE    with --full and both roles: writes the table of verdicts into a page, between two
                   comments that are there already; see docs/autobahn.md
@@ -98,7 +99,7 @@ environment() (
 
 example() { # NAME: builds it, sets $built
     echo "building example $1 ..."
-    (cd "$root" && timeout 1800 cargo build --quiet --release --example "$1" </dev/null) ||
+    (cd "$root" && timeout 1800 cargo build --quiet --release --features tls --example "$1" </dev/null) ||
         die "example $1 does not build"
     built=$target/release/examples/$1
 }
@@ -107,7 +108,7 @@ role=both server='' client='' table='' out=$target/autobahn
 options=()
 while (($#)); do
     case $1 in
-    --full) options+=(--full) && shift && continue ;;
+    --full | --tls) options+=("$1") && shift && continue ;;
     -h | --help) usage && exit 0 ;;
     --role | --server | --client | --out | --table | --cases | --timeout) ;;
     *) usage >&2 && die "unknown option $1" ;;

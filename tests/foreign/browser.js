@@ -24,6 +24,7 @@ async function main() {
   const browser = await chromium.launch({
     executablePath,
     args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+      '--ignore-certificate-errors',
       '--disable-background-networking', '--disable-component-update', '--disable-sync'],
   });
   let failed = 0;

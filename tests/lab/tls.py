@@ -8,12 +8,12 @@ import time
 
 
 def make_certificate(folder):
-    """A certificate that signs itself, and its key: (path, path)."""
+    """A certificate that signs itself, and its key: (path, path). No authority, or webpki would not take it for a server's."""
     certificate, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
          "-keyout", key, "-out", certificate, "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+         "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:127.0.0.2"],
         check=True, capture_output=True,
     )  # fmt: skip
     return certificate, key

@@ -325,3 +325,40 @@ fn control_frames_that_were_held_do_not_answer_our_ping() {
     let next = driver.poll_timeout().map(|at| at.since(adjourn::Time::ZERO));
     assert_eq!(next, Some(3 * SECOND), "a second after the Pong");
 }
+
+/// 4.11: whoever paused a connection with a `pause_timeout` and forgot it kept a live peer for ever, and discarded what it sent.
+#[test]
+fn a_pause_that_is_forgotten_ends_although_the_peer_lives() {
+    let config = config(|config| {
+        config.connection.pause_timeout = Some(10 * SECOND);
+        config.connection.close_timeout = 2 * SECOND;
+    });
+    let closes = [
+        (None, false, Cause::CloseTimeout { flushed: true }, 14 * SECOND),
+        (Some(13 * SECOND), true, Cause::PeerClose, 13 * SECOND),
+    ];
+    for (peer_closes, clean, cause, ends) in closes {
+        let mut session = Session::open(config.clone(), nothing());
+        session.act(|clients, _| {
+            let id = clients.iter().next().map(|client| client.id()).expect("open");
+            assert!(clients.pause(id));
+        });
+        let (mut sent, mut ended) = (0, None);
+        while ended.is_none() && session.clock().now() < 60 * SECOND {
+            session.advance(SECOND);
+            if session.stats().open > 0 {
+                session.read(&frame(0x81, b"x"));
+                sent += 1;
+            }
+            if peer_closes == Some(session.clock().now()) {
+                session.read(&frame(0x88, &1000_u16.to_be_bytes()));
+            }
+            ended = (!session.handler().closed.is_empty()).then(|| session.clock().now());
+        }
+        let [closed] = &session.handler().closed[..] else { panic!("never ended") };
+        assert_eq!((closed.was_clean(), closed.cause, ended), (clean, cause, Some(ends)));
+        assert_eq!(closed.lost.inbound_messages, sent, "each is counted");
+        let code = closed.sent.as_ref().and_then(CloseFrame::code);
+        assert_eq!(code, Some(if clean { 1000 } else { 1011 }));
+    }
+}

@@ -36,6 +36,32 @@ fn a_timer_fires_once_when_it_was_set_for_last() {
     assert_eq!(*fired.borrow(), [(None, 7, 1), (Some(0), 7, 2), (Some(1), 7, 3)]);
 }
 
+/// Timers that were due together were all taken out before the first of their callbacks: one that this callback moved fired at
+/// once, and again when it was due.
+#[test]
+fn a_timer_that_another_one_moves_fires_when_it_was_moved_to() {
+    let (fired, clock) = (Rc::<RefCell<Vec<_>>>::default(), Clock::default());
+    let (log, now) = (Rc::clone(&fired), clock.clone());
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Timer { key, .. } = event {
+            log.borrow_mut().push((*key, now.now().as_secs()));
+            if *key == 1 {
+                clients.set_loop_timer(SECOND, 2);
+                assert!(clients.clear_loop_timer(3));
+            }
+        }
+    });
+    let mut driver = open_at(Config::default(), 0, &mut app, &clock);
+    for key in [1, 2, 3] {
+        driver.clients().set_loop_timer(SECOND, key);
+    }
+    for _ in 0..30 {
+        clock.pass(100 * MS);
+        turn(&mut driver, &mut app, &[]);
+    }
+    assert_eq!(*fired.borrow(), [(1, 1), (2, 2)]);
+}
+
 #[test]
 fn the_loop_wakes_up_for_a_timer() {
     let mut app = nothing();

@@ -21,11 +21,15 @@ pub enum Alarm {
     Heartbeat,
     /// The end of a pause that lasts too long, or whose peer has left.
     Pause,
+    /// The end of discarding what a peer sends that has not left.
+    Discard,
     Close,
     Flush,
     Handshake,
     /// Lingering, or an HTTP answer's time to live.
     Linger,
+    /// A timer of the application.
+    Timer,
     /// The bound of the whole shutdown.
     Shutdown,
 }
@@ -76,6 +80,7 @@ impl Checker {
                 });
                 [most, facts.left].into_iter().flatten().min()
             }
+            Alarm::Discard => facts.closes.filter(|_| state == State::Open).map(|(at, _)| at),
             Alarm::Stall => {
                 let timeout = self.settings(conn).stall_timeout.filter(|_| state == State::Open)?;
                 Some(after(facts.behind?.max(facts.progress), timeout))
@@ -84,6 +89,9 @@ impl Checker {
             Alarm::Flush => ending
                 .filter(|ending| state.is_closing() && !ending.flush_over)
                 .map(|ending| ending.flush_deadline),
+            Alarm::Timer => {
+                facts.timers.iter().map(|(_, at, _)| *at).min().filter(|_| state.is_established())
+            }
             Alarm::Shutdown => None,
         }
     }

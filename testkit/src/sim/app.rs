@@ -389,6 +389,7 @@ impl App {
                     checker.called_answer(conn, frame);
                 }
             }
+            95..97 => self.set_timer(checker, clients, conn),
             _ => {
                 let client = clients.get(id);
                 let right = client.is_some_and(|client| client.id() == id && *client.data() == conn);

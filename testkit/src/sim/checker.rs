@@ -98,6 +98,8 @@ pub struct Checker {
     /// Connections that began to close since the loop read the clock last, or whose deadline, which is kept here, was made
     /// shorter.
     pub unarmed: Vec<(u32, Option<u64>)>,
+    /// Connections whose timers were set since the loop read the clock last.
+    pub timers_set: Vec<u32>,
     /// So many handshakes had to make room, as far as was known when somebody came.
     pub evictions: u64,
     pub opens: u64,
@@ -131,6 +133,7 @@ impl Checker {
             ended: None,
             writing: None,
             unarmed: Vec::new(),
+            timers_set: Vec::new(),
             evictions: 0,
             opens: 0,
             closes: 0,
@@ -331,6 +334,7 @@ impl Checker {
             cause,
             or_causes: Vec::new(),
             aborted_in: None,
+            aborted_by: None,
             uncertainty: 0,
             told_late: false,
             ended: None,
@@ -429,7 +433,7 @@ impl Checker {
         self.drop_inbound(conn, None);
         self.of(conn).state = Some(State::Closed);
         if let Some(ending) = self.ending(conn) {
-            ending.style = style;
+            (ending.style, ending.aborted_by) = (style, Some((cause, initiator, style)));
             if !failing {
                 ending.cause = cause;
             }
@@ -442,10 +446,14 @@ impl Checker {
 
     /// What was read may have been parsed before the abort, or not: the report will tell.
     fn keep_undo(&mut self, conn: u32) {
-        let state = self.state(conn);
-        if state != Some(State::LocalClosing) || !self.of(conn).delayed || !self.is_end_next(conn) {
-            return;
+        if self.state(conn) == Some(State::LocalClosing) && self.of(conn).delayed && self.is_end_next(conn) {
+            self.keep(conn);
         }
+    }
+
+    /// Keeps what is known of it, for [`Checker::undo_abort`] or [`Checker::undo_parsing`].
+    pub fn keep(&mut self, conn: u32) {
+        let state = self.state(conn);
         let busy = self.busy(conn);
         let undo = Undo {
             state,
@@ -458,12 +466,26 @@ impl Checker {
 
     /// It was parsed.
     pub fn undo_abort(&mut self, conn: u32) {
+        self.abort_again(conn, Self::settle);
+    }
+
+    /// It was not parsed.
+    pub fn undo_parsing(&mut self, conn: u32) {
+        self.abort_again(conn, |_, _| {});
+    }
+
+    fn abort_again(&mut self, conn: u32, after: impl FnOnce(&mut Self, u32)) {
         let busy = self.busy(conn);
-        let (Some(undo), Some(after)) = (busy.undo.take(), busy.ending.take()) else { return };
+        let Some(undo) = busy.undo.take() else { return };
+        let Some((by, ending)) = busy.ending.take().and_then(|ending| Some((ending.aborted_by?, ending)))
+        else {
+            return;
+        };
         (busy.held, busy.inbound, busy.ending) = (undo.held, undo.inbound, undo.ending);
         self.of(conn).state = undo.state;
-        self.settle(conn);
-        self.abort(conn, after.cause, after.initiator, after.style);
+        after(self, conn);
+        let (after, (cause, initiator, style)) = (ending, by);
+        self.abort(conn, cause, initiator, style);
         self.of(conn).must_abort = false;
         if let Some(ending) = self.ending(conn) {
             (ending.ended, ending.unsent, ending.sweeps) = (after.ended, after.unsent, after.sweeps);

@@ -25,11 +25,16 @@ impl Checker {
         if !matches!(self.state(conn), Some(State::Lingering | State::Closed)) {
             self.give_up(conn);
         }
-        let broke = matches!(closed.cause, Cause::Protocol(_) | Cause::TooBig { .. } | Cause::InvalidUtf8);
-        let broke =
-            broke && self.ending_of(conn).is_some_and(|ending| ending.cause.name() != closed.cause.name());
-        if closed.received.is_some() && self.received(conn).is_none() || broke {
-            self.undo_abort(conn);
+        let by_input = |cause, received: bool| {
+            received || matches!(cause, Cause::Protocol(_) | Cause::TooBig { .. } | Cause::InvalidUtf8)
+        };
+        let told = by_input(closed.cause, closed.received.is_some());
+        let known =
+            self.ending_of(conn).is_some_and(|ending| by_input(ending.cause, ending.received.is_some()));
+        match (known, told) {
+            (false, true) => self.undo_abort(conn),
+            (true, false) => self.undo_parsing(conn),
+            _ => {}
         }
         let state = self.state(conn);
         let due = matches!(state, Some(State::Lingering | State::Closed));
@@ -63,6 +68,7 @@ impl Checker {
         let facts = self.of(conn);
         facts.paused = false;
         facts.behind = None;
+        facts.timers.clear();
         facts.busy = None;
     }
 

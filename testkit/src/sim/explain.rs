@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use adjourn::{
-    CloseFrame,
+    CloseCode, CloseFrame,
     clients::State,
     close::{Cause, CloseTiming, Initiator},
     config::ClosingData,
@@ -17,6 +17,9 @@ use super::{
     frames::Found,
     observe::End,
 };
+
+/// Why a connection is closed that was paused and never resumed.
+const FORGOTTEN: &str = "paused for too long";
 
 impl Checker {
     /// The loop turns to something else: what it has read was parsed.
@@ -84,7 +87,10 @@ impl Checker {
             self.of(conn).delayed = false;
         }
         let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
-        if discards || !self.of(conn).delayed || self.is_end_next(conn) {
+        if discards || !self.of(conn).delayed {
+            self.settle(conn);
+        } else if self.is_end_next(conn) {
+            self.keep(conn);
             self.settle(conn);
         }
         if self.ended.is_some_and(|(ended, _)| ended == conn) {
@@ -142,7 +148,9 @@ impl Checker {
         if self.state(conn) != Some(State::Open) {
             return;
         }
-        if frame.code() == Some(1011) && self.is_heart_still(conn) {
+        if frame.reason() == FORGOTTEN && self.is_due(conn, Alarm::Discard) {
+            self.pause_was_forgotten(conn);
+        } else if frame.code() == Some(1011) && self.is_heart_still(conn) {
             self.heart_stopped(conn);
         } else {
             self.swept(conn, frame);
@@ -151,6 +159,16 @@ impl Checker {
         if let Some(ending) = self.ending(conn) {
             (ending.uncertainty, ending.told_late) = (uncertainty, true);
         }
+    }
+
+    /// Nobody has resumed it, and its peer goes on. Its Close has one turn, like that of a heartbeat.
+    fn pause_was_forgotten(&mut self, conn: u32) {
+        self.check_probe(conn, Alarm::Discard);
+        self.cover(conn, InputKind::Close);
+        let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
+        let code = CloseCode::new(1011).expect("a legal code");
+        let frame = CloseFrame::new(code, FORGOTTEN).expect("a short reason");
+        self.begin_local(conn, Cause::LocalClose, frame, timing);
     }
 
     /// A heartbeat's Ping was not answered in time.
@@ -232,6 +250,9 @@ impl Checker {
             Some(State::Failing) if known == Some(State::Open) && self.is_heart_still(conn) => {
                 self.heart_stopped(conn);
             }
+            Some(State::LocalClosing) if known == Some(State::Open) && self.is_due(conn, Alarm::Discard) => {
+                self.pause_was_forgotten(conn);
+            }
             _ => {}
         }
     }
@@ -259,9 +280,10 @@ impl Checker {
     /// By how much an alarm may be due earlier.
     pub fn uncertainty(&self, conn: u32, alarm: Alarm) -> u64 {
         match alarm {
-            Alarm::Shutdown => 0,
+            Alarm::Shutdown | Alarm::Timer => 0,
             Alarm::Close | Alarm::Flush => self.ending_of(conn).map_or(0, |ending| ending.uncertainty),
             Alarm::Stall => self.facts[conn as usize].stall_uncertainty,
+            Alarm::Discard => self.facts[conn as usize].closes.map_or(0, |(_, uncertainty)| uncertainty),
             _ => self.facts[conn as usize].uncertainty,
         }
     }
@@ -282,7 +304,7 @@ impl Checker {
         let read = match (alarm, state) {
             // It is read until nothing is left, but no more than 8 MiB.
             (Alarm::Close, Some(State::LocalClosing)) => facts.drained_at >= due,
-            (Alarm::Handshake | Alarm::Heartbeat, _) => facts.tried_at >= due,
+            (Alarm::Handshake | Alarm::Heartbeat | Alarm::Discard, _) => facts.tried_at >= due,
             _ => true,
         };
         let waits_for_room = matches!(alarm, Alarm::Close | Alarm::Flush | Alarm::Stall);

@@ -26,6 +26,10 @@ pub enum Expected {
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Facts {
+    /// Its slot was free before its `HandshakeFailed` was told.
+    pub gone_untold: bool,
+    /// Its time is up: what it holds is parsed to find a Close, and nothing of it is given.
+    pub searched: bool,
     /// Where it is, as far as the facts say. `None` before it was accepted and after its slot was freed.
     pub state: Option<State>,
     pub id: Option<ConnectionId>,
@@ -40,6 +44,8 @@ pub struct Facts {
     pub left: Option<u64>,
     /// A pause has lasted too long: what comes is read, counted and not given.
     pub discards: bool,
+    /// When it is closed for that if its peer has not left, and by how much that may be earlier.
+    pub closes: Option<(u64, u64)>,
     /// The socket has failed so; what can be read of it comes before that counts.
     pub failing: Option<std::io::ErrorKind>,
     /// The application was to decide on its upgrade later, under this id; has done so; and as many as may wait waited already.
@@ -89,6 +95,8 @@ pub struct Facts {
     pub uncertainty: u64,
     pub stall_uncertainty: u64,
     pub share: Share,
+    /// The application's timers: key, when it is due, and whether the callback that set it has yet to return.
+    pub timers: Vec<(u64, u64, bool)>,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
     /// It was aborted.
@@ -159,7 +167,7 @@ pub struct Busy {
     pub maybe_parsed: u64,
     /// Messages and bytes that were discarded after a pause that lasted too long.
     pub discarded: (u64, u64),
-    /// What it was before an abort, if a Close that was read may have been parsed by then.
+    /// What it was before something that may have come before or after its input was parsed, which only the report tells.
     pub undo: Option<Box<Undo>>,
     pub pings_due: u64,
     pub pings: u64,
@@ -170,7 +178,7 @@ pub struct Busy {
     pub ending: Option<Ending>,
 }
 
-/// A connection before an abort.
+/// A connection before an abort, or before what it held was taken for parsed.
 #[derive(Debug)]
 pub struct Undo {
     pub state: Option<State>,
@@ -189,6 +197,8 @@ pub struct Ending {
     pub or_causes: Vec<Cause>,
     /// The state in which it was aborted for one of them.
     pub aborted_in: Option<State>,
+    /// Why, by whom, and in what style it was aborted.
+    pub aborted_by: Option<(Cause, Initiator, Option<adjourn::config::Abort>)>,
     /// By how much it may have begun earlier.
     pub uncertainty: u64,
     /// The loop began it, and had told nobody when.

@@ -131,19 +131,27 @@ impl Checker {
             return;
         }
         let mut held = std::mem::take(&mut busy.held);
-        facts.delayed = false;
+        let late = std::mem::take(&mut facts.delayed);
         // How much of what is behind a bad request counts as part of it, is the scanner's business.
         let refused = !facts.opened && matches!(state, Some(State::Refusing | State::Lingering));
         if std::mem::take(&mut facts.read_in_head) && refused {
             return;
         }
+        let parsed_at = facts.parsed_at;
         self.take_rest(conn, held.make_contiguous());
         self.of(conn).maybe_paused = false;
+        let now = self.now;
+        let changed = late && self.state(conn) != state;
+        if let Some(ending) = self.ending(conn).filter(|_| changed) {
+            // It may have been parsed when it was read.
+            ending.uncertainty = ending.uncertainty.max(now.saturating_sub(parsed_at)).max(1);
+        }
     }
 
     fn take_rest(&mut self, conn: u32, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
+            let discards = discards || self.of(conn).searched;
             match self.state(conn) {
                 Some(State::Open | State::LocalClosing) => {}
                 Some(State::RemoteClosing | State::Failing) => {

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use adjourn::{clients::State, close::CloseTiming, conn::InputKind};
+use adjourn::{clients::State, close::CloseTiming, conn::InputKind, shutdown::ShutdownPhase};
 
 use super::{
     alarms::Alarm,
@@ -72,7 +72,9 @@ impl Checker {
 
     /// Whether it may have been judged, and that is not told yet.
     pub fn may_be_judged(&self, conn: u32) -> bool {
-        [Alarm::Heartbeat, Alarm::Stall, Alarm::Close].iter().any(|alarm| self.is_due(conn, *alarm))
+        [Alarm::Heartbeat, Alarm::Discard, Alarm::Stall, Alarm::Close]
+            .iter()
+            .any(|alarm| self.is_due(conn, *alarm))
     }
 
     /// A read found that there is nothing more for now.
@@ -186,6 +188,11 @@ impl Checker {
         let facts = self.of(conn);
         (facts.discards, facts.uncertainty) = (true, now - earliest);
         facts.delayed = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+        if facts.left.is_none() && facts.failing.is_none() {
+            let at = after(now, self.close_timeout(conn, CloseTiming::default()));
+            self.of(conn).closes = Some((at, now - earliest));
+            self.set_alarm(at, conn, Alarm::Discard);
+        }
         self.touch(conn);
     }
 
@@ -194,6 +201,13 @@ impl Checker {
     pub fn is_abort(&mut self, conn: u32) -> bool {
         self.parsing_ends();
         self.check_sweeps();
+        let over = self.phase == ShutdownPhase::HardSweep || self.is_due(conn, Alarm::Close);
+        let facts = self.of(conn);
+        if over && facts.delayed && !facts.must_abort && facts.state == Some(State::LocalClosing) {
+            // What was read is parsed before it is ended for that, and no message of it is given.
+            (facts.paused, facts.maybe_paused, facts.searched) = (true, false, true);
+            self.settle(conn);
+        }
         self.catch_up(conn);
         self.take_end(None);
         if !self.of(conn).must_abort && self.state(conn).is_some_and(State::is_established) {

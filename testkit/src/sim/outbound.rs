@@ -232,6 +232,7 @@ impl Checker {
             self.cover(conn, InputKind::HardSweep);
         }
         let facts = self.of(conn);
+        facts.gone_untold = facts.state == Some(State::Connecting) && !facts.failed && !facts.opened;
         facts.state = None;
         facts.busy = None;
         let (opened, closed) = (facts.opened, facts.closed);

@@ -119,6 +119,8 @@ pub struct Peer {
     /// The server's bytes ended by FIN or RST.
     pub ended: bool,
     max_payload: usize,
+    /// The longest message that it sends now and then: where it is long, the rest of it is read into its own buffer.
+    longest: usize,
     /// What a trickler has yet to send.
     drip: VecDeque<u8>,
     /// It does not close of its own accord.
@@ -136,9 +138,12 @@ impl Peer {
             Kind::SlowReader => Reading::Slow(rng.u16(1..2000)),
             _ => Reading::Eager,
         };
+        let mut beside = rng.beside();
+        let longest = if beside.u8(..6) == 0 { beside.usize(40_000..400_000) } else { 20_000 };
         Self {
             kind,
             reading,
+            longest,
             rng,
             stream: ServerStream::default(),
             acts,
@@ -371,7 +376,7 @@ impl Peer {
             }
             Kind::Flooder => {
                 for _ in 0..self.rng.u8(1..10) {
-                    self.message(doing, 20_000);
+                    self.message(doing, self.longest);
                 }
             }
             Kind::Pauser => {
@@ -381,7 +386,7 @@ impl Peer {
                 0 => self.frame(doing, 0x80 | PING, b"are you there"),
                 1 => self.frame(doing, 0x80 | PONG, b"here I am"),
                 2 => self.fragments(doing),
-                3 => self.message(doing, 20_000),
+                3 => self.message(doing, self.longest),
                 _ => self.message(doing, 200),
             },
         }
@@ -525,7 +530,9 @@ impl Peer {
 
     /// A payload that is not taken for one of the server's.
     fn payload(&mut self, most: usize, text: bool) -> Vec<u8> {
-        let n = self.rng.usize(..=most.min(self.max_payload / 16));
+        // Few of them are long.
+        let limit = if most > 20_000 { self.max_payload } else { self.max_payload / 16 };
+        let n = self.rng.usize(..=most.min(limit));
         let byte = if text { self.rng.u8(b'A'..=b'Z') } else { self.rng.u8(0x80..) };
         let mut payload = vec![byte; n];
         if text && n > 2 {

@@ -59,6 +59,7 @@ impl Checker {
                 self.closing(conn, *initiator, frame);
             }
             Event::Close { report: closed, .. } => self.closed(conn, closed),
+            Event::Timer { .. } => self.timer_fired(conn, event),
             Event::Drain { .. } => {
                 self.share(conn).drains += 1;
                 // All was written: what is behind now was sent since.
@@ -73,6 +74,7 @@ impl Checker {
         }
         // What was under way before this callback does not wait for it.
         self.unarmed.clear();
+        self.start_timers(0);
     }
 
     pub fn server_event(&mut self, event: &Event<'_>) {
@@ -132,7 +134,8 @@ impl Checker {
             !opened && !failed,
             "{cause:?}, opened: {opened}, failed: {failed}"
         );
-        let connecting = state == Some(State::Connecting);
+        let gone = std::mem::take(&mut self.of(conn).gone_untold);
+        let connecting = state == Some(State::Connecting) || gone;
         // What waits for the application's decision is cut as if its request were not complete.
         let cut = self.phase == ShutdownPhase::HardSweep && self.is_deferred(conn);
         let text = format!("{cause:?} in {state:?}, head complete: {head}, a byte seen: {has_sent}");
@@ -208,6 +211,10 @@ impl Checker {
             }
             _ => self.fail("known_causes", conn, text),
         }
+        if gone {
+            self.of(conn).state = None;
+            self.release_due.retain(|due| *due != conn);
+        }
     }
 
     pub fn closing(&mut self, conn: u32, initiator: Initiator, frame: &CloseFrame) {
@@ -233,6 +240,10 @@ impl Checker {
         };
         let right = right && (initiator == Initiator::Remote) == remote && initiator != Initiator::Both;
         let text = format!("{initiator:?} {frame:?} instead of {:?} {:?}", ending.initiator, ending.sent);
+        if matches!(self.state(conn), Some(State::RemoteClosing | State::Failing)) {
+            // What it held was parsed.
+            self.busy(conn).undo = None;
+        }
         ensure!(self, conn, "closing_says_what_happened", right, "{text}");
     }
 

@@ -40,6 +40,7 @@ impl Checker {
     pub fn set_now(&mut self, now: u64) {
         let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
         let before_that = std::mem::replace(&mut self.now, now);
+        self.start_timers(by);
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
                 continue;
@@ -150,8 +151,15 @@ impl Checker {
 
     /// Whether something is due: then it is probed before it is judged.
     pub fn is_judged(&mut self, conn: u32) -> bool {
-        let all =
-            [Alarm::Handshake, Alarm::Heartbeat, Alarm::Close, Alarm::Flush, Alarm::Stall, Alarm::Linger];
+        let all = [
+            Alarm::Handshake,
+            Alarm::Heartbeat,
+            Alarm::Discard,
+            Alarm::Close,
+            Alarm::Flush,
+            Alarm::Stall,
+            Alarm::Linger,
+        ];
         // The hard sweep probes, too, and may not have been told.
         let hard = self.shutdown.is_some();
         // What waits for its share may look as if the kernel took nothing of it.
