@@ -92,7 +92,8 @@ fn send(stream: &UnixStream, listener: &TcpListener) -> rustix::io::Result<()> {
 fn receive(stream: &UnixStream) -> Result<TcpListener, Box<dyn Error>> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(stream, &mut [IoSliceMut::new(&mut [0])], &mut message, RecvFlags::CMSG_CLOEXEC)?;
+    // Children would have it, too; this process has none. Linux has `RecvFlags::CMSG_CLOEXEC` for that.
+    recvmsg(stream, &mut [IoSliceMut::new(&mut [0])], &mut message, RecvFlags::empty())?;
     let mut descriptors = message.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,

@@ -44,6 +44,9 @@ pub(crate) const NO_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(I
 pub struct Newcomer {
     pub(crate) from: Origin,
     pub(crate) header: HeaderRule,
+    /// TLS begins after the PROXY header.
+    #[cfg(feature = "tls")]
+    pub(crate) then_tls: bool,
 }
 
 /// What is done about a PROXY header of a connection.
@@ -73,12 +76,35 @@ impl Newcomer {
     /// One that was accepted from this address. An IPv4 address that is mapped into IPv6, as a socket for both has it, is shown and
     /// counted as the IPv4 address.
     pub fn tcp(peer: SocketAddr) -> Self {
-        Self { from: Origin::Tcp(canonical(peer)), header: HeaderRule::Ignored }
+        Self::from(Origin::Tcp(canonical(peer)))
     }
 
     /// One that was accepted from a Unix domain socket. It has no address: limits per address do not count it.
     pub const fn unix(credentials: Option<PeerCredentials>) -> Self {
-        Self { from: Origin::Unix(credentials), header: HeaderRule::Ignored }
+        Self::from(Origin::Unix(credentials))
+    }
+
+    const fn from(from: Origin) -> Self {
+        Self {
+            from,
+            header: HeaderRule::Ignored,
+            #[cfg(feature = "tls")]
+            then_tls: false,
+        }
+    }
+
+    /// The same, with TLS after its PROXY header, if that may come: [`Transport::secure_accepted`](crate::hub::Transport::secure_accepted)
+    /// begins it.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub const fn then_tls(mut self) -> Self {
+        self.then_tls = true;
+        self
+    }
+
+    /// Whether a PROXY header may come first.
+    pub const fn awaits_header(&self) -> bool {
+        !matches!(self.header, HeaderRule::Ignored)
     }
 
     /// The same at a listener with these settings.

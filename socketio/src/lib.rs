@@ -27,9 +27,13 @@ pub mod admin;
 pub mod config;
 pub mod core;
 mod driver;
+#[cfg(feature = "redis")]
+mod emitter;
 pub mod engine;
 pub mod error;
 pub mod links;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod offset;
 pub mod packet;
 pub mod reason;
@@ -41,9 +45,13 @@ pub use core::{Ack, Broadcast, Io, KeyFrom, KeyScope, Namespace, OnceCall, Resum
 pub use driver::{Conn, DrainReport, EngineServer, RequestHead, SocketIo, SocketIoHandle, StartError};
 #[cfg(feature = "polling")]
 pub use driver::{HttpError, PeerAddr};
+#[cfg(feature = "redis")]
+pub use emitter::{Emitter, PublishError};
 pub use error::OnceError;
 pub use packet::{Args, Binary};
 pub use reason::Reason;
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use store::SqliteStore;
 pub use store::{AckValue, MemoryStore, RunError, Tx};

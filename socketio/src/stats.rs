@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::reason::Reason;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
         /// Counters since the start, and numbers as of now. Taking them allocates the lists.
         #[derive(Clone, Debug, Default)]
         #[non_exhaustive]
         pub struct SocketIoStats {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])+ pub $name: u64,)*
             /// Sockets by namespace, now.
             pub sockets: Vec<(String, u64)>,
             /// Disconnects by reason.
@@ -26,7 +26,12 @@ macro_rules! counters {
         impl SocketIoStats {
             /// The counters by name.
             pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name),)*].into_iter()
+                self.described().map(|(name, _, count)| (name, count))
+            }
+
+            /// The counters: name, what it counts, number.
+            pub fn described(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc),+).trim_ascii(), self.$name),)*].into_iter()
             }
         }
     };

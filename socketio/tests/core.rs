@@ -12,6 +12,8 @@ mod basics;
 mod events;
 #[path = "core/failures.rs"]
 mod failures;
+#[path = "core/nodes.rs"]
+mod nodes;
 #[path = "core/once.rs"]
 mod once;
 #[path = "core/recovery.rs"]

@@ -29,7 +29,7 @@ pub struct ListenerConfig {
     /// Whether connections begin with a PROXY header that says whom a proxy speaks for. `None`: they do not.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Connections begin with a TLS handshake, which is a part of [`handshake_timeout`](super::HandshakeConfig::handshake_timeout) and of the
-    /// limits on handshakes. `None`, the default: plain.
+    /// limits on handshakes. A PROXY header comes before it, in plain. `None`, the default: plain.
     #[cfg(feature = "tls")]
     pub tls: Option<super::ServerTls>,
 }
@@ -50,11 +50,6 @@ impl Default for ListenerConfig {
 
 impl ListenerConfig {
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        #[cfg(feature = "tls")]
-        if self.tls.is_some() && self.proxy_protocol.is_some() {
-            let limit = "None where listener.tls is set: a header before TLS is not read yet";
-            return Err(ConfigError::new("listener.proxy_protocol", "set".into(), limit.into()));
-        }
         within("listener.listen_backlog", self.listen_backlog, 1..=i32::MAX.unsigned_abs())?;
         positive("listener.accept_batch", self.accept_batch)?;
         self.proxy_protocol.as_ref().map_or(Ok(()), ProxyProtocol::validate)

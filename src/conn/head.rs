@@ -15,6 +15,12 @@ impl HeadBuffer {
     pub(super) fn of(bytes: Vec<u8>) -> Self {
         Self { bytes, scanner: HeadScanner::default() }
     }
+
+    /// All that has come.
+    #[cfg(feature = "tls")]
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 /// A complete head, taken off the input.

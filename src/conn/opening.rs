@@ -150,6 +150,21 @@ impl Conn {
         self.peer.is_unread()
     }
 
+    /// Whether TLS begins after the PROXY header.
+    #[cfg(feature = "tls")]
+    pub(crate) const fn continues_in_tls(&self) -> bool {
+        self.peer.continues_in_tls()
+    }
+
+    /// What was taken for the beginning of a request, and is none.
+    #[cfg(feature = "tls")]
+    pub(crate) fn take_head_bytes(&mut self) -> Vec<u8> {
+        match &mut self.life {
+            Life::Connecting { head, .. } => head.take().map(|head| head.into_bytes()).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Takes a PROXY header off the cursor. Returns whether the request may follow: the header was taken, or there is none.
     ///
     /// # Errors

@@ -133,6 +133,15 @@ impl Peer {
         matches!(self, Self::Unread(_))
     }
 
+    /// Whether TLS begins after the PROXY header.
+    #[cfg(feature = "tls")]
+    pub(super) const fn continues_in_tls(&self) -> bool {
+        match self {
+            Self::Unread(unread) => unread.newcomer.then_tls,
+            _ => false,
+        }
+    }
+
     /// Takes a header off the cursor, if one comes, and is then the one that it names.
     pub(super) fn take_header(&mut self, cursor: &mut Cursor<'_>) -> Result<HeaderTaken, ProxyFault> {
         let Self::Unread(unread) = self else { return Ok(HeaderTaken::None(Vec::new())) };

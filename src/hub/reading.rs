@@ -170,6 +170,14 @@ impl<D, T: Transport> Driver<D, T> {
             }
         }
         hub.take_back(&mut cursor);
+        #[cfg(feature = "tls")]
+        if let Some(early) = hub.early.take() {
+            match transport.secure_accepted(slot, &early) {
+                // The session may have plaintext, or something to say.
+                Ok(()) => hub.put_off_read(slot),
+                Err(error) => hub.handle_error(slot, &error),
+            }
+        }
         if cursor.remaining() > 0 {
             hub.hold(slot, cursor.take_all());
         }

@@ -81,6 +81,9 @@ pub(crate) struct Hub<D> {
     /// By slot, what the TLS handshake of a connection has agreed on, until the application has decided on its request.
     #[cfg(feature = "tls")]
     pub(super) secured: std::collections::HashMap<usize, Box<crate::config::TlsSession>>,
+    /// Ciphertext that was read after the PROXY header of the slot that is being read.
+    #[cfg(feature = "tls")]
+    pub(super) early: Option<Vec<u8>>,
     /// A shutdown was asked for, of this loop or of one that shuts down with it: handles look at it.
     pub(super) shutdown_asked: Arc<AtomicBool>,
 }
@@ -149,6 +152,8 @@ impl<D> Hub<D> {
             sweeps: Sweeps::new(seed),
             #[cfg(feature = "tls")]
             secured: std::collections::HashMap::new(),
+            #[cfg(feature = "tls")]
+            early: None,
             shutdown_asked: Arc::default(),
             config,
         }
@@ -457,6 +462,9 @@ impl<D> Hub<D> {
         self.sweeps.closed -= 1;
         if self.slots.is_empty() {
             (self.slots, self.used) = (Slab::new(), SlotSet::default());
+        }
+        if self.slots.len() < self.slots.capacity() / 4 {
+            self.shrink();
         }
         reset
     }

@@ -100,6 +100,15 @@ pub trait Transport {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// The PROXY header of an accepted connection is complete, or there is none, and it goes on in TLS. `early` was read after the header.
+    ///
+    /// # Errors
+    /// If it cannot.
+    #[cfg(feature = "tls")]
+    fn secure_accepted(&mut self, _slot: usize, _early: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The time. It never goes back.
     fn now(&mut self) -> Time;
 

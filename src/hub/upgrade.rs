@@ -78,6 +78,10 @@ impl<D> Hub<D> {
         if !conn.awaits_proxy_header() {
             return true;
         }
+        #[cfg(feature = "tls")]
+        let then_tls = conn.continues_in_tls();
+        #[cfg(not(feature = "tls"))]
+        let then_tls = false;
         let counted = conn.counted_address().is_some();
         let answer = match conn.take_proxy_header(cursor) {
             Ok(false) => return false,
@@ -86,15 +90,36 @@ impl<D> Hub<D> {
                 let admitted = self.admission.admits(address);
                 self.admission.take_share(address);
                 if admitted {
+                    #[cfg(feature = "tls")]
+                    if then_tls {
+                        self.keep_for_tls(slot, cursor);
+                    }
                     return cursor.remaining() > 0;
                 }
                 cursor.take_all();
-                self.unavailable(HandshakeError::TooManyConnections { limit: ConnectionLimit::PerAddress })
+                let cause = HandshakeError::TooManyConnections { limit: ConnectionLimit::PerAddress };
+                if then_tls { Err(cause) } else { Ok(self.unavailable(cause)) }
             }
-            Err(fault) => Answered::refusal(Refusal::of_proxy_header(fault), false),
+            Err(fault) if then_tls => Err(HandshakeError::ProxyHeader(fault)),
+            Err(fault) => Ok(Answered::refusal(Refusal::of_proxy_header(fault), false)),
         };
-        self.answer(slot, answer);
+        match answer {
+            Ok(answer) => self.answer(slot, answer),
+            // The peer expects TLS, and there is no session that could carry an answer.
+            Err(cause) => {
+                self.with(slot, |conn, cx| conn.give_up(cause, cx));
+            }
+        }
         false
+    }
+
+    /// What was read after a PROXY header is ciphertext.
+    #[cfg(feature = "tls")]
+    fn keep_for_tls(&mut self, slot: usize, cursor: &mut Cursor<'_>) {
+        let Some(entry) = self.slots.get_mut(slot) else { return };
+        let mut early = entry.conn.take_head_bytes();
+        early.extend_from_slice(cursor.take_all());
+        self.early = Some(early);
     }
 
     /// Who answers a request, and how: we if it is invalid, the application if it is not.

@@ -503,8 +503,14 @@ impl<D: 'static> Server<D> {
             let Some(slot) = driver.accept_newcomer(&newcomer) else { return };
             let inserted = driver.transport().insert(slot, stream);
             #[cfg(feature = "tls")]
-            let inserted = inserted
-                .and_then(|()| tls.as_ref().map_or(Ok(()), |tls| driver.transport().accept(slot, tls)));
+            let inserted = inserted.and_then(|()| match &tls {
+                None => Ok(()),
+                Some(tls) if newcomer.awaits_header() => {
+                    driver.transport().accept_after_header(slot, tls);
+                    Ok(())
+                }
+                Some(tls) => driver.transport().accept(slot, tls),
+            });
             if let Err(error) = inserted {
                 driver.handle_reset(slot, error.kind());
             }

@@ -204,6 +204,19 @@ impl Listener {
         self.state = State::More;
     }
 
+    /// What the settings of this listener add to what the system says.
+    fn introduce(&self, newcomer: Newcomer) -> Newcomer {
+        let newcomer = match &self.proxy_protocol {
+            Some(settings) => newcomer.proxy_protocol(settings),
+            None => newcomer,
+        };
+        #[cfg(feature = "tls")]
+        if self.tls.is_some() {
+            return newcomer.then_tls();
+        }
+        newcomer
+    }
+
     /// Accepts what waits, up to a batch. `failed` gets every error: those of one connection, after which the next one is accepted,
     /// and the one that makes the listener rest, with `true` for the first such error since a connection was accepted.
     pub(super) fn accept(
@@ -216,13 +229,7 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, newcomer)) => {
                     self.failing = false;
-                    take(
-                        stream,
-                        match &self.proxy_protocol {
-                            Some(settings) => newcomer.proxy_protocol(settings),
-                            None => newcomer,
-                        },
-                    );
+                    take(stream, self.introduce(newcomer));
                 }
                 Err(error) => match Failure::of(&error) {
                     Failure::Drained => {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   hub      read, write, FIN, close
-//!   Tls      Plain: passed on | Secured: a session | Ending: raw input, and what is left of our close_notify
+//!   Tls      Plain, Waiting for the end of a PROXY header: passed on | Secured: a session | Ending: raw input, and what is left of our close_notify
 //!   below    sockets, or links in memory
 //! ```
 
@@ -16,10 +16,11 @@ use std::{
     mem,
     ops::{Deref, DerefMut},
     os::fd::OwnedFd,
+    sync::Arc,
     time::Duration,
 };
 
-use rustls::pki_types::ServerName;
+use rustls::{ServerConfig, pki_types::ServerName};
 
 use self::{
     engine::{Engine, failed},
@@ -52,6 +53,8 @@ pub struct Tls<T> {
 enum Layer {
     #[default]
     Plain,
+    /// A PROXY header comes before the session.
+    Waiting(Arc<ServerConfig>),
     Secured(Box<Session>),
     /// The session is over, and what comes in is discarded as it is. The rest of our `close_notify`, after which comes FIN.
     Ending(Vec<u8>),
@@ -71,6 +74,11 @@ impl<T: Transport> Tls<T> {
         let engine = Engine::server(tls.current()).map_err(|error| failed(TlsError::from(&error)))?;
         self.put(slot, Layer::Secured(Box::new(Session::new(engine))));
         Ok(())
+    }
+
+    /// The same after a PROXY header: see [`Transport::secure_accepted`].
+    pub fn accept_after_header(&mut self, slot: usize, tls: &ServerTls) {
+        self.put(slot, Layer::Waiting(tls.current()));
     }
 
     fn put(&mut self, slot: usize, layer: Layer) {
@@ -152,7 +160,7 @@ impl<T: Transport> Transport for Tls<T> {
     #[inline]
     fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.layers.get_mut(slot) {
-            None | Some(Layer::Plain) => self.below.write(slot, slices),
+            None | Some(Layer::Plain | Layer::Waiting(_)) => self.below.write(slot, slices),
             Some(Layer::Secured(session)) => {
                 let mut below = Below { below: &mut self.below, slot };
                 session.write(&mut below, &mut self.scratch, slices)
@@ -167,11 +175,11 @@ impl<T: Transport> Transport for Tls<T> {
 
     fn shutdown_write(&mut self, slot: usize) {
         match self.layers.get_mut(slot) {
-            None | Some(Layer::Plain) => self.below.shutdown_write(slot),
+            None | Some(Layer::Plain | Layer::Waiting(_)) => self.below.shutdown_write(slot),
             Some(layer @ Layer::Secured(_)) => {
                 let rest = match mem::take(layer) {
                     Layer::Secured(mut session) => session.end(),
-                    Layer::Plain | Layer::Ending(_) => Vec::new(),
+                    Layer::Plain | Layer::Waiting(_) | Layer::Ending(_) => Vec::new(),
                 };
                 let has_more = !rest.is_empty();
                 *layer = Layer::Ending(rest);
@@ -232,7 +240,7 @@ impl<T: Transport> Transport for Tls<T> {
         let readiness = self.below.ready(slot, readiness);
         if readiness.writable {
             match self.layers.get_mut(slot) {
-                None | Some(Layer::Plain) => {}
+                None | Some(Layer::Plain | Layer::Waiting(_)) => {}
                 Some(Layer::Secured(session)) => {
                     // What fails here fails again when it is read.
                     let _ = session.flush(&mut Below { below: &mut self.below, slot });
@@ -266,6 +274,20 @@ impl<T: Transport> Transport for Tls<T> {
             Engine::client(config.current(), name).map_err(|error| failed(TlsError::from(&error)))?;
         let mut session = Box::new(Session::new(engine));
         session.begin(&mut Below { below: &mut self.below, slot })?;
+        if session.wants_write() {
+            self.below.await_writable(slot, false)?;
+        }
+        self.put(slot, Layer::Secured(session));
+        Ok(())
+    }
+
+    fn secure_accepted(&mut self, slot: usize, early: &[u8]) -> io::Result<()> {
+        let Some(Layer::Waiting(config)) = self.layers.get(slot) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let engine = Engine::server(Arc::clone(config)).map_err(|error| failed(TlsError::from(&error)))?;
+        let mut session = Box::new(Session::new(engine));
+        session.take_early(&mut Below { below: &mut self.below, slot }, &mut self.scratch, early);
         if session.wants_write() {
             self.below.await_writable(slot, false)?;
         }

@@ -1,8 +1,13 @@
 //! IPv4 and IPv6 on one port or apart, and ports that are shared.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd as _, AsRawFd as _},
+    time::Duration,
+};
 
-use adjourn::{Config, Server, error::BindError};
+use adjourn::{Config, Server, ShutdownPlan, error::BindError, shutdown::LameDuckPolicy};
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use crate::serving::{Running, Seen, upgrade};
 
@@ -77,4 +82,28 @@ fn a_port_is_shared_if_both_say_so() {
     let first = bind(0, true).expect("a port is free");
     bind(port(&first), true).expect("it is shared");
     bind(port(&first), false).map(drop).expect_err("the second one does not share");
+}
+
+/// A closed listener whose socket another process has, too, went on waking the loop for each newcomer of that process.
+#[test]
+fn a_socket_that_was_handed_over_wakes_nobody() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let mut server = Server::<()>::outgoing(Config::default()).expect("a poll");
+    server.listen_on(socket.try_clone().expect("a descriptor")).expect("it listens");
+    let mut plan = ShutdownPlan::soft(Duration::from_secs(1));
+    (plan.listeners, plan.lame_duck) = (LameDuckPolicy::HandOver, Duration::from_mins(1));
+    server.clients().shutdown(plan);
+    while server.local_addr().is_some() {
+        server.poll(Some(Duration::ZERO), |_, _| {}).expect("the poll works");
+    }
+    let (mut watch, mut events) = (Poll::new().expect("a poll"), Events::with_capacity(1));
+    let descriptor = server.as_fd().as_raw_fd();
+    watch
+        .registry()
+        .register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE)
+        .expect("it is watched");
+    let _newcomer = TcpStream::connect(socket.local_addr().expect("it listens")).expect("it listens");
+    watch.poll(&mut events, Some(Duration::from_millis(50))).expect("the poll works");
+    assert!(events.is_empty(), "{events:?}");
+    socket.accept().expect("it is for whoever has the socket");
 }

@@ -3,4 +3,5 @@
 mod certificates;
 mod memory;
 mod peer;
+mod proxied;
 mod sockets;

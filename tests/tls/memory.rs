@@ -6,9 +6,10 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use adjourn::{
     Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler,
     close::Cause,
+    config::ProxyProtocol,
     error::{HandshakeError, TlsError},
     http::{ConnectRequest, Upgrade, UpgradeRequest},
-    hub::{Driver, Readiness},
+    hub::{Driver, Newcomer, Readiness},
     testing::{Clock, Memory, REQUEST, frame},
     tls::{ClientTls, Identities, ServerTls, Tls, TlsSession, TlsVersion},
 };
@@ -267,6 +268,48 @@ fn switching_protocols(key: &str) -> Vec<u8> {
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
     )
     .into_bytes()
+}
+
+#[test]
+fn a_proxy_header_comes_before_tls_and_not_in_it() {
+    let authority = Authority::new();
+    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
+    let proxies = ProxyProtocol::required_from(vec!["127.0.0.1/32".parse().expect("a range")]);
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n";
+    let serve = |first: &[u8], inside: &[u8]| {
+        let peer = Peer::client(peer::client_config(&authority), "localhost");
+        let mut world = World::of(Config::default(), peer, |driver| {
+            let newcomer = Newcomer::tcp(([127, 0, 0, 1], 40_000).into()).proxy_protocol(&proxies).then_tls();
+            let slot = driver.accept_newcomer(&newcomer).expect("there is room");
+            driver.transport().accept_after_header(slot, &tls);
+            slot
+        });
+        world.gets = 7;
+        world.up.extend_from_slice(first);
+        world.peer.send(inside);
+        world.peer.send(REQUEST);
+        world.settle();
+        world
+    };
+    let mut world = serve(header, b"");
+    assert!(
+        world.peer.received.starts_with(b"HTTP/1.1 101 "),
+        "{:?} {:?} {:?}",
+        world.seen.borrow().failed,
+        world.peer.failed,
+        world.up.len()
+    );
+    world.act(|clients, id| {
+        let client = clients.get(id).expect("it is open");
+        assert_eq!(client.peer_addr(), ([192, 0, 2, 7], 40_000).into());
+    });
+    // Without one there is no TLS either, whatever a client says inside.
+    let world = serve(b"", header);
+    assert!(matches!(world.seen.borrow().failed, Some(HandshakeError::ProxyHeader(_))));
+    assert!(world.peer.received.is_empty());
+    // A second one is no request.
+    let world = serve(header, header);
+    assert_eq!(world.seen.borrow().failed, Some(HandshakeError::BadRequest));
 }
 
 /// What the peer has got, in whole frames of a server.

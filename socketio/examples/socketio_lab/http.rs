@@ -28,6 +28,13 @@ pub(crate) async fn serve(
             Some(stats) => (StatusCode::OK, format!("{}\n", json(&stats))),
             None => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
         },
+        #[cfg(feature = "metrics")]
+        "/metrics" => match (handle.get(), ask(&handle).await) {
+            (Some(handle), Some(stats)) => {
+                (StatusCode::OK, adjourn_socketio::metrics::text(&handle.loop_stats(), &stats))
+            }
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+        },
         _ => (StatusCode::NOT_FOUND, String::new()),
     };
     let mut response = Response::new(Full::from(body));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use adjourn::Handle;
 use adjourn::error::HandleError;
 use adjourn::shutdown::ShutdownPlan;
+use adjourn::stats::LoopStats;
 
 use super::conn::Conn;
 use crate::core::{Inbox, InboxFull, Io};
@@ -45,6 +46,11 @@ impl SocketIoHandle {
         let (sender, stats) = mpsc::sync_channel(1);
         self.defer(move |io| drop(sender.send(io.stats()))).ok()?;
         stats.recv_timeout(STATS_TIMEOUT).ok()
+    }
+
+    /// What the loop below counts, as [`Handle::loop_stats`] has it. Does not wait.
+    pub fn loop_stats(&self) -> LoopStats {
+        self.server.loop_stats()
     }
 
     /// False once a shutdown has begun.

@@ -28,7 +28,7 @@ use self::keys::Keys;
 use self::reader::RedisReader;
 use self::servers::{Servers, Times};
 use self::writer::RedisWriter;
-use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings};
+use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings, Writer};
 
 mod bus;
 mod expiry;
@@ -74,6 +74,17 @@ impl RedisStore {
         self
     }
 
+    /// The writer alone, for a process that only publishes: it follows no log and is no node.
+    pub(crate) fn open_writer(
+        self,
+        node: &NodeId,
+        settings: &StoreSettings,
+    ) -> Result<Box<dyn Writer>, StoreError> {
+        let servers = Servers::connect(self.client, self.call_timeout, Times::Redis)?;
+        let (keys, node) = (Keys::new(&self.prefix), life_of(node)?);
+        Ok(Box::new(RedisWriter::new(servers, keys, node, settings.clone(), 0)))
+    }
+
     /// For tests in virtual time: times are those that calls are given, positions count from 1, each opening begins an
     /// epoch, and neither markers of epochs nor fences are logged. Not for several nodes.
     #[doc(hidden)]
@@ -102,9 +113,7 @@ impl Store for RedisStore {
         } else {
             0
         };
-        let mut token = [0; 8];
-        getrandom::fill(&mut token).map_err(|error| StoreError::Failed(error.to_string().into()))?;
-        let node: Arc<str> = format!("{}:{:016x}", values::word(&node.0), u64::from_ne_bytes(token)).into();
+        let node = life_of(&node)?;
         let mut writer = RedisWriter::new(servers, keys.clone(), Arc::clone(&node), settings.clone(), now);
         let logs = writer.logs(now)?;
         let connect = || -> Result<Servers, StoreError> {
@@ -134,6 +143,13 @@ impl Store for RedisStore {
     fn inline(&self) -> bool {
         false
     }
+}
+
+/// The name of this life of a node: no other has it.
+fn life_of(node: &NodeId) -> Result<Arc<str>, StoreError> {
+    let mut token = [0; 8];
+    getrandom::fill(&mut token).map_err(|error| StoreError::Failed(error.to_string().into()))?;
+    Ok(format!("{}:{:016x}", values::word(&node.0), u64::from_ne_bytes(token)).into())
 }
 
 impl RedisWriter {

@@ -86,6 +86,16 @@ impl Session {
         self.flush(raw)
     }
 
+    /// Ciphertext that was read before there was a session. What is wrong with it is found by the next read.
+    pub(super) fn take_early(&mut self, raw: &mut impl Raw, scratch: &mut Scratch, early: &[u8]) {
+        scratch.cipher.resize(early.len().max(MAX_KEPT + READ), 0);
+        if let Some(place) = scratch.cipher.get_mut(..early.len()) {
+            place.copy_from_slice(early);
+        }
+        self.take_in(scratch, early.len(), &mut []);
+        let _ = self.flush(raw);
+    }
+
     /// Reads plaintext, by one read of ciphertext at most: zero after the peer's `close_notify` or FIN. There may be more after a short read,
     /// see [`Session::take_noticed`].
     ///

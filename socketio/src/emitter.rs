@@ -1,0 +1,104 @@
+//! [`Emitter`]: a process that only publishes.
+
+use std::sync::Arc;
+
+use crate::error::{EmitError, StoreError};
+use crate::offset::Position;
+use crate::packet::{Event, ToArgs};
+use crate::store::{Batch, EntryKind, NewEntry, NodeId, RedisStore, StoreSettings, Writer};
+
+/// Publishes durable events to the clients of all nodes that share a Redis store, from a process that serves none: a worker, a
+/// cron job. It writes the same entries as a node, and blocks until they are committed.
+///
+/// ```no_run
+/// # use adjourn_socketio::Emitter;
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut emitter = Emitter::connect("redis://127.0.0.1:6379", "chat")?;
+/// emitter.emit("/", &["news"], "headline", ("It works",))?;
+/// # Ok(()) }
+/// ```
+pub struct Emitter {
+    writer: Box<dyn Writer>,
+}
+
+/// An event was not published, and nobody gets it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The event cannot be encoded.
+    #[error(transparent)]
+    Event(#[from] EmitError),
+    /// The store refused it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Emitter {
+    /// Connects to the Redis at `url`; `prefix` is that of the nodes.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn connect(url: &str, prefix: &str) -> Result<Self, StoreError> {
+        let node = NodeId(format!("emitter-{}", std::process::id()).into());
+        let writer = RedisStore::new(url, prefix)?.open_writer(&node, &StoreSettings::default())?;
+        Ok(Self { writer })
+    }
+
+    /// Emits to the sockets in any of these rooms, those of sessions that are away too; no rooms: to all of the namespace.
+    /// Gives its position in the log. Blocks while the store does not answer.
+    pub fn emit(
+        &mut self,
+        namespace: &str,
+        rooms: &[&str],
+        event: &str,
+        args: impl ToArgs,
+    ) -> Result<Position, PublishError> {
+        let namespace: Arc<str> = namespace.into();
+        let event = Event::new(&namespace, event, &args).map_err(EmitError::from)?;
+        let attachments = Arc::clone(event.attachments());
+        self.append(&namespace, rooms, EntryKind::Event, event.packet(), attachments)
+    }
+
+    /// Disconnects the sockets in any of these rooms, with their connections if `with_connection`; sessions that are away
+    /// end when they come back.
+    pub fn disconnect(
+        &mut self,
+        namespace: &str,
+        rooms: &[&str],
+        with_connection: bool,
+    ) -> Result<Position, PublishError> {
+        let packet = if with_connection { "true" } else { "false" };
+        self.append(&namespace.into(), rooms, EntryKind::Disconnect, packet, Arc::new([]))
+    }
+
+    fn append(
+        &mut self,
+        namespace: &Arc<str>,
+        rooms: &[&str],
+        kind: EntryKind,
+        packet: &str,
+        attachments: Arc<[bytes::Bytes]>,
+    ) -> Result<Position, PublishError> {
+        let entry = NewEntry {
+            namespace: Arc::clone(namespace),
+            kind,
+            rooms: rooms.iter().map(|room| Arc::from(*room)).collect(),
+            except: Arc::new([]),
+            packet: packet.into(),
+            attachments,
+            ack: None,
+            until: None,
+        };
+        let batch = Batch { entries: vec![entry], ..Batch::default() };
+        // The store's time is its own.
+        let committed = self.writer.commit(&batch, 0)?;
+        let position = committed.positions.first().copied();
+        Ok(position.ok_or_else(|| StoreError::Failed("no position".into()))?)
+    }
+}
+
+impl std::fmt::Debug for Emitter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emitter").finish_non_exhaustive()
+    }
+}
