@@ -11,10 +11,11 @@ use super::servers::Servers;
 use super::values;
 use crate::store::{Lists, StoreError};
 
-/// How long the lock is held at most.
-const LEASE_MS: u64 = 30_000;
+/// How long the lock is held at most: a node that is killed in a transaction stops the others for so long. A transaction that
+/// takes longer fails as a whole.
+const LEASE_MS: u64 = 5_000;
 /// How long it is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The lists of one transaction.
