@@ -34,8 +34,6 @@ RULES = [
      "!over && !share.drained && pending.take(Pending::DRAIN)", "!over && pending.take(Pending::DRAIN)"),
     ("a `Drain` that is owed does not come", "an_owed_drain_comes", "src/conn/transport.rs",
      "if self.drain_owed.get() && self.queued() == 0 {", "if self.drain_owed.get() && self.queued() > 0 {"),
-    ("a probe renews the `Drain` of its turn", "one_drain_per_turn", "src/hub/slot.rs",
-     "(self.reads, self.written) = (0, 0);", "(self.reads, self.written, self.drained) = (0, 0, false);"),
     ("a turn has no budget", "a_turn_is_bounded", "src/hub/schedule.rs",
      "self.turn.bytes == 0 || self.turn.callbacks == 0", "self.turn.number == 0 && self.turn.callbacks == 0"),
     ("a connection is read until it is drained", "reads_are_shared", "src/hub/slot.rs",
