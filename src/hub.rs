@@ -49,7 +49,7 @@
 //!       timers       the application's timers, earliest first
 //!       sweeping     sweeps over the connections
 //!         sweep      shutdown and sweeps as state machines, without connections
-//!       room         the cap on all backlogs together
+//!       room         the cap on all backlogs together, and the room of a former crowd
 //!       slots        which slots are in use
 //! ```
 

@@ -69,7 +69,9 @@ impl Handler for App {
             Event::Open { id } => self.open.push(id),
             Event::Drain { .. } => self.drained += 1,
             Event::Close { id, report, .. } => {
-                self.open.retain(|open| *open != id);
+                if let Some(at) = self.open.iter().position(|open| *open == id) {
+                    self.open.remove(at);
+                }
                 self.ended.push(*report);
             }
             _ => {}
@@ -387,4 +389,66 @@ fn the_largest_backlogs_make_room_if_that_is_the_policy() {
     ));
     assert_eq!((fleet.app.open.len(), fleet.app.ended.len()), (2, 0));
     assert_eq!(fleet.broadcast(&vec![3; 60_000]), 1, "room was made, and one of the two is gone");
+}
+
+/// Slots, deadlines and queues are those of the connections that are left, not of those that were.
+#[test]
+fn the_room_of_a_crowd_is_given_back() {
+    let mut fleet = Fleet::new(Config::default());
+    fleet.open(10, usize::MAX, REQUEST);
+    let before = live();
+    for _ in 0..2 {
+        fleet.open(5_000, usize::MAX, REQUEST);
+        let peak = live() - before;
+        assert!(peak > 500_000, "{peak} bytes");
+        for id in fleet.app.open.split_off(10) {
+            fleet.act(|clients| clients.terminate(id));
+        }
+        assert_eq!(fleet.driver.stats().total(), 10);
+        fleet.app = App { open: std::mem::take(&mut fleet.app.open), ..App::default() };
+        fleet.app.open.shrink_to_fit();
+        let sockets = &mut fleet.driver.transport().sockets;
+        sockets.truncate(10);
+        sockets.shrink_to_fit();
+        let left = live().saturating_sub(before);
+        assert!(left < 10_000, "{left} bytes are left");
+    }
+}
+
+/// Bytes of the process that are in memory: what an allocator keeps counts, too.
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has this line");
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib << 10
+}
+
+/// Each is behind by messages of its own, and small things are allocated in between and stay. When the readers are gone, so is
+/// what they were behind by, the second time, too.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_slow_readers_were_behind_by_goes_back_to_the_system() {
+    const MIB: usize = 1 << 20;
+    let mut fleet = Fleet::new(Config::default());
+    let mut small = Vec::new();
+    for _ in 0..3 {
+        fleet.open(50, 0, REQUEST);
+        let (before, ids) = (resident(), fleet.app.open.clone());
+        for n in 0..2_000 {
+            small.push(vec![0_u8; 100]);
+            fleet.act(|clients| {
+                for id in &ids {
+                    clients.send(*id, &[low(n); 1000]).expect("there is room");
+                }
+            });
+        }
+        let held = resident() - before;
+        assert!((80 * MIB..130 * MIB).contains(&held), "{held} bytes are held of 100,000 messages");
+        for id in ids {
+            fleet.act(|clients| clients.terminate(id));
+        }
+        let left = resident().saturating_sub(before);
+        assert!(left < 12 * MIB, "{left} bytes are left");
+    }
 }

@@ -3,7 +3,7 @@
 from html import escape
 from statistics import median
 
-from rows import FLOOR, OURS, PEERS, ROWS
+from rows import FLOOR, FLOORS, OURS, PEERS, ROWS
 
 NOISE = 0.03
 
@@ -59,7 +59,7 @@ def verdict(value, target):
 
 def best_peer(results, row, metric, part=""):
     found = {
-        peer: middle(results, row, peer, metric, part) for peer in results["peers"] if peer not in (FLOOR, OURS)
+        peer: middle(results, row, peer, metric, part) for peer in results["peers"] if peer not in (*FLOORS, OURS)
     }
     found = {peer: value for peer, value in found.items() if value is not None}
     return min(found.items(), key=lambda item: item[1]) if found else (None, None)
@@ -117,13 +117,12 @@ def tables(results):
             line.append(verdict(to_best, row["best"]) + who)
             lines.append(line if ours else line[:-2])
         elif row["kind"] == "memory":
-            for metric, text in (("bytes_opened", "opened"), ("bytes_exchanged", "after a message each")):
+            for metric, text, limit in row["metrics"]:
                 value = middle(results, row, OURS, metric)
                 line = [f"{row['title']}, {text}", *(cell(results, row, peer, metric) for peer in peers)]
                 if ours:
-                    limit = row["limit"]
                     met = "-" if value is None else "met" if value <= limit else "missed"
-                    line += [f"≤ {limit} bytes: {met}", "-"]
+                    line += [f"≤ {limit} {row['unit']}: {met}", "-"]
                 lines.append(line)
     if lines:
         head = ["CPU µs per unit of work", *names]
@@ -250,13 +249,13 @@ def chart(results):
 
 
 def bars(results, row):
-    metric = "cpu_us_per_unit" if row["kind"] == "work" else "bytes_exchanged"
+    metric = "cpu_us_per_unit" if row["kind"] == "work" else row["bar"]
     lines = []
     for peer in results["peers"]:
         value = middle(results, row, peer, metric)
         if value is not None:
             lines.append((peer, value))
-    unit = "µs" if row["kind"] == "work" else "bytes"
+    unit = "µs" if row["kind"] == "work" else row["unit"]
     return row["title"], lines, unit
 
 
@@ -271,7 +270,7 @@ def panel(left, top, width, title, unit, lines):
     for index, (peer, value) in enumerate(lines):
         y = top + 18 + index * LINE
         share = min(max(value, 0) / longest, 1)
-        colour = OUR_BAR if peer == OURS else FLOOR_BAR if peer == FLOOR else BAR
+        colour = OUR_BAR if peer == OURS else FLOOR_BAR if peer in FLOORS else BAR
         weight = ' font-weight="600"' if peer == OURS else ""
         x = left + label
         end = max(share * room, 1)
@@ -279,7 +278,7 @@ def panel(left, top, width, title, unit, lines):
             f'<text x="{x - 5:.1f}" y="{y + 10}" text-anchor="end"{weight}>{escape(PEERS[peer]["name"])}</text>'
             f'<rect x="{x:.1f}" y="{y + 1}" width="{end:.1f}" height="{LINE - 5}" rx="2" fill="{colour}"/>'
         )
-        text = digits(value) + (f" µs ×{ratio(value / base)}" if unit == "µs" else " bytes")
+        text = digits(value) + (f" µs ×{ratio(value / base)}" if unit == "µs" else f" {unit}")
         if value > longest * 1.001:
             # Two slanted strokes say that the bar goes on; they cut it open, whatever is behind it.
             at = x + end - 14

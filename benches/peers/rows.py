@@ -2,6 +2,7 @@
 
 # The order is that of the table's columns. `bin` and `script` are here; `adjourn` is examples/bench_server.
 PEERS = {
+    "epoll": {"name": "bare epoll, sends last", "bin": "peer_epoll_tcp"},
     "mio": {"name": "bare mio TCP", "bin": "peer_mio_tcp", "crate": "mio"},
     "adjourn": {"name": "adjourn"},
     "tungstenite": {"name": "tungstenite on mio", "bin": "peer_tungstenite_mio", "crate": "tungstenite"},
@@ -16,9 +17,11 @@ PEERS = {
     "ws": {"name": "npm ws", "script": "ws.mjs", "runtime": "node"},
 }
 FLOOR = "mio"
+# They look at no byte, so they are no peers.
+FLOORS = ("epoll", "mio")
 OURS = "adjourn"
 
-NO_DEFLATE = ("mio", "tungstenite", "tokio-tungstenite", "fastwebsockets")
+NO_DEFLATE = (*FLOORS, "tungstenite", "tokio-tungstenite", "fastwebsockets")
 
 
 def part(name, mode, env=None, cores=None, **args):
@@ -64,6 +67,28 @@ ROWS = [
     work("echo-16k", "echo 64 x 16 KiB", part("", "echo", MIDDLE, conns=64, size=16384), 1.05, 1.00),
     work("echo-1m", "echo 4 x 1 MiB", part("", "echo", LARGE, conns=4, size=1048576), 1.40, 0.80),
     work(
+        "relay-16k",
+        "relay of 16 KiB to one other",
+        part("", "broadcast", MIDDLE, receivers=1, size=16384),
+        1.05,
+        0.95,
+    ),
+    work("relay-1m", "relay of 1 MiB to one other", part("", "broadcast", LARGE, receivers=1, size=1048576), 1.40, 0.80),
+    work(
+        "broadcast-16k",
+        "broadcast of 16 KiB to 100, per delivery",
+        part("", "broadcast", MIDDLE, receivers=100, size=16384),
+        1.05,
+        0.95,
+    ),
+    work(
+        "broadcast-1m",
+        "broadcast of 1 MiB to 8, per delivery",
+        part("", "broadcast", LARGE, receivers=8, size=1048576),
+        1.40,
+        0.80,
+    ),
+    work(
         "broadcast",
         "broadcast to 2,000, 125 B, per delivery",
         part("", "broadcast", SMALL, receivers=2000, size=125),
@@ -99,7 +124,19 @@ ROWS = [
         "title": "bytes per quiet connection, of 10,000",
         "kind": "memory",
         "parts": [part("", "idle", SMALL, conns=10000)],
-        "limit": 128,
+        "metrics": (("bytes_opened", "opened", 128), ("bytes_exchanged", "after a message each", 128)),
+        "bar": "bytes_exchanged",
+        "unit": "bytes",
+    },
+    {
+        "key": "slow-readers",
+        "title": "MiB for 500 that do not read 8 MB of a broadcast in messages of 1,000 bytes",
+        "kind": "memory",
+        "parts": [part("", "slow", SMALL, conns=500, size=1000)],
+        "metrics": (("mib_held", "held", 48), ("mib_left", "5 s after they left", 12)),
+        "bar": "mib_held",
+        "unit": "MiB",
+        "without": FLOORS,
     },
     work(
         "sweep",

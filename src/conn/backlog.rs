@@ -4,20 +4,25 @@
 //! Of what a frame means only this is known here: a data frame is a message, and a newer Pong replaces an older one. What
 //! waits for what is the outbox's business.
 
-use std::{collections::VecDeque, io::IoSlice, sync::Arc};
+use std::{collections::VecDeque, io::IoSlice};
 
 use super::{
     backlogs::{Backlogs, Piece},
     broken::{Broken, broken, part},
-    output::{BufferPool, OutputBuffer},
+    chunk::{Body, Chunk},
+    output::{BufferPool, OWN_BUFFER, OutputBuffer},
+    segment::Segment,
 };
 use crate::{
     message::MessageKind,
     wire::header::{self, Header, Opcode},
 };
 
-/// Frames below this many bytes are joined in one chunk; above it a chunk is closed.
-const CHUNK: usize = 64 << 10;
+/// The first frames of a backlog are joined in chunks of this size from the allocator, which is where most backlogs end. A
+/// larger backlog has segments.
+const CHUNK: usize = 16 << 10;
+/// A longer frame has a chunk of its own.
+const LONG: usize = Segment::SIZE / 4;
 /// At most this many slices go into one `writev`.
 pub(super) const MAX_SLICES: usize = 64;
 
@@ -46,96 +51,6 @@ pub(super) const fn opcode(kind: MessageKind) -> Opcode {
     match kind {
         MessageKind::Text => Opcode::Text,
         MessageKind::Binary => Opcode::Binary,
-    }
-}
-
-/// A part of the backlog. However its bytes are owned or shared is its own business: all else asks for [`Chunk::bytes`]
-/// and, for a payload, relies on its header being the end of the chunk before.
-#[derive(Debug)]
-enum Chunk {
-    /// HTTP: not a message.
-    Raw(Vec<u8>),
-    /// Whole frames; the payload of the last one may be the next chunk.
-    Frames(Vec<u8>),
-    /// The payload of the frame whose header ends the chunk before.
-    Payload(Body),
-    /// Whole frames that several backlogs share.
-    Shared(Piece),
-    /// One Pong: replaced by a newer one as long as it is not begun.
-    Pong(Vec<u8>),
-}
-
-impl Chunk {
-    fn bytes<'a>(&'a self, backlogs: &'a Backlogs) -> Result<&'a [u8], Broken> {
-        match self {
-            Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => Ok(bytes),
-            Self::Payload(body) => Ok(body.bytes()),
-            Self::Shared(piece) => backlogs.bytes(*piece),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Raw(bytes) | Self::Frames(bytes) | Self::Pong(bytes) => bytes.len(),
-            Self::Payload(body) => body.bytes().len(),
-            Self::Shared(piece) => piece.len(),
-        }
-    }
-
-    /// Bytes that no other backlog has.
-    fn owned(&self) -> usize {
-        if matches!(self, Self::Shared(_)) { 0 } else { self.len() }
-    }
-
-    /// It is dropped.
-    fn release(self, backlogs: &mut Backlogs) {
-        if let Self::Shared(piece) = self {
-            backlogs.release(piece);
-        }
-    }
-}
-
-/// A payload in a buffer of its own, which is queued as it is.
-#[derive(Debug)]
-pub(super) enum Body {
-    Owned(Vec<u8>),
-    /// A message that came in and is sent on.
-    Lent(Arc<Vec<u8>>),
-    Shared(Arc<[u8]>),
-    #[cfg(feature = "bytes")]
-    Bytes(bytes::Bytes),
-}
-
-impl Body {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Owned(bytes) => bytes,
-            Self::Lent(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
-            #[cfg(feature = "bytes")]
-            Self::Bytes(bytes) => bytes,
-        }
-    }
-
-    /// The buffer, if it is not shared.
-    fn into_buffer(self) -> Option<Vec<u8>> {
-        match self {
-            Self::Owned(bytes) => Some(bytes),
-            Self::Lent(bytes) => Arc::into_inner(bytes),
-            Self::Shared(_) => None,
-            #[cfg(feature = "bytes")]
-            Self::Bytes(_) => None,
-        }
-    }
-
-    /// The same, masked.
-    fn masked(self, key: [u8; 4]) -> Self {
-        let mut bytes = match self {
-            Self::Owned(bytes) => bytes,
-            shared => shared.bytes().to_vec(),
-        };
-        crate::wire::mask::apply(&mut bytes, key, 0);
-        Self::Owned(bytes)
     }
 }
 
@@ -185,11 +100,10 @@ impl Backlog {
         payload: &[u8],
         backlogs: &mut Backlogs,
     ) {
-        let tail = self.tail(payload.len());
-        let start = tail.len();
-        write_frame(tail, mask, head, payload);
-        let added = tail.len() - start;
-        self.grow(added, backlogs);
+        let head = head.into();
+        self.append(header::MAX_HEADER + payload.len(), backlogs, |out| {
+            write_frame(out, mask, head, payload);
+        });
     }
 
     /// Queues a frame whose payload is not copied.
@@ -201,19 +115,18 @@ impl Backlog {
         backlogs: &mut Backlogs,
     ) {
         let (head, len) = (head.into(), payload.bytes().len());
-        if len < CHUNK / 4 {
+        if len < OWN_BUFFER {
             return self.push_frame(mask, head, payload.bytes(), backlogs);
         }
         let payload = match mask {
             Some(key) => payload.masked(key),
             None => payload,
         };
-        let tail = self.tail(0);
-        let start = tail.len();
-        header::write(tail, true, head.rsv1, head.opcode, mask, len as u64);
-        let added = tail.len() - start + len;
+        self.append(header::MAX_HEADER, backlogs, |out| {
+            header::write(out, true, head.rsv1, head.opcode, mask, len as u64);
+        });
         self.chunks.push_back(Chunk::Payload(payload));
-        self.grow(added, backlogs);
+        self.grow(len, backlogs);
     }
 
     /// Queues frames that several backlogs share.
@@ -319,8 +232,7 @@ impl Backlog {
             } else if opcode == Opcode::Pong && !keep_pongs {
                 self.push_pong(frame.to_vec(), backlogs);
             } else {
-                self.tail(frame.len()).extend_from_slice(frame);
-                self.grow(frame.len(), backlogs);
+                self.append(frame.len(), backlogs, |out| out.extend_from_slice(frame));
             }
             at = end;
         }
@@ -353,16 +265,34 @@ impl Backlog {
         self.pong = None;
     }
 
-    /// The chunk that takes `more` bytes of frames.
-    fn tail(&mut self, more: usize) -> &mut Vec<u8> {
-        let fits = matches!(self.chunks.back(), Some(Chunk::Frames(tail)) if tail.len() + more <= CHUNK);
+    /// Appends `most` bytes of frames at most, which `format` writes.
+    fn append(&mut self, most: usize, backlogs: &mut Backlogs, format: impl FnOnce(&mut Vec<u8>)) {
+        let is_large = self.len >= CHUNK;
+        let fits = match self.chunks.back() {
+            Some(Chunk::Frames(tail)) => tail.len() + most <= CHUNK,
+            Some(Chunk::Segment(segment)) => segment.has_room_for(most),
+            _ => false,
+        };
         if !fits {
-            self.chunks.push_back(Chunk::Frames(Vec::new()));
+            let segment = if is_large && most <= LONG { backlogs.segment() } else { None };
+            self.chunks.push_back(segment.map_or_else(|| Chunk::Frames(Vec::new()), Chunk::Segment));
         }
-        match self.chunks.back_mut() {
-            Some(Chunk::Frames(tail)) => tail,
+        let added = match self.chunks.back_mut() {
+            Some(Chunk::Frames(tail)) => {
+                let before = tail.len();
+                format(tail);
+                tail.len() - before
+            }
+            Some(Chunk::Segment(segment)) => {
+                let mut frames = Vec::with_capacity(most);
+                format(&mut frames);
+                let appended = segment.append(&frames);
+                debug_assert!(appended, "there was room");
+                if appended { frames.len() } else { 0 }
+            }
             _ => unreachable!("a chunk of frames was just found or pushed"),
-        }
+        };
+        self.grow(added, backlogs);
     }
 
     /// Fills `slices` with what is to be written next, `limit` bytes at most; returns how many it filled, and their bytes.
@@ -409,8 +339,8 @@ impl Backlog {
                         pool.keep(buffer);
                     }
                 }
-                Some(Chunk::Shared(piece)) => backlogs.release(piece),
-                Some(Chunk::Raw(_) | Chunk::Frames(_) | Chunk::Pong(_)) | None => {}
+                Some(written) => written.release(backlogs),
+                None => {}
             }
         }
         self.check();
@@ -469,7 +399,7 @@ impl Backlog {
         Ok(match self.chunks.front() {
             Some(Chunk::Payload(_)) => true,
             Some(Chunk::Frames(frames)) => !frame_at(frames)?.0.is_control(),
-            Some(Chunk::Raw(_) | Chunk::Shared(_) | Chunk::Pong(_)) | None => false,
+            Some(Chunk::Raw(_) | Chunk::Segment(_) | Chunk::Shared(_) | Chunk::Pong(_)) | None => false,
         })
     }
 
@@ -507,7 +437,7 @@ impl Backlog {
                 Chunk::Raw(_) if !keep_raw => {}
                 // A payload alone: its header is written, so it has begun.
                 Chunk::Raw(_) | Chunk::Payload(_) => self.keep(chunk, written),
-                Chunk::Frames(_) | Chunk::Shared(_) | Chunk::Pong(_) => {
+                Chunk::Frames(_) | Chunk::Segment(_) | Chunk::Shared(_) | Chunk::Pong(_) => {
                     let frames = chunk.bytes(backlogs);
                     let walked = frames
                         .and_then(|frames| self.keep_frame(frames, (written, begun), chunks, &mut dropped));

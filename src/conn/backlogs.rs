@@ -7,12 +7,17 @@
 
 use slab::Slab;
 
-use super::broken::{Broken, broken, part};
+use super::{
+    broken::{Broken, broken, part},
+    segment::Segment,
+};
 
 /// Small frames are joined in blocks of this size. A backlog that waits for one frame keeps its whole block, so blocks are
 /// small, too.
 const BLOCK: usize = 16 << 10;
-/// From here on a frame has a block to itself.
+/// Segments that are kept when no backlog has them: a megabyte.
+const SPARE: usize = 4;
+/// From here on a frame has a block to itself. Less than half a block.
 pub(super) const OWN_BLOCK: usize = 4 << 10;
 /// A smaller frame is not worth a reference: each backlog has its own copy.
 pub(super) const WORTH_SHARING: usize = 64;
@@ -29,12 +34,40 @@ pub(crate) struct Backlogs {
     owned: usize,
     /// What both may be together.
     limit: usize,
+    /// Segments for the next backlogs, a few: to map and unmap one for each would be page faults.
+    spare: Vec<Segment>,
 }
 
 #[derive(Debug)]
 struct Block {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     users: usize,
+}
+
+/// Where the bytes of a block are. What only one turn needs is the allocator's; what waits for a slow reader is mapped.
+#[derive(Debug)]
+enum Bytes {
+    Allocated(Vec<u8>),
+    Mapped(Segment),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Allocated(bytes) => bytes,
+            Self::Mapped(segment) => segment.bytes(),
+        }
+    }
+
+    fn append(&mut self, frame: &[u8]) {
+        match self {
+            Self::Allocated(bytes) => bytes.extend_from_slice(frame),
+            Self::Mapped(segment) => {
+                let appended = segment.append(frame);
+                debug_assert!(appended, "there was room");
+            }
+        }
+    }
 }
 
 /// Whole frames of a block. Whoever keeps one is a user of the block, from [`Backlogs::freeze`] or [`Backlogs::add_user`] until
@@ -63,7 +96,7 @@ impl Piece {
 
 impl Backlogs {
     pub(super) fn new(limit: usize) -> Self {
-        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit }
+        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit, spare: Vec::new() }
     }
 
     /// Bytes of all backlogs: what they own, and what they share counted once.
@@ -86,38 +119,58 @@ impl Backlogs {
         self.owned = self.owned.saturating_sub(n);
     }
 
-    /// Copies a frame into a block. The caller is the first user of it.
+    /// An empty segment for a backlog. `None` if the system has none.
+    pub(super) fn segment(&mut self) -> Option<Segment> {
+        self.spare.pop().or_else(Segment::new)
+    }
+
+    /// A backlog needs its segment no longer.
+    pub(super) fn take_back(&mut self, mut segment: Segment) {
+        if self.spare.len() < SPARE {
+            segment.clear();
+            self.spare.push(segment);
+        }
+    }
+
+    /// Copies a frame of less than half a block. The caller is the first user of it.
     pub(super) fn freeze(&mut self, frame: &[u8]) -> Piece {
         self.shared += frame.len();
-        let is_small = frame.len() < OWN_BLOCK;
-        if is_small
-            && let Some(number) = self.open
-            && let Some(block) = self.blocks.get_mut(number)
-            && block.bytes.len() + frame.len() <= BLOCK
-        {
-            let start = block.bytes.len();
-            block.bytes.extend_from_slice(frame);
-            block.users += 1;
-            return Piece { block: number, start, end: start + frame.len() };
-        }
-        let mut bytes = Vec::with_capacity(if is_small { BLOCK } else { frame.len() });
-        bytes.extend_from_slice(frame);
-        let piece = self.insert(bytes);
-        if is_small {
-            self.open = Some(piece.block);
-        }
-        piece
+        let open = self.open.filter(|number| {
+            let block = self.blocks.get(*number);
+            block.is_some_and(|block| block.bytes.get().len() + frame.len() <= BLOCK)
+        });
+        let number = open.unwrap_or_else(|| {
+            let mapped = Segment::with_size(BLOCK).map(Bytes::Mapped);
+            let bytes = mapped.unwrap_or_else(|| Bytes::Allocated(Vec::with_capacity(BLOCK)));
+            self.blocks.insert(Block { bytes, users: 0 })
+        });
+        self.open = Some(number);
+        let Some(block) = self.blocks.get_mut(number) else { unreachable!("it was just found or inserted") };
+        let start = block.bytes.get().len();
+        block.bytes.append(frame);
+        block.users += 1;
+        Piece { block: number, start, end: start + frame.len() }
     }
 
-    /// The same for a large frame that has a buffer of its own, which is not copied.
+    /// The same for a large frame, which has a block to itself and is not copied.
     pub(super) fn freeze_owned(&mut self, frame: Vec<u8>) -> Piece {
         self.shared += frame.len();
-        self.insert(frame)
+        let end = frame.len();
+        Piece { block: self.blocks.insert(Block { bytes: Bytes::Allocated(frame), users: 1 }), start: 0, end }
     }
 
-    fn insert(&mut self, bytes: Vec<u8>) -> Piece {
-        let end = bytes.len();
-        Piece { block: self.blocks.insert(Block { bytes, users: 1 }), start: 0, end }
+    /// The turn that a piece was frozen in needs it no longer. If backlogs do, a large one is copied to where it goes back to the
+    /// system when they do not.
+    pub(super) fn settle(&mut self, piece: Piece) {
+        self.release(piece);
+        if let Some(Block { bytes, .. }) = self.blocks.get_mut(piece.block)
+            && let Bytes::Allocated(frame) = bytes
+            && frame.len() >= BLOCK
+            && let Some(mut segment) = Segment::with_size(frame.len())
+            && segment.append(frame)
+        {
+            *bytes = Bytes::Mapped(segment);
+        }
     }
 
     pub(super) fn add_user(&mut self, piece: Piece) {
@@ -134,7 +187,7 @@ impl Backlogs {
         };
         block.users -= 1;
         if block.users == 0 {
-            self.shared -= block.bytes.len();
+            self.shared -= block.bytes.get().len();
             self.blocks.remove(piece.block);
             self.open = self.open.filter(|open| *open != piece.block);
             if self.blocks.is_empty() {
@@ -145,7 +198,7 @@ impl Backlogs {
 
     pub(super) fn bytes(&self, piece: Piece) -> Result<&[u8], Broken> {
         let block = self.blocks.get(piece.block).ok_or_else(broken)?;
-        part(&block.bytes, piece.start..piece.end)
+        part(block.bytes.get(), piece.start..piece.end)
     }
 }
 
@@ -173,7 +226,7 @@ mod tests {
         let mut backlogs = Backlogs::new(usize::MAX);
         let pieces: Vec<_> = (0..40).map(|n| backlogs.freeze(&[n; 1004])).collect();
         assert_eq!(backlogs.blocks.len(), 3, "16 of them in each");
-        let large = backlogs.freeze(&vec![9; 100_000]);
+        let large = backlogs.freeze_owned(vec![9; 100_000]);
         assert_eq!((backlogs.blocks.len(), large.start), (4, 0));
         let small = backlogs.freeze(&[9; 100]);
         assert_eq!(small.block, pieces[39].block, "a large one does not close the block of the small ones");

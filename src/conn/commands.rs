@@ -3,9 +3,10 @@
 
 use super::{
     CloseTiming, Conn, Context, Frames, Pending,
-    backlog::{Body, FrameHead, opcode},
+    backlog::{FrameHead, opcode},
     broadcast::Shared,
     broken::Broken,
+    chunk::Body,
     deflate::Sharing,
     life::{Life, Paused},
     output::OWN_BUFFER,

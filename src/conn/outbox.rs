@@ -11,9 +11,10 @@ use std::{
 };
 
 use super::{
-    backlog::{self, Backlog, Body, Dropped, FrameHead, MAX_SLICES, write_frame},
+    backlog::{self, Backlog, Dropped, FrameHead, MAX_SLICES, write_frame},
     backlogs::{Backlogs, Piece},
     broken::Broken,
+    chunk::Body,
     output::{BufferPool, OutputBuffer, Range},
     writer::Writer,
 };

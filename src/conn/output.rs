@@ -158,7 +158,7 @@ impl OutputBuffer {
             }
             self.shared.clear();
             for piece in self.frozen.drain(..) {
-                self.backlogs.release(piece);
+                self.backlogs.settle(piece);
             }
         }
     }

@@ -84,6 +84,13 @@ impl Deadlines {
         }
     }
 
+    /// Gives back room that `slots` slots do not need.
+    pub(crate) fn shrink(&mut self, slots: usize) {
+        self.places.truncate(slots);
+        self.places.shrink_to_fit();
+        self.heap.shrink_to_fit();
+    }
+
     /// The slot that is due at `now`, earliest first. It stays in the queue until it is set again or removed.
     pub(crate) fn first_due(&self, now: Time) -> Option<u32> {
         self.heap.first().filter(|entry| entry.at() <= now).map(|entry| entry.slot())

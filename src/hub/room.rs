@@ -1,6 +1,6 @@
-//! The cap on all backlogs of a loop together.
+//! Memory that connections share: the cap on all backlogs of a loop together, and the room of a former crowd.
 
-use super::table::Hub;
+use super::table::{Hub, ROOM};
 use crate::{
     config::OnTotalOverflow,
     conn::{Conn, Frames, State},
@@ -24,6 +24,15 @@ impl<D> Hub<D> {
                 sent.unwrap_or(Err(SendError::NotFound))
             }
             sent => sent,
+        }
+    }
+
+    /// Gives back what a former crowd needed when no slot beyond a quarter of it is in use.
+    pub(super) fn shrink(&mut self) {
+        let (room, end) = (self.slots.capacity(), self.slots_end());
+        if room > ROOM && end < room / 4 {
+            self.slots.shrink_to_fit();
+            self.deadlines.shrink(end);
         }
     }
 

@@ -463,6 +463,9 @@ impl<D> Hub<D> {
         if self.slots.is_empty() {
             (self.slots, self.used) = (Slab::new(), SlotSet::default());
         }
+        if self.slots.len() < self.slots.capacity() / 4 {
+            self.shrink();
+        }
         reset
     }
 

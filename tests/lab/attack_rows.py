@@ -634,8 +634,8 @@ def slow_readers_of_a_broadcast(attacker):
         peer.upgrade("/broadcast")
     speaker = attacker.peer("/broadcast")
     frames = wire.encode(wire.BINARY, bytes(1_000)) * 100
-    # The kernel holds less than half a megabyte for one that does not read.
-    for _ in range((500_000 + attacker.many(4_000_000)) // 100_000):
+    # The kernel takes four megabytes for one that does not read.
+    for _ in range((4_000_000 + attacker.many(4_000_000)) // 100_000):
         speaker.send_raw(frames)
     attacker.target.rest()
 

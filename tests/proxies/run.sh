@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # close_lab behind haproxy and nginx: addresses and limits by the PROXY protocol, closes with code and reason, shutdown.
 #
-#   tests/proxies/run.sh [PATH OF close_lab]
+#   tests/proxies/run.sh [PATH OF close_lab [--tls]]
 #
-# Without an argument the example is built first. haproxy and nginx are installed from Debian if they are missing; a tool that cannot be had
+# Without an argument the example is built first. `--tls` says that it has the feature `tls`. haproxy and nginx are installed from Debian if they are missing; a tool that cannot be had
 # is a failure, never a skip. The last line is `N passed, M failed`.
 set -euo pipefail
 
@@ -21,9 +21,10 @@ fi
 
 if [ $# -ge 1 ]; then
     lab=$1
+    shift
 else
     (cd "$repository" && cargo build --example close_lab) || die "close_lab does not build"
     lab=${CARGO_TARGET_DIR:-$repository/target}/debug/examples/close_lab
 fi
 [ -x "$lab" ] || die "no close_lab at $lab"
-exec timeout 300 python3 "$here/drive.py" "$(realpath "$lab")"
+exec timeout 300 python3 "$here/drive.py" "$(realpath "$lab")" "$@"

@@ -3,6 +3,8 @@
 //! Every peer is `NAME PORT` and behaves like `examples/bench_server.rs`: `/echo`, `/broadcast`, and a graceful
 //! shutdown with 1001 on SIGTERM that takes at most `BENCH_CLOSE_TIMEOUT_MS`.
 
+pub mod epoll;
+pub mod floor;
 pub mod tasks;
 
 use base64::Engine as _;

@@ -2,6 +2,7 @@
 
 use crate::frame::{self, Found, Scanner};
 use crate::sys;
+use adjourn_peers::epoll::Epoll;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -127,7 +128,7 @@ pub struct Lab {
     pub options: Options,
     pub pid: u32,
     pub conns: Vec<Conn>,
-    pub epoll: sys::Epoll,
+    pub epoll: Epoll,
     port: u16,
     /// Connections made so far; each takes the next source address.
     made: usize,
@@ -166,7 +167,7 @@ impl Lab {
         let port = options.number("port", 0)?;
         let pid = sys::spawn(&options.server, &options.cores("server-cores")?)?.id();
         let mut lab =
-            Self { options, pid, conns: Vec::new(), epoll: sys::Epoll::new()?, port, made: 0, alive: true };
+            Self { options, pid, conns: Vec::new(), epoll: Epoll::new()?, port, made: 0, alive: true };
         let until = Instant::now() + PATIENCE;
         loop {
             if let Ok(probe) = lab.connect(None) {

@@ -9,6 +9,7 @@
 mod frame;
 mod lab;
 mod modes;
+mod slow;
 mod sweep;
 mod sys;
 
@@ -29,8 +30,9 @@ fn run() -> Result<()> {
         "broadcast" => modes::broadcast,
         "accept" => modes::accept,
         "idle" => modes::idle,
+        "slow" => slow::slow,
         "sweep" => sweep::sweep,
-        _ => return Err(format!("no such mode: {mode} (echo, broadcast, accept, idle, sweep)").into()),
+        _ => return Err(format!("no such mode: {mode} (echo, broadcast, accept, idle, slow, sweep)").into()),
     };
     run(&mut Lab::start(options)?)
 }

@@ -268,7 +268,7 @@ pub fn accept(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-fn drop_all(lab: &mut Lab) {
+pub fn drop_all(lab: &mut Lab) {
     for conn in std::mem::take(&mut lab.conns) {
         lab.reset(conn.stream);
     }

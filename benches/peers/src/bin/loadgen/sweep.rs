@@ -136,7 +136,7 @@ fn pile_up(lab: &mut Lab, work: &Work, count: usize) -> Result<u64> {
 #[allow(clippy::too_many_arguments)]
 fn read(
     lab: &mut Lab,
-    event: sys::Ready,
+    event: adjourn_peers::epoll::Ready,
     polite: bool,
     answer: &[u8],
     wall: Duration,
