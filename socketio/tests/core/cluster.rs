@@ -333,9 +333,8 @@ impl Node {
             wake: Box::new(|| {}),
         };
         let mut config = SocketIoConfig::default();
-        config.storage.stall = Duration::from_secs(60);
-        config.storage.on_connect =
-            adjourn_socketio::config::ConnectPolicy::WaitUpTo(Duration::from_secs(60));
+        config.storage.stall = Duration::from_mins(1);
+        config.storage.on_connect = adjourn_socketio::config::ConnectPolicy::WaitUpTo(Duration::from_mins(1));
         let mut core = Core::new(config, setup).expect("a configuration");
         core.share(NodeId(format!("n{seed}").into()));
         core.namespace("/");
