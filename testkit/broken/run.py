@@ -39,19 +39,19 @@ RULES = [
     ("a connection is read until it is drained", "reads_are_shared", "src/hub/slot.rs",
      "u32::from(self.reads) < config.event_loop.reads_per_turn",
      "u32::from(self.reads) < 200 + config.event_loop.reads_per_turn"),
-    ("a panic loses the rest of what was read", "input_is_not_forgotten", "src/hub/driver.rs",
+    ("a panic loses the rest of what was read", "all_that_was_sent_is_given", "src/hub/driver.rs",
      "self.hub.recover(slot, bytes.unwrap_or_default());",
      "self.hub.recover(slot, bytes.and_then(|bytes| bytes.get(..0)).unwrap_or_default());"),
     ("a short write does not ask to be told of room", "what_fits_is_written", "src/hub/driver.rs",
      "transport.await_writable(slot, hub.is_closing(slot))", "Ok(())"),
-    ("the flush budget is over and nothing is dropped", "flush_budget", "src/conn/apply.rs",
+    ("the flush budget is over and nothing is dropped", "dropped_is_dropped", "src/conn/apply.rs",
      "Effect::DropUnbegun => self.drop_unbegun(cx),", "Effect::DropUnbegun => {}"),
     ("an abort does not count what it drops", "conservation", "src/conn/apply.rs",
      "            closing.count(dropped.unwrap_or_default());\n        }\n    }\n\n    /// How the abort",
      "        }\n    }\n\n    /// How the abort"),
     ("a timer begins before its callback returns", "no_timer_is_early", "src/hub/timers.rs",
      "self.put(timer, at.after(by));", "self.put(timer, at.after(by / 2));"),
-    ("timers outlive their connection", "nothing_after_close", "src/hub/table.rs",
+    ("timers outlive their connection", "data_until_close", "src/hub/table.rs",
      "self.timers.clear_all(id);", "let _ = id;"),
     ("a pause that was forgotten has no end", "what_is_due_is_done", "src/conn/timers.rs",
      "paused.closes = Some(closes);", "paused.closes = Some(closes).filter(|_| false);"),
@@ -65,7 +65,11 @@ def source(path):
 def copy():
     """The tracked files, each only if it has changed: cargo looks at their times."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
-    for name in names.decode().split("\0"):
+    names = set(names.decode().split("\0"))
+    for old in (COPY / "source").rglob("*"):
+        if old.is_file() and str(old.relative_to(COPY / "source")) not in names:
+            old.unlink()
+    for name in names:
         old, new = ROOT / name, COPY / "source" / name
         if name and old.is_file() and not (new.is_file() and new.read_bytes() == old.read_bytes()):
             new.parent.mkdir(parents=True, exist_ok=True)

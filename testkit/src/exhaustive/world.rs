@@ -437,9 +437,12 @@ impl World {
             let Some(id) = id else { return Err("Open had no id".into()) };
             let buffered = clients.get(id).map_or(0, |client| client.buffered_amount());
             let pauses = !facts.paused;
+            // What comes is given in these two states alone.
+            let state = clients.get(id).map(|client| client.state());
+            let gives = matches!(state, Some(State::Open | State::LocalClosing));
             let yes = if pauses { clients.pause(id) } else { clients.resume(id) };
             facts.paused(pauses, buffered, now);
-            if yes { Ok(()) } else { Err("pause or resume says no".into()) }
+            if yes == (pauses || gives) { Ok(()) } else { Err(format!("pause or resume says {yes}")) }
         });
     }
 

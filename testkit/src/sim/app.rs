@@ -91,7 +91,8 @@ impl Handler for App {
         if plain && request.body_length() == BodyLength::Zero {
             checker.answered(conn);
         }
-        if request.is_upgrade() && path.get(1) == Some(&b'a') && conn % 5 == 2 {
+        // A crowd's settings are ordinary ones, and fewer may wait by them.
+        if request.is_upgrade() && path.get(1) == Some(&b'a') && conn % 5 == 2 && !outside.size.crowd {
             checker.defers(conn, request.id());
             outside.soon(u64::from(conn * 397 % 4000) * 1000, Item::Decide(conn));
             return Upgrade::Defer;
