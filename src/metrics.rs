@@ -271,7 +271,6 @@ impl Page<'_, '_> {
                 ("received", lost.inbound_bytes),
                 ("received_partial", lost.inbound_partial_bytes),
                 ("trailing", lost.trailing_bytes),
-                ("kernel_unsent", lost.kernel_unsent.unwrap_or_default().into()),
             ]
             .map(|(kind, count)| (label("kind", kind), count))
         })

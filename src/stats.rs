@@ -63,7 +63,7 @@ macro_rules! counters {
             pub answers: AnswerCounts,
             /// Connections that ended, by what their reports say.
             pub closed: CloseCounts,
-            /// What all of them lost.
+            /// What all of them lost. Its `kernel_unsent` ends at 4 GiB; [`Totals::unacknowledged_bytes`] does not.
             pub lost: Lost,
             /// How long connections were open.
             pub durations: Histogram,
@@ -151,6 +151,8 @@ counters! {
     sent_pings,
     /// Times that the kernel took less than it was offered.
     short_writes,
+    /// Bytes that the kernel held unacknowledged when connections were aborted.
+    unacknowledged_bytes,
     /// Callbacks that took 10 ms or more.
     slow_callbacks,
     /// Callbacks that panicked, where the application caught the panic and went on.
@@ -405,6 +407,7 @@ impl Totals {
     pub(crate) fn count_close(&mut self, report: &CloseReport) {
         self.closed.count(report);
         self.lost.add(&report.lost);
+        self.unacknowledged_bytes += u64::from(report.lost.kernel_unsent.unwrap_or_default());
         self.durations.record(report.duration);
         if report.sent.is_some() || report.received.is_some() {
             self.close_phases.record(report.close_phase);
@@ -506,6 +509,31 @@ mod tests {
         let counts: Vec<_> = histogram.buckets().map(|(_, count)| count).collect();
         assert_eq!(counts, [2, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!((histogram.count(), histogram.sum()), (6, Duration::from_millis(10_007)));
+    }
+
+    #[test]
+    fn bytes_that_the_kernel_held_are_counted_beyond_4_gib() {
+        let report = CloseReport {
+            initiator: Initiator::Local,
+            cause: Cause::Terminated,
+            sent: None,
+            sent_flushed: false,
+            received: None,
+            lost: Lost { kernel_unsent: Some(u32::MAX), ..Lost::ZERO },
+            truncated: false,
+            duration: Duration::ZERO,
+            close_phase: Duration::ZERO,
+            traffic: None,
+        };
+        let mut totals = Totals::default();
+        totals.count_close(&report);
+        totals.count_close(&report);
+        assert_eq!(totals.unacknowledged_bytes, 2 * u64::from(u32::MAX));
+        assert_eq!(
+            (totals.durations.count(), totals.close_phases.count()),
+            (2, 0),
+            "no Close, no close phase"
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod world;
 mod admin;
 #[path = "core/basics.rs"]
 mod basics;
+#[path = "core/cluster.rs"]
+mod cluster;
 #[path = "core/events.rs"]
 mod events;
 #[path = "core/failures.rs"]

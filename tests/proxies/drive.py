@@ -189,10 +189,12 @@ class World:
     def end(self):
         for peer in self.peers:
             peer.gone()
+        # Not SIGKILL: the workers of nginx would outlive their master.
+        self.proxy.terminate()
+        if self.lab.process.poll() is None:
+            self.lab.process.kill()
         for process in (self.proxy, self.lab.process):
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            process.wait(10)
 
 
 def addresses_are_the_clients(world):

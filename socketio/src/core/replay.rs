@@ -29,6 +29,9 @@ use crate::store::{
     Entry, EntryKind, Millis, NewEntry, Page, ResumeRefusal, SessionChange, SessionRecord, StoreError,
 };
 
+/// Entries of a page, if they are as large as those of the log on average: a turn in which others wait.
+const PAGE_ENTRIES: u64 = 64;
+
 /// What a page means for one session.
 #[derive(Default)]
 struct PageFrames {
@@ -51,7 +54,7 @@ impl Io<'_> {
 
     /// A page of the entries after a position, and what it reaches, if all of them are in memory.
     fn recent_page(&mut self, space: SpaceKey, after: Position) -> Option<(Vec<Entry>, Position)> {
-        let limit = self.page_bytes() as u64;
+        let limit = self.page_bytes(space) as u64;
         let log = self.log(space)?;
         let dispatched = log.dispatched;
         let mut bytes = 0;
@@ -65,12 +68,16 @@ impl Io<'_> {
         Some((entries, reached))
     }
 
-    fn page_bytes(&self) -> usize {
-        self.state.config.recovery.as_ref().map_or(0, |recovery| recovery.replay_page)
+    /// Bytes of a page: as configured, and fewer where entries are small, since a turn costs what its entries are many.
+    fn page_bytes(&self, space: SpaceKey) -> usize {
+        let limit = self.state.config.recovery.as_ref().map_or(0, |recovery| recovery.replay_page);
+        let log = self.state.spaces.get(space).and_then(|space| space.log.as_ref());
+        let small = log.map_or(u64::MAX, |log| log.mean_bytes().saturating_mul(PAGE_ENTRIES));
+        limit.min(usize::try_from(small).unwrap_or(usize::MAX))
     }
 
     fn read_page(&mut self, space: SpaceKey, after: Position, read: impl FnOnce(Position) -> Read) {
-        let bytes = self.page_bytes();
+        let bytes = self.page_bytes(space);
         let Some(log) = self.log(space) else { return };
         log.reads += 1;
         let to = log.committed;

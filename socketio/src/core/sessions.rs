@@ -184,7 +184,7 @@ impl Io<'_> {
                 // Another process holds it, or will in a moment.
                 session.lost = true;
                 if let Some(socket) = session.socket {
-                    self.disconnect_socket(socket, Reason::SessionTakenOver, None);
+                    self.take_over(socket);
                 }
             }
             self.forget_if_done(*key);

@@ -1,5 +1,6 @@
 //! Socket.IO packets for clients, as frames of Engine.IO messages.
 
+use std::fmt::Write;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -14,6 +15,9 @@ use crate::offset::Offset;
 
 /// Most bytes of an event's name.
 const MAX_NAME: usize = 1024;
+
+/// Bytes that a packet begins with room for, so that a small one is not moved while it is written.
+const USUAL: usize = 192;
 
 /// The frames of one packet: the text, then its attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +171,7 @@ pub fn disconnect(namespace: &str) -> Frame {
 /// The answer to the event with that ack id.
 pub fn ack(namespace: &str, id: u64, args: &(impl ToArgs + ?Sized)) -> Result<Frames, EncodeError> {
     let mut text = header("43", namespace);
-    text.push_str(&id.to_string());
+    write!(text, "{id}").expect("memory");
     let array = text.len();
     text.push('[');
     let mut out = ArgsEncoder::new(text);
@@ -178,7 +182,7 @@ pub fn ack(namespace: &str, id: u64, args: &(impl ToArgs + ?Sized)) -> Result<Fr
 
 /// The types of message and packet, and the namespace unless it is `/`.
 fn header(types: &str, namespace: &str) -> String {
-    let mut text = String::with_capacity(64 + namespace.len());
+    let mut text = String::with_capacity(USUAL + namespace.len());
     text.push_str(types);
     if namespace != "/" {
         text.push_str(namespace);

@@ -89,6 +89,29 @@ fn a_disconnect_entry_ends_sessions_that_are_away() {
 }
 
 #[test]
+fn s13_a_page_of_small_events_has_few_of_them() {
+    let mut world = world();
+    let mut client = Client::new(&mut world);
+    client.cut(&mut world);
+    for number in 0..3000 {
+        say(&mut world, "", number);
+    }
+    let link = world.open();
+    client.link = Some(link);
+    world.stick(link, 1 << 20);
+    client.send_connect(&mut world);
+    let mut got = 0;
+    while got < 3000 {
+        client.pump(&mut world);
+        let page = client.events.len() - got;
+        assert!((1..200).contains(&page), "one page of {page} after {got}");
+        got += page;
+        world.drain(link);
+    }
+    assert_eq!(client.events, numbers(0..3000));
+}
+
+#[test]
 fn the_replay_can_come_before_connect() {
     let mut config = quick();
     config.recovery.as_mut().expect("is on").replay_before_connect = 25;

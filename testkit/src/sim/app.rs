@@ -271,7 +271,9 @@ impl App {
         let seen = clients.get(id).map(|client| client.state());
         if seen != checker.state(conn) {
             checker.catch_up(conn);
-            if seen != checker.state(conn) && matches!(seen, None | Some(State::Closed)) {
+            // Once its Close was delivered, nobody is found under its id.
+            let gone = matches!(seen, None | Some(State::Closed)) && !checker.of(conn).closed;
+            if seen != checker.state(conn) && gone {
                 checker.give_up(conn);
             }
             checker.explain_state(conn, seen);

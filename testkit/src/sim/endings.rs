@@ -19,6 +19,7 @@ impl Checker {
         self.closes += 1;
         self.of(conn).closed = true;
         self.tally.closed(closed);
+        self.search(conn);
         if !matches!(self.state(conn), Some(State::Lingering | State::Closed)) {
             self.catch_up(conn);
         }

@@ -250,11 +250,18 @@ impl Checker {
             Some(State::Failing) if known == Some(State::Open) && self.is_heart_still(conn) => {
                 self.heart_stopped(conn);
             }
-            Some(State::LocalClosing) if known == Some(State::Open) && self.is_due(conn, Alarm::Discard) => {
+            Some(State::LocalClosing)
+                if known == Some(State::Open) && self.is_due(conn, Alarm::Discard) && !self.is_sweeping() =>
+            {
                 self.pause_was_forgotten(conn);
             }
             _ => {}
         }
+    }
+
+    /// Whether a sweep, or a shutdown, may close anybody.
+    fn is_sweeping(&self) -> bool {
+        self.shutdown.is_some() || self.sweeps.values().any(|sweep| !sweep.done)
     }
 
     /// Whether something was due at the earliest that may be meant.

@@ -201,13 +201,7 @@ impl Checker {
     pub fn is_abort(&mut self, conn: u32) -> bool {
         self.parsing_ends();
         self.check_sweeps();
-        let over = self.phase == ShutdownPhase::HardSweep || self.is_due(conn, Alarm::Close);
-        let facts = self.of(conn);
-        if over && facts.delayed && !facts.must_abort && facts.state == Some(State::LocalClosing) {
-            // What was read is parsed before it is ended for that, and no message of it is given.
-            (facts.paused, facts.maybe_paused, facts.searched) = (true, false, true);
-            self.settle(conn);
-        }
+        self.search(conn);
         self.catch_up(conn);
         self.take_end(None);
         if !self.of(conn).must_abort && self.state(conn).is_some_and(State::is_established) {
@@ -216,6 +210,16 @@ impl Checker {
         let facts = self.of(conn);
         let closing = facts.state.is_some_and(State::is_established);
         facts.must_abort || closing
+    }
+
+    /// What was read of one whose time is up is parsed before it is ended, and no message of it is given.
+    pub fn search(&mut self, conn: u32) {
+        let over = self.phase == ShutdownPhase::HardSweep || self.is_due(conn, Alarm::Close);
+        let facts = self.of(conn);
+        if over && facts.delayed && !facts.must_abort && facts.state == Some(State::LocalClosing) {
+            (facts.paused, facts.maybe_paused, facts.searched) = (true, false, true);
+            self.settle(conn);
+        }
     }
 
     /// `pause` was called.

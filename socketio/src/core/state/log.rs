@@ -123,6 +123,12 @@ impl Log {
         }
     }
 
+    /// Bytes of an entry on average, 1 at least.
+    pub(crate) fn mean_bytes(&self) -> u64 {
+        let entries = self.entries.saturating_add(self.new_entries).max(1);
+        (self.bytes.saturating_add(self.new_bytes) / entries).max(1)
+    }
+
     /// Entries up to `floor` are gone, or have never been in a log that is new.
     pub(crate) fn raise_floor(&mut self, floor: Position) {
         self.floor = self.floor.max(floor);

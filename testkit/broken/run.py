@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Breaks rules of the crate on purpose, one at a time in a copy, and looks for the check of the simulation that notices.
+
+    testkit/broken/run.py               break each of them, and print a table
+    testkit/broken/run.py drain         those whose description or check has this word
+    testkit/broken/run.py --list        only see whether each can still be broken: its text occurs once
+
+A rule is a text of one file and what takes its place. It is noticed if the check that it names is the first one to fail in
+one of WORLDS worlds from seed 0 upwards; another check, or none, is an error.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+COPY = ROOT / "target" / "broken"
+WORLDS = "3000"
+# Optimised a little: it is built for each rule. Assertions of the crate's own would notice some of them first.
+PROFILE = {"CARGO_PROFILE_DEV_OPT_LEVEL": "1", "CARGO_PROFILE_DEV_DEBUG_ASSERTIONS": "false"}
+
+# What is broken, the check that fails first, the file, its text, what takes its place.
+RULES = [
+    ("nobody is probed before it is judged", "probed_before_judged", "src/hub/schedule.rs",
+     "let probe = if due.is_some() { entry.conn.probe(self.now, &self.config) } else { Probe::default() };",
+     "let probe = Probe::default();"),
+    ("a connection writes as much as the kernel takes", "writes_are_shared", "src/hub/slot.rs",
+     "config.event_loop.write_bytes_per_turn.saturating_sub(usize::from(self.written) << 10)",
+     "config.event_loop.write_bytes_per_turn.saturating_mul(1000)"),
+    ("`Drain` comes as often in a turn as everything is written", "one_drain_per_turn", "src/hub/schedule.rs",
+     "!over && !share.drained && pending.take(Pending::DRAIN)", "!over && pending.take(Pending::DRAIN)"),
+    ("a `Drain` that is owed does not come", "an_owed_drain_comes", "src/conn/transport.rs",
+     "if self.drain_owed.get() && self.queued() == 0 {", "if self.drain_owed.get() && self.queued() > 0 {"),
+    ("a turn has no budget", "a_turn_is_bounded", "src/hub/schedule.rs",
+     "self.turn.bytes == 0 || self.turn.callbacks == 0", "self.turn.number == 0 && self.turn.callbacks == 0"),
+    ("a connection is read until it is drained", "reads_are_shared", "src/hub/slot.rs",
+     "u32::from(self.reads) < config.event_loop.reads_per_turn",
+     "u32::from(self.reads) < 200 + config.event_loop.reads_per_turn"),
+    ("a panic loses the rest of what was read", "input_is_not_forgotten", "src/hub/driver.rs",
+     "self.hub.recover(slot, bytes.unwrap_or_default());",
+     "self.hub.recover(slot, bytes.and_then(|bytes| bytes.get(..0)).unwrap_or_default());"),
+    ("a short write does not ask to be told of room", "what_fits_is_written", "src/hub/driver.rs",
+     "transport.await_writable(slot, hub.is_closing(slot))", "Ok(())"),
+    ("the flush budget is over and nothing is dropped", "flush_budget", "src/conn/apply.rs",
+     "Effect::DropUnbegun => self.drop_unbegun(cx),", "Effect::DropUnbegun => {}"),
+    ("an abort does not count what it drops", "conservation", "src/conn/apply.rs",
+     "            closing.count(dropped.unwrap_or_default());\n        }\n    }\n\n    /// How the abort",
+     "        }\n    }\n\n    /// How the abort"),
+    ("a timer begins before its callback returns", "no_timer_is_early", "src/hub/timers.rs",
+     "self.put(timer, at.after(by));", "self.put(timer, at.after(by / 2));"),
+    ("timers outlive their connection", "nothing_after_close", "src/hub/table.rs",
+     "self.timers.clear_all(id);", "let _ = id;"),
+    ("a pause that was forgotten has no end", "what_is_due_is_done", "src/conn/timers.rs",
+     "paused.closes = Some(closes);", "paused.closes = Some(closes).filter(|_| false);"),
+]
+
+
+def source(path):
+    return (ROOT / path).read_text()
+
+
+def copy():
+    """The tracked files, each only if it has changed: cargo looks at their times."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    for name in names.decode().split("\0"):
+        old, new = ROOT / name, COPY / "source" / name
+        if name and old.is_file() and not (new.is_file() and new.read_bytes() == old.read_bytes()):
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(old, new)
+
+
+def run():
+    """The first check that fails, and in which world."""
+    env = {**os.environ, **PROFILE, "CARGO_TARGET_DIR": str(COPY / "target")}
+    command = ["cargo", "run", "--quiet", "--locked", "-p", "adjourn-testkit", "--example", "simulate", "--"]
+    command += ["--worlds", WORLDS, "--connections", "24", "--seed", "0"]
+    done = subprocess.run(command, cwd=COPY / "source", env=env, capture_output=True, text=True)
+    failed = re.search(r"^check (\w+) failed in world (\d+)", done.stdout, re.MULTILINE)
+    if failed is None and done.returncode != 0:
+        sys.exit(done.stderr)
+    return failed.groups() if failed else ("none", "-")
+
+
+def main():
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    rules = [rule for rule in RULES if all(word in f"{rule[0]} {rule[1]}" for word in words)]
+    gone = [rule[0] for rule in RULES if source(rule[2]).count(rule[3]) != 1]
+    if gone or "--list" in sys.argv:
+        sys.exit("".join(f"its text does not occur once: {what}\n" for what in gone) or 0)
+    copy()
+    wrong = 0
+    print("| Broken | Check | Seed |\n|---|---|---|", flush=True)
+    for what, check, path, old, new in rules:
+        (COPY / "source" / path).write_text(source(path).replace(old, new))
+        found, seed = run()
+        (COPY / "source" / path).write_text(source(path))
+        wrong += found != check
+        expected = "" if found == check else f" instead of `{check}`"
+        print(f"| {what} | `{found}`{expected} | {seed} |", flush=True)
+    sys.exit(wrong)
+
+
+main()
