@@ -1,6 +1,6 @@
 //! Runs all cases of the Autobahn suite's fuzzing server, echoing, and has it write its report.
 //!
-//! `cargo run --release --example autobahn_client [URL [ROOTS]]`: a `wss://` URL needs `--features tls`, and the PEM file of a root
+//! `cargo run --release --example autobahn_client [URL [ROOTS]]`: a `wss://` URL needs the PEM file of a root
 //! if its certificate is not of a public one.
 
 use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate, http::ConnectRequest};

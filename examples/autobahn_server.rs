@@ -1,6 +1,6 @@
 //! The echo server that the Autobahn suite drives: limits high enough for its 16 MiB cases.
 //!
-//! `cargo run --release --example autobahn_server [ADDRESS [CERT KEY]]`: with two PEM files over TLS, which needs `--features tls`.
+//! `cargo run --release --example autobahn_server [ADDRESS [CERT KEY]]`: with two PEM files over TLS.
 
 use adjourn::{Config, Event, Server, ShutdownPlan, config::Deflate};
 

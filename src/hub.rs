@@ -64,6 +64,7 @@ mod deadlines;
 mod decision;
 mod driver;
 mod handler;
+mod heard;
 mod incoming;
 mod layered;
 mod reading;

@@ -5,13 +5,13 @@
 //!
 //! Limits on what peers may ask for: `--max-connections N`, `--max-per-address N`, `--max-handshakes N`,
 //! `--control-rate PER_SECOND[:BURST]|off`, and `--origin https://example.com`, as often as there are origins; then nobody
-//! else may connect, nor a program that names none. `--tls CERT KEY` (PEM files; needs `--features tls`): the page and the sockets are
+//! else may connect, nor a program that names none. `--tls CERT KEY` (PEM files): the page and the sockets are
 //! https and wss.
 //!
 //! `--listen unix:/run/lab.sock` listens on a Unix domain socket. `--proxy-protocol 127.0.0.1,10.0.0.0/8,unix` wants a PROXY header of
 //! everybody, from these proxies.
 //!
-//! With `--features metrics`, `GET /metrics` is for Prometheus; with `--plain-http-in-shutdown` it is answered until the shutdown is over.
+//! `GET /metrics` is for Prometheus; with `--plain-http-in-shutdown` it is answered until the shutdown is over.
 
 mod command;
 mod options;

@@ -27,6 +27,13 @@ impl<D> Hub<D> {
         }
     }
 
+    /// The same after an `Overflow`, if room can be made; says whether they are queued.
+    #[cold]
+    pub(super) fn sends_with_room(&mut self, id: ConnectionId, frames: &mut [Frames<'_>]) -> bool {
+        self.make_room_for(length(frames))
+            && self.with_id(id, |conn, cx| conn.send_shared(frames, cx)) == Some(Ok(()))
+    }
+
     /// Gives back what a former crowd needed when no slot beyond a quarter of it is in use.
     pub(super) fn shrink(&mut self) {
         let (room, end) = (self.slots.capacity(), self.slots_end());
