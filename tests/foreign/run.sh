@@ -53,6 +53,8 @@ start_server() {
 
 # Starts a server that says on which URL it listens.
 await_server() {
+    # What the server before it said would be read otherwise, if this one begins late.
+    : >"$scratch/server.out"
     # Whatever it reads has to stay open.
     "$@" < <(sleep 3600) >"$scratch/server.out" 2>"$scratch/server.err" &
     server=$!
