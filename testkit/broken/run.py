@@ -55,6 +55,10 @@ RULES = [
      "self.timers.clear_all(id);", "let _ = id;"),
     ("a pause that was forgotten has no end", "what_is_due_is_done", "src/conn/timers.rs",
      "paused.closes = Some(closes);", "paused.closes = Some(closes).filter(|_| false);"),
+    ("a compressed message refers to earlier ones, which was not agreed on", "whole_frames_on_the_wire",
+     "src/conn/deflate.rs", "sends_keeping: !agreed.server_no_context_takeover,", "sends_keeping: true,"),
+    ("a compressed message is inflated without those before it", "closing_has_a_reason",
+     "src/conn/deflate.rs", "receives_keeping: !agreed.client_no_context_takeover,", "receives_keeping: false,"),
 ]
 
 

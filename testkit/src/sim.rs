@@ -8,6 +8,7 @@ mod app;
 mod chance;
 mod checker;
 mod commands;
+mod deflate;
 mod endings;
 mod explain;
 mod facts;

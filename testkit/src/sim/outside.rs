@@ -16,6 +16,8 @@ use adjourn::Time;
 use super::{
     chance::Rng,
     checker::{Checker, ensure},
+    deflate,
+    frames::ServerStream,
     link::Link,
     peer::{Doing, Kind, Peer, Reading},
     scenario::{self, Size},
@@ -110,6 +112,7 @@ impl Outside {
 
     fn populate(&mut self, max_payload: usize) {
         let crowd = self.size.crowd;
+        let settings = scenario::deflate(&self.checker.config);
         for conn in 0..self.size.connections {
             let rng = &mut self.rng;
             let kind = scenario::kind(rng, self.size);
@@ -126,6 +129,11 @@ impl Outside {
                 _ => rng.u32(1..20_000),
             };
             let mut peer = Peer::new(kind, acts, max_payload, rng.fork());
+            if let Some(settings) = settings {
+                let (offer, agreed) = deflate::offer(settings, &mut rng.beside());
+                self.checker.of(conn).wire = ServerStream::agreeing(agreed);
+                peer.compress(offer, agreed);
+            }
             peer.stays = crowd && rng.u8(..50) > 0;
             self.peers.push(peer);
             self.links.push(Link::new(capacity, latency));

@@ -17,6 +17,8 @@ pub struct TurnFacts {
     pub began: u64,
     pub callbacks: u32,
     pub bytes: usize,
+    /// Of messages that may have been inflated.
+    pub inflated: usize,
     /// How often the budget may have been granted anew since these were counted: for what is due, and behind a turn that a
     /// panic has cut short, which is ended first.
     pub grants: u32,
@@ -128,7 +130,10 @@ impl Checker {
     /// The turn may have called as many callbacks as it may: what would need one more is held for the next.
     pub fn may_hold(&self) -> bool {
         let used_up = self.turn.callbacks >= self.config.event_loop.turn_callbacks;
-        used_up || self.turn.renewed || self.turn.after_cut
+        // So is what follows a message that inflates to more than the turn has left.
+        let inflated = self.turn.inflated > 0
+            && self.turn.inflated + self.turn.bytes >= self.config.event_loop.turn_bytes;
+        used_up || inflated || self.turn.renewed || self.turn.after_cut
     }
 
     /// What a connection has had of this turn.
