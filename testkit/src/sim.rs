@@ -19,6 +19,7 @@ mod observe;
 mod outbound;
 mod outside;
 mod peer;
+mod records;
 mod reports;
 mod scenario;
 mod shutdowns;

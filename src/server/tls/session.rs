@@ -108,7 +108,8 @@ impl Session {
         buffer: &mut [u8],
     ) -> io::Result<usize> {
         let mut filled = self.take_plain(buffer);
-        let mut drained = true;
+        // What was kept does not tell whether the kernel has more.
+        let mut drained = filled == 0;
         if filled == 0 && self.failed.is_none() {
             let room = buffer.len().saturating_sub(self.kept.len()).clamp(READ / 4, READ);
             let start = self.kept.len();

@@ -81,12 +81,8 @@ impl Agreed {
             && parts.all(|part| match part.split_once('=') {
                 None if part == "server_no_context_takeover" => std::mem::take(&mut server_keeps),
                 None if part == "client_no_context_takeover" => std::mem::take(&mut client_keeps),
-                Some(("server_max_window_bits", bits)) => {
-                    bits.parse().map(|bits| server_bits = bits).is_ok()
-                }
-                Some(("client_max_window_bits", bits)) => {
-                    bits.parse().map(|bits| client_bits = bits).is_ok()
-                }
+                Some(("server_max_window_bits", bits)) => bits.parse().map(|bits| server_bits = bits).is_ok(),
+                Some(("client_max_window_bits", bits)) => bits.parse().map(|bits| client_bits = bits).is_ok(),
                 _ => false,
             });
         let said = (server_keeps, client_keeps, server_bits, client_bits);
@@ -110,8 +106,9 @@ impl Agreed {
 
     /// Why the server should not have compressed this message.
     pub fn objects(&self, packed: usize, length: usize) -> Option<String> {
-        (length < self.threshold || packed >= length)
-            .then(|| format!("{length} bytes were compressed to {packed}, with a threshold of {}", self.threshold))
+        (length < self.threshold || packed >= length).then(|| {
+            format!("{length} bytes were compressed to {packed}, with a threshold of {}", self.threshold)
+        })
     }
 }
 

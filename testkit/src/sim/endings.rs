@@ -122,6 +122,10 @@ impl Checker {
         ensure!(self, conn, "close_initiator", Some(closed.initiator) == initiator, "{text}");
         ensure!(self, conn, "close_cause", same_cause, "{cause}; {text}");
         ensure!(self, conn, "close_phase", phase_right, "{phase:?}; {text}");
+        let by_fin = matches!(closed.cause, Cause::PeerFin | Cause::PeerFinDuringClose);
+        let truncated = self.of(conn).truncated;
+        let right = if by_fin { closed.truncated() == truncated } else { truncated || !closed.truncated() };
+        ensure!(self, conn, "truncation_is_told", right, "truncated: {truncated}; {text}");
         let closing = self.of(conn).closing;
         ensure!(self, conn, "closing_before_close", closing == had_close, "Closing: {closing}; {text}");
     }

@@ -258,7 +258,8 @@ impl ServerStream {
         let packed = std::mem::take(&mut self.kept);
         let Some((agreed, inflate)) = self.deflate.as_deref_mut() else { return Ok(()) };
         let message = inflate.message(&packed, usize::MAX);
-        let message = message.map_err(|(_, fault)| format!("{} compressed bytes: {fault:?}", packed.len()))?;
+        let message =
+            message.map_err(|(_, fault)| format!("{} compressed bytes: {fault:?}", packed.len()))?;
         if let Some(objection) = agreed.objects(packed.len(), message.len()) {
             return Err(objection);
         }
@@ -306,6 +307,8 @@ pub struct ClientStream {
     /// Bytes since the last frame that was in order.
     since_frame: u64,
     deflate: Option<Box<Inflate>>,
+    /// A compressed message was not as it has to be.
+    broken: Option<Breach>,
 }
 
 /// The message under way.
@@ -358,6 +361,9 @@ impl ClientStream {
 
     /// Takes bytes off the front until something is found; `None` when they are used up.
     pub fn pull(&mut self, bytes: &mut &[u8], limits: ClientLimits) -> Option<Found> {
+        if let Some(breach) = self.broken {
+            return Some(Found::Breach(breach));
+        }
         loop {
             if self.frame.is_none() {
                 let byte = take_one(bytes)?;
@@ -440,8 +446,7 @@ impl ClientStream {
             return Ok(None);
         }
         if !control {
-            let fresh =
-                || Underway { text: opcode == TEXT, compressed, payload: Vec::new(), fragments: 0 };
+            let fresh = || Underway { text: opcode == TEXT, compressed, payload: Vec::new(), fragments: 0 };
             self.message.get_or_insert_with(fresh).fragments += 1;
         }
         let key = [self.head[whole - 4], self.head[whole - 3], self.head[whole - 2], self.head[whole - 1]];
@@ -466,7 +471,12 @@ impl ClientStream {
         if opcode < CLOSE {
             let last = whole && fin;
             if last && self.message.as_ref().is_some_and(|message| message.compressed) {
-                return Some(self.inflated(limits));
+                let found = self.inflated(limits);
+                self.broken = match &found {
+                    Found::Breach(breach) => Some(*breach),
+                    _ => None,
+                };
+                return Some(found);
             }
             if !self.text_is_utf8(last) {
                 return Some(Found::Breach(Breach::Utf8));

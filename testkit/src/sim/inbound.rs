@@ -339,7 +339,7 @@ impl Checker {
     pub fn drop_inbound(&mut self, conn: u32, breach: Option<Breach>) {
         let (limits, breached) = (self.limits(conn), breach.is_some());
         let parsing = self.parsing == Some(conn);
-        let may_hold = self.may_hold();
+        let may_hold = self.may_hold() || self.may_inflate_too_much(conn);
         let busy = self.busy(conn);
         let parsed = busy.inbound.partial();
         let (mut messages, mut bytes) = (0, 0);

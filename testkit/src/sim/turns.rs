@@ -136,6 +136,16 @@ impl Checker {
         used_up || inflated || self.turn.renewed || self.turn.after_cut
     }
 
+    /// What is parsed of a connection may inflate to more than the turn has left, and what follows that is held, too: a byte
+    /// inflates to 1,032 at most.
+    pub fn may_inflate_too_much(&self, conn: u32) -> bool {
+        let facts = &self.facts[conn as usize];
+        let Some(busy) = facts.busy.as_ref().filter(|_| facts.wire.agreed().is_some()) else { return false };
+        let packed = busy.held.len() as u64 + busy.inbound.partial();
+        let had = (self.turn.bytes + self.turn.inflated) as u64;
+        had + packed * 1032 >= self.config.event_loop.turn_bytes as u64
+    }
+
     /// What a connection has had of this turn.
     pub fn share(&mut self, conn: u32) -> &mut Share {
         let (turn, after_cut) = (self.turn.number, self.turn.after_cut);

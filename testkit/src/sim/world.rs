@@ -289,7 +289,8 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
     let discards = facts.discards;
     let reads = !(eof || state == State::Open && paused && !discards);
-    let unread = link.up.arrived() > 0 && !link.is_dead();
+    let held_by_layer = link.records.as_ref().is_some_and(|records| records.holds());
+    let unread = held_by_layer || link.up.arrived() > 0 && !link.is_dead();
     let held = busy.is_some_and(|busy| !busy.held.is_empty());
     let quiet = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
     let keeps = state == State::Open && quiet && owns;
