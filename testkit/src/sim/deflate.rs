@@ -201,15 +201,15 @@ impl Inflate {
         let start = self.out.len();
         let result = if packed.is_empty() { Ok(()) } else { self.whole(packed, start, limit) };
         let message = self.out.split_off(start);
-        if !self.keeps {
-            *self = Self { keeps: false, reach: self.reach, ..Self::default() };
-        } else {
+        if self.keeps {
             self.out.extend_from_slice(&message);
             let old = self.out.len().saturating_sub(WINDOW);
             self.out.drain(..old);
             self.from = self.from.saturating_sub(old);
             self.bytes.drain(..self.at / 8);
             self.at %= 8;
+        } else {
+            *self = Self { reach: self.reach, ..Self::default() };
         }
         match result {
             Ok(()) => Ok(message),
@@ -428,7 +428,6 @@ impl Code {
 fn fixed() -> (Code, Code) {
     let lengths: Vec<u8> = (0..288)
         .map(|symbol| match symbol {
-            0..144 => 8,
             144..256 => 9,
             256..280 => 7,
             _ => 8,

@@ -524,7 +524,7 @@ impl Peer {
         let (which, text) = (self.rng.u8(..4), self.rng.bool());
         let most = if which == 0 { self.max_payload + self.rng.usize(1..100_000) } else { 3000 };
         let mut payload = vec![b'0'; self.rng.usize(most / 2..=most)];
-        payload.iter_mut().step_by(7).for_each(|byte| *byte = self.rng.u8(b'a'..b'z'));
+        payload.iter_mut().step_by(7).for_each(|byte| *byte = self.rng.u8(b'a'..=b'z'));
         let Some(squeeze) = &mut self.squeeze else { return };
         let mut packed = squeeze.message(&payload);
         let at = self.rng.usize(..packed.len());

@@ -89,6 +89,10 @@ pub struct Records {
     secured: bool,
     notified: bool,
     eof: bool,
+    /// A FIN or an error comes after what there is to read, as the kernel has said.
+    ended: bool,
+    /// The loop has read the end of the peer's side.
+    end_told: bool,
     failed: bool,
     progressed: bool,
     noticed: Noticed,
@@ -114,6 +118,8 @@ impl Records {
             secured: false,
             notified: false,
             eof: false,
+            ended: false,
+            end_told: false,
             failed: false,
             progressed: false,
             noticed: Noticed::default(),
@@ -184,7 +190,12 @@ impl Records {
 
     /// Something is here that the loop has not read.
     pub fn holds(&self) -> bool {
-        !self.plain.is_empty()
+        !self.plain.is_empty() || (self.notified || self.failed) && !self.end_told && !self.over
+    }
+
+    /// See [`Readiness::ended`](adjourn::hub::Readiness::ended).
+    pub fn note_ended(&mut self) {
+        self.ended = true;
     }
 
     /// The last read said that there may be more.
@@ -210,8 +221,14 @@ impl Records {
         let mut drained = filled == 0;
         if filled == 0 && !self.failed {
             let mut bytes = vec![0; self.rng.usize(1..=buffer.len().max(64))];
-            let n = link.read(&mut bytes)?;
-            drained = n < bytes.len();
+            let result = link.read(&mut bytes);
+            if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.ended = false;
+                self.end_told |= self.notified;
+                return if self.notified { Ok(0) } else { result };
+            }
+            let n = result?;
+            drained = n < bytes.len() && (n == 0 || !self.ended);
             self.eof |= n == 0;
             if n > 0 && !self.notified {
                 self.server.kept.extend_from_slice(&bytes[..n]);
@@ -222,6 +239,7 @@ impl Records {
             }
         }
         self.noticed.more = !drained || self.holds();
+        self.end_told |= filled == 0 && (self.failed || self.notified);
         match () {
             () if filled > 0 => Ok(filled),
             () if self.failed => Err(io::ErrorKind::InvalidData.into()),

@@ -181,7 +181,11 @@ impl Transport for Wire {
 
     fn ready(&mut self, slot: usize, readiness: Readiness) -> Readiness {
         let outside = &mut *self.outside.borrow_mut();
-        if let Some(conn) = outside.conn(slot).filter(|_| readiness.writable) {
+        let Some(conn) = outside.conn(slot) else { return readiness };
+        if let Some(records) = outside.links[conn as usize].records.as_mut().filter(|_| readiness.ended) {
+            records.note_ended();
+        }
+        if readiness.writable {
             outside.links[conn as usize].flush_layer();
             outside.layer_has_written(conn);
         }
