@@ -31,6 +31,12 @@ impl<D> Hub<D> {
         if noticed.writable {
             self.handle_writable(slot);
         }
+        if noticed.beside > 0 {
+            self.turn.bytes = self.turn.bytes.saturating_sub(noticed.beside);
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.conn.note_heard(noticed.beside, self.now);
+            }
+        }
         #[cfg(feature = "tls")]
         if let Some(session) = noticed.secured {
             self.secured.insert(slot, session);

@@ -28,7 +28,7 @@ pub(crate) struct Seen {
     pub(crate) failed: Option<HandshakeError>,
 }
 
-pub(crate) struct Echo(Rc<RefCell<Seen>>);
+pub(crate) struct Echo(pub(crate) Rc<RefCell<Seen>>);
 
 impl Handler for Echo {
     type Data = ();
