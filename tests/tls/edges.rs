@@ -6,8 +6,9 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use adjourn::{
     Config,
     close::Cause,
+    config::ProxyProtocol,
     error::{HandshakeError, TlsError},
-    hub::{Driver, Readiness},
+    hub::{Driver, Newcomer, Readiness},
     testing::{Clock, Memory, REQUEST, frame},
     tls::{ServerTls, Tls},
 };
@@ -114,6 +115,26 @@ fn a_broken_record_behind_a_request_is_found() {
     ciphertext.extend_from_slice(b"\x17\x03\x03\x00\x20an application did not write this");
     arrive(&mut world, &ciphertext, false);
     assert_eq!(world.seen.borrow().failed, Some(HandshakeError::Tls(TlsError::Protocol)));
+    assert_eq!(world.driver.stats().total(), 0);
+}
+
+#[test]
+fn a_proxy_that_is_late_gets_no_answer_in_http() {
+    let authority = Authority::new();
+    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
+    let proxies = ProxyProtocol::required_from(vec!["127.0.0.1/32".parse().expect("a range")]);
+    let peer = Peer::client(peer::client_config(&authority), "localhost");
+    let mut world = World::of(Config::default(), peer, |driver| {
+        let newcomer = Newcomer::tcp(([127, 0, 0, 1], 40_000).into()).proxy_protocol(&proxies).then_tls();
+        let slot = driver.accept_newcomer(&newcomer).expect("there is room");
+        driver.transport().accept_after_header(slot, &tls);
+        slot
+    });
+    arrive(&mut world, b"PROXY TCP4", false);
+    world.clock.pass(Duration::from_secs(10));
+    arrive(&mut world, b"", false);
+    assert_eq!(world.seen.borrow().failed, Some(HandshakeError::Timeout));
+    assert_eq!(world.socket().written, b"");
     assert_eq!(world.driver.stats().total(), 0);
 }
 
