@@ -38,7 +38,9 @@ impl<D> Hub<D> {
             }
         }
         #[cfg(feature = "tls")]
-        if let Some(session) = noticed.secured {
+        if let Some(session) = noticed.secured
+            && self.slots.get(slot).is_some_and(|entry| !entry.conn.is_client())
+        {
             self.secured.insert(slot, session);
         }
         noticed.more
