@@ -541,9 +541,9 @@ fn a_detached_connection_has_its_session() {
 fn a_detached_connection_ends_when_all_is_written_and_not_before() {
     let request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n";
     with_detached(request, |mut stream, mut served, _| {
-        let mut written = 0;
+        let (bytes, mut written) = (vec![0x42; 20_000], 0);
         let full = loop {
-            match served.write(&[0x42; 20_000]) {
+            match served.write(&bytes) {
                 Ok(n) => written += n,
                 Err(error) => break error,
             }
