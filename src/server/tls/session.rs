@@ -20,8 +20,8 @@ const READ: usize = 64 << 10;
 /// The most that may be kept of records that are not complete: as much as a handshake message may have (RFC 8446 §4), with its records.
 const MAX_KEPT: usize = 64 << 10;
 
-/// What a read of a handshake counts for in a turn, at least: signatures and key exchanges take as long as many bytes.
-const HANDSHAKE_COST: usize = 64 << 10;
+/// What a read of a handshake counts for in a turn, at least: 16 of them with their signatures and key exchanges take some milliseconds.
+const HANDSHAKE_COST: usize = 256 << 10;
 
 /// What carries ciphertext.
 pub(super) trait Raw {
