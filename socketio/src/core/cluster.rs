@@ -155,7 +155,7 @@ impl Io<'_> {
         self.resume_waiting(space);
     }
 
-    /// The entry is the next one of ours: it takes effect with what was called behind it.
+    /// The entry is the next one of ours: it takes effect with what was called after it.
     fn own_entry_read(&mut self, space: SpaceKey, entry: &Entry) -> bool {
         let Some(index) = self.reading_of(space) else { return false };
         let reading = self.state.queue.readings.get_mut(index);

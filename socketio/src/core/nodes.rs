@@ -206,7 +206,7 @@ impl Io<'_> {
         sockets
     }
 
-    /// Another node asks sockets of this one: it is told whom, and each answer.
+    /// Another node asks sockets of this one: it gets their ids, then each answer.
     fn ask_for_node(
         &mut self,
         origin: &NodeId,

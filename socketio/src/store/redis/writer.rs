@@ -100,7 +100,7 @@ impl RedisWriter {
         self.servers.run(script(&self.scripts), &key, &self.node, arguments, now)
     }
 
-    /// Before a namespace is written: whoever opens the store finds it.
+    /// Before a namespace is written, so that opening the store finds it.
     fn list(&mut self, namespace: &Arc<str>) -> Result<(), StoreError> {
         if !self.listed.contains(namespace) {
             let key = self.keys.namespaces();
