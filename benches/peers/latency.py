@@ -21,7 +21,7 @@ POINTS = (
 TEXT = "#6e7781"
 COLOURS = {FLOOR: "#8c959f", OURS: "#e36209", "tungstenite": "#4184c4", "bun": "#2da44e"}
 WIDTH, HEIGHT = 960, 400
-TOP, BOTTOM, LEFT, GAP = 86, 62, 64, 22
+TOP, BOTTOM, LEFT, GAP = 86, 62, 64, 38
 
 
 def middle(results, row, peer, metric):

@@ -49,5 +49,5 @@ def short(results):
         cells.append(f"{report.digits(ours / to_best)} ({PEERS[best]['name']})" if to_best else "-")
         lines.append([title, *cells])
         dates.append(results["measured"][key]["date"][:10])
-    head = ["CPU time of the server", "adjourn", *(PEERS[peer]["name"] for peer in named), "best of seven others"]
+    head = ["what it costs the server: CPU time, memory", "adjourn", *(PEERS[peer]["name"] for peer in named), "the best other"]
     return report.markdown(head, lines) + f"\n\nMedians, measured {max(dates)} side by side." if lines else ""

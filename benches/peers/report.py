@@ -172,8 +172,9 @@ def instructions(results, row):
     kinds = dict.fromkeys(name.rsplit(":", 1)[0] for name in counts)
     if not sizes:
         return None
+    head = ["", *(f"{int(size):,}" for size in sizes)]
     lines = [[kind, *(digits(counts.get(f"{kind}:{size}")) for size in sizes)] for kind in kinds]
-    return f"{row['title'][0].upper()}{row['title'][1:]}:\n\n{markdown(['', *sizes], lines)}"
+    return f"{row['title'][0].upper()}{row['title'][1:]}:\n\n{markdown(head, lines)}"
 
 
 def sweeps(results, rows, peers, names):
