@@ -190,6 +190,8 @@ counters! {
     store_downs,
     /// Logs of a shared store that were trimmed, or lost, before this node had read them: their sockets were cut.
     fell_behind,
+    /// Messages to other nodes dropped, since too many waited for the store.
+    node_messages_dropped,
     /// Nodes alive, this one included; 0: the store is not shared.
     nodes,
 }

@@ -32,6 +32,29 @@ fn an_ack_is_awaited_until_answer_timeout_or_disconnect() {
 }
 
 #[test]
+fn what_a_client_has_not_answered_in_time_is_not_counted_against_it() {
+    let mut config = plain();
+    config.counts.pending_acks_per_socket = 2;
+    let mut world = world(config);
+    let mut client = Client::new(&mut world);
+    client.answers = false;
+    for _ in 0..3 {
+        world.call(|io| {
+            let options = AckOptions::once(Duration::from_secs(1));
+            io.of("/").emit_with_acks("q", (), options, |_, _| {}).expect("goes");
+        });
+        client.pump(&mut world);
+        world.advance(Duration::from_secs(2));
+    }
+    world.noted();
+    client.answers = true;
+    client.emit(&mut world, r#"["ask"]"#);
+    client.pump(&mut world);
+    assert_eq!(world.noted(), [r#"answer "ok""#]);
+    assert_eq!(world.core.stats().acks_refused, 0);
+}
+
+#[test]
 fn an_answer_of_another_socket_is_none() {
     let mut world = world(plain());
     let mut client = Client::new(&mut world);
