@@ -1,6 +1,7 @@
 //! The load generator's counterpart: `/echo` echoes, `/broadcast` relays each message to all others there.
 //!
-//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), `BENCH_DEFLATE=1`.
+//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), `BENCH_DEFLATE=1`
+//! without context takeover, `2` with it.
 
 use std::time::Duration;
 
@@ -49,6 +50,13 @@ impl Bench {
     }
 }
 
+fn deflate(no_context_takeover: bool) -> Deflate {
+    let mut deflate = Deflate::default();
+    deflate.server_no_context_takeover = no_context_takeover;
+    deflate.client_no_context_takeover = no_context_takeover;
+    deflate
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = std::env::args().nth(1).ok_or("usage: bench_server PORT")?.parse()?;
     let number = |name, default| std::env::var(name).map_or(Ok(default), |value| value.parse::<u64>());
@@ -57,7 +65,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut config = Config::default();
     config.connection.close_timeout = grace;
-    config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
+    config.deflate = match number("BENCH_DEFLATE", 0)? {
+        0 => None,
+        mode => Some(deflate(mode == 1)),
+    };
     let mut workers = Workers::bind(("127.0.0.1", port), count, config)?;
     workers.shutdown_on_signals(ShutdownPlan::soft(grace))?;
     let others = workers.handle();

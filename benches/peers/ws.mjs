@@ -1,16 +1,18 @@
-// npm ws, as its documentation has it: an echo, a broadcast to `wss.clients`, permessage-deflate without takeover.
+// npm ws, as its documentation has it: an echo, a broadcast to `wss.clients`, permessage-deflate without takeover
+// (`BENCH_DEFLATE=1`) or with it (`2`).
 import { WebSocket, WebSocketServer } from 'ws';
 
 const port = Number(process.argv[2]);
 const grace = Number(process.env.BENCH_CLOSE_TIMEOUT_MS ?? 2000);
+const deflate = process.env.BENCH_DEFLATE ?? '0';
 const wss = new WebSocketServer({
   host: '127.0.0.1',
   port,
   backlog: 4096,
   maxPayload: 64 << 20,
   perMessageDeflate:
-    process.env.BENCH_DEFLATE === '1' &&
-    { serverNoContextTakeover: true, clientNoContextTakeover: true, threshold: 0 },
+    deflate !== '0' &&
+    { serverNoContextTakeover: deflate === '1', clientNoContextTakeover: deflate === '1', threshold: 0 },
 });
 
 const receivers = new Set();

@@ -12,6 +12,7 @@ mod modes;
 mod slow;
 mod sweep;
 mod sys;
+mod takeover;
 
 use lab::{Lab, Options, Result};
 
@@ -32,7 +33,8 @@ fn run() -> Result<()> {
         "idle" => modes::idle,
         "slow" => slow::slow,
         "sweep" => sweep::sweep,
-        _ => return Err(format!("no such mode: {mode} (echo, broadcast, accept, idle, slow, sweep)").into()),
+        "takeover" => takeover::takeover,
+        _ => return Err(format!("no such mode: {mode} (see main.rs)").into()),
     };
     run(&mut Lab::start(options)?)
 }
