@@ -18,7 +18,7 @@ install_node_clients
 install_redis
 cd "$repository"
 export ADJOURN_REQUIRE_REDIS=1
-cargo test -p adjourn-socketio --locked --features redis --test store redis || die "the store suite fails"
+cargo test -p adjourn-socketio --locked --features redis --test store -- redis shared || die "the store suite fails"
 cargo build -p adjourn-socketio --locked --features redis --example socketio_lab || die "the lab does not build"
 export LAB=${CARGO_TARGET_DIR:-$repository/target}/debug/examples/socketio_lab
 cd "$here"
