@@ -82,9 +82,8 @@ pub fn takeover(lab: &mut Lab) -> Result<()> {
     let (warmup, secs) = (seconds("warmup", 0.5)?, seconds("secs", 1.5)?);
     let script = Script::new(lab.options.number("size", 1024)?)?;
     lab.open(conns, 64, "/echo", None)?;
-    let mut exchanges: Vec<_> = (0..conns)
-        .map(|_| Exchange { done: 0, echo: Vec::new(), inflate: Decompress::new(false) })
-        .collect();
+    let mut exchanges: Vec<_> =
+        (0..conns).map(|_| Exchange { done: 0, echo: Vec::new(), inflate: Decompress::new(false) }).collect();
     for index in 0..conns {
         lab.conns[index].stream.set_nonblocking(true)?;
         lab.watch(index)?;
