@@ -85,7 +85,7 @@ pub fn takeover(lab: &mut Lab) -> Result<()> {
     let mut exchanges: Vec<_> =
         (0..conns).map(|_| Exchange { done: 0, echo: Vec::new(), inflate: Decompress::new(false) }).collect();
     for index in 0..conns {
-        lab.conns[index].stream.set_nonblocking(true)?;
+        lab.conns[index].stream.socket().set_nonblocking(true)?;
         lab.watch(index)?;
     }
     let rounds = 2 * script.first.len();
