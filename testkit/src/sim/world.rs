@@ -286,7 +286,7 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     ensure!(checker, conn, "an_owed_drain_comes", !waits, "all is written");
     ensure!(checker, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
     let facts = &checker.facts[conn as usize];
-    let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
+    let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof || facts.eof_read);
     let discards = facts.discards;
     let reads = !(eof || state == State::Open && paused && !discards);
     let held_by_layer = link.records.as_ref().is_some_and(|records| records.holds());
