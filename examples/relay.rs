@@ -44,7 +44,7 @@ impl Handler for Relay {
         match event {
             Event::Open { .. } if outgoing => accept(clients, other, id),
             Event::HandshakeFailed { .. } if outgoing => {
-                // If the client has left meanwhile, nobody is told.
+                // If the client has left meanwhile, there is nobody to notify.
                 let _ = clients.reject(other, &bad_gateway());
             }
             Event::Message { message, .. } => self.pass(clients, id, other, message),

@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     run(&address, &control)
 }
 
-/// Whoever can write to the file `control` can take the port over: keep it in a directory of your own.
+/// A process that can write to the file `control` can take the port over: keep it in a directory of your own.
 pub(crate) fn run(address: &str, control: &str) -> Result<(), Box<dyn Error>> {
     let predecessor = UnixStream::connect(control).ok();
     let listener = match &predecessor {

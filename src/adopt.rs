@@ -57,7 +57,7 @@ impl<D> Adopt<D> {
         Self { stream, adoption: Adoption::new(role, data) }
     }
 
-    /// The same of a Unix domain socket, of either role: whoever connects to one sends the request and reads the 101 itself.
+    /// The same of a Unix domain socket, of either role: a client has sent the request and read the 101 itself.
     ///
     /// If it is not taken in, [`AdoptError::stream`](crate::error::AdoptError::stream) is its descriptor, which an `OwnedFd` turns into a
     /// `UnixStream` again.

@@ -10,7 +10,7 @@ use std::{
 /// The connection of a plain HTTP request, taken out of the loop by [`Upgrade::Detach`](crate::http::Upgrade::Detach).
 ///
 /// Nothing was written to it. What was read of it is in [`Detached::received`]: the head of the request, which is complete,
-/// and what followed it, the beginning of a body or of a further request. Whoever serves it reads all of this again before the stream.
+/// and what followed it, the beginning of a body or of a further request. The new server reads these bytes before it reads from the stream.
 pub struct Detached {
     stream: DetachedStream,
     peer: SocketAddr,

@@ -80,7 +80,7 @@ impl Handler for Console {
             Event::Message { id, message, closing: false } => match who(clients, id) {
                 Some(Who::Client) => echo(clients, id, message),
                 Some(Who::Guest) => self.greet(clients, id, message.as_bytes()),
-                Some(Who::Operator) => self.obey(clients, message.as_bytes()),
+                Some(Who::Operator) => self.apply(clients, message.as_bytes()),
                 None => {}
             },
             Event::Drain { id } => {
@@ -121,7 +121,7 @@ impl Console {
     }
 
     /// What an operator asks for: `{"kick": ID}`, `{"terminate": ID}`, `{"drain": SECONDS}` or `{"escalate": true}`.
-    fn obey(&self, clients: &mut Clients<'_, Who>, order: &[u8]) {
+    fn apply(&self, clients: &mut Clients<'_, Who>, order: &[u8]) {
         let Ok(order) = serde_json::from_slice::<Value>(order) else { return };
         if let Some(id) = order["kick"].as_str().map(str::to_owned) {
             let frame = CloseFrame::new(CloseCode::new(4000).expect("a code"), "kicked by an operator");

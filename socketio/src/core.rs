@@ -236,6 +236,11 @@ impl Core {
         self.state.stats()
     }
 
+    /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.
+    pub fn message_dropped(&mut self) {
+        self.state.stats.node_messages_dropped += 1;
+    }
+
     /// The store's time: what its calls are to be given as `now`.
     pub fn store_time(&self, now: Duration) -> Millis {
         self.state.millis(now)

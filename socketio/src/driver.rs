@@ -7,7 +7,7 @@
 //! other threads: calls, acks ------> the core's inbox, taken between two turns
 //! ```
 //! What the core sends goes to adjourn at once; what it asks of the store is made at once if the store is inline, else by
-//! the store's threads. Whoever leaves something for the loop wakes it.
+//! the store's threads. A thread that queues something for the loop wakes it.
 
 use std::io;
 use std::time::Duration;

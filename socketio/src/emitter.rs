@@ -7,6 +7,9 @@ use crate::offset::Position;
 use crate::packet::{Event, ToArgs};
 use crate::store::{Batch, EntryKind, NewEntry, NodeId, RedisStore, StoreSettings, Writer};
 
+/// Most bytes of a namespace's name, as a node takes it from a client by default.
+const MAX_NAMESPACE: usize = 1024;
+
 /// Publishes durable events to the clients of all nodes that share a Redis store, from a process that serves none: a worker, a
 /// cron job. It writes the same entries as a node, and blocks until they are committed.
 ///
@@ -25,6 +28,9 @@ pub struct Emitter {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
+    /// No client is in a namespace of this name: it begins with `/`, has no comma, and at most 1,024 bytes.
+    #[error("{0:?} is not the name of a namespace")]
+    Namespace(Box<str>),
     /// The event cannot be encoded.
     #[error(transparent)]
     Event(#[from] EmitError),
@@ -79,6 +85,7 @@ impl Emitter {
         packet: &str,
         attachments: Arc<[bytes::Bytes]>,
     ) -> Result<Position, PublishError> {
+        check_namespace(namespace)?;
         let entry = NewEntry {
             namespace: Arc::clone(namespace),
             kind,
@@ -100,5 +107,28 @@ impl Emitter {
 impl std::fmt::Debug for Emitter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Emitter").finish_non_exhaustive()
+    }
+}
+
+/// A log that no node reads is trimmed by none.
+fn check_namespace(name: &str) -> Result<(), PublishError> {
+    if name.starts_with('/') && !name.contains(',') && name.len() <= MAX_NAMESPACE {
+        return Ok(());
+    }
+    Err(PublishError::Namespace(name.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_no_client_can_be_in_is_refused() {
+        for name in ["/", "/chat", "/a:{b}?", &format!("/{}", "x".repeat(1023))] {
+            assert!(check_namespace(name).is_ok(), "{name}");
+        }
+        for name in ["", "chat", "/a,b", &format!("/{}", "x".repeat(1024))] {
+            assert!(check_namespace(name).is_err(), "{name}");
+        }
     }
 }

@@ -61,7 +61,7 @@ impl FrameRef<'_> {
 /// How the layer ends a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkClose {
-    /// An empty Close behind what is queued; `quick`: at most 2 s, then the abort (specification 5).
+    /// An empty Close after what is queued; `quick`: at most 2 s, then the abort (specification 5).
     Empty {
         /// At most 2 s for it.
         quick: bool,

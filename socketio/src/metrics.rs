@@ -77,6 +77,14 @@ impl Page<'_> {
         let refusals = stats.resume_refusals.iter().map(|(name, count)| (Some(("cause", *name)), *count));
         let about = ("resume_refusals", None, "Sessions asked for and not resumed, by cause");
         self.counter(about, &refusals.collect::<Vec<_>>())?;
+        let kinds = [
+            ("decode_error_kinds", "Packets that could not be decoded, by kind", &stats.decode_error_kinds),
+            ("state_error_kinds", "Packets that the state did not allow, by kind", &stats.state_error_kinds),
+        ];
+        for (name, help, counts) in kinds {
+            let samples = counts.iter().map(|(kind, count)| (Some(("kind", *kind)), *count));
+            self.counter((name, None, help), &samples.collect::<Vec<_>>())?;
+        }
         let longest = "The longest time between a call of the store and its answer";
         self.gauge(("commit_time_max", Some(Unit::Seconds), longest), &stats.commit_time_max.as_secs_f64())?;
         let down = stats.store_down_time.as_secs_f64();

@@ -17,6 +17,12 @@ macro_rules! counters {
             pub disconnects: Vec<(Reason, u64)>,
             /// Sessions asked for and not resumed, by the name of the refusal.
             pub resume_refusals: Vec<(&'static str, u64)>,
+            /// Packets that could not be decoded, by [`DecodeError::name`](crate::packet::DecodeError::name).
+            pub decode_error_kinds: Vec<(&'static str, u64)>,
+            /// Packets that the state did not allow, by kind: `not_connected` (the first packet to a namespace is no CONNECT),
+            /// `connected_already`, `not_answered` (a packet before its CONNECT is answered), `connect_error` (only servers send
+            /// it), `attachments_late` (they did not come in time).
+            pub state_error_kinds: Vec<(&'static str, u64)>,
             /// The longest time between a call of the store and its answer.
             pub commit_time_max: Duration,
             /// For how long the store was down in all.
@@ -184,6 +190,8 @@ counters! {
     store_downs,
     /// Logs of a shared store that were trimmed, or lost, before this node had read them: their sockets were cut.
     fell_behind,
+    /// Messages to other nodes dropped, since too many waited for the store.
+    node_messages_dropped,
     /// Nodes alive, this one included; 0: the store is not shared.
     nodes,
 }
@@ -201,6 +209,18 @@ impl SocketIoStats {
             _ => &mut self.refused_unavailable,
         };
         *counter += 1;
+    }
+
+    /// A packet of a client could not be decoded.
+    pub(crate) fn decode_error(&mut self, kind: &'static str) {
+        self.decode_errors += 1;
+        count(&mut self.decode_error_kinds, kind);
+    }
+
+    /// The state did not allow a packet of a client.
+    pub(crate) fn state_error(&mut self, kind: &'static str) {
+        self.state_errors += 1;
+        count(&mut self.state_error_kinds, kind);
     }
 
     pub(crate) fn disconnected(&mut self, reason: Reason) {

@@ -221,7 +221,7 @@ pub enum FeedItem {
 const TRIM_SLICE: u64 = 4096;
 
 /// Earlier epochs of a log whose ends are kept. Sessions live `window` long, so offsets of older ones are of no session
-/// unless the server restarted so many times within it; those count as unknown, and the replay begins at `first`.
+/// unless the server restarted more often than that within it; such a checkpoint counts as unknown, and the replay begins at `first`.
 const EPOCHS_KEPT: usize = 1024;
 
 impl Default for StoreSettings {

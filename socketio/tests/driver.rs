@@ -1,7 +1,8 @@
 //! The layer on a real loop: what the application decides about requests, calls of other threads, and the end.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,12 +26,19 @@ struct Served {
 
 impl Served {
     fn start(config: SocketIoConfig, set_up: impl FnOnce(&mut SocketIo) + Send + 'static) -> Self {
+        Self::start_on(config, set_up, bind)
+    }
+
+    fn start_on(
+        config: SocketIoConfig,
+        set_up: impl FnOnce(&mut SocketIo) + Send + 'static,
+        bind: impl FnOnce() -> adjourn::Server<Conn> + Send + 'static,
+    ) -> Self {
         let (sender, started) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut io = SocketIo::new(config, MemoryStore::new()).expect("starts");
             set_up(&mut io);
-            let mut server: adjourn::Server<Conn> =
-                adjourn::Server::bind("127.0.0.1:0", adjourn::Config::default()).expect("binds");
+            let mut server = bind();
             let address = server.local_addr().expect("bound");
             sender.send((address, io.handle(&server))).expect("somebody waits");
             io.run(&mut server).expect("serves")
@@ -64,7 +72,11 @@ impl Served {
     }
 }
 
-fn read_head(stream: &mut TcpStream) -> String {
+fn bind() -> adjourn::Server<Conn> {
+    adjourn::Server::bind("127.0.0.1:0", adjourn::Config::default()).expect("binds")
+}
+
+fn read_head(stream: &mut impl Read) -> String {
     let (mut text, mut buffer) = (String::new(), [0; 4096]);
     while !text.contains("\r\n\r\n") {
         let n = stream.read(&mut buffer).expect("in time");
@@ -122,6 +134,37 @@ fn other_paths_are_not_found_without_a_service() {
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     }
     served.drain(Duration::ZERO);
+}
+
+#[test]
+fn both_transports_are_served_on_a_unix_socket() {
+    let path = std::env::temp_dir().join(format!("adjourn-socketio-{}.sock", std::process::id()));
+    let of_server = path.clone();
+    let served = Served::start_on(
+        SocketIoConfig::default(),
+        |_| {},
+        move || {
+            let mut server = bind();
+            server.listen_unix(of_server).expect("listens");
+            server
+        },
+    );
+    for (request, status) in [
+        (POLL, "HTTP/1.1 200 "),
+        (UPGRADE, "HTTP/1.1 101 "),
+        (&POLL.replace("EIO=4", "EIO=3"), "HTTP/1.1 400 "),
+    ] {
+        let mut stream = UnixStream::connect(&path).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // Twice, as the connection is kept.
+        for _ in 0..=usize::from(request == POLL) {
+            stream.write_all(request.as_bytes()).expect("writes");
+            let answer = read_head(&mut stream);
+            assert!(answer.starts_with(status), "{answer}");
+        }
+    }
+    served.drain(Duration::ZERO);
+    let _ = std::fs::remove_file(path);
 }
 
 #[test]

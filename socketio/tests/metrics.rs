@@ -11,6 +11,7 @@ fn every_number_is_there_with_its_type() {
     (stats.events_in, stats.rooms, stats.sockets) =
         (7, 3, vec![("/".into(), 2), ("/made-by-a-client".into(), 1)]);
     stats.disconnects = vec![(Reason::PingTimeout, 5)];
+    stats.decode_error_kinds = vec![("json", 4)];
     let page = text(&LoopStats::default(), &stats);
     let gauges = [
         "connections_polling",
@@ -35,6 +36,7 @@ fn every_number_is_there_with_its_type() {
         "adjourn_socketio_rooms 3",
         "adjourn_socketio_sockets 3",
         "adjourn_socketio_disconnects_total{reason=\"ping timeout\"} 5",
+        "adjourn_socketio_decode_error_kinds_total{kind=\"json\"} 4",
         "adjourn_socketio_store_down_seconds_total 0.0",
         "adjourn_opened_total 0",
     ] {

@@ -11,6 +11,9 @@ mod once;
 mod redis_server;
 #[path = "store/sessions.rs"]
 mod sessions;
+#[cfg(feature = "redis")]
+#[path = "store/shared.rs"]
+mod shared;
 #[cfg(feature = "sqlite")]
 #[path = "store/sqlite.rs"]
 mod sqlite;

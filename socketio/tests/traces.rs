@@ -5,9 +5,12 @@ use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use adjourn::shutdown::ShutdownPlan;
 use adjourn_socketio::config::SocketIoConfig;
 use adjourn_socketio::engine::{EngineRequest, Refusal};
 use adjourn_socketio::packet::Query;
+use adjourn_socketio::store::MemoryStore;
+use adjourn_socketio::{Conn, SocketIo};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -199,5 +202,17 @@ fn s20_nothing_is_told_for_each_event_of_a_client() {
             say(&mut world, 1);
         }
         assert!(capture.take().is_empty());
+    });
+}
+
+#[test]
+fn s20_a_drained_server_says_so() {
+    captured(|capture| {
+        let mut io = SocketIo::new(SocketIoConfig::default(), MemoryStore::new()).expect("starts");
+        let mut server: adjourn::Server<Conn> =
+            adjourn::Server::bind("127.0.0.1:0", adjourn::Config::default()).expect("binds");
+        io.handle(&server).drain(ShutdownPlan::soft(Duration::ZERO)).expect("it will run");
+        io.run(&mut server).expect("serves");
+        assert_eq!(capture.take(), ["[0] drained resumable=0"]);
     });
 }

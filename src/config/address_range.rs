@@ -36,7 +36,7 @@ pub struct AddressRangeError {
 const MAPPED: u8 = 96;
 
 impl AddressRange {
-    /// The addresses whose first `prefix` bits are those of `first`. `None` if there are not so many, or bits of `first` after the prefix.
+    /// The addresses whose first `prefix` bits are those of `first`. `None` if the prefix is longer than an address, or if `first` has bits set after the prefix.
     pub fn new(first: IpAddr, prefix: u8) -> Option<Self> {
         let (first, prefix) = match (first, first.to_canonical()) {
             (IpAddr::V6(_), IpAddr::V4(ip)) if prefix >= MAPPED => (IpAddr::V4(ip), prefix - MAPPED),

@@ -18,7 +18,7 @@ pub struct ConnectionConfig {
     pub max_fragments: u32,
     /// Bytes that may be queued. 64 MiB: four of the largest messages.
     pub max_backlog: usize,
-    /// What happens if the next message would exceed `max_backlog`. Refuse: the caller is told and decides.
+    /// What happens if the next message would exceed `max_backlog`. Refuse: the caller gets the error and decides.
     pub on_overflow: OnOverflow,
     /// When to ask a silent peer for a sign of life, and how long to wait for it.
     pub heartbeat: Heartbeat,

@@ -50,7 +50,7 @@ pub struct LoopConfig {
     /// [`max_backlog`](super::ConnectionConfig::max_backlog) for each; choose one by the memory of the machine.
     /// [`Stats::backlog_total`](crate::event::Stats::backlog_total) is what they hold.
     pub max_backlog_total: Option<usize>,
-    /// What happens if the next message would exceed `max_backlog_total`. Refuse: the caller is told and decides. But then
+    /// What happens if the next message would exceed `max_backlog_total`. Refuse: the caller gets the error and decides. But then
     /// those who do not read keep the others from getting anything until a `stall_timeout` ends them.
     pub on_total_overflow: OnTotalOverflow,
     /// Bytes that the loop keeps in buffers of large messages (128 KiB and more) that were written, for the next ones; new

@@ -13,7 +13,7 @@ use crate::error::ConfigError;
 /// `handshake_timeout`. A trusted peer that speaks for itself (`LOCAL`, `UNKNOWN`, or no header where none is required) is not counted by
 /// its address. What a header adds to addresses is ignored.
 ///
-/// Trust the proxies and nobody else: whoever is trusted can claim any address.
+/// Trust the proxies and nobody else: a trusted sender can claim any address.
 ///
 /// ```
 /// use adjourn::{Config, config::ProxyProtocol};

@@ -70,7 +70,7 @@ impl Bytes {
     }
 }
 
-/// Whole frames of a block. Whoever keeps one is a user of the block, from [`Backlogs::freeze`] or [`Backlogs::add_user`] until
+/// Whole frames of a block. Its owner counts as a user of the block, from [`Backlogs::freeze`] or [`Backlogs::add_user`] until
 /// [`Backlogs::release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {

@@ -20,7 +20,7 @@ use crate::event::Event;
 ///     testing::{Session, frame},
 /// };
 ///
-/// /// Connections have a name, and whoever has none is refused.
+/// /// Each connection has a name; one without a name is refused.
 /// struct Greeter;
 ///
 /// impl Handler for Greeter {

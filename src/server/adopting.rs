@@ -12,7 +12,7 @@ use crate::{
     id::ConnectionId,
 };
 
-/// A connection that waits to be adopted. If the loop does not get to it, the caller is told when this is dropped.
+/// A connection that waits to be adopted. If the loop stops first, dropping this notifies the caller.
 pub(super) struct WaitingAdopt<D> {
     waiting: Option<Waiting<D>>,
     why: AdoptRefusal,

@@ -51,7 +51,7 @@ impl ListeningSocket {
         }
     }
 
-    /// One more descriptor of the same socket: newcomers go to whoever accepts them first.
+    /// One more descriptor of the same socket: a new connection is accepted by the first descriptor that asks.
     ///
     /// # Errors
     /// If the system has no descriptor left.

@@ -238,6 +238,11 @@ impl<T: Transport> Transport for Tls<T> {
     #[inline]
     fn ready(&mut self, slot: usize, readiness: Readiness) -> Readiness {
         let readiness = self.below.ready(slot, readiness);
+        if readiness.ended
+            && let Some(session) = self.session(slot)
+        {
+            session.note_ended();
+        }
         if readiness.writable {
             match self.layers.get_mut(slot) {
                 None | Some(Layer::Plain | Layer::Waiting(_)) => {}

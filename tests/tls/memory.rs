@@ -19,16 +19,16 @@ use peer::Peer;
 
 /// What a handler has seen.
 #[derive(Default)]
-struct Seen {
-    id: Option<ConnectionId>,
+pub(crate) struct Seen {
+    pub(crate) id: Option<ConnectionId>,
     tls: Option<TlsSession>,
-    messages: Vec<Vec<u8>>,
+    pub(crate) messages: Vec<Vec<u8>>,
     closing: bool,
-    report: Option<CloseReport>,
-    failed: Option<HandshakeError>,
+    pub(crate) report: Option<CloseReport>,
+    pub(crate) failed: Option<HandshakeError>,
 }
 
-struct Echo(Rc<RefCell<Seen>>);
+pub(crate) struct Echo(Rc<RefCell<Seen>>);
 
 impl Handler for Echo {
     type Data = ();
@@ -55,13 +55,13 @@ impl Handler for Echo {
 }
 
 /// A loop with one connection, and its peer.
-struct World {
-    driver: Driver<(), Tls<Memory>>,
+pub(crate) struct World {
+    pub(crate) driver: Driver<(), Tls<Memory>>,
     handler: Echo,
-    seen: Rc<RefCell<Seen>>,
+    pub(crate) seen: Rc<RefCell<Seen>>,
     slot: usize,
-    clock: Clock,
-    peer: Peer,
+    pub(crate) clock: Clock,
+    pub(crate) peer: Peer,
     /// Bytes that our kernel takes between two turns, and that it gets at once.
     takes: usize,
     gets: usize,
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// We are the server.
-    fn server(config: Config, tls: &ServerTls, peer: Peer) -> Self {
+    pub(crate) fn server(config: Config, tls: &ServerTls, peer: Peer) -> Self {
         Self::of(config, peer, |driver| {
             let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
             driver.transport().accept(slot, tls).expect("it can serve");
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// A server whose handshakes are complete, and that has got an upgrade.
-    fn open(config: Config) -> Self {
+    pub(crate) fn open(config: Config) -> Self {
         let authority = Authority::new();
         let tls = ServerTls::new(authority.identity_for(&["localhost"]));
         let mut world =
@@ -116,13 +116,13 @@ impl World {
         world
     }
 
-    fn turn(&mut self, readiness: Readiness) {
+    pub(crate) fn turn(&mut self, readiness: Readiness) {
         self.driver.begin_turn(&mut self.handler);
         self.driver.ready(self.slot, readiness, &mut self.handler);
         self.driver.end_turn(&mut self.handler);
     }
 
-    fn socket(&mut self) -> &mut adjourn::testing::Socket {
+    pub(crate) fn socket(&mut self) -> &mut adjourn::testing::Socket {
         let slot = self.slot;
         self.driver.transport().socket(slot)
     }
@@ -147,7 +147,7 @@ impl World {
         moved || self.driver.has_more()
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for steps in 0.. {
             assert!(steps < 2_000_000, "it does not come to rest");
             if !self.carry() {
@@ -169,7 +169,7 @@ impl World {
         self.settle();
     }
 
-    fn report(&self) -> CloseReport {
+    pub(crate) fn report(&self) -> CloseReport {
         self.seen.borrow().report.clone().expect("it has ended")
     }
 }

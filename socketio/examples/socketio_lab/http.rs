@@ -56,6 +56,14 @@ fn json(stats: &SocketIoStats) -> Value {
     let reasons =
         stats.disconnects.iter().map(|(reason, count)| (reason.as_str().to_owned(), (*count).into()));
     all.insert("disconnects".to_owned(), Value::Object(reasons.collect()));
+    for (name, counts) in [
+        ("resume_refusals", &stats.resume_refusals),
+        ("decode_error_kinds", &stats.decode_error_kinds),
+        ("state_error_kinds", &stats.state_error_kinds),
+    ] {
+        let counts = counts.iter().map(|(kind, count)| ((*kind).to_owned(), (*count).into()));
+        all.insert(name.to_owned(), Value::Object(counts.collect()));
+    }
     let us = |time: std::time::Duration| Value::from(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     all.insert("commit_time_max_us".to_owned(), us(stats.commit_time_max));
     all.insert("store_down_time_us".to_owned(), us(stats.store_down_time));

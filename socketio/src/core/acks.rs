@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::node_message::NodeMessage;
 use super::state::{
-    Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, SocketKey, SpaceKey, Timer, Wait,
+    Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, SocketKey, SpaceKey, State,
+    Timer, Wait,
 };
 use crate::error::{AckError, AckSendError};
 use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs};
@@ -95,10 +96,13 @@ impl Io<'_> {
         own
     }
 
-    /// A group waits for other nodes, too, until they have said whom they ask.
+    /// A group waits for other nodes, too, until they have said whom they ask; one whose event is logged, for this node as well:
+    /// others may have read it before.
     pub(super) fn await_nodes(&mut self, id: u64) {
-        let nodes = self.other_nodes();
+        let mut nodes = self.other_nodes();
+        let own = self.state.cluster.as_ref().map(|cluster| cluster.node.clone());
         if let Some(Wait::Group(group)) = self.state.waits.map.get_mut(&id) {
+            nodes.extend(own.filter(|_| group.redeliver));
             group.awaited = nodes;
         }
     }
@@ -113,13 +117,15 @@ impl Io<'_> {
         let Some(Wait::Group(group)) = self.state.waits.map.get_mut(&id) else {
             return self.tell_expected(id, targets);
         };
-        for key in targets {
-            let Some(socket) = self.state.sockets.get_mut(*key).filter(|socket| socket.is_connected()) else {
-                continue;
-            };
-            group.expected.insert(Arc::clone(&socket.id));
-            if !group.redeliver {
-                socket.pending_acks.push(id);
+        let redeliver = group.redeliver;
+        if let Some(cluster) = &self.state.cluster {
+            group.awaited.remove(&cluster.node);
+        }
+        let live = targets.iter().filter_map(|key| self.state.sockets.get(*key));
+        group.expected.extend(live.filter(|it| it.is_connected()).map(|socket| Arc::clone(&socket.id)));
+        if !redeliver {
+            for key in targets {
+                self.owes(*key, id);
             }
         }
         self.finish_group_if_done(id);
@@ -216,6 +222,18 @@ impl Io<'_> {
         session.record.answered.push(id);
         self.mark_unsaved(session_key);
         true
+    }
+
+    /// A socket is asked. Before its list grows, what is over is taken from it: a group's end, or another node's, is not looked
+    /// for in the lists of all.
+    pub(super) fn owes(&mut self, key: SocketKey, id: u64) {
+        let State { sockets, waits, .. } = &mut *self.state;
+        let Some(socket) = sockets.get_mut(key).filter(|socket| socket.is_connected()) else { return };
+        let pending = &mut socket.pending_acks;
+        if pending.len() == pending.capacity() {
+            pending.retain(|id| waits.map.contains_key(id));
+        }
+        pending.push(id);
     }
 
     fn forget_pending(&mut self, key: SocketKey, id: u64) {

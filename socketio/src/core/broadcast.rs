@@ -179,6 +179,7 @@ impl<'a> Broadcast<'a> {
             let id = self.io.wait_for_group(true, options.timeout, then);
             self.io.await_nodes(id);
             self.io.log_ask(space, &to, event, id, options.timeout);
+            self.io.tell(None, &NodeMessage::Asked { id, namespace: self.namespace });
             return Ok(());
         }
         let id = self.io.wait_for_group(false, options.timeout, then);

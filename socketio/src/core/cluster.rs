@@ -81,6 +81,10 @@ impl Io<'_> {
 
     fn log_began(&mut self, namespace: &str, epoch: u64, floor: Position, tail: Position) {
         let Some(space) = self.space(namespace) else { return };
+        if self.log(space).is_some_and(|log| log.epoch.is_some()) {
+            // Of a namespace that was dropped and made again at once, the first tail may come before the second.
+            self.fell_behind(namespace, false);
+        }
         let Some(log) = self.log(space) else { return };
         log.begin(epoch, floor, tail);
         if floor < tail {
@@ -162,7 +166,7 @@ impl Io<'_> {
         self.resume_waiting(space);
     }
 
-    /// The entry is the next one of ours: it takes effect with what was called behind it.
+    /// The entry is the next one of ours: it takes effect with what was called after it.
     fn own_entry_read(&mut self, space: SpaceKey, entry: &Entry) -> bool {
         let Some(index) = self.reading_of(space) else { return false };
         let reading = self.state.queue.readings.get_mut(index);
@@ -285,6 +289,10 @@ impl Io<'_> {
         if let Some(log) = self.log(space) {
             log.epoch = None;
             log.held.clear();
+        }
+        if lost {
+            // What this node appended may be gone, too: nothing waits for it.
+            self.read_back_to(space, Position { time: u64::MAX, number: u64::MAX });
         }
         let sockets = self.state.spaces.get(space).map(|space| space.everyone.clone()).unwrap_or_default();
         for key in sockets {

@@ -12,7 +12,7 @@ use super::state::{
 };
 use super::{Core, Predicate};
 use crate::links::{FrameRef, Links};
-use crate::packet::{Packet, PacketKind};
+use crate::packet::{DecodeError, Packet, PacketKind};
 use crate::reason::Reason;
 
 impl Core {
@@ -41,7 +41,11 @@ impl Core {
                 conn.attachments_deadline.get_or_insert(deadline);
             }
             Err(error) => {
-                self.state.stats.decode_errors += 1;
+                match error {
+                    // It can be read, but no state of a client allows it (specification 6.3).
+                    DecodeError::ConnectError => self.state.stats.state_error(error.name()),
+                    _ => self.state.stats.decode_error(error.name()),
+                }
                 tracing::debug!(target: "adjourn_socketio", %error, "decode_error");
                 self.io(now, links).close_conn(key, Reason::ForcedClose);
             }
@@ -73,11 +77,18 @@ impl Core {
             {
                 self.state.stats.packets_late += 1;
             }
-            _ => self.with_io(now, links, |io| {
-                io.state.stats.state_errors += 1;
-                tracing::debug!(target: "adjourn_socketio", "a packet that the state does not allow");
-                io.close_conn(key, Reason::ForcedClose);
-            }),
+            (_, bound) => {
+                let kind = match bound {
+                    None => "not_connected",
+                    Some(BoundTo::Socket(_)) => "connected_already",
+                    Some(BoundTo::Connecting(_)) => "not_answered",
+                };
+                self.with_io(now, links, |io| {
+                    io.state.stats.state_error(kind);
+                    tracing::debug!(target: "adjourn_socketio", kind, "a packet that the state does not allow");
+                    io.close_conn(key, Reason::ForcedClose);
+                });
+            }
         }
     }
 

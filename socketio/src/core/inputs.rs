@@ -399,7 +399,7 @@ impl Io<'_> {
             self.state.stats.connect_timeouts += 1;
         }
         if no_attachment {
-            self.state.stats.state_errors += 1;
+            self.state.stats.state_error("attachments_late");
         }
         if no_connect || no_attachment {
             self.close_conn(key, Reason::ForcedClose);

@@ -94,7 +94,9 @@ impl Io<'_> {
         let span = self.state.span_of(key).entered();
         tracing::info!(target: "adjourn_socketio", "slow_consumer");
         drop(span);
-        self.end_conn(key, Reason::SlowConsumer, Some(1013));
+        // Long-polling has no Close code.
+        let code = self.state.conns.get(key).and_then(|conn| conn.link).map(|_| 1013);
+        self.end_conn(key, Reason::SlowConsumer, code);
     }
 
     /// Would a volatile event be sent to it now?

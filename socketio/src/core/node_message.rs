@@ -22,6 +22,8 @@ pub(super) enum NodeMessage {
     Event { namespace: Arc<str>, to: Address, event: Box<Event>, volatile: bool },
     /// An event that asks these sockets for an ack; not logged.
     Ask { id: u64, namespace: Arc<str>, to: Address, event: Box<Event>, timeout: Duration },
+    /// The log of the namespace has an ask of this id, or will have: who does not read it says so at once.
+    Asked { id: u64, namespace: Arc<str> },
     /// These sockets were asked.
     Expect { id: u64, sids: Vec<Arc<str>> },
     /// One of them has answered.
@@ -48,6 +50,7 @@ impl NodeMessage {
                 let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 json!(["ask", id, &**namespace, address(to), packet(event), ms])
             }
+            Self::Asked { id, namespace } => json!(["asked", id, &**namespace]),
             Self::Expect { id, sids } => json!(["expect", id, texts(sids)]),
             Self::Answer { id, sid, args: list } => json!(["answer", id, &**sid, args(list)]),
             Self::Gone { id, sid } => json!(["gone", id, &**sid]),
@@ -88,6 +91,9 @@ impl NodeMessage {
                 event: read_packet(event)?,
                 timeout: Duration::from_millis(ms.as_u64()?),
             },
+            ("asked", [id, namespace]) => {
+                Self::Asked { id: id.as_u64()?, namespace: namespace.as_str()?.into() }
+            }
             ("expect", [id, sids]) => Self::Expect { id: id.as_u64()?, sids: read_texts(sids)? },
             ("answer", [id, sid, list]) => {
                 Self::Answer { id: id.as_u64()?, sid: sid.as_str()?.into(), args: read_args(list)? }

@@ -100,7 +100,7 @@ impl Io<'_> {
     /// Begins a request to all other nodes; without any it is over at once.
     fn request(&mut self, timeout: Duration, kind: RequestKind) -> Option<u64> {
         let awaited = self.other_nodes();
-        let request = NodeRequest { awaited, kind };
+        let request = NodeRequest { awaited, dead: Vec::new(), kind };
         let Some(cluster) = self.state.cluster.as_mut().filter(|_| !request.awaited.is_empty()) else {
             self.end_request(request);
             return None;
@@ -118,7 +118,7 @@ impl Io<'_> {
     }
 
     fn end_request(&mut self, request: NodeRequest) {
-        let missing: Vec<NodeId> = request.awaited.into_iter().collect();
+        let missing: Vec<NodeId> = request.dead.into_iter().chain(request.awaited).collect();
         match request.kind {
             RequestKind::Fetch { mut sockets, then } => {
                 // One that has moved meanwhile was found twice.
@@ -152,10 +152,13 @@ impl Io<'_> {
     /// These nodes are dead: nobody waits for them.
     pub(super) fn nodes_gone(&mut self, gone: &HashSet<NodeId>) {
         let Some(cluster) = &mut self.state.cluster else { return };
-        let over = |request: &NodeRequest| request.awaited.iter().all(|node| gone.contains(node));
+        // Who is dead is named as missing.
+        for request in cluster.requests.values_mut() {
+            request.dead.extend(request.awaited.extract_if(|node| gone.contains(node)));
+        }
+        let over = |request: &NodeRequest| request.awaited.is_empty();
         let done: Vec<u64> =
             cluster.requests.iter().filter(|(_, request)| over(request)).map(|(number, _)| *number).collect();
-        // Who is dead is named as missing.
         for number in done {
             let request = self.state.cluster.as_mut().and_then(|cluster| cluster.requests.remove(&number));
             if let Some(request) = request {
@@ -191,6 +194,13 @@ impl Io<'_> {
             NodeMessage::Ask { id, namespace, to, event, timeout } => {
                 self.ask_for_node(from, id, &namespace, &to, &event, timeout);
             }
+            NodeMessage::Asked { id, namespace } => {
+                let space = self.space(&namespace);
+                let reads = space.and_then(|space| self.log(space)).is_some_and(|log| log.epoch.is_some());
+                if !reads {
+                    self.tell(Some(from), &NodeMessage::Expect { id, sids: Vec::new() });
+                }
+            }
             NodeMessage::Expect { id, sids } => self.expect_of_node(from, id, sids),
             NodeMessage::Answer { id, sid, args } => self.answer_of_node(id, sid, args),
             NodeMessage::Gone { id, sid } => self.gone_at_node(id, &sid),
@@ -206,7 +216,7 @@ impl Io<'_> {
         sockets
     }
 
-    /// Another node asks sockets of this one: it is told whom, and each answer.
+    /// Another node asks sockets of this one: it gets their ids, then each answer.
     fn ask_for_node(
         &mut self,
         origin: &NodeId,
@@ -222,10 +232,8 @@ impl Io<'_> {
             let targets = self.state.targets(space, to);
             self.send_all(&targets, &event.frames_with_ack(id));
             for key in &targets {
-                if let Some(socket) = self.state.live_mut(*key) {
-                    socket.pending_acks.push(id);
-                    sids.push(Arc::clone(&socket.id));
-                }
+                self.owes(*key, id);
+                sids.extend(self.state.live(*key).map(|socket| Arc::clone(&socket.id)));
             }
             self.state.done_with(targets);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::broadcast::{Broadcast, IntoRooms};
 use super::state::{
     AckMode, AckOptions, AckThen, Address, Handshake, Io, Reliability, ResumeOutcome, SocketInfo, SocketKey,
-    SocketState, SpaceKey, Transport,
+    SocketState, SpaceKey, State, Transport,
 };
 use crate::error::{AckError, ChangeError, EmitError};
 use crate::offset::Offset;
@@ -119,7 +119,14 @@ impl<'a> Socket<'a> {
 
     fn ask(&mut self, event: Event, options: AckOptions, then: AckThen) -> Result<(), EmitError> {
         let limit = self.io.state.config.counts.pending_acks_per_socket;
-        let (space, pending) = (self.state().space, self.state().pending_acks.len());
+        let space = self.state().space;
+        let State { sockets, waits, .. } = &mut *self.io.state;
+        let pending = sockets.get_mut(self.key).map_or(0, |socket| {
+            if socket.pending_acks.len() >= limit {
+                socket.pending_acks.retain(|id| waits.map.contains_key(id));
+            }
+            socket.pending_acks.len()
+        });
         if pending >= limit {
             self.io.state.stats.acks_refused += 1;
             return Err(EmitError::TooManyAcks { pending });
@@ -131,9 +138,7 @@ impl<'a> Socket<'a> {
         } else {
             self.io.wait_for_socket(self.key, options.timeout, then)
         };
-        if let Some(socket) = self.io.state.live_mut(self.key) {
-            socket.pending_acks.push(id);
-        }
+        self.io.owes(self.key, id);
         if redeliver {
             let to = Address::one(self.id());
             self.io.log_ask(space, &to, event, id, options.timeout);

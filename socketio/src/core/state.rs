@@ -256,7 +256,7 @@ pub(crate) struct SocketState {
     /// The last EVENT, for the idle policy.
     pub(crate) last_event: Duration,
     pub(crate) idle_warned: bool,
-    /// Of its connection, which may be gone before its end is told.
+    /// Of its connection, which may be gone before its end is reported.
     pub(crate) span: Span,
 }
 

@@ -176,7 +176,9 @@ impl Bridge {
         }
         while let Some(command) = self.core.poll_feed() {
             let Some(nodes) = &self.nodes else { break };
-            nodes.submit(command);
+            if !nodes.submit(command) {
+                self.core.message_dropped();
+            }
         }
     }
 

@@ -45,6 +45,27 @@ pub enum DecodeError {
     AttachmentBytes,
 }
 
+impl DecodeError {
+    /// Its name among the counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownType => "unknown_type",
+            Self::ConnectError => "connect_error",
+            Self::Attachments => "attachments",
+            Self::AckId => "ack_id",
+            Self::Payload => "payload",
+            Self::Json => "json",
+            Self::Depth => "depth",
+            Self::ReservedName => "reserved_name",
+            Self::NameLength => "name_length",
+            Self::Placeholder => "placeholder",
+            Self::TextOutstanding => "text_outstanding",
+            Self::BinaryUnexpected => "binary_unexpected",
+            Self::AttachmentBytes => "attachment_bytes",
+        }
+    }
+}
+
 /// What the application gave cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -218,7 +218,7 @@ impl Scanner<'_> {
         Ok(Kind::Object)
     }
 
-    /// Past the opening bracket and the space behind it.
+    /// Past the opening bracket and the whitespace after it.
     fn enter(&mut self, depth: usize) -> Result<(), ScanError> {
         if depth > self.max_depth {
             return Err(ScanError::Depth);

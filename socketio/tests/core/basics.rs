@@ -392,5 +392,5 @@ fn an_event_before_the_connect_answer_is_a_state_error() {
     world.message(link, r#"40{"token":"good","late":1}"#);
     world.message(link, r#"42["echo"]"#);
     assert!(world.closed(link).is_some());
-    assert_eq!(world.core.stats().state_errors, 1);
+    assert_eq!(world.core.stats().state_error_kinds, [("not_answered", 1)]);
 }

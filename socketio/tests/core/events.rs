@@ -6,6 +6,7 @@ use std::time::Duration;
 use adjourn_socketio::config::IdlePolicy;
 use adjourn_socketio::core::AckOptions;
 use adjourn_socketio::links::LinkClose;
+use adjourn_socketio::stats::SocketIoStats;
 
 use super::basics::{handlers, note, plain, world};
 use super::world::{Client, World};
@@ -28,6 +29,29 @@ fn an_ack_is_awaited_until_answer_timeout_or_disconnect() {
     let noted = world.noted();
     assert!(noted.contains(&"the socket was disconnected before it answered".to_owned()), "{noted:?}");
     assert_eq!(world.core.stats().acks_pending, 0);
+}
+
+#[test]
+fn what_a_client_has_not_answered_in_time_is_not_counted_against_it() {
+    let mut config = plain();
+    config.counts.pending_acks_per_socket = 2;
+    let mut world = world(config);
+    let mut client = Client::new(&mut world);
+    client.answers = false;
+    for _ in 0..3 {
+        world.call(|io| {
+            let options = AckOptions::once(Duration::from_secs(1));
+            io.of("/").emit_with_acks("q", (), options, |_, _| {}).expect("goes");
+        });
+        client.pump(&mut world);
+        world.advance(Duration::from_secs(2));
+    }
+    world.noted();
+    client.answers = true;
+    client.emit(&mut world, r#"["ask"]"#);
+    client.pump(&mut world);
+    assert_eq!(world.noted(), [r#"answer "ok""#]);
+    assert_eq!(world.core.stats().acks_refused, 0);
 }
 
 #[test]
@@ -147,6 +171,78 @@ fn a_slow_consumer_is_disconnected() {
 }
 
 #[test]
+fn a_slow_consumer_over_polling_has_no_close_code() {
+    let mut config = plain();
+    config.output.send_queue = 1024;
+    config.output.volatile_limit = 1024;
+    let mut world = world(config);
+    let sid = world.open_polling();
+    world.post(&sid, "40");
+    world.noted();
+    let text = "x".repeat(600);
+    for _ in 0..2 {
+        world.call(|io| io.of("/").emit("x", (&text,)).expect("goes"));
+    }
+    assert_eq!(world.noted(), ["slow consumer None []"]);
+}
+
+/// What a client sends that is wrong, and as what it is counted.
+#[test]
+fn s20_errors_of_clients_are_counted_by_kind() {
+    let attachment = r#"451-["echo",{"_placeholder":true,"num":0}]"#;
+    let out_of_range = r#"451-["echo",{"_placeholder":true,"num":1}]"#;
+    let (deep, name) =
+        (format!(r#"42["echo",{}]"#, "[".repeat(200)), format!(r#"42["{}"]"#, "x".repeat(2000)));
+    let decode_errors = [
+        ("47", "unknown_type"),
+        (r#"45["echo"]"#, "attachments"),
+        ("43[]", "ack_id"),
+        ("42{}", "payload"),
+        (r#"42["echo""#, "json"),
+        (&deep, "depth"),
+        (r#"42["connect"]"#, "reserved_name"),
+        (&name, "name_length"),
+        (out_of_range, "placeholder"),
+    ];
+    let state_errors =
+        [("40", "connected_already"), (r#"42/plain,["echo"]"#, "not_connected"), ("44{}", "connect_error")];
+    for (text, kind) in decode_errors {
+        let stats = stats_after(&[text]);
+        assert_eq!((stats.decode_error_kinds, stats.decode_errors), (vec![(kind, 1)], 1), "{text}");
+        assert_eq!(stats.state_errors, 0, "{text}");
+    }
+    for (text, kind) in state_errors {
+        let stats = stats_after(&[text]);
+        assert_eq!((stats.state_error_kinds, stats.state_errors), (vec![(kind, 1)], 1), "{text}");
+        assert_eq!(stats.decode_errors, 0, "{text}");
+    }
+    assert_eq!(stats_after(&[attachment, "42[1]"]).decode_error_kinds, [("text_outstanding", 1)]);
+    assert_eq!(stats_after(&["bAQID"]).decode_error_kinds, [("binary_unexpected", 1)]);
+    let mut world = world(plain());
+    for kind in 0..3 {
+        let link = world.open();
+        world.message(link, "40");
+        world.message(link, if kind == 0 { "4x" } else { "40" });
+    }
+    let stats = world.core.stats();
+    assert_eq!(stats.decode_error_kinds, [("unknown_type", 1)]);
+    assert_eq!(stats.state_error_kinds, [("connected_already", 2)]);
+}
+
+/// The counters after these messages of a connected client, which end its connection.
+fn stats_after(messages: &[&str]) -> SocketIoStats {
+    let mut world = world(plain());
+    let link = world.open();
+    world.message(link, "40");
+    for message in messages {
+        assert!(world.closed(link).is_none());
+        world.message(link, message);
+    }
+    assert!(world.closed(link).is_some(), "{messages:?}");
+    world.core.stats()
+}
+
+#[test]
 fn warned_then_disconnected() {
     let mut world = World::new(plain(), |core, log| {
         handlers(core.namespace("/"), log);
@@ -207,7 +303,7 @@ fn attachments_that_do_not_come_are_a_state_error() {
         world.message(link, "3");
     }
     assert!(world.closed(link).is_some());
-    assert_eq!(world.core.stats().state_errors, 1);
+    assert_eq!(world.core.stats().state_error_kinds, [("attachments_late", 1)]);
 }
 
 #[test]

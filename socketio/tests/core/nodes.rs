@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adjourn_socketio::SocketIoConfig;
-use adjourn_socketio::core::{Core, CoreSetup, FeedCommand};
+use adjourn_socketio::core::{AckOptions, Core, CoreSetup, FeedCommand, StoreCall, StoreReply};
 use adjourn_socketio::links::{Frame, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
+use adjourn_socketio::offset::Position;
 use adjourn_socketio::packet::ArgsBuf;
-use adjourn_socketio::store::{FeedItem, NodeId};
+use adjourn_socketio::store::{Committed, Entry, FeedItem, NodeId};
 
 struct NoLinks;
 
@@ -134,4 +135,118 @@ fn s16_a_request_ends_with_an_answer_or_the_death_of_each_or_at_its_timeout() {
         let missing: Vec<String> = missing.into_iter().map(String::from).collect();
         assert_eq!(done, (2 - missing.len(), missing), "{fate}");
     }
+}
+
+#[test]
+fn s16_the_death_of_a_node_ends_a_request_that_others_answer_later() {
+    let mut nodes = Nodes::new(3);
+    with_handlers(&mut nodes);
+    let done = Outcome::default();
+    let of_call = Arc::clone(&done);
+    nodes.call(0, move |io| {
+        io.of("/").fetch(Duration::from_mins(1), move |_, found| {
+            let missing = found.missing_nodes.iter().map(|node| node.0.to_string()).collect();
+            *of_call.lock().expect("not poisoned") = Some((found.sockets.len(), missing));
+        });
+    });
+    let left = vec![NodeId("n0".into()), NodeId("n1".into())];
+    nodes.0[0].1.feed_input(FeedItem::Nodes(left), Duration::from_secs(5), &mut NoLinks);
+    assert!(done.lock().expect("not poisoned").is_none(), "n1 has not answered");
+    nodes.deliver(Duration::from_secs(6), Some(2));
+    assert_eq!(done.lock().expect("not poisoned").take(), Some((0, vec!["n2".to_owned()])));
+}
+
+const TAIL: Position = Position { time: 100, number: 1 };
+
+/// Its log is read from `TAIL` on.
+fn begin(nodes: &mut Nodes, node: usize, namespace: &str) {
+    nodes.0[node].1.namespace(namespace);
+    let began = FeedItem::Began { namespace: namespace.into(), epoch: 1, floor: TAIL, tail: TAIL };
+    nodes.0[node].1.feed_input(began, Duration::ZERO, &mut NoLinks);
+}
+
+/// Answers the commits of a node: what they append is at these milliseconds.
+fn commit(nodes: &mut Nodes, node: usize, time: u64) -> Vec<Entry> {
+    let core = &mut nodes.0[node].1;
+    let mut entries = Vec::new();
+    while let Some(command) = core.poll_store() {
+        let StoreCall::Commit(batch) = command.call else { continue };
+        let place = |number| Position { time, number };
+        let committed =
+            Committed { positions: (1..).take(batch.entries.len()).map(place).collect(), stale: Vec::new() };
+        entries.extend(batch.entries.into_iter().zip(&committed.positions).map(|(new, position)| Entry {
+            position: *position,
+            at: 0,
+            new,
+        }));
+        core.store_reply(command.ticket, StoreReply::Commit(Ok(committed)), Duration::ZERO, &mut NoLinks);
+    }
+    entries
+}
+
+fn ask_all(nodes: &mut Nodes, namespace: &'static str) -> Outcome {
+    let done = Outcome::default();
+    let of_call = Arc::clone(&done);
+    nodes.call(0, move |io| {
+        let then = move |_: &mut adjourn_socketio::Io<'_>, all: adjourn_socketio::core::Answers| {
+            let missing = all.missing_nodes.iter().map(|node| node.0.to_string()).collect();
+            *of_call.lock().expect("not poisoned") = Some((all.answers.len(), missing));
+        };
+        let options = AckOptions::redeliver(Duration::from_secs(5));
+        io.of(namespace).emit_with_acks("q", (), options, then).expect("emits");
+    });
+    done
+}
+
+#[test]
+fn s16_a_logged_ask_is_not_over_before_the_node_that_asked_has_read_it_back() {
+    let mut nodes = Nodes::new(2);
+    for node in 0..2 {
+        begin(&mut nodes, node, "/");
+    }
+    let done = ask_all(&mut nodes, "/");
+    let entries = commit(&mut nodes, 0, 200);
+    let read = FeedItem::Entries("/".into(), entries);
+    nodes.0[1].1.feed_input(read.clone(), Duration::ZERO, &mut NoLinks);
+    nodes.deliver(Duration::ZERO, None);
+    assert!(done.lock().expect("not poisoned").is_none(), "its own sockets are not asked yet");
+    nodes.0[0].1.feed_input(read, Duration::ZERO, &mut NoLinks);
+    assert_eq!(done.lock().expect("not poisoned").take(), Some((0, Vec::new())));
+}
+
+#[test]
+fn s16_a_logged_ask_does_not_wait_for_nodes_without_the_namespace() {
+    let mut nodes = Nodes::new(2);
+    begin(&mut nodes, 0, "/only");
+    let done = ask_all(&mut nodes, "/only");
+    let entries = commit(&mut nodes, 0, 200);
+    nodes.0[0].1.feed_input(FeedItem::Entries("/only".into(), entries), Duration::ZERO, &mut NoLinks);
+    nodes.deliver(Duration::ZERO, None);
+    assert_eq!(done.lock().expect("not poisoned").take(), Some((0, Vec::new())));
+}
+
+#[test]
+fn s17_entries_that_the_store_has_lost_hold_up_none_that_follow() {
+    let mut nodes = Nodes::new(1);
+    begin(&mut nodes, 0, "/");
+    nodes.call(0, |io| io.of("/").emit("lost", ()).expect("emits"));
+    assert_eq!(commit(&mut nodes, 0, 200).len(), 1);
+    // The clock of the replica that has taken over is behind that of the primary.
+    let core = &mut nodes.0[0].1;
+    core.feed_input(FeedItem::Fell { namespace: "/".into(), lost: true }, Duration::ZERO, &mut NoLinks);
+    let tail = Position { time: 150, number: 1 };
+    let began = FeedItem::Began { namespace: "/".into(), epoch: 2, floor: TAIL, tail };
+    core.feed_input(began, Duration::ZERO, &mut NoLinks);
+    nodes.call(0, |io| io.of("/").emit("next", ()).expect("emits"));
+    assert_eq!(commit(&mut nodes, 0, 160).len(), 1);
+}
+
+#[test]
+fn s16_a_log_that_begins_twice_skips_nothing_in_silence() {
+    let mut nodes = Nodes::new(1);
+    begin(&mut nodes, 0, "/");
+    let tail = Position { time: 150, number: 1 };
+    let began = FeedItem::Began { namespace: "/".into(), epoch: 1, floor: TAIL, tail };
+    nodes.0[0].1.feed_input(began, Duration::ZERO, &mut NoLinks);
+    assert_eq!(nodes.0[0].1.stats().fell_behind, 1);
 }

@@ -191,7 +191,7 @@ inputs! {
         /// How TCP is ended.
         style: Abort,
     },
-    /// Reading was paused for too long, or the application did not resume after the peer had left.
+    /// Reading was paused for too long, or the application did not resume after the peer left.
     PauseEnd,
     /// `linger_timeout` ran out or `linger_bytes` are used up.
     LingerEnd {

@@ -60,6 +60,10 @@ struct Facts {
     closed: bool,
     /// The peer's FIN came.
     eof: bool,
+    /// The kernel may have more, although nobody will say so again: the last read was filled, or `ended` is set.
+    undrained: bool,
+    /// A FIN or an error was announced, and is behind what there is to read.
+    ended: bool,
     /// The kernel has taken ciphertext since that was asked last.
     progressed: bool,
 }
@@ -108,14 +112,19 @@ impl Session {
         buffer: &mut [u8],
     ) -> io::Result<usize> {
         let mut filled = self.take_plain(buffer);
-        let mut drained = true;
         if filled == 0 && self.failed.is_none() {
             let room = buffer.len().saturating_sub(self.kept.len()).clamp(READ / 4, READ);
             let start = self.kept.len();
             scratch.cipher.resize(MAX_KEPT + READ, 0);
             let place = scratch.cipher.get_mut(start..start + room).unwrap_or_default();
-            let n = raw.read(place)?;
-            drained = n < room;
+            let result = raw.read(place);
+            if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                // What was said of an end was said of the connection that had this place before.
+                (self.facts.ended, self.facts.undrained) = (false, false);
+                return if self.facts.closed { Ok(0) } else { result };
+            }
+            let n = result?;
+            self.facts.undrained = n == room || (n > 0 && self.facts.ended);
             if n == 0 {
                 self.facts.eof = true;
             } else if !self.facts.closed {
@@ -124,14 +133,21 @@ impl Session {
                 let _ = self.flush(raw);
             }
         }
-        self.noticed.more = !drained || !self.plain.is_empty();
+        // An end that came with the bytes is for the next read.
+        let ends = filled > 0 && (self.failed.is_some() || self.facts.closed);
+        self.noticed.more = self.facts.undrained || !self.plain.is_empty() || ends;
         match self.failed {
             _ if filled > 0 => Ok(filled),
             Some(error) => Err(failed(error)),
             None if self.facts.closed || self.facts.eof => Ok(0),
-            None if drained => Err(io::ErrorKind::WouldBlock.into()),
-            None => Err(io::ErrorKind::Interrupted.into()),
+            None if self.facts.undrained => Err(io::ErrorKind::Interrupted.into()),
+            None => Err(io::ErrorKind::WouldBlock.into()),
         }
+    }
+
+    /// The kernel has said that a FIN or an error comes after what there is to read. It says so once.
+    pub(super) const fn note_ended(&mut self) {
+        self.facts.ended = true;
     }
 
     /// Decrypts what was kept and the bytes after it, up to `end`. Returns how much plaintext is in `buffer`; the rest is kept.

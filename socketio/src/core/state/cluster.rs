@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
 pub(crate) struct NodeRequest {
     /// Those that have not answered.
     pub(crate) awaited: HashSet<NodeId>,
+    /// They died before they had answered.
+    pub(crate) dead: Vec<NodeId>,
     pub(crate) kind: RequestKind,
 }
 

@@ -15,7 +15,7 @@ pub struct Observed {
     pub what: Observation,
 }
 
-/// What an observer is told of a socket: first `Connected`, last `Disconnected`.
+/// What an observer receives about a socket: first `Connected`, last `Disconnected`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Observation {

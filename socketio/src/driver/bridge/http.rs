@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use adjourn::Clients;
-use adjourn::http::{Response as RawResponse, Upgrade};
+use adjourn::http::{DetachedStream, Response as RawResponse, Upgrade};
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, UPGRADE};
 use hyper::http::request::Parts;
 
@@ -90,8 +91,17 @@ impl Bridge {
         };
         Upgrade::detach(move |detached| {
             let peer = detached.peer_addr();
-            if let Some((stream, received)) = detached.into_tcp() {
-                seat.hand_over(stream, received, peer);
+            match detached.into_parts() {
+                (DetachedStream::Tcp(stream), received) => seat.hand_over(stream, received, peer),
+                // It is read, written and waited for by the same calls.
+                (DetachedStream::Unix(stream), received) => {
+                    seat.hand_over(OwnedFd::from(stream).into(), received, peer);
+                }
+                (other, _) => tracing::error!(
+                    target: "adjourn_socketio",
+                    stream = ?other,
+                    "plain HTTP requests need a TCP or Unix socket: connection closed"
+                ),
             }
         })
     }

@@ -27,7 +27,7 @@ pub(super) struct Requests {
     shared: Arc<Shared>,
 }
 
-/// A request that waits. When it is dropped without an answer, the loop is told.
+/// A request that waits. Dropping it without an answer notifies the loop.
 struct Waiting {
     request: RequestId,
     requests: Rc<Requests>,

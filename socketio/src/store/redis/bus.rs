@@ -10,8 +10,8 @@ use crate::store::{Bus, BusReceiver, Millis, NodeId, StoreError};
 
 /// A node without a heartbeat for so long is dead.
 const SILENCE: Duration = Duration::from_secs(5);
-/// A node that has been dead for so long is forgotten.
-const FORGOTTEN: Duration = Duration::from_mins(5);
+/// A node that has been dead for so long is forgotten: later than the sessions that it held.
+const FORGOTTEN: Duration = Duration::from_hours(24);
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) struct RedisBus {

@@ -1,7 +1,9 @@
--- Entries, sessions, results of once keys. Answers "<first position>;<stale session>,..".
+-- Entries, sessions, results of once keys. Answers "<first position>;<stale session>,..;<there was a log>".
 local CALL, TTL, WINDOW = arg(), number(), number()
 local before = repeated(CALL)
 if before then return before end
+local had_log = redis.call('EXISTS', LOG)
+if had_log == 0 then keep_log() end
 epoch()
 local first = ''
 local entries = number()
@@ -36,4 +38,4 @@ for i = 1, number() do
   local name, ack = arg(), arg()
   once_finish(name, ack, WINDOW)
 end
-return answer(CALL, first .. ';' .. table.concat(stale, ','))
+return answer(CALL, first .. ';' .. table.concat(stale, ',') .. ';' .. had_log)

@@ -1,7 +1,8 @@
 -- Sessions whose time is over or that are too many, and once keys. Answers record, evicted, record, evicted ..
-local window, grace, once_window, most_sessions, most = number(), number(), number(), number(), number()
-local alive = {}
+local window, grace, once_window, most_sessions, most, ttl = number(), number(), number(), number(), number(), number()
+local alive, silent = {}, {}
 for i = 1, number() do alive[arg()] = true end
+for i = 1, number() do silent[arg()] = true end
 redis.call('DEL', BASE .. 'none')
 local gone = {}
 local function expire(pid, evicted)
@@ -15,11 +16,15 @@ end
 for _, pid in ipairs(redis.call('ZRANGEBYSCORE', AWAY, '-inf', text(NOW - window), 'LIMIT', 0, most)) do
   expire(pid, '0')
 end
-local held = redis.call('ZRANGEBYSCORE', HELD, '-inf', text(NOW - window - grace), 'LIMIT', 0, most)
+local held = redis.call('ZRANGEBYSCORE', HELD, '-inf', text(NOW - window - grace), 'LIMIT', 0, 4 * most)
 for _, pid in ipairs(held) do
   local node = redis.call('HGET', session_key(pid), 'n')
   if node and alive[node] then
+    -- In a quiet namespace nobody else renews it.
     redis.call('ZADD', HELD, text(NOW), pid)
+    if not COUNTS then redis.call('PEXPIRE', session_key(pid), text(ttl)) end
+  elseif node and silent[node] then
+    redis.call('ZADD', HELD, text(NOW - window - grace + 5000), pid)
   elseif #gone < 2 * most then
     expire(pid, '0')
   end

@@ -16,7 +16,7 @@ impl RedisWriter {
     pub(super) fn expire_in(
         &mut self,
         namespace: &Arc<str>,
-        alive: &[Vec<u8>],
+        nodes: &Heard,
         now: Millis,
         max: usize,
     ) -> Result<Vec<SessionSummary>, StoreError> {
@@ -27,9 +27,12 @@ impl RedisWriter {
             number(millis(self.settings.once_window)),
             number(self.settings.max_sessions as u64),
             number(max as u64),
-            number(alive.len() as u64),
+            self.session_ttl(),
         ];
-        arguments.extend(alive.iter().cloned());
+        for list in [&nodes.alive, &nodes.silent] {
+            arguments.push(number(list.len() as u64));
+            arguments.extend(list.iter().cloned());
+        }
         let answer = self.run(|scripts| &scripts.expire, namespace, &arguments, now)?;
         let gone = values::list(&answer).ok_or_else(values::damaged)?;
         let summary = |pair: &[Value]| {
@@ -40,20 +43,28 @@ impl RedisWriter {
         Ok(gone.chunks(2).filter_map(summary).collect())
     }
 
-    /// The nodes that have written a heartbeat lately, and this one.
-    pub(super) fn alive(&mut self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let key = self.keys.nodes();
-        let since = self.servers.time()?.saturating_sub(millis(NODE_SILENCE));
-        let nodes = self
-            .servers
-            .command(&key, |key| redis::cmd("ZRANGEBYSCORE").arg(key).arg(since).arg("+inf").take())?;
-        let mut alive: Vec<Vec<u8>> = values::list(&nodes)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(values::bytes)
-            .map(<[u8]>::to_vec)
-            .collect();
+    /// Which nodes have written a heartbeat lately. This one lives.
+    pub(super) fn heard(&mut self) -> Result<Heard, StoreError> {
+        let now = self.servers.time()?;
+        let since = now.saturating_sub(millis(NODE_SILENCE));
+        let window = since.saturating_sub(millis(self.settings.window));
+        let mut alive = self.nodes_between(since, "+inf")?;
         alive.push(self.node.as_bytes().to_vec());
-        Ok(alive)
+        Ok(Heard { alive, silent: self.nodes_between(window, &format!("({since}"))? })
     }
+
+    fn nodes_between(&mut self, from: Millis, to: &str) -> Result<Vec<Vec<u8>>, StoreError> {
+        let nodes = self.servers.command(&self.keys.nodes(), |key| {
+            redis::cmd("ZRANGEBYSCORE").arg(key).arg(from).arg(to).take()
+        })?;
+        let nodes = values::list(&nodes).unwrap_or_default();
+        Ok(nodes.iter().filter_map(values::bytes).map(<[u8]>::to_vec).collect())
+    }
+}
+
+/// Nodes by their heartbeats.
+pub(super) struct Heard {
+    alive: Vec<Vec<u8>>,
+    /// Not heard of lately, and within the window of sessions. They may live: after a pause of Redis, all have been silent.
+    silent: Vec<Vec<u8>>,
 }

@@ -122,8 +122,11 @@ impl RedisFeed {
                 })?;
                 self.take(std::slice::from_ref(one), &answer, items)?;
             }
-            if self.servers.take_reconnected() {
-                self.check_tails(items)?;
+            if self.servers.take_reconnected()
+                && let Err(error) = self.check_tails(items)
+            {
+                self.servers.check_again();
+                return Err(error);
             }
             if !items.is_empty() {
                 break;
@@ -151,7 +154,7 @@ impl RedisFeed {
             let mut missed = None;
             for value in values::list(list).ok_or_else(values::damaged)? {
                 let (entry, before) = values::chained(name, value).ok_or_else(values::damaged)?;
-                let next = Position { number: last.number + 1, ..last };
+                let next = Position { number: last.number.saturating_add(1), ..last };
                 if before.map_or(entry.position != next, |before| before != last) {
                     // A log that begins anew is not the one that was read.
                     missed = Some(before == Some(Position::START));

@@ -51,14 +51,17 @@ local function next_id()
   return text(time) .. '-' .. text(n + 1)
 end
 
+-- A log that was dropped is in use again.
+local function keep_log()
+  redis.call('PERSIST', FLOOR)
+  redis.call('PERSIST', EPOCH)
+end
+
 local touched = false
 local function append(fields)
   if not touched then
     touched = true
-    if redis.call('EXISTS', LOG) == 0 then
-      redis.call('PERSIST', FLOOR)
-      redis.call('PERSIST', EPOCH)
-    end
+    if redis.call('EXISTS', LOG) == 0 then keep_log() end
   end
   local id = next_id()
   if not COUNTS and id ~= after(tail) then
@@ -137,7 +140,7 @@ local function once_look(name, token, window)
   if string.sub(value, 1, 1) == 'R' then
     local till, node, holder = string.match(value, '^R(%d+) (%S+) (%S*)$')
     if holder == token then return 'M' end
-    local former = node ~= NODE and node_name(node) == node_name(NODE)
+    local former = COUNTS and node ~= NODE and node_name(node) == node_name(NODE)
     if tonumber(till) > NOW and not former then return 'R' .. till end
     return 'F'
   end
@@ -177,13 +180,16 @@ local function once_finish(name, ack, window)
   end
 end
 
--- A call whose answer was lost is made again with the same number, and answered as the first time.
+-- A call whose answer was lost is made again with the same number, and answered as the first time. What was sent over the
+-- connection that was given up may arrive after that, and after the next call: then it does nothing, and nobody reads the answer.
 local DONE = BASE .. 'done:' .. NODE
 local function repeated(call)
   local done = redis.call('GET', DONE)
   if not done then return nil end
   local bar = string.find(done, '|', 1, true)
-  if string.sub(done, 1, bar - 1) == call then return string.sub(done, bar + 1) end
+  local last = tonumber(string.sub(done, 1, bar - 1))
+  if last == tonumber(call) then return string.sub(done, bar + 1) end
+  if last > tonumber(call) then return '' end
   return nil
 end
 local function answer(call, reply)

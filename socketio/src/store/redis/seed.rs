@@ -102,7 +102,7 @@ fn open(client: &Client, timeout: Duration) -> Result<Connection, StoreError> {
 fn expect_primary(connection: &mut Connection) -> Result<(), StoreError> {
     let role: Value = redis::cmd("ROLE").query(connection)?;
     let role = values::list(&role).and_then(<[Value]>::first).and_then(values::text);
-    match role.as_deref() {
+    match role {
         Some("master") => Ok(()),
         _ => Err(StoreError::Failed("the server that Sentinels name is no primary".into())),
     }

@@ -146,6 +146,11 @@ impl Servers {
         std::mem::take(&mut self.reconnected)
     }
 
+    /// What had to be done because of a new connection was not done.
+    pub(super) const fn check_again(&mut self) {
+        self.reconnected = true;
+    }
+
     /// A connection of its own to the first server that answers.
     pub(super) fn dedicated(&self) -> Result<Connection, StoreError> {
         let known = self.slots.iter().flatten().map(|range| Some(&*range.address));
@@ -168,12 +173,13 @@ impl Servers {
         loop {
             match self.once(key, &call) {
                 Ok(value) => return Ok(value),
-                Err(Failure::Moved) if redirections < REDIRECTIONS => {
+                // A call that may have happened waits until the cluster has another master.
+                Err(Failure::Moved) if lost || redirections < REDIRECTIONS => {
                     redirections += 1;
-                    if let Err(error) = self.find_slots()
-                        && !lost
-                    {
-                        return Err(error);
+                    match self.find_slots() {
+                        Err(error) if !lost => return Err(error),
+                        _ if lost => std::thread::sleep(PAUSE),
+                        _ => {}
                     }
                 }
                 Err(Failure::Moved) => {

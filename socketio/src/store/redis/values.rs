@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::Value;
 
 use crate::offset::Position;
-use crate::store::{Entry, EntryKind, Membership, NewEntry, SessionRecord, StoreError, encoding};
+use crate::store::{Entry, EntryKind, Membership, Millis, NewEntry, SessionRecord, StoreError, encoding};
 
 /// What a script is given: its arguments behind run id, time and node.
 pub(super) type Arguments = Vec<Vec<u8>>;
@@ -100,18 +100,15 @@ pub(super) fn chained(namespace: &Arc<str>, value: &Value) -> Option<(Entry, Opt
     let entry = entry(namespace, value)?;
     let [_, fields] = list(value)? else { return None };
     let before = list(fields)?.chunks_exact(2).find(|field| field.first().and_then(bytes) == Some(b"q"));
-    match before {
-        None => Some((entry, None)),
-        Some(field) => Some((entry, Some(position(field.get(1)?)?))),
-    }
+    Some((entry, before.and_then(|field| position(field.get(1)?))))
 }
 
-/// `[id, [field, value, ..]]`
+/// `[id, [field, value, ..]]`. One with other fields, of a later version or not ours, keeps its place in the log, as an event
+/// without a packet: it is counted when it is dispatched, and those after it are read.
 pub(super) fn entry(namespace: &Arc<str>, value: &Value) -> Option<Entry> {
     let [id, fields] = list(value)? else { return None };
     let position = position(id)?;
-    let mut at = position.time;
-    let mut new = NewEntry {
+    let nothing = NewEntry {
         namespace: Arc::clone(namespace),
         kind: EntryKind::Event,
         rooms: Arc::new([]),
@@ -121,7 +118,13 @@ pub(super) fn entry(namespace: &Arc<str>, value: &Value) -> Option<Entry> {
         ack: None,
         until: None,
     };
-    for field in list(fields)?.chunks_exact(2) {
+    let read = read_fields(nothing.clone(), position.time, list(fields)?);
+    let (new, at) = read.unwrap_or((nothing, position.time));
+    Some(Entry { position, at, new })
+}
+
+fn read_fields(mut new: NewEntry, mut at: Millis, fields: &[Value]) -> Option<(NewEntry, Millis)> {
+    for field in fields.chunks_exact(2) {
         let [name, value] = field else { return None };
         match bytes(name)? {
             b"k" => new.kind = encoding::kind_of(i64::try_from(number(value)?).ok()?)?,
@@ -136,10 +139,10 @@ pub(super) fn entry(namespace: &Arc<str>, value: &Value) -> Option<Entry> {
             _ => {}
         }
     }
-    Some(Entry { position, at, new })
+    Some((new, at))
 }
 
-/// A list of entries; `None`: one of them is not ours.
+/// A list of entries.
 pub(super) fn entries(namespace: &str, value: &Value) -> Option<Vec<Entry>> {
     let namespace = Arc::from(namespace);
     list(value)?.iter().map(|value| entry(&namespace, value)).collect()

@@ -100,7 +100,7 @@ impl RedisWriter {
         self.servers.run(script(&self.scripts), &key, &self.node, arguments, now)
     }
 
-    /// Before a namespace is written: whoever opens the store finds it.
+    /// Before a namespace is written, so that opening the store finds it.
     fn list(&mut self, namespace: &Arc<str>) -> Result<(), StoreError> {
         if !self.listed.contains(namespace) {
             let key = self.keys.namespaces();
@@ -121,7 +121,7 @@ impl RedisWriter {
     }
 
     /// For how long a session is kept that nobody renews or expires.
-    fn session_ttl(&self) -> Vec<u8> {
+    pub(super) fn session_ttl(&self) -> Vec<u8> {
         number(millis(self.settings.window).saturating_mul(2).saturating_add(60_000))
     }
 
@@ -148,8 +148,13 @@ impl RedisWriter {
             arguments.push(ack.as_ref().map(encoding::ack).unwrap_or_default());
         }
         let answer = self.run(|scripts| &scripts.commit, namespace, &arguments, now)?;
-        let (first, stale) =
-            values::text(&answer).and_then(|text| text.split_once(';')).ok_or_else(values::damaged)?;
+        let fields: Vec<&str> = values::text(&answer).unwrap_or_default().split(';').collect();
+        let [first, stale, had_log] = fields.as_slice() else { return Err(values::damaged()) };
+        if *had_log == "0" {
+            // Another node may have dropped it, and taken it from the set. If this fails, the next commit tries again.
+            self.listed.remove(namespace);
+            let _ = self.list(namespace);
+        }
         let stale = stale.split(',').filter_map(|index| index.parse().ok()).collect();
         Ok((values::position_of(first), stale))
     }
@@ -202,10 +207,10 @@ impl RedisWriter {
         Some(Found { session, view, bytes, end: values::position(end), now })
     }
 
-    /// Is it an earlier life of this node?
+    /// Is it an earlier life of this node (tests)? Names say nothing of that: in containers, process ids are alike.
     fn is_former(&self, node: &str) -> bool {
         let name = |node: &str| node.rsplit_once(':').map(|(name, _)| name.to_owned());
-        node != &*self.node && name(node) == name(&self.node)
+        self.servers.times_given() && node != &*self.node && name(node) == name(&self.node)
     }
 
     /// Bytes of log in a range; not exact while the log is below `max_replay`.
@@ -385,6 +390,9 @@ impl Writer for RedisWriter {
         }
         let mut committed =
             Committed { positions: vec![Position::START; batch.entries.len()], stale: Vec::new() };
+        // What is appended comes last: nothing that follows can fail and have it reported as not logged.
+        let mut parts: Vec<(Arc<str>, Part)> = parts.into_iter().collect();
+        parts.sort_by_key(|(_, part)| !part.entries.is_empty());
         for (namespace, part) in &parts {
             let (first, stale) = self.commit_part(namespace, part, batch, now)?;
             // The entries of one script follow one another.
@@ -495,23 +503,25 @@ impl Writer for RedisWriter {
 
     fn drop_log(&mut self, namespace: &str) -> Result<bool, StoreError> {
         let now = self.opened;
-        let answer = self.run(|scripts| &scripts.drop, namespace, &Vec::new(), now)?;
-        if values::text(&answer) != Some("1") {
-            return Ok(false);
-        }
+        // Before it is dropped: who writes it afterwards adds it again.
         self.listed.remove(namespace);
         let key = self.keys.namespaces();
         self.servers.command(&key, |key| redis::cmd("SREM").arg(key).arg(namespace).take())?;
-        Ok(true)
+        let answer = self.run(|scripts| &scripts.drop, namespace, &Vec::new(), now)?;
+        let dropped = values::text(&answer) == Some("1");
+        if !dropped {
+            self.list(&namespace.into())?;
+        }
+        Ok(dropped)
     }
 
     fn expire(&mut self, now: Millis, max: usize) -> Result<Vec<SessionSummary>, StoreError> {
         let names = self.namespaces()?;
-        let alive = self.alive()?;
+        let nodes = self.heard()?;
         let mut gone = Vec::new();
         for step in 0..names.len().min(EXPIRE_NAMESPACES) {
             let Some(name) = names.get((self.expire_from + step) % names.len()) else { break };
-            gone.extend(self.expire_in(name, &alive, now, max.saturating_sub(gone.len()))?);
+            gone.extend(self.expire_in(name, &nodes, now, max.saturating_sub(gone.len()))?);
             if gone.len() >= max {
                 return Ok(gone);
             }
