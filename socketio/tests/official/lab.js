@@ -106,9 +106,24 @@ class Proxy {
     return proxy;
   }
 
-  // Passes each piece on `delay` ms later.
+  // Passes each piece on `delay` ms later, in their order.
   slow() {
-    return new Transform({ transform: (data, _, done) => { if (this.delay > 0) setTimeout(done, this.delay, null, data); else done(null, data); } });
+    const waiting = [];
+    let last = 0;
+    const later = new Transform({
+      transform: (data, _, done) => {
+        const now = Date.now();
+        last = Math.max(last, now + this.delay);
+        if (last === now && waiting.length === 0) later.push(data);
+        else {
+          waiting.push(data);
+          setTimeout(() => { const first = waiting.shift(); if (!later.destroyed) later.push(first); }, last - now);
+        }
+        done();
+      },
+      flush: (done) => setTimeout(done, Math.max(0, last - Date.now()) + 1),
+    });
+    return later;
   }
 
   // Resets every connection on both sides.
