@@ -1,13 +1,18 @@
 //! The load generator's counterpart: `/echo` echoes, `/broadcast` relays each message to all others there.
 //!
-//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), `BENCH_DEFLATE=1`.
+//! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), whose Close frames are sent
+//! at once, or `BENCH_PACE_RATE` a second, or over `BENCH_PACE_MS`; `BENCH_DEFLATE=1`; with the feature `tls`, `BENCH_TLS_CERT` and
+//! `BENCH_TLS_KEY` (PEM files).
 
 use std::time::Duration;
 
+#[cfg(feature = "tls")]
+use adjourn::tls::{Identity, ServerTls};
 use adjourn::{
     Clients, Config, Event, Handler, Message, ShutdownPlan, Workers, WorkersHandle,
     config::Deflate,
     http::{Upgrade, UpgradeRequest},
+    shutdown::Pace,
 };
 
 struct Bench {
@@ -58,8 +63,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.connection.close_timeout = grace;
     config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
+    #[cfg(feature = "tls")]
+    if let Some((certificate, key)) =
+        std::env::var_os("BENCH_TLS_CERT").zip(std::env::var_os("BENCH_TLS_KEY"))
+    {
+        config.listener.tls = Some(ServerTls::new(Identity::from_files(certificate, key)?));
+    }
+    let mut plan = ShutdownPlan::soft(grace);
+    plan.pace = match (number("BENCH_PACE_RATE", 0)?, number("BENCH_PACE_MS", 0)?) {
+        (0, 0) => Pace::AtOnce,
+        (0, milliseconds) => Pace::Spread(Duration::from_millis(milliseconds)),
+        (rate, _) => Pace::Rate(f64::from(u32::try_from(rate)?)),
+    };
     let mut workers = Workers::bind(("127.0.0.1", port), count, config)?;
-    workers.shutdown_on_signals(ShutdownPlan::soft(grace))?;
+    workers.shutdown_on_signals(plan)?;
     let others = workers.handle();
     workers.run_with(|worker| Bench { worker, others: others.clone() })?;
     Ok(())

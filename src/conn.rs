@@ -9,6 +9,7 @@
 //! empty.
 
 mod apply;
+mod arriving;
 mod backlog;
 mod backlogs;
 mod broadcast;
@@ -43,6 +44,7 @@ mod watch;
 mod writer;
 
 pub(crate) use self::{
+    arriving::Arriving,
     broadcast::Frames,
     connection::Conn,
     context::{Common, Context},

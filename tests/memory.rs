@@ -13,7 +13,7 @@ use adjourn::{
     config::OnTotalOverflow,
     http::{Upgrade, UpgradeRequest},
     hub::{Driver, Readiness},
-    testing::{Clock, Memory, REQUEST},
+    testing::{Clock, Memory, REQUEST, frame},
 };
 
 struct Counting;
@@ -451,4 +451,29 @@ fn what_slow_readers_were_behind_by_goes_back_to_the_system() {
         let left = resident().saturating_sub(before);
         assert!(left < 12 * MIB, "{left} bytes are left");
     }
+}
+
+/// Buffers of large messages serve the next ones, whether they were sent on or only looked at, and no more of them is kept
+/// than the setting says.
+#[test]
+fn buffers_of_large_messages_are_used_again_and_bounded() {
+    let mut config = Config::default();
+    config.event_loop.buffer_pool = 2 << 20;
+    let mut fleet = Fleet::new(config);
+    fleet.open(1, usize::MAX, REQUEST);
+    let mut receives = |n: usize| {
+        fleet.driver.transport().socket(0).input = frame(0x82, &vec![low(n); n]);
+        fleet.ready(0, Readiness { readable: true, ..Readiness::default() });
+        fleet.driver.transport().socket(0).input = Vec::new();
+        live()
+    };
+    let before = receives(100);
+    let kept = receives(1_000_000) - before;
+    assert!((1_000_000..(2 << 20) + 10_000).contains(&kept), "{kept} bytes are kept");
+    for n in [1_000_000, 600_000, 900_000] {
+        let again = receives(n) - before;
+        assert!(again <= kept + 1000, "{again} bytes instead of {kept} after one of {n} more");
+    }
+    let after_the_largest = receives(10_000_000) - before;
+    assert!(after_the_largest <= (2 << 20) + 10_000, "{after_the_largest} bytes are kept");
 }

@@ -34,6 +34,12 @@ impl Count {
     }
 }
 
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}\t{}", self.name, self.per_unit)
+    }
+}
+
 /// Instructions, to one place behind the point.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Tenths(u64);

@@ -13,6 +13,7 @@ use crate::{Bench, Round, again, crowd::Crowd};
 /// Turns of a round, where a round is of the same turn again and again.
 const TIMES: u32 = 100;
 const MANY: u32 = 10_000;
+const MOST: u32 = 1_000_000;
 
 /// As long as those of browsers are.
 const BROWSER: &[u8] = b"GET /chat?room=42 HTTP/1.1\r\nHost: server.example.com\r\nConnection: Upgrade\r\n\
@@ -53,8 +54,27 @@ pub(crate) const BENCHES: &[Bench] = &[
     bench("sweep/terminate-10000", "connection", MANY, terminate_sweep),
     bench("shutdown/10000-answer", "connection", MANY, || shutdown(true)),
     bench("shutdown/10000-do-not", "connection", MANY, || shutdown(false)),
-    bench("deadline/10000-heartbeats", "connection", MANY, heartbeats),
+    bench("deadline/10000-heartbeats", "connection", MANY, || heartbeats(MANY)),
     bench("deadline/10000-moved-by-activity", "connection", MANY, moved),
+];
+
+/// The same with more and more connections, `what:connections`. A million take a while to make, so only `--scale` counts them.
+pub(crate) const SCALE: &[Bench] = &[
+    bench("a turn with one message, per message:100", "message", TIMES, || one_busy(100)),
+    bench("a turn with one message, per message:10000", "message", TIMES, || one_busy(MANY)),
+    bench("a turn with one message, per message:1000000", "message", TIMES, || one_busy(MOST)),
+    bench("a turn with nothing to do, per turn:100", "turn", TIMES, || nothing(100)),
+    bench("a turn with nothing to do, per turn:10000", "turn", TIMES, || nothing(MANY)),
+    bench("a turn with nothing to do, per turn:1000000", "turn", TIMES, || nothing(MOST)),
+    bench("a newcomer beside them, per connection:100", "connection", TIMES, || join(100, REQUEST)),
+    bench("a newcomer beside them, per connection:10000", "connection", TIMES, || join(MANY, REQUEST)),
+    bench("a newcomer beside them, per connection:1000000", "connection", TIMES, || join(MOST, REQUEST)),
+    bench("a broadcast, per delivery:100", "delivery", 100, || broadcast(100)),
+    bench("a broadcast, per delivery:10000", "delivery", MANY, || broadcast(MANY)),
+    bench("a broadcast, per delivery:1000000", "delivery", MOST, || broadcast(MOST)),
+    bench("all are due for a Ping, per connection:100", "connection", 100, || heartbeats(100)),
+    bench("all are due for a Ping, per connection:10000", "connection", MANY, || heartbeats(MANY)),
+    bench("all are due for a Ping, per connection:1000000", "connection", MOST, || heartbeats(MOST)),
 ];
 
 const fn bench(name: &'static str, unit: &'static str, units: u32, prepare: fn() -> Round) -> Bench {
@@ -256,13 +276,13 @@ fn shutdown(answer: bool) -> Round {
 }
 
 /// All are due for a Ping.
-fn heartbeats() -> Round {
-    let mut crowd = Crowd::open(Config::default(), MANY, REQUEST);
+fn heartbeats(n: u32) -> Round {
+    let mut crowd = Crowd::open(Config::default(), n, REQUEST);
     let before = crowd.kernel().written;
     Box::new(move || {
         crowd.pass(Duration::from_secs(35));
         crowd.rest();
-        assert!(crowd.kernel().written - before >= 2 * u64::from(MANY), "all have got a Ping");
+        assert!(crowd.kernel().written - before >= 2 * u64::from(n), "all have got a Ping");
     })
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! benches/instructions/run                        counts, and compares with benches/instructions.tsv
 //! benches/instructions/run --update               counts, and writes that file
+//! benches/instructions/run --scale                counts with up to 1,000,000 connections: NAME:CONNECTIONS, tab, count
 //! benches/instructions/run --profile NAME         leaves behind where the instructions of one benchmark go
 //! ```
 //!
@@ -53,14 +54,19 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match *args {
         ["--measure", name] => find(name).map(run),
+        ["--measure-late", name] => find(name).and_then(|bench| {
+            let mut round = (bench.prepare)();
+            valgrind::count_from_here().map(|()| measured(&mut *round))
+        }),
+        ["--scale"] => scale(),
         ["--profile", name] => find(name).and_then(|bench| valgrind::profile(bench.name)),
-        ["--update"] => valgrind::count(&benches()).and_then(|counts| book::update(&counts)),
-        [] if counted => valgrind::count(&benches()).and_then(|counts| book::compare(&counts)),
+        ["--update"] => valgrind::count(&benches(), "--measure").and_then(|counts| book::update(&counts)),
+        [] if counted => valgrind::count(&benches(), "--measure").and_then(|counts| book::compare(&counts)),
         [] => {
             benches().into_iter().for_each(run);
             Ok(())
         }
-        _ => Err(format!("what is {args:?}? --update, --profile NAME or nothing")),
+        _ => Err(format!("what is {args:?}? --update, --scale, --profile NAME or nothing")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,8 +77,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn scale() -> Result<(), String> {
+    for count in valgrind::count(&hub::SCALE.iter().collect::<Vec<_>>(), "--measure-late")? {
+        println!("{count}");
+    }
+    Ok(())
+}
+
 fn find(name: &str) -> Result<&'static Bench, String> {
-    let found = wire::BENCHES.iter().chain(hub::BENCHES).find(|bench| bench.name == name);
+    let found = wire::BENCHES.iter().chain(hub::BENCHES).chain(hub::SCALE).find(|bench| bench.name == name);
     found.ok_or_else(|| format!("no benchmark is called {name}"))
 }
 

@@ -4,17 +4,21 @@ import { readdirSync, readlinkSync } from 'node:fs';
 const port = Number(process.argv[2]);
 const grace = Number(process.env.BENCH_CLOSE_TIMEOUT_MS ?? 2000);
 const deflate = process.env.BENCH_DEFLATE === '1';
+const certificate = process.env.BENCH_TLS_CERT;
 const open = new Set();
 
 const server = Bun.serve({
   hostname: '127.0.0.1',
   port,
+  tls: certificate && { cert: Bun.file(certificate), key: Bun.file(process.env.BENCH_TLS_KEY) },
   fetch(request, server) {
     const broadcast = request.url.endsWith('/broadcast');
     return server.upgrade(request, { data: broadcast }) ? undefined : new Response('no', { status: 400 });
   },
   websocket: {
     maxPayloadLength: 64 << 20,
+    // Seconds of silence; a Ping is sent before they are over.
+    idleTimeout: Number(process.env.BENCH_IDLE_S ?? 120),
     backpressureLimit: 64 << 20,
     perMessageDeflate: deflate && { compress: 'shared', decompress: 'shared' },
     open(ws) {

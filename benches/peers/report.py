@@ -3,6 +3,7 @@
 from html import escape
 from statistics import median
 
+import latency
 from rows import FLOOR, FLOORS, OURS, PEERS, ROWS
 
 NOISE = 0.03
@@ -26,7 +27,7 @@ def spread(found):
 def digits(value):
     if value is None:
         return "-"
-    if abs(value) >= 1000:
+    if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     if abs(value) >= 100:
         return f"{value:.0f}"
@@ -87,18 +88,11 @@ def tables(results):
     ours = OURS in peers
     parts = []
 
-    runs = "one round" if results["rounds"] == 1 else f"medians of {results['rounds']} alternating rounds"
-    loads = [load for load in (results.get("load_before"), results.get("load_after")) if load is not None]
     parts.append(
-        f"Measured {results['date']} on {results['machine']}, by `{results['command']}`: {runs} of "
-        f"{results['secs']:g} s, ± half of the range. The server's CPU time, user and system; server and load "
-        f"generator on a core each; differences below 3 % are noise."
+        f"Measured on {results['machine']}, ± half of the range. The server's CPU time, user and system; server and load "
+        "generator on a core each; differences below 3 % are noise."
     )
-    if results["load_before"] > 0.5:
-        parts.append(
-            f"**The machine was busy with other things** (load {loads[0]:.1f} before the first run): do not trust "
-            "these numbers."
-        )
+    parts.append("\n".join(f"* {line}" for line in measurements(results, rows)))
     if results["note"]:
         parts.append(results["note"])
     for peer, why in results["missing"].items():
@@ -121,8 +115,8 @@ def tables(results):
                 value = middle(results, row, OURS, metric)
                 line = [f"{row['title']}, {text}", *(cell(results, row, peer, metric) for peer in peers)]
                 if ours:
-                    met = "-" if value is None else "met" if value <= limit else "missed"
-                    line += [f"≤ {limit} {row['unit']}: {met}", "-"]
+                    met = "-" if value is None or limit is None else "met" if value <= limit else "missed"
+                    line += [f"≤ {limit} {row['unit']}: {met}" if limit else "-", "-"]
                 lines.append(line)
     if lines:
         head = ["CPU µs per unit of work", *names]
@@ -133,9 +127,54 @@ def tables(results):
     parts += sweeps(results, rows, peers, names)
     parts += ratios(results, rows, peers, names)
     parts += workers(results, rows)
+    for row in rows:
+        if row["kind"] == "latency":
+            parts.append(latency.table(results, row, markdown))
+        elif row["kind"] == "facts":
+            parts.append(facts(results, row))
+        elif row["kind"] == "instructions":
+            parts.append(instructions(results, row))
+    parts = [part for part in parts if part]
     if results["failures"]:
         parts.append("Failed runs:\n\n" + "\n".join(f"* {text}" for text in results["failures"]))
     return "\n\n".join(parts) + "\n"
+
+
+def measurements(results, rows):
+    """Which rows were measured when, and by which command."""
+    groups = {}
+    for row in rows:
+        one = results["measured"][row["key"]]
+        runs = "one round" if one["rounds"] == 1 else f"medians of {one['rounds']} alternating rounds"
+        busy = "" if one["load"] <= 0.5 else f" **while the machine was busy with other things (load {one['load']:.1f})**"
+        said = f"{one['date']}, by `{one['command']}`, {runs} of {one['secs']:g} s{busy}"
+        groups.setdefault(said, []).append(row["key"])
+    return [f"{said}: {', '.join(f'`{key}`' for key in keys)}" for said, keys in groups.items()]
+
+
+def facts(results, row):
+    """A table of its own: a line for each fact, a column for each part of each peer."""
+    runs = results["rows"][row["key"]]
+    columns = [(peer, one["name"]) for peer in results["peers"] for one in row["parts"] if runs.get(peer, {}).get(one["name"])]
+    if not columns:
+        return None
+    several = len({peer for peer, _ in columns}) > 1
+    head = [""] + [" ".join(filter(None, [PEERS[peer]["name"] if several or not name else "", name])) for peer, name in columns]
+    lines = []
+    for text, metric in row["facts"]:
+        lines.append([text] + [digits(middle(results, row, peer, metric, name)) for peer, name in columns])
+    return f"{row['title'][0].upper()}{row['title'][1:]}:\n\n{markdown(head, lines)}"
+
+
+def instructions(results, row):
+    counts = results["rows"][row["key"]].get(OURS, {}).get("", [{}])[0]
+    sizes = list(dict.fromkeys(name.rsplit(":", 1)[1] for name in counts))
+    kinds = dict.fromkeys(name.rsplit(":", 1)[0] for name in counts)
+    if not sizes:
+        return None
+    head = ["", *(f"{int(size):,}" for size in sizes)]
+    lines = [[kind, *(digits(counts.get(f"{kind}:{size}")) for size in sizes)] for kind in kinds]
+    return f"{row['title'][0].upper()}{row['title'][1:]}:\n\n{markdown(head, lines)}"
 
 
 def sweeps(results, rows, peers, names):

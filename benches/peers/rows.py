@@ -21,6 +21,7 @@ FLOOR = "mio"
 FLOORS = ("epoll", "mio")
 OURS = "adjourn"
 
+NO_TLS = (*FLOORS, "tungstenite", "fastwebsockets", "sockudo")
 NO_DEFLATE = (*FLOORS, "tungstenite", "tokio-tungstenite", "fastwebsockets")
 
 
@@ -119,6 +120,24 @@ ROWS = [
         0.95,
         without=NO_DEFLATE,
     ),
+    work("tls-echo-64", "TLS: echo 64 x 125 B", part("", "echo", SMALL, conns=64, size=125, tls=1), without=NO_TLS),
+    work("tls-echo-16k", "TLS: echo 64 x 16 KiB", part("", "echo", MIDDLE, conns=64, size=16384, tls=1), without=NO_TLS),
+    work(
+        "tls-accept",
+        "TLS: accept, whole handshake and upgrade, per connection",
+        part("", "accept", SMALL, batch=64, tls=1),
+        without=NO_TLS,
+    ),
+    {
+        "key": "tls-memory",
+        "title": "TLS: bytes per quiet connection, of 5,000",
+        "kind": "memory",
+        "parts": [part("", "idle", SMALL, conns=5000, tls=1)],
+        "metrics": (("bytes_opened", "opened", None), ("bytes_exchanged", "after a message each", None)),
+        "bar": "bytes_exchanged",
+        "unit": "bytes",
+        "without": NO_TLS,
+    },
     {
         "key": "memory",
         "title": "bytes per quiet connection, of 10,000",
@@ -191,5 +210,95 @@ ROWS = [
         ],
         "only": ("adjourn",),
         "limit": 1.8,
+    },
+    {
+        "key": "workers-paced",
+        "title": "20,000 echoes a second over 512 connections, by a load generator that sleeps in between",
+        "kind": "facts",
+        "parts": [
+            part("one loop", "paced", {**SMALL, "BENCH_WORKERS": 1}, "all", conns=512, size=125, rate=20000),
+            part("two loops", "paced", {**SMALL, "BENCH_WORKERS": 2}, "all", conns=512, size=125, rate=20000),
+        ],
+        "facts": (("CPU µs per echo", "cpu_us_per_unit"), ("p50, µs", "paced_p50_us"), ("p99, µs", "paced_p99_us")),
+        "only": ("adjourn",),
+    },
+    {
+        "key": "workers-deflate",
+        "title": "compressed echoes of 16 KiB, where the server has five times the work of the load generator",
+        "kind": "facts",
+        "parts": [
+            part("one loop", "echo", {**DEFLATE, "BENCH_WORKERS": 1}, "all", conns=64, size=16384, deflate=1),
+            part("two loops", "echo", {**DEFLATE, "BENCH_WORKERS": 2}, "all", conns=64, size=16384, deflate=1),
+        ],
+        "facts": (
+            ("echoes a second", "units_per_sec"),
+            ("cores used by the server", "server_busy"),
+            ("by the load generator", "client_busy"),
+        ),
+        "only": ("adjourn",),
+    },
+    {
+        "key": "latency",
+        "title": "echo of 125 B over 256 connections: µs from the instant at which the message was due",
+        "kind": "latency",
+        "parts": [part("", "latency", SMALL, conns=256, size=125)],
+        "only": ("mio", "adjourn", "tungstenite", "bun"),
+    },
+    {
+        "key": "crowd",
+        "title": "18,000 connections on one loop, 1 % of which exchange 10 messages a second, 31 s with a heartbeat of 30 s",
+        "kind": "facts",
+        "parts": [part("", "crowd", {**SMALL, "BENCH_IDLE_S": 30}, conns=18000, busy=180, rate=1800, window=31)],
+        "facts": (
+            ("CPU, cores", "crowd_server_busy"),
+            ("bytes per connection", "bytes_per_conn"),
+            ("resident memory, MiB", "rss_mib"),
+            ("Pings answered", "pings"),
+            ("echo p50, µs", "crowd_p50_us"),
+            ("echo p99, µs", "crowd_p99_us"),
+        ),
+        "only": ("adjourn", "bun"),
+        "rounds": 1,
+    },
+    {
+        "key": "storm",
+        "title": "18,000 newcomers, 256 at a time, while 1,000 connections echo 10,000 messages a second",
+        "kind": "facts",
+        "parts": [part("", "storm", SMALL, conns=1000, storm=18000, flight=256, rate=10000)],
+        "facts": (
+            ("newcomers a second", "accepts_per_sec"),
+            ("echo alone, p50 µs", "alone_p50_us"),
+            ("echo alone, p99 µs", "alone_p99_us"),
+            ("echo beside them, p50 µs", "beside_p50_us"),
+            ("echo beside them, p99 µs", "beside_p99_us"),
+            ("echo beside them, most µs", "beside_max_us"),
+            ("of it the load generator's own delay, p99 µs", "beside_late_p99_us"),
+        ),
+        "only": ("mio", "adjourn", "tungstenite", "bun"),
+    },
+    {
+        "key": "paces",
+        "title": "SIGTERM with 18,000 polite clients",
+        "kind": "facts",
+        "parts": [
+            part("at once", "sweep", {**SMALL, "BENCH_CLOSE_TIMEOUT_MS": 5000}, conns=18000),
+            part("9,000 a second", "sweep", {**SMALL, "BENCH_CLOSE_TIMEOUT_MS": 5000, "BENCH_PACE_RATE": 9000}, conns=18000),
+            part("over 2 s", "sweep", {**SMALL, "BENCH_CLOSE_TIMEOUT_MS": 5000, "BENCH_PACE_MS": 2000}, conns=18000),
+        ],
+        "facts": (
+            ("got Close 1001", "going_away"),
+            ("cut off before it", "cut_off"),
+            ("last Close, ms", "last_close_ms"),
+            ("exit, ms", "exit_ms"),
+            ("CPU µs per connection", "cpu_us_per_unit"),
+        ),
+        "only": ("adjourn",),
+    },
+    {
+        "key": "turn-scale",
+        "title": "instructions of ours (callgrind) with 100, 10,000 and 1,000,000 connections in one loop over memory",
+        "kind": "instructions",
+        "parts": [],
+        "only": ("adjourn",),
     },
 ]

@@ -1,12 +1,17 @@
 // npm ws, as its documentation has it: an echo, a broadcast to `wss.clients`, permessage-deflate without takeover.
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
 import { WebSocket, WebSocketServer } from 'ws';
 
 const port = Number(process.argv[2]);
 const grace = Number(process.env.BENCH_CLOSE_TIMEOUT_MS ?? 2000);
+const certificate = process.env.BENCH_TLS_CERT;
+const server =
+  certificate && createServer({ cert: readFileSync(certificate), key: readFileSync(process.env.BENCH_TLS_KEY) });
+const address = { host: '127.0.0.1', port, backlog: 4096 };
+server?.listen(address);
 const wss = new WebSocketServer({
-  host: '127.0.0.1',
-  port,
-  backlog: 4096,
+  ...(server ? { server } : address),
   maxPayload: 64 << 20,
   perMessageDeflate:
     process.env.BENCH_DEFLATE === '1' &&
@@ -32,6 +37,7 @@ wss.on('connection', (ws, request) => {
 
 process.on('SIGTERM', () => {
   for (const ws of wss.clients) ws.close(1001);
+  server?.close();
   wss.close(() => process.exit(0));
   setTimeout(() => {
     for (const ws of wss.clients) ws.terminate();

@@ -53,8 +53,8 @@ pub struct LoopConfig {
     /// What happens if the next message would exceed `max_backlog_total`. Refuse: the caller gets the error and decides. But then
     /// those who do not read keep the others from getting anything until a `stall_timeout` ends them.
     pub on_total_overflow: OnTotalOverflow,
-    /// Bytes that the loop keeps in buffers of large messages (128 KiB and more) that were written, for the next ones; new
-    /// ones would be page faults. 0 keeps none. 8 MiB: eight messages of 1 MiB in flight.
+    /// Bytes that the loop keeps in buffers of large messages (128 KiB and more) that were written, or only looked at, for the
+    /// next ones; new ones would be page faults, and zeroed. 0 keeps none. 8 MiB: eight messages of 1 MiB in flight.
     pub buffer_pool: usize,
     /// Bytes not yet sent that the kernel may hold for a connection that closes with a backlog (`TCP_NOTSENT_LOWAT`,
     /// Linux), 1 to 2,147,483,647. What the kernel holds cannot be overtaken by a Close frame; what is in the backlog can be

@@ -7,9 +7,10 @@
 use std::{mem, str, sync::Arc};
 
 use super::{
-    broken::{Broken, part, part_mut},
+    arriving::Arriving,
+    broken::{Broken, broken, part, part_mut},
     deflate::{Inflate, Target},
-    output::{Lent, OWN_BUFFER},
+    output::{BufferPool, Lent, OWN_BUFFER},
 };
 use crate::{
     error::{ProtocolError, Violation},
@@ -67,8 +68,8 @@ impl<'b> Cursor<'b> {
     }
 
     /// Lends `joined` as if it had been read whole: it becomes the scratch buffer.
-    pub(crate) fn lend(&mut self, joined: &mut Vec<u8>) {
-        *self.scratch = mem::take(joined);
+    pub(crate) fn lend(&mut self, joined: Vec<u8>) {
+        *self.scratch = joined;
     }
 
     /// The joined message. A large one can be sent on without a copy until [`Cursor::take_back`].
@@ -81,11 +82,14 @@ impl<'b> Cursor<'b> {
         self.lent.insert(message)
     }
 
-    /// The application has looked at it. Its buffer is the scratch buffer again, unless it was sent on.
-    pub(crate) fn take_back(&mut self, lent: &mut Lent) {
+    /// The application has looked at it. Unless it was sent on, its buffer is kept for the next one: in the pool, or as the
+    /// scratch buffer if it is small.
+    pub(crate) fn take_back(&mut self, lent: &mut Lent, pool: &mut BufferPool) {
         lent.set(None);
-        if let Some(buffer) = self.lent.take().and_then(Arc::into_inner) {
-            *self.scratch = buffer;
+        match self.lent.take().and_then(Arc::into_inner) {
+            Some(buffer) if BufferPool::is_worth(&buffer) => pool.keep(buffer),
+            Some(buffer) => *self.scratch = buffer,
+            None => {}
         }
     }
 
@@ -159,7 +163,7 @@ struct Kept {
     /// The message under way: its kind, set by its first frame.
     kind: Option<MessageKind>,
     /// Its payload so far, unmasked, of all fragments; as it came if it is compressed.
-    message: Vec<u8>,
+    message: Arriving,
     utf8: Utf8,
     fragments: u32,
     /// It is compressed.
@@ -219,7 +223,7 @@ impl Inbox {
 
     /// If at least `worth` bytes of the message are here and as many of the frame still to come: the buffer to read them
     /// into, and how many. The caller appends what it reads and calls [`Inbox::appended`].
-    pub(super) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+    pub(super) fn direct(&mut self, worth: u64) -> Option<(&mut Arriving, u64)> {
         let kept = self.kept.as_deref_mut()?;
         let left = kept.frame?.left;
         // What has arrived pays for the room that the next read is given.
@@ -237,7 +241,7 @@ impl Inbox {
         let Some(Kept { frame: Some(frame), message, utf8, kind, .. }) = self.kept.as_deref_mut() else {
             return Ok(None);
         };
-        let fresh = part_mut(message, from..)?;
+        let fresh = message.get_mut(from).ok_or_else(broken)?;
         frame.absorb(fresh);
         if *kind == Some(MessageKind::Text) {
             utf8.feed(fresh).map_err(|_| Violation::InvalidUtf8)?;
@@ -245,7 +249,7 @@ impl Inbox {
         let Some(kept) = self.kept.as_deref_mut() else { return Ok(None) };
         let complete = if kept.end_frame() { kept.end_message()? } else { None };
         if complete.is_some() {
-            *scratch = mem::take(&mut kept.message);
+            *scratch = mem::take(&mut kept.message).into_message();
         }
         Ok(complete)
     }
@@ -267,7 +271,7 @@ impl Inbox {
                 Whole::Empty => Ok(None),
                 Whole::Bad(payload, violation) => {
                     // Kept, so that it is counted as lost.
-                    self.kept.get_or_insert_default().message = payload.to_vec();
+                    self.kept.get_or_insert_default().message = payload.to_vec().into();
                     Err(violation.into())
                 }
                 Whole::Cut => self.kept.get_or_insert_default().resume(cursor, limits, inflate),
@@ -343,7 +347,7 @@ impl Kept {
         loop {
             if self.frame.is_some() {
                 if let Some(kind) = self.absorb(cursor, limits, inflate)? {
-                    cursor.lend(&mut self.message);
+                    cursor.lend(mem::take(&mut self.message).into_message());
                     return Ok(Some(Item::JoinedMessage(kind)));
                 }
                 if self.frame.is_some() {
@@ -450,7 +454,7 @@ impl Kept {
             self.compressed = header.rsv1;
             // A buffer left over from a large message is not for a small one that may stay for long.
             if self.message.capacity() as u64 > header.length.saturating_mul(4).max(SMALL_BUFFER) {
-                self.message = Vec::new();
+                self.message = Arriving::default();
             }
         }
         self.fragments += 1;
@@ -468,7 +472,7 @@ impl Kept {
         let piece = cursor.take(usize::try_from(frame.left).unwrap_or(usize::MAX));
         frame.absorb(piece);
         // Before its UTF-8 is checked: it is counted as lost then.
-        self.message.extend_from_slice(piece);
+        self.message.append(piece);
         if self.kind == Some(MessageKind::Text) && !self.compressed {
             self.utf8.feed(piece).map_err(|_| Violation::InvalidUtf8)?;
         }
@@ -484,18 +488,17 @@ impl Kept {
     /// Inflates the message, which is all here. Not before: a peer would have to send a thousandth of what it makes us hold.
     fn inflate(&mut self, limits: Limits, inflate: &mut Inflate<'_>) -> Result<(), Violation> {
         let compressed = mem::take(&mut self.message);
+        let mut message = Vec::new();
         let target = Target {
-            message: &mut self.message,
+            message: &mut message,
             kind: self.kind,
             utf8: &mut self.utf8,
             max_payload: limits.max_payload,
         };
         let result = inflate
-            .whole(&compressed, target)
+            .whole(compressed.as_slice(), target)
             .and_then(|()| self.utf8.finish().map_err(|_| Violation::InvalidUtf8));
-        if result.is_err() {
-            self.message = compressed;
-        }
+        self.message = if result.is_ok() { message.into() } else { compressed };
         result
     }
 

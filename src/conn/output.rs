@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{
+    arriving::Arriving,
     backlogs::{Backlogs, Piece, WORTH_SHARING},
     broken::{Broken, broken, part},
 };
@@ -278,20 +279,26 @@ impl BufferPool {
         Self { buffers: Vec::new(), limit }
     }
 
-    pub(super) fn keep(&mut self, mut buffer: Vec<u8>) {
+    /// Whether a buffer is large enough to be kept.
+    pub(super) const fn is_worth(buffer: &Vec<u8>) -> bool {
+        buffer.capacity() >= Self::WORTH
+    }
+
+    /// Keeps a buffer, with what is in it: that much of it need not be zeroed before it is read into.
+    pub(super) fn keep(&mut self, buffer: Vec<u8>) {
         let kept: usize = self.buffers.iter().map(Vec::capacity).sum();
-        if buffer.capacity() >= Self::WORTH && kept + buffer.capacity() <= self.limit {
-            buffer.clear();
+        if Self::is_worth(&buffer) && kept + buffer.capacity() <= self.limit {
             self.buffers.push(buffer);
         }
     }
 
     /// Puts a message that has begun to arrive into a pooled buffer, if there is one. Copies what has arrived.
-    pub(crate) fn lend(&mut self, message: &mut Vec<u8>) {
+    pub(crate) fn lend(&mut self, message: &mut Arriving) {
         if message.capacity() < Self::WORTH
-            && let Some(mut pooled) = self.buffers.pop()
+            && let Some(pooled) = self.buffers.pop()
         {
-            pooled.extend_from_slice(message);
+            let mut pooled = Arriving::reusing(pooled);
+            pooled.append(message.as_slice());
             *message = pooled;
         }
     }

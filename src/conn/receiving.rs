@@ -1,7 +1,7 @@
 //! From bytes to what the application is handed, and what happens to the rest.
 
 use super::{
-    CloseTiming, Conn, Context, Cursor, Item,
+    Arriving, CloseTiming, Conn, Context, Cursor, Item,
     broken::{Broken, broken},
     deflate::Inflate,
     inbox::{InboxError, Limits},
@@ -281,7 +281,7 @@ impl Conn {
     /// If the rest of a large message is due: the buffer to append it to, and how many bytes are due. Then call
     /// [`Conn::handle_direct`].
     #[inline]
-    pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+    pub(crate) fn direct(&mut self, worth: u64) -> Option<(&mut Arriving, u64)> {
         if self.inbox.is_empty() || !self.parses_frames() {
             return None;
         }

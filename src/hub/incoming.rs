@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{handler::Handler, table::Hub};
 use crate::{
-    conn::{Conn, Cursor, Item, State},
+    conn::{Arriving, Conn, Cursor, Item, State},
     event::Event,
     id::ConnectionId,
     message::{Message, MessageKind},
@@ -98,7 +98,7 @@ impl<D> Hub<D> {
 
     /// If the rest of a large message is due on this slot: the buffer to append it to as it comes from the socket,
     /// and how many bytes are due. Then call [`Hub::handle_direct`].
-    pub(super) fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Vec<u8>, u64)> {
+    pub(super) fn direct(&mut self, slot: usize, worth: u64) -> Option<(&mut Arriving, u64)> {
         let (message, left) = self.slots.get_mut(slot)?.conn.direct(worth)?;
         self.common.pool.lend(message);
         Some((message, left))
@@ -123,7 +123,7 @@ impl<D> Hub<D> {
     #[inline]
     pub(super) fn take_back(&mut self, cursor: &mut Cursor<'_>) {
         if self.common.lent.is_some() {
-            cursor.take_back(&mut self.common.lent);
+            cursor.take_back(&mut self.common.lent, &mut self.common.pool);
         }
     }
 

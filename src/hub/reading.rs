@@ -114,9 +114,8 @@ impl<D, T: Transport> Driver<D, T> {
             let from = message.len();
             // It grows with what arrives, never by what was announced.
             let asked = usize::try_from(left).unwrap_or(usize::MAX).min(from.clamp(1, DIRECT_READ));
-            message.resize(from + asked, 0);
-            let result = self.transport.read(slot, message.get_mut(from..).unwrap_or_default());
-            message.truncate(from + result.as_ref().copied().unwrap_or(0));
+            let result = self.transport.read(slot, message.room(asked));
+            message.advance(result.as_ref().copied().unwrap_or(0));
             let more = self.hub.handle_noticed(slot, self.transport.noticed(slot));
             let n = result?;
             if n > 0 {

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The port from the command line; any other command line ends the process with 2.
@@ -46,6 +47,12 @@ pub fn grace() -> Duration {
 /// A number from the environment.
 pub fn env_number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// The certificate and the key (PEM), if the row is one with TLS.
+pub fn tls_files() -> Option<(PathBuf, PathBuf)> {
+    let file = |name| std::env::var_os(name).map(PathBuf::from);
+    file("BENCH_TLS_CERT").zip(file("BENCH_TLS_KEY"))
 }
 
 /// SIGTERM as a descriptor that becomes readable. The signal itself is blocked from here on.

@@ -111,6 +111,7 @@ local function epoch()
   if not COUNTS then
     append({ 'k', '6', 'p', text(new) })
     write_log()
+    if not known[2] then redis.call('HSET', EPOCH, 'born', tail) end
   end
   return text(new)
 end

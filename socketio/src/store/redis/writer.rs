@@ -121,7 +121,7 @@ impl RedisWriter {
     }
 
     /// For how long a session is kept that nobody renews or expires.
-    pub(super) fn session_ttl(&self) -> Vec<u8> {
+    fn session_ttl(&self) -> Vec<u8> {
         number(millis(self.settings.window).saturating_mul(2).saturating_add(60_000))
     }
 
@@ -561,6 +561,7 @@ fn push_session(arguments: &mut Arguments, change: &SessionChange) {
     if let SessionChange::Save(record) = change {
         arguments.push(values::record_bytes(record));
         arguments.push(record.away.map(number).unwrap_or_default());
+        arguments.push(values::position_text(record.first).into_bytes());
     }
 }
 

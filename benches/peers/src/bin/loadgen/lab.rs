@@ -1,6 +1,7 @@
 //! A running server, the connections to it, and what every mode needs of them.
 
 use crate::frame::{self, Found, Scanner};
+use crate::stream::{self, Stream};
 use crate::sys;
 use adjourn_peers::epoll::Epoll;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -9,6 +10,7 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -78,7 +80,7 @@ pub fn float(value: u64) -> f64 {
 }
 
 pub struct Conn {
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Bytes of the current burst that have come back.
     pub got: u64,
     /// How far the current burst has been written.
@@ -88,7 +90,7 @@ pub struct Conn {
 
 impl Conn {
     pub fn fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.stream.socket().as_raw_fd()
     }
 
     /// Writes on. Whatever does not fit goes out when the socket is writable again.
@@ -100,7 +102,10 @@ impl Conn {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -129,7 +134,10 @@ pub struct Lab {
     pub pid: u32,
     pub conns: Vec<Conn>,
     pub epoll: Epoll,
+    /// Ask for events again and again instead of sleeping.
+    pub spin: bool,
     port: u16,
+    tls: Option<Arc<rustls::ClientConfig>>,
     /// Connections made so far; each takes the next source address.
     made: usize,
     alive: bool,
@@ -165,13 +173,24 @@ impl Lab {
         sys::raise_descriptor_limit()?;
         sys::pin(&options.cores("client-cores")?)?;
         let port = options.number("port", 0)?;
+        let certificate = if options.flag("tls") { std::env::var_os("BENCH_TLS_CERT") } else { None };
+        let tls = certificate.map(|path| stream::client_config(path.as_ref())).transpose()?;
         let pid = sys::spawn(&options.server, &options.cores("server-cores")?)?.id();
-        let mut lab =
-            Self { options, pid, conns: Vec::new(), epoll: Epoll::new()?, port, made: 0, alive: true };
+        let mut lab = Self {
+            options,
+            pid,
+            conns: Vec::new(),
+            epoll: Epoll::new()?,
+            spin: false,
+            port,
+            tls,
+            made: 0,
+            alive: true,
+        };
         let until = Instant::now() + PATIENCE;
         loop {
             if let Ok(probe) = lab.connect(None) {
-                lab.reset(probe);
+                lab.reset(&probe);
                 break;
             }
             if let Some((code, _)) = sys::reap(pid)? {
@@ -187,6 +206,28 @@ impl Lab {
     }
 
     fn connect(&mut self, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
+        let socket = self.socket(receive_buffer)?;
+        socket.connect(&self.address().into())?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        Ok(socket.into())
+    }
+
+    /// Begins to connect and does not wait.
+    pub fn connect_later(&mut self) -> io::Result<TcpStream> {
+        let socket = self.socket(None)?;
+        socket.set_nonblocking(true)?;
+        match socket.connect(&self.address().into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok(socket.into()),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    fn socket(&mut self, receive_buffer: Option<usize>) -> io::Result<Socket> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
         // Many source addresses: ports do not run out, and TIME_WAIT is never met.
         let source = Ipv4Addr::new(127, 0, 0, 2 + u8::try_from(self.made % 64).unwrap_or(0));
@@ -200,16 +241,26 @@ impl Lab {
         socket.set_tcp_nodelay(true)?;
         sys::bind_address_no_port(socket.as_raw_fd())?;
         socket.bind(&SocketAddr::V4(SocketAddrV4::new(source, 0)).into())?;
-        socket.connect(&SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port)).into())?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(socket.into())
+        Ok(socket)
     }
 
     /// Closes with a reset, so that neither side keeps a TIME_WAIT.
-    pub fn reset(&self, stream: TcpStream) {
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        drop(stream);
+    pub fn reset(&self, socket: &TcpStream) {
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+    }
+
+    /// A request for an upgrade, with the extensions that the options ask for.
+    pub fn request(&self, path: &str) -> String {
+        let extension = if self.options.flag("deflate") {
+            "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
+        } else {
+            ""
+        };
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
+            self.port
+        )
     }
 
     /// Opens `count` connections to `path`, `batch` of them at a time; with a receive buffer of the given size, if any.
@@ -221,27 +272,26 @@ impl Lab {
         receive_buffer: Option<usize>,
     ) -> Result<()> {
         let deflate = self.options.flag("deflate");
-        let extension = if deflate {
-            "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
-        } else {
-            ""
-        };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extension}\r\n",
-            self.port
-        );
+        let request = self.request(path);
         let mut left = count;
         self.conns.reserve(count);
         while left > 0 {
             let first = self.conns.len();
             for _ in 0..left.min(batch) {
-                let mut stream = self.connect(receive_buffer)?;
-                stream.write_all(request.as_bytes())?;
+                let mut socket = self.connect(receive_buffer)?;
+                let stream = if let Some(config) = &self.tls {
+                    Stream::tls(socket, config)?
+                } else {
+                    socket.write_all(request.as_bytes())?;
+                    Stream::Plain(socket)
+                };
                 self.conns.push(Conn { stream, got: 0, sent: 0, scanner: Scanner::default() });
             }
             left -= left.min(batch);
             for conn in &mut self.conns[first..] {
+                if !conn.stream.is_plain() {
+                    conn.stream.write_all(request.as_bytes())?;
+                }
                 read_response(&mut conn.stream, deflate)?;
             }
         }
@@ -252,10 +302,10 @@ impl Lab {
     pub fn exchange(&mut self, index: usize, work: &Work) -> Result<u64> {
         let deflate = self.options.flag("deflate");
         let conn = &mut self.conns[index];
-        conn.stream.set_nonblocking(false)?;
+        conn.stream.socket().set_nonblocking(false)?;
         conn.stream.write_all(&work.frame)?;
         let wire = expect(conn, work, deflate)?;
-        conn.stream.set_nonblocking(true)?;
+        conn.stream.socket().set_nonblocking(true)?;
         Ok(wire)
     }
 
@@ -263,9 +313,9 @@ impl Lab {
     pub fn expect(&mut self, index: usize, work: &Work) -> Result<u64> {
         let deflate = self.options.flag("deflate");
         let conn = &mut self.conns[index];
-        conn.stream.set_nonblocking(false)?;
+        conn.stream.socket().set_nonblocking(false)?;
         let wire = expect(conn, work, deflate)?;
-        conn.stream.set_nonblocking(true)?;
+        conn.stream.socket().set_nonblocking(true)?;
         Ok(wire)
     }
 
@@ -313,6 +363,20 @@ impl Lab {
         Ok(Memory { anonymous: field("Anonymous:")?, rss: field("Rss:")?, pss: field("Pss:")? })
     }
 
+    /// Waits until something is ready; 0 if nothing was for so long.
+    pub fn wait(&mut self, longest: Duration) -> io::Result<usize> {
+        if !self.spin {
+            return self.epoll.wait(longest);
+        }
+        let start = Instant::now();
+        loop {
+            let ready = self.epoll.wait(Duration::ZERO)?;
+            if ready > 0 || start.elapsed() > longest {
+                return Ok(ready);
+            }
+        }
+    }
+
     pub fn watch(&self, index: usize) -> io::Result<()> {
         self.epoll.add(self.conns[index].fd(), index)
     }
@@ -326,7 +390,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for conn in std::mem::take(&mut self.conns) {
-            self.reset(conn.stream);
+            self.reset(conn.stream.socket());
         }
         if self.alive {
             let _ = sys::signal(self.pid, libc::SIGKILL);
@@ -418,7 +482,7 @@ fn expect(conn: &mut Conn, work: &Work, deflate: bool) -> Result<u64> {
     Ok(wire)
 }
 
-fn read_response(stream: &mut TcpStream, deflate: bool) -> Result<()> {
+fn read_response(stream: &mut Stream, deflate: bool) -> Result<()> {
     let mut head = [0; 2048];
     let mut len = 0;
     while !head[..len].ends_with(b"\r\n\r\n") {

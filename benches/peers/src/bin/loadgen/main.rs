@@ -4,12 +4,17 @@
 //! it accepts, checks that its answers are correct, measures, kills it, and prints one line of JSON. Every frame is
 //! masked before the clock starts. While the clock runs, bytes are counted and thrown away inside the kernel, so that
 //! the server is the slower side. CPU time is that of the server's whole process (user and system, all threads), read
-//! from its CPU clock in nanoseconds while the server is at rest, before and after.
+//! from its CPU clock in nanoseconds while the server is at rest, before and after. `loadgen certificate DIRECTORY` makes
+//! what the rows with TLS need.
 
 mod frame;
+mod histogram;
 mod lab;
 mod modes;
+mod open_loop;
 mod slow;
+mod storm;
+mod stream;
 mod sweep;
 mod sys;
 
@@ -23,7 +28,13 @@ fn main() {
 }
 
 fn run() -> Result<()> {
-    let options = Options::parse(std::env::args().skip(1))?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [mode, directory] = &args[..]
+        && mode == "certificate"
+    {
+        return stream::make_certificate(directory.as_ref());
+    }
+    let options = Options::parse(args.into_iter())?;
     let mode = options.mode.clone();
     let run: fn(&mut Lab) -> Result<()> = match mode.as_str() {
         "echo" => modes::echo,
@@ -32,7 +43,11 @@ fn run() -> Result<()> {
         "idle" => modes::idle,
         "slow" => slow::slow,
         "sweep" => sweep::sweep,
-        _ => return Err(format!("no such mode: {mode} (echo, broadcast, accept, idle, slow, sweep)").into()),
+        "latency" => open_loop::latency,
+        "paced" => open_loop::paced,
+        "crowd" => open_loop::crowd,
+        "storm" => storm::storm,
+        _ => return Err(format!("no such mode: {mode}").into()),
     };
     run(&mut Lab::start(options)?)
 }

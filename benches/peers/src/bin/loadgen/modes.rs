@@ -31,7 +31,7 @@ pub fn echo(lab: &mut Lab) -> Result<()> {
     }
     lab.check_sizes(0)?;
     lab.open(quiet, 64, "/echo", None)?;
-    let mut count = if work.deflated {
+    let mut count = if work.deflated || lab.options.flag("tls") {
         Count::Messages(depth as u64, vec![0; BUFFER])
     } else {
         Count::Bytes(reply * depth as u64)
@@ -53,7 +53,8 @@ pub fn echo(lab: &mut Lab) -> Result<()> {
 enum Count {
     /// By so many bytes, which are thrown away unread.
     Bytes(u64),
-    /// By so many messages. Compressed echoes need this: some zlibs compress one message to different lengths.
+    /// By so many messages. Compressed echoes need this: some zlibs compress one message to different lengths; so do
+    /// encrypted ones.
     Messages(u64, Vec<u8>),
 }
 
@@ -81,7 +82,7 @@ impl Count {
                 conn.scanner.scan(&buffer[..n], &mut |_| {}, &mut |found| {
                     *got += u64::from(matches!(found, Found::Message { .. }));
                 });
-                if n < buffer.len() {
+                if n < buffer.len() && conn.stream.is_plain() {
                     break *whole;
                 }
             },
@@ -97,8 +98,13 @@ impl Count {
     }
 }
 
-fn seconds(lab: &Lab, name: &str, default: f64) -> Result<Duration> {
+pub fn seconds(lab: &Lab, name: &str, default: f64) -> Result<Duration> {
     Ok(Duration::from_secs_f64(lab.options.number(name, default)?))
+}
+
+/// One message in flight on each connection, as fast as the server answers. The connections are watched already.
+pub fn saturate(lab: &mut Lab, conns: usize, work: &Work, reply: u64, length: Duration) -> Result<Window> {
+    echo_window(lab, conns, &work.frame, &mut Count::Bytes(reply), 1, length)
 }
 
 fn echo_window(
@@ -118,7 +124,7 @@ fn echo_window(
         conn.send(burst)?;
     }
     while busy > 0 {
-        let ready = lab.epoll.wait(STUCK)?;
+        let ready = lab.wait(STUCK)?;
         if ready == 0 {
             return Err(format!("stuck: {busy} connections wait for an echo").into());
         }
@@ -126,7 +132,7 @@ fn echo_window(
         for event in 0..ready {
             let event = lab.epoll.get(event);
             let conn = &mut lab.conns[event.key];
-            if event.writable && conn.sent < burst.len() {
+            if event.writable && (conn.sent < burst.len() || !conn.stream.is_plain()) {
                 conn.send(burst)?;
             }
             if !event.readable {
@@ -156,9 +162,9 @@ pub fn broadcast(lab: &mut Lab) -> Result<()> {
     let burst: usize = lab.options.number("burst", 1)?;
     let work = Work::from_options(&lab.options)?;
     lab.open(receivers + 1, 64, "/broadcast", None)?;
-    lab.conns[0].stream.set_nonblocking(false)?;
+    lab.conns[0].stream.socket().set_nonblocking(false)?;
     lab.conns[0].stream.write_all(&work.frame)?;
-    lab.conns[0].stream.set_nonblocking(true)?;
+    lab.conns[0].stream.socket().set_nonblocking(true)?;
     let mut reply = 0;
     for index in 1..=receivers {
         let wire = lab.expect(index, &work)?;
@@ -197,7 +203,7 @@ fn broadcast_window(
         lab.conns[0].send(frames)?;
         let mut left = receivers;
         while left > 0 {
-            let ready = lab.epoll.wait(STUCK)?;
+            let ready = lab.wait(STUCK)?;
             if ready == 0 {
                 return Err(format!("stuck: {left} receivers wait").into());
             }
@@ -270,7 +276,7 @@ pub fn accept(lab: &mut Lab) -> Result<()> {
 
 pub fn drop_all(lab: &mut Lab) {
     for conn in std::mem::take(&mut lab.conns) {
-        lab.reset(conn.stream);
+        lab.reset(conn.stream.socket());
     }
 }
 

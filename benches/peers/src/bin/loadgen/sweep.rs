@@ -39,7 +39,7 @@ pub fn sweep(lab: &mut Lab) -> Result<()> {
     lab.exchange(0, &work)?;
     for conn in &lab.conns {
         sys::stamp_arrivals(conn.fd())?;
-        conn.stream.set_nonblocking(true)?;
+        conn.stream.socket().set_nonblocking(true)?;
     }
     let sent = if unread > 0 { pile_up(lab, &work, unread)? } else { 0 };
     if unread == 0 {
@@ -58,7 +58,7 @@ pub fn sweep(lab: &mut Lab) -> Result<()> {
     if unread > 0 {
         std::thread::sleep(Duration::from_millis(100));
         for index in 0..all {
-            SockRef::from(&lab.conns[index].stream).set_recv_buffer_size(256 * 1024)?;
+            SockRef::from(lab.conns[index].stream.socket()).set_recv_buffer_size(256 * 1024)?;
             lab.watch(index)?;
         }
     }
@@ -99,6 +99,7 @@ pub fn sweep(lab: &mut Lab) -> Result<()> {
     report.number("going_away", float(tally.going_away));
     report.number("reset_before_close", float(tally.reset_before_close));
     report.number("eof_before_close", float(tally.eof_before_close));
+    report.number("cut_off", float(tally.reset_before_close + tally.eof_before_close));
     report.number("reset_after_close", float(tally.reset_after_close));
     report.number("still_open", float(tally.open as u64));
     report.number("broken", float(tally.broken));
@@ -194,7 +195,7 @@ fn read(
     seen[key] = 2;
     tally.open -= 1;
     // This is the close of our side; a stream that has ended leaves epoll with it.
-    let _ = lab.conns[key].stream.shutdown(std::net::Shutdown::Both);
+    let _ = lab.conns[key].stream.socket().shutdown(std::net::Shutdown::Both);
     Ok(())
 }
 
