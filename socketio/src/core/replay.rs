@@ -101,6 +101,10 @@ impl Io<'_> {
         to: Position,
         page: Result<Page, StoreError>,
     ) {
+        let Some(space) = self.state.connecting.get(key).map(|connecting| connecting.space) else { return };
+        if self.is_unread(space) {
+            return self.resume_when_read(key, space, Position::START);
+        }
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
         let Some(resume) = connecting.resume else { return };
         match page {
@@ -136,8 +140,10 @@ impl Io<'_> {
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
         let (Some(mut record), Some(resume)) = (connecting.record.take(), connecting.resume) else { return };
         if self.state.claims.get(&record.sid) != Some(&record.generation) {
-            // Somebody else has resumed it meanwhile.
-            return self.resume_refused(key, ResumeRefusal::UnknownSession);
+            // It was attached again meanwhile, perhaps by an earlier connection of this very client, which has left it. A fresh
+            // session would lose what it has missed; a client that is cut comes back, and the last to come has the session.
+            let conn = connecting.conn;
+            return self.cut_conn(conn);
         }
         self.state.claims.remove(&record.sid);
         let Some(connecting) = self.state.connecting.remove(key) else { return };
