@@ -117,6 +117,7 @@ impl Agreed {
 pub struct Squeeze {
     #[cfg(feature = "deflate")]
     stream: flate2::Compress,
+    #[cfg_attr(not(feature = "deflate"), expect(dead_code, reason = "nothing is compressed"))]
     keeps: bool,
 }
 
