@@ -17,12 +17,14 @@ NAMED = ("tokio-tungstenite", "bun", "ws")
 
 def publish(results, root):
     replace(root / "README.md", short(results))
-    replace(root / "docs" / "performance.md", report.tables(results))
     (root / "docs" / "performance.svg").write_text(report.chart(results))
+    pictures = "The picture of the first table is `performance.svg` beside this page"
     for row in ROWS:
         curves = latency.chart(results, row) if row["kind"] == "latency" else None
         if curves:
             (root / "docs" / "latency.svg").write_text(curves)
+            pictures += ", that of the latencies `latency.svg`"
+    replace(root / "docs" / "performance.md", f"{report.tables(results)}\n{pictures}.")
 
 
 def replace(page, text):

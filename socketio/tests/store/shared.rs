@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use adjourn_socketio::offset::Position;
 use adjourn_socketio::store::{
     Batch, EntryKind, FeedItem, NodeId, OnceState, Parts, RedisStore, SessionChange, SessionRecord,
-    Store as _, StoreSettings,
+    Store as _, StoreSettings, Tx,
 };
 
-use crate::disk::{ask, event, key, session, settings};
+use crate::disk::{ack, ask, context, event, key, session, settings};
 use crate::redis_server::RedisServer;
 
 const PREFIX: &str = "shared";
@@ -147,6 +147,37 @@ fn a_node_with_the_same_name_is_no_earlier_life_of_this_one() {
     assert_eq!(a.writer.once_begin(&key("k"), lease, 0).expect("an answer"), OnceState::First);
     let again = b.writer.once_begin(&key("k"), lease, 0).expect("an answer");
     assert!(matches!(again, OnceState::Running { .. }), "{again:?}");
+}
+
+#[test]
+fn calls_of_two_nodes_with_one_number_are_two_calls() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (mut a, mut b) = (open(&server.url(), &settings()), open(&server.url(), &settings()));
+    let begin = |node: &mut Parts| node.writer.once_begin(&key("k"), Duration::from_secs(30), 0);
+    assert_eq!(begin(&mut a).expect("an answer"), OnceState::First);
+    let second = begin(&mut b).expect("an answer");
+    assert!(matches!(second, OnceState::Running { .. }), "both would run: {second:?}");
+}
+
+#[test]
+fn a_transaction_of_a_session_that_has_moved_is_left_to_its_new_node() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut a = open(&server.url(), &settings());
+    let mut b = open(&server.url(), &settings());
+    save(&mut a, "/", "p");
+    b.writer.attach(&ask("p", None), 0).expect("attaches");
+    let run = |node: &mut Parts, generation| {
+        let joins = |tx: &mut Tx<'_>| {
+            tx.join("room");
+            Ok(ack("[]"))
+        };
+        node.writer.transact(Some(&key("k")), &context(Some(("p", generation))), Box::new(joins), 0)
+    };
+    assert!(run(&mut a, 1).is_err(), "the join would be lost, and the key done");
+    let done = run(&mut b, 2).expect("runs");
+    assert!(done.session_current && !done.repeat);
+    let session = a.writer.attach(&ask("p", None), 0).expect("attaches").session;
+    assert_eq!(session.memberships.len(), 1);
 }
 
 #[test]
