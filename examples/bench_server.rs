@@ -1,8 +1,8 @@
 //! The load generator's counterpart: `/echo` echoes, `/broadcast` relays each message to all others there.
 //!
 //! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), whose Close frames are sent
-//! at once, or `BENCH_PACE_RATE` a second, or over `BENCH_PACE_MS`; `BENCH_DEFLATE=1`; with the feature `tls`, `BENCH_TLS_CERT` and
-//! `BENCH_TLS_KEY` (PEM files).
+//! at once, or `BENCH_PACE_RATE` a second, or over `BENCH_PACE_MS`; `BENCH_DEFLATE=1` without context takeover, `2` with
+//! it; with the feature `tls`, `BENCH_TLS_CERT` and `BENCH_TLS_KEY` (PEM files).
 
 use std::time::Duration;
 
@@ -54,6 +54,13 @@ impl Bench {
     }
 }
 
+fn deflate(no_context_takeover: bool) -> Deflate {
+    let mut deflate = Deflate::default();
+    deflate.server_no_context_takeover = no_context_takeover;
+    deflate.client_no_context_takeover = no_context_takeover;
+    deflate
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = std::env::args().nth(1).ok_or("usage: bench_server PORT")?.parse()?;
     let number = |name, default| std::env::var(name).map_or(Ok(default), |value| value.parse::<u64>());
@@ -62,7 +69,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut config = Config::default();
     config.connection.close_timeout = grace;
-    config.deflate = (number("BENCH_DEFLATE", 0)? == 1).then(Deflate::default);
+    config.deflate = match number("BENCH_DEFLATE", 0)? {
+        0 => None,
+        mode => Some(deflate(mode == 1)),
+    };
     #[cfg(feature = "tls")]
     if let Some((certificate, key)) =
         std::env::var_os("BENCH_TLS_CERT").zip(std::env::var_os("BENCH_TLS_KEY"))

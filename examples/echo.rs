@@ -4,6 +4,8 @@
 //!
 //! `cargo run --example echo [ADDRESS [--deflate]]`, then open a WebSocket to <ws://127.0.0.1:9001>.
 
+use std::time::Duration;
+
 use adjourn::{
     Clients, CloseCode, CloseFrame, Config, ConnectionId, Event, Message, SendError, Server, config::Deflate,
 };
@@ -18,6 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Clients that want no context takeover say so.
         let mut deflate = Deflate::default();
         (deflate.server_no_context_takeover, deflate.client_no_context_takeover) = (false, false);
+        // Who is quiet for a second gives its compressor back.
+        deflate.release_after = Some(Duration::from_secs(1));
         config.deflate = Some(deflate);
     }
     let mut server = Server::bind(address, config)?;

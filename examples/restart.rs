@@ -47,13 +47,14 @@ pub(crate) fn run(address: &str, control: &str) -> Result<(), Box<dyn Error>> {
     let mut server = Server::outgoing(Config::default())?;
     server.listen_on(listener.try_clone()?)?;
     println!("{}: listening on {}", std::process::id(), listener.local_addr()?);
+    // All that can fail comes before the predecessor is told to go, or nobody might have the port.
+    let successors = bind_in_place(control)?;
     if let Some(mut predecessor) = predecessor {
-        // From here on nothing can fail that would leave the port to nobody.
-        predecessor.write_all(READY)?;
+        // One that has ended meanwhile needs not be told.
+        let _ = predecessor.write_all(READY);
     }
-    let _ = std::fs::remove_file(control);
-    let (control, handle) = (UnixListener::bind(control)?, server.handle());
-    thread::spawn(move || wait_for_successor(&control, &listener, &handle));
+    let handle = server.handle();
+    thread::spawn(move || wait_for_successor(&successors, &listener, &handle));
 
     let report = server.run(|clients, event| {
         if let Event::Message { id, message, closing: false } = event {
@@ -62,6 +63,15 @@ pub(crate) fn run(address: &str, control: &str) -> Result<(), Box<dyn Error>> {
     })?;
     println!("{}: {report}", std::process::id());
     Ok(())
+}
+
+/// Listens at a path that the predecessor may still have.
+fn bind_in_place(control: &str) -> std::io::Result<UnixListener> {
+    let fresh = format!("{control}.{}", std::process::id());
+    let _ = std::fs::remove_file(&fresh);
+    let socket = UnixListener::bind(&fresh)?;
+    std::fs::rename(&fresh, control)?;
+    Ok(socket)
 }
 
 /// Hands the listener over, and shuts down as soon as the successor serves it. One that fails before that changes nothing.

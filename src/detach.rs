@@ -100,10 +100,10 @@ impl TlsStream {
         self.0.socket()
     }
 
-    /// Sends `close_notify`, and FIN after it. Nothing can be written any more.
+    /// Sends what was written before, `close_notify`, and FIN after it. Nothing can be written any more.
     ///
     /// # Errors
-    /// The socket's.
+    /// The socket's. After `WouldBlock` call it again when the socket is writable: it is not done yet.
     pub fn shutdown_write(&mut self) -> std::io::Result<()> {
         self.0.shutdown_write()
     }

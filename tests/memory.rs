@@ -57,6 +57,8 @@ struct App {
     drained: usize,
     /// Each message is broadcast to all others.
     relays: bool,
+    /// Short messages.
+    heard: Vec<String>,
 }
 
 impl Handler for App {
@@ -73,6 +75,7 @@ impl Handler for App {
             }
             Event::Open { id } => self.open.push(id),
             Event::Drain { .. } => self.drained += 1,
+            Event::Message { message, .. } => self.heard.extend(message.as_text().map(str::to_owned)),
             Event::Close { id, report, .. } => {
                 if let Some(at) = self.open.iter().position(|open| *open == id) {
                     self.open.remove(at);
@@ -456,6 +459,81 @@ fn what_slow_readers_were_behind_by_goes_back_to_the_system() {
         let left = resident().saturating_sub(before);
         assert!(left < 12 * MIB, "{left} bytes are left");
     }
+}
+
+/// A compressor is freed when its connection has sent nothing compressed for `release_after`, and not before. A peer that keeps
+/// its window inflates what follows, and may itself refer to what it sent before.
+#[cfg(feature = "deflate")]
+#[test]
+fn a_quiet_connection_gives_its_compressor_back() {
+    const COMPRESSOR: usize = 250_000;
+    let mut deflate = adjourn::config::Deflate::default();
+    (deflate.server_no_context_takeover, deflate.client_no_context_takeover) = (false, false);
+    deflate.release_after = Some(Duration::from_mins(1));
+    let mut config = Config::default();
+    (config.deflate, config.connection.heartbeat.interval) = (Some(deflate), None);
+    let mut fleet = Fleet::new(config);
+    let request = str::from_utf8(REQUEST).expect("ASCII").trim_end();
+    let request = format!("{request}\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n");
+    fleet.open(4, usize::MAX, request.as_bytes());
+    let ids = fleet.app.open.clone();
+    let mut inflating: Vec<_> = (0..4).map(|_| flate2::Decompress::new(false)).collect();
+    // Not similar to itself, so that it is small only beside another one.
+    let mut random = fastrand::Rng::with_seed(1);
+    let text: String = (0..3000).map(|_| random.alphanumeric()).collect();
+    let mut length = |fleet: &mut Fleet, slot: usize| {
+        let written = std::mem::take(&mut fleet.driver.transport().socket(slot).written);
+        let header = if written[1] < 126 { 2 } else { 4 };
+        assert_eq!(written[0], 0xC1, "one text message, compressed");
+        let payload = [&written[header..], &[0, 0, 0xFF, 0xFF]].concat();
+        let mut message = Vec::with_capacity(4000);
+        inflating[slot]
+            .decompress_vec(&payload, &mut message, flate2::FlushDecompress::Sync)
+            .expect("valid DEFLATE data");
+        assert!(message == text.as_bytes(), "{} bytes", message.len());
+        written.len()
+    };
+    let pass = |fleet: &mut Fleet, seconds| {
+        fleet.clock.pass(Duration::from_secs(seconds));
+        fleet.act(|_| {});
+    };
+    let before = live();
+    let held = || (live() - before) / COMPRESSOR;
+
+    assert_eq!(fleet.act(|clients| clients.broadcast(text.as_str(), |_| true).sent), 4);
+    assert!((0..4).all(|slot| length(&mut fleet, slot) > 2000), "the first is as large as it is");
+    assert_eq!(held(), 4);
+    pass(&mut fleet, 59);
+    assert_eq!(held(), 4);
+    fleet.act(|clients| clients.send(ids[0], text.as_str())).expect("open");
+    assert!(length(&mut fleet, 0) < 100, "it refers to the one before");
+    pass(&mut fleet, 1);
+    assert_eq!(held(), 1);
+    pass(&mut fleet, 58);
+    assert_eq!(held(), 1, "it was used 59 seconds ago");
+    pass(&mut fleet, 1);
+    assert_eq!(held(), 0);
+    assert_eq!(fleet.driver.poll_timeout(), None, "nothing else is due");
+
+    // Those that were freed are made again, and freed again.
+    for _ in 0..2 {
+        assert_eq!(fleet.act(|clients| clients.broadcast(text.as_str(), |_| true).sent), 4);
+        assert!((0..4).all(|slot| length(&mut fleet, slot) > 2000), "it refers to nothing");
+        fleet.act(|clients| clients.send(ids[3], text.as_str())).expect("open");
+        assert!(length(&mut fleet, 3) < 100);
+        assert_eq!(held(), 4);
+        pass(&mut fleet, 60);
+        assert_eq!(held(), 0);
+    }
+
+    // The inflater stays.
+    for payload in [&[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00][..], &[0xf2, 0x00, 0x11, 0x00, 0x00]] {
+        let socket = fleet.driver.transport().socket(2);
+        socket.input = [&[0xC1, 0x80 | low(payload.len()), 0, 0, 0, 0], payload].concat();
+        fleet.ready(2, Readiness { readable: true, ..Readiness::default() });
+        pass(&mut fleet, 1000);
+    }
+    assert_eq!(fleet.app.heard, ["Hello", "Hello"], "the second refers to the first");
 }
 
 /// Buffers of large messages serve the next ones, whether they were sent on or only looked at, and no more of them is kept

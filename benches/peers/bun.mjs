@@ -3,7 +3,8 @@ import { readdirSync, readlinkSync } from 'node:fs';
 
 const port = Number(process.argv[2]);
 const grace = Number(process.env.BENCH_CLOSE_TIMEOUT_MS ?? 2000);
-const deflate = process.env.BENCH_DEFLATE === '1';
+const deflate = (process.env.BENCH_DEFLATE ?? '0') !== '0';
+const context = process.env.BENCH_DEFLATE === '2' ? 'dedicated' : 'shared';
 const certificate = process.env.BENCH_TLS_CERT;
 const open = new Set();
 
@@ -20,7 +21,7 @@ const server = Bun.serve({
     // Seconds of silence; a Ping is sent before they are over.
     idleTimeout: Number(process.env.BENCH_IDLE_S ?? 120),
     backpressureLimit: 64 << 20,
-    perMessageDeflate: deflate && { compress: 'shared', decompress: 'shared' },
+    perMessageDeflate: deflate && { compress: context, decompress: context },
     open(ws) {
       open.add(ws);
       if (ws.data) ws.subscribe('broadcast');

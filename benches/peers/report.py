@@ -39,8 +39,7 @@ def digits(value):
 def cell(results, row, peer, metric, part=""):
     found = values(results, row, peer, metric, part)
     if not found:
-        applies = peer not in row.get("without", ())
-        return "**failed**" if applies and row["key"] in results["rows"] else "-"
+        return "**failed**" if peer in results["measured"][row["key"]]["peers"] else "-"
     text = digits(median(found))
     return f"{text} ±{spread(found) * 100:.0f} %" if len(found) > 1 else text
 

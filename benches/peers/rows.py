@@ -40,6 +40,7 @@ SMALL = {"BENCH_READ_BUFFER": 4096}
 MIDDLE = {"BENCH_READ_BUFFER": 32768}
 LARGE = {"BENCH_READ_BUFFER": 131072}
 DEFLATE = {"BENCH_DEFLATE": 1}
+TAKEOVER = {"BENCH_DEFLATE": 2}
 
 
 def work(key, title, run, floor=None, best=None, **more):
@@ -118,6 +119,22 @@ ROWS = [
         part("", "echo", DEFLATE, conns=64, size=16384, deflate=1),
         None,
         0.95,
+        without=NO_DEFLATE,
+    ),
+    work(
+        "deflate-takeover-1k",
+        "compressed echo 1 KiB JSON, context takeover",
+        part("", "takeover", TAKEOVER, conns=64, size=1024, deflate=1, takeover=1),
+        None,
+        0.80,
+        without=NO_DEFLATE,
+    ),
+    work(
+        "deflate-takeover-16k",
+        "compressed echo 16 KiB JSON, context takeover",
+        part("", "takeover", TAKEOVER, conns=64, size=16384, deflate=1, takeover=1),
+        None,
+        0.80,
         without=NO_DEFLATE,
     ),
     work("tls-echo-64", "TLS: echo 64 x 125 B", part("", "echo", SMALL, conns=64, size=125, tls=1), without=NO_TLS),
@@ -239,9 +256,9 @@ ROWS = [
     },
     {
         "key": "latency",
-        "title": "echo of 125 B over 256 connections: µs from the instant at which the message was due",
+        "title": "echo of 125 B over 1,000 connections: µs from the instant at which the message was due",
         "kind": "latency",
-        "parts": [part("", "latency", SMALL, conns=256, size=125)],
+        "parts": [part("", "latency", SMALL, conns=1000, size=125)],
         "only": ("mio", "adjourn", "tungstenite", "bun"),
     },
     {

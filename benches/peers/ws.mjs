@@ -1,10 +1,12 @@
-// npm ws, as its documentation has it: an echo, a broadcast to `wss.clients`, permessage-deflate without takeover.
+// npm ws, as its documentation has it: an echo, a broadcast to `wss.clients`, permessage-deflate without takeover
+// (`BENCH_DEFLATE=1`) or with it (`2`).
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import { WebSocket, WebSocketServer } from 'ws';
 
 const port = Number(process.argv[2]);
 const grace = Number(process.env.BENCH_CLOSE_TIMEOUT_MS ?? 2000);
+const deflate = process.env.BENCH_DEFLATE ?? '0';
 const certificate = process.env.BENCH_TLS_CERT;
 const server =
   certificate && createServer({ cert: readFileSync(certificate), key: readFileSync(process.env.BENCH_TLS_KEY) });
@@ -14,8 +16,8 @@ const wss = new WebSocketServer({
   ...(server ? { server } : address),
   maxPayload: 64 << 20,
   perMessageDeflate:
-    process.env.BENCH_DEFLATE === '1' &&
-    { serverNoContextTakeover: true, clientNoContextTakeover: true, threshold: 0 },
+    deflate !== '0' &&
+    { serverNoContextTakeover: deflate === '1', clientNoContextTakeover: deflate === '1', threshold: 0 },
 });
 
 const receivers = new Set();

@@ -216,6 +216,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let address = args.next().unwrap_or_else(|| "127.0.0.1:9001".into());
     let count: u8 = args.next().map_or(Ok(1), |count| count.parse())?;
     let token = env::var("CONSOLE_TOKEN").or_else(|_| new_token())?;
+    if token.is_empty() {
+        return Err("CONSOLE_TOKEN is empty: that would be everybody's token".into());
+    }
 
     let mut config = Config::default();
     config.connection.count_traffic = true;

@@ -1,5 +1,7 @@
 //! What the page shows, as JSON.
 
+use std::cmp::Reverse;
+
 use adjourn::{Client, Clients, stats::LoopStats};
 use serde_json::{Map, Value, json};
 
@@ -27,10 +29,14 @@ impl View {
         clients: &Clients<'_, D>,
         who: impl Fn(&D) -> &'static str,
     ) -> Self {
-        let mut view = Self { stats, rows: Vec::new() };
-        view.rows = clients.iter().map(|client| row(&client, who(client.data()))).collect();
-        view.cut();
-        view
+        let mut all: Vec<_> = clients.iter().collect();
+        // What nobody will see is not described: there may be many, and they wait meanwhile.
+        if all.len() > LISTED {
+            all.select_nth_unstable_by_key(LISTED, |client| order(client.backlog(), client.age().as_secs()));
+            all.truncate(LISTED);
+        }
+        let rows = all.iter().map(|client| row(client, who(client.data()))).collect();
+        Self { stats, rows }
     }
 
     pub(crate) fn sum(views: &[Self]) -> Self {
@@ -43,7 +49,7 @@ impl View {
     }
 
     fn cut(&mut self) {
-        self.rows.sort_by_key(|row| (std::cmp::Reverse(row.backlog), row.age));
+        self.rows.sort_by_key(|row| order(row.backlog, row.age));
         self.rows.truncate(LISTED);
     }
 
@@ -81,6 +87,11 @@ impl View {
             "rows": self.rows.iter().map(|row| &row.json).collect::<Vec<_>>(),
         })
     }
+}
+
+/// What is listed first.
+const fn order(backlog: usize, age: u64) -> (Reverse<usize>, u64) {
+    (Reverse(backlog), age)
 }
 
 fn row<D>(client: &Client<'_, D>, who: &str) -> Row {

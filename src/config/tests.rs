@@ -131,6 +131,11 @@ fn compression_that_does_not_exist_is_refused_by_name() {
             |d| d.client_max_window_bits = 16,
             "deflate.client_max_window_bits is 16, but has to be from 8 to 15",
         ),
+        (|d| d.takeover_window_bits = 7, "deflate.takeover_window_bits is 7, but has to be from 8 to 15"),
+        (
+            |d| d.release_after = Some(Duration::ZERO),
+            "deflate.release_after is 0ns, but has to be more than 0; None switches it off",
+        ),
     ];
     for (change, expected) in rows {
         let mut deflate = Deflate::default();

@@ -167,7 +167,13 @@ impl Conn {
         let mask = self.client.then(|| cx.common.keys.mask());
         let (outbox, output, now) = (&mut self.outbox, &mut cx.common.output, cx.now);
         let compressed = compression.and_then(|compression| {
-            compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config)
+            let had = compression.release_due(cx.config);
+            let compressed =
+                compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config, now);
+            if had.is_none() && compression.release_due(cx.config).is_some() {
+                self.pending.add(Pending::ALARM);
+            }
+            compressed
         });
         let head = if compressed.is_some() { FrameHead { rsv1: true, ..head } } else { head };
         let pushed = match (compressed, message.data) {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!                         no context takeover              context takeover
-//!   deflating             the loop's, per window size      the connection's, from its first message until closing
+//!   deflating             the loop's, per window size      the connection's, from its first message until closing, or
+//!                                                          until it has sent nothing for a while, if that is set
 //!   inflating             the loop's                       the connection's, from its first message until the peer's
 //!                                                          Close or a failure
 //! ```
@@ -17,6 +18,7 @@ use crate::{
     config::{Config, Deflate},
     error::{HandshakeError, ProtocolError, ResponseFault, Violation},
     message::MessageKind,
+    time::Time,
     wire::{
         deflate::{
             DeflateParameters, accept, check_answer,
@@ -82,11 +84,13 @@ pub(crate) struct Compression {
     /// Our messages, and the peer's, may refer to earlier ones.
     sends_keeping: bool,
     receives_keeping: bool,
-    /// The bits of our window.
+    /// The bits of our window, as agreed.
     window: u8,
     /// With context takeover only, and only once it was needed.
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
+    /// When the deflater was used last.
+    deflated: Time,
 }
 
 /// Which frame of a broadcast a connection gets.
@@ -155,6 +159,7 @@ impl Compression {
             window: agreed.server_max_window_bits.max(9),
             deflater: None,
             inflater: None,
+            deflated: Time::ZERO,
         }
     }
 
@@ -166,6 +171,7 @@ impl Compression {
             window: agreed.client_max_window_bits.max(9),
             deflater: None,
             inflater: None,
+            deflated: Time::ZERO,
         }
     }
 
@@ -194,18 +200,27 @@ impl Compression {
         open: bool,
         shared: &'s mut Shared,
         config: &Config,
+        now: Time,
     ) -> Option<&'s mut Vec<u8>> {
         if !self.sends_keeping || !open {
             return shared.deflate(payload, self.window, config);
         }
         let settings = config.deflate.filter(|settings| worth(payload, settings.threshold))?;
-        let make = || Box::new(Deflater::new(self.window, settings.level));
+        let window = self.window.min(settings.takeover_window_bits);
+        let make = || Box::new(Deflater::new(window, settings.level));
         let deflater = self.deflater.get_or_insert_with(make);
+        self.deflated = now;
         let compressed = emptied(&mut shared.compressed);
         deflater.message(payload, compressed).then_some(compressed)
     }
 
-    /// Nothing more will be sent that could refer to what was.
+    /// When the deflater is freed, unless it is used before.
+    pub(crate) fn release_due(&self, config: &Config) -> Option<Time> {
+        self.deflater.as_ref()?;
+        Some(self.deflated.after(config.deflate?.release_after?))
+    }
+
+    /// What will be sent does not refer to what was.
     pub(crate) fn release_deflater(&mut self) {
         self.deflater = None;
     }

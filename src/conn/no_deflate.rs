@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     error::{HandshakeError, ProtocolError, Violation},
     message::MessageKind,
+    time::Time,
     wire::{
         upgrade::{Extensions, Request},
         utf8::Utf8,
@@ -55,7 +56,12 @@ impl Compression {
         _: bool,
         _: &'s mut Shared,
         _: &Config,
+        _: Time,
     ) -> Option<&'s mut Vec<u8>> {
+        match *self {}
+    }
+
+    pub(crate) fn release_due(&self, _: &Config) -> Option<Time> {
         match *self {}
     }
 

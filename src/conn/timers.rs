@@ -60,7 +60,8 @@ impl Conn {
                 Some(since.after(self.settings(config).linger_timeout))
             }
             Life::Open { watch, times } => {
-                earlier(self.heartbeat_due(*watch, *times, config), self.stall_due(config))
+                let due = earlier(self.heartbeat_due(*watch, *times, config), self.stall_due(config));
+                earlier(due, self.release_due(config))
             }
             Life::Paused(paused) => {
                 let due = if paused.discards {
@@ -68,7 +69,7 @@ impl Conn {
                 } else {
                     self.pause_end(paused, config)
                 };
-                earlier(due, self.stall_due(config))
+                earlier(earlier(due, self.stall_due(config)), self.release_due(config))
             }
             Life::LocalClosing { closing, .. }
             | Life::RemoteClosing { closing, .. }
@@ -90,6 +91,11 @@ impl Conn {
     fn stall_due(&self, config: &Config) -> Option<Time> {
         let since = self.outbox.waiting_since()?;
         Some(since.after(self.settings(config).stall_timeout?))
+    }
+
+    /// When memory is given back that an open connection has not used for long enough.
+    fn release_due(&self, config: &Config) -> Option<Time> {
+        self.compression()?.release_due(config)
     }
 
     /// When reading goes on although nobody has resumed. Heartbeats rest until then.
@@ -226,6 +232,14 @@ impl Conn {
     }
 
     fn handle_open_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.release_due(cx.config).is_some_and(|due| due <= cx.now) {
+            if let Some(compression) = self.details.compression_mut() {
+                compression.release_deflater();
+            }
+            if self.deadline(cx.config).is_none_or(|due| due > cx.now) {
+                return;
+            }
+        }
         let style = self.settings(cx.config).abort;
         if self.is_stalled(cx.now, cx.config) {
             return self.apply(Input::WriteStall { style }, cx);

@@ -31,6 +31,12 @@ impl Conn {
         if let Some(traffic) = self.details.traffic_mut() {
             traffic.received_bytes += n as u64;
         }
+        self.note_heard(n, now);
+    }
+
+    /// `n` bytes came from the peer, to whichever layer.
+    #[inline]
+    pub(crate) fn note_heard(&mut self, n: usize, now: Time) {
         let waited = match &mut self.life {
             Life::Open { watch, times } => {
                 times.last_inbound = now;

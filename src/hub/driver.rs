@@ -364,7 +364,7 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.note_ended(slot);
         }
         if readiness.readable || readiness.ended {
-            if self.hub.is_over_budget() {
+            if self.hub.is_over_budget_of(slot) {
                 self.hub.put_off_read(slot);
             } else {
                 self.read(slot, self.hub.has_ended(slot), handler);

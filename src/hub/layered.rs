@@ -12,13 +12,17 @@ impl<D> Hub<D> {
     /// A read has failed.
     pub(super) fn handle_error(&mut self, slot: usize, error: &io::Error) {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<HandshakeError>());
-        let connecting = self.slots.get(slot).is_some_and(|entry| entry.conn.state() == State::Connecting);
-        match cause.filter(|_| connecting) {
+        match cause.filter(|_| self.is_connecting(slot)) {
             Some(cause) => {
                 self.with(slot, |conn, cx| conn.give_up(*cause, cx));
             }
             None => self.handle_reset(slot, error.kind()),
         }
+    }
+
+    /// The opening handshake of this slot is not complete.
+    pub(super) fn is_connecting(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.conn.state() == State::Connecting)
     }
 
     /// What the transport has found when it read. Returns whether it may have more.
@@ -31,8 +35,18 @@ impl<D> Hub<D> {
         if noticed.writable {
             self.handle_writable(slot);
         }
+        if noticed.beside > 0 {
+            let connecting = self.is_connecting(slot);
+            let budget = if connecting { &mut self.turn.handshakes } else { &mut self.turn.bytes };
+            *budget = budget.saturating_sub(noticed.beside);
+            if let Some(entry) = self.slots.get_mut(slot) {
+                entry.conn.note_heard(noticed.beside, self.now);
+            }
+        }
         #[cfg(feature = "tls")]
-        if let Some(session) = noticed.secured {
+        if let Some(session) = noticed.secured
+            && self.slots.get(slot).is_some_and(|entry| !entry.conn.is_client())
+        {
             self.secured.insert(slot, session);
         }
         noticed.more

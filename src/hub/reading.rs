@@ -103,7 +103,7 @@ impl<D, T: Transport> Driver<D, T> {
             if drained && !self.hub.has_failed(slot) {
                 return Extent::Wholly;
             }
-            if self.hub.is_over_budget() {
+            if self.hub.is_over_budget_of(slot) {
                 return Extent::Partly;
             }
         }

@@ -89,6 +89,7 @@ impl<D> Hub<D> {
 
     fn renew_budget(&mut self) {
         self.turn.bytes = self.config.event_loop.turn_bytes;
+        self.turn.handshakes = self.turn.bytes;
         self.turn.callbacks = self.config.event_loop.turn_callbacks;
         self.turn.inflated = false;
     }
@@ -146,6 +147,12 @@ impl<D> Hub<D> {
     #[inline]
     pub(super) const fn is_over_budget(&self) -> bool {
         self.turn.bytes == 0 || self.turn.callbacks == 0
+    }
+
+    /// The turn has done as much as one may for this slot.
+    #[inline]
+    pub(super) fn is_over_budget_of(&self, slot: usize) -> bool {
+        self.is_over_budget() || (self.turn.handshakes == 0 && self.is_connecting(slot))
     }
 
     /// A callback is about to be called.
@@ -376,6 +383,7 @@ impl<D> Hub<D> {
 
     fn action(&mut self, slot: usize) -> Option<Action> {
         let (turn, over, silent) = (self.turn.number, self.is_over_budget(), self.is_out_of_callbacks());
+        let no_read = self.is_over_budget_of(slot);
         let entry = self.slots.get_mut(slot)?;
         let share = *entry.share.of(turn);
         // Its data is dropped when its last event was delivered.
@@ -387,7 +395,7 @@ impl<D> Hub<D> {
             Some(Action::Write(slot))
         } else if pending.take(Pending::FIN) {
             Some(Action::Fin(slot))
-        } else if !over && share.may_read(&self.config) && pending.take(Pending::READ) {
+        } else if !no_read && share.may_read(&self.config) && pending.take(Pending::READ) {
             Some(Action::Read(slot))
         } else if !silent && pending.take(Pending::CONNECT) {
             // Connects are asked for in callbacks, and share their budget.

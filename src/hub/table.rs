@@ -104,6 +104,8 @@ pub(super) struct Turn {
     /// When it began.
     pub(super) began: Time,
     pub(super) bytes: usize,
+    /// The same for what layers compute for handshakes, so that those who are there do not wait for those who come.
+    pub(super) handshakes: usize,
     pub(super) callbacks: u32,
     pub(super) judgements: usize,
     /// What is due until then is judged in this turn, and each connection once.

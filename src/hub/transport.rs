@@ -124,6 +124,9 @@ pub struct Noticed {
     pub more: bool,
     /// There may be room for writes, as by [`Readiness::writable`].
     pub writable: bool,
+    /// Bytes that came and are none of the connection's: its peer is there, and they count for the turn's budget. More than came, if
+    /// much had to be computed for them.
+    pub beside: usize,
     /// The TLS handshake is complete.
     #[cfg(feature = "tls")]
     pub secured: Option<Box<TlsSession>>,

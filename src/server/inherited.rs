@@ -40,8 +40,10 @@ impl Inherited {
     pub fn from_environment() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let descriptors = ListenFd::from_env();
-        let given = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned);
-        let names = given.chain(std::iter::repeat(UNNAMED.to_owned())).take(descriptors.len()).collect();
+        // An empty one has its place, too.
+        let given = names.split(':').map(|name| if name.is_empty() { UNNAMED } else { name });
+        let names =
+            given.chain(std::iter::repeat(UNNAMED)).take(descriptors.len()).map(str::to_owned).collect();
         Self { descriptors, names }
     }
 

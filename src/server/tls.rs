@@ -160,12 +160,13 @@ impl<T: Transport> Transport for Tls<T> {
     #[inline]
     fn write(&mut self, slot: usize, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self.layers.get_mut(slot) {
-            None | Some(Layer::Plain | Layer::Waiting(_)) => self.below.write(slot, slices),
+            None | Some(Layer::Plain) => self.below.write(slot, slices),
             Some(Layer::Secured(session)) => {
                 let mut below = Below { below: &mut self.below, slot };
                 session.write(&mut below, &mut self.scratch, slices)
             }
-            Some(Layer::Ending(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            // Nobody who waits for TLS understands something else.
+            Some(Layer::Waiting(_) | Layer::Ending(_)) => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
 

@@ -391,6 +391,32 @@ fn prices(round: usize, length: usize) -> String {
     format!("{round}: {}", words.collect::<String>()).chars().take(length).collect()
 }
 
+/// A connection's own compressor looks back no further than it is told to, whatever was agreed on.
+#[test]
+fn a_kept_window_is_as_large_as_its_setting() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let text: Vec<u8> =
+        std::iter::repeat_with(|| random.alphanumeric()).map(|c| c as u8).take(5000).collect();
+    for (bits, offer, refers) in [
+        (12, OFFER, false),
+        (13, OFFER, true),
+        (15, "permessage-deflate; server_max_window_bits=12", false),
+        (15, "permessage-deflate; server_max_window_bits=13", true),
+    ] {
+        let mut deflate = settings(true, true);
+        deflate.takeover_window_bits = bits;
+        let mut bench = Bench::new(Some(deflate));
+        let (slot, head) = bench.open(offer);
+        let mut peer = Peer::of(&head);
+        for again in [false, true] {
+            bench.read(slot, &frame(0x82, &text));
+            let frames = bench.frames(slot);
+            assert_eq!(frames[0].payload.len() < 1000, again && refers, "{bits} bits, {offer}");
+            assert_eq!(peer.inflate(&frames[0]), text);
+        }
+    }
+}
+
 /// Whatever the kernel takes: what was accepted is what was handed over and what is reported as lost.
 #[test]
 fn a_cut_at_every_byte_is_accounted_for() {

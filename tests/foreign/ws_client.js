@@ -126,6 +126,22 @@ for (const [label, options] of [
   });
 }
 
+// The echo server frees the compressor of a connection that was quiet for a second; the client keeps its window.
+test('compression after a quiet spell', async () => {
+  const peer = await Peer.open({ perMessageDeflate: { threshold: 0 } });
+  const text = cases.prices(1, 5000);
+  for (let round = 0; round < 2; round++) {
+    for (let again = 0; again < 3; again++) {
+      peer.socket.send(text);
+      await peer.expectEcho(text, false);
+    }
+    if (deflate) await new Promise((resolve) => setTimeout(resolve, 1300));
+  }
+  peer.socket.send(text);
+  await peer.expectEcho(text, false);
+  await peer.finish();
+});
+
 test('compression pays', async () => {
   const peer = await Peer.open({ perMessageDeflate: { threshold: 0 } });
   const before = peer.socket._socket.bytesRead;

@@ -95,6 +95,12 @@ fn what_was_not_asked_for_is_left_alone() {
             "taken 0, open [true, true]",
         ),
         (
+            "one without a name",
+            [tcp().into(), tcp().into()],
+            "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=:chat.socket",
+            "taken 1, open [true, false]",
+        ),
+        (
             "fewer descriptors",
             [tcp().into(), tcp().into()],
             "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=chat.socket",

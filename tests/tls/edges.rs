@@ -1,15 +1,24 @@
-//! A poll says once that a socket has something. Whatever is in the ciphertext that came by then is found without being told again.
+//! A poll says once that a socket has something. Whatever is in the ciphertext that came by then is found without being told again;
+//! and ciphertext is a sign of life, and work of a turn, although nothing is in it for the connection.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use adjourn::{
     Config,
     close::Cause,
+    config::ProxyProtocol,
     error::{HandshakeError, TlsError},
-    hub::Readiness,
-    testing::{REQUEST, frame},
-    tls::ServerTls,
+    hub::{Driver, Newcomer, Readiness},
+    testing::{Clock, Memory, REQUEST, frame},
+    tls::{ServerTls, Tls},
 };
 
-use crate::{certificates::Authority, memory::World, peer, peer::Peer};
+use crate::{
+    certificates::Authority,
+    memory::{Echo, World},
+    peer,
+    peer::Peer,
+};
 
 /// Everything comes at once, FIN too if `fin`, and the poll says so once.
 fn arrive(world: &mut World, ciphertext: &[u8], fin: bool) {
@@ -107,4 +116,104 @@ fn a_broken_record_behind_a_request_is_found() {
     arrive(&mut world, &ciphertext, false);
     assert_eq!(world.seen.borrow().failed, Some(HandshakeError::Tls(TlsError::Protocol)));
     assert_eq!(world.driver.stats().total(), 0);
+}
+
+#[test]
+fn a_proxy_that_is_late_gets_no_answer_in_http() {
+    let authority = Authority::new();
+    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
+    let proxies = ProxyProtocol::required_from(vec!["127.0.0.1/32".parse().expect("a range")]);
+    let peer = Peer::client(peer::client_config(&authority), "localhost");
+    let mut world = World::of(Config::default(), peer, |driver| {
+        let newcomer = Newcomer::tcp(([127, 0, 0, 1], 40_000).into()).proxy_protocol(&proxies).then_tls();
+        let slot = driver.accept_newcomer(&newcomer).expect("there is room");
+        driver.transport().accept_after_header(slot, &tls);
+        slot
+    });
+    arrive(&mut world, b"PROXY TCP4", false);
+    world.clock.pass(Duration::from_secs(10));
+    arrive(&mut world, b"", false);
+    assert_eq!(world.seen.borrow().failed, Some(HandshakeError::Timeout));
+    assert_eq!(world.socket().written, b"");
+    assert_eq!(world.driver.stats().total(), 0);
+}
+
+#[test]
+fn a_record_that_comes_slowly_is_no_silence() {
+    let mut config = Config::default();
+    config.connection.heartbeat.interval = Some(Duration::from_secs(2));
+    config.connection.heartbeat.timeout = Duration::from_secs(1);
+    let mut world = World::open(config);
+    world.peer.send(&frame(0x82, &[7; 10_000]));
+    let ciphertext = world.peer.take_output();
+    for piece in ciphertext.chunks(500) {
+        world.clock.pass(Duration::from_secs(1));
+        arrive(&mut world, piece, false);
+    }
+    assert_eq!(world.seen.borrow().report, None);
+    assert_eq!(world.seen.borrow().messages, [vec![7; 10_000]]);
+    // Without a byte it is one.
+    for _ in 0..4 {
+        world.clock.pass(Duration::from_secs(1));
+        arrive(&mut world, b"", false);
+    }
+    assert_eq!(world.report().cause, Cause::HeartbeatTimeout);
+}
+
+#[test]
+fn handshakes_that_come_at_once_are_the_work_of_several_turns_and_nobody_else_waits() {
+    const PEERS: usize = 100;
+    let authority = Authority::new();
+    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
+    let client = peer::client_config(&authority);
+    let clock = Clock::default();
+    let mut driver = Driver::<(), _>::new(Config::default(), 0, 7, Tls::new(Memory::new(&clock)));
+    let mut handler = Echo(Rc::<RefCell<_>>::default());
+    let hello = Peer::client(client, "localhost").take_output();
+    for slot in 0..=PEERS {
+        assert_eq!(driver.accept(([127, 0, 0, 1], 40_000).into()), Some(slot));
+        if slot < PEERS {
+            driver.transport().accept(slot, &tls).expect("it can serve");
+            driver.transport().socket(slot).input = hello.clone();
+        }
+    }
+    // The last one is there already, and is plain.
+    driver.transport().socket(PEERS).input = REQUEST.to_vec();
+    let readable = Readiness { readable: true, ..Readiness::default() };
+    driver.begin_turn(&mut handler);
+    driver.ready(PEERS, readable, &mut handler);
+    driver.end_turn(&mut handler);
+    let mut answered = vec![0];
+    while answered.last() < Some(&PEERS) {
+        let socket = driver.transport().socket(PEERS);
+        socket.written.clear();
+        socket.input = frame(0x81, b"hello");
+        driver.begin_turn(&mut handler);
+        let first = if answered.len() == 1 { 0 } else { PEERS };
+        for slot in first..=PEERS {
+            driver.ready(slot, readable, &mut handler);
+        }
+        driver.end_turn(&mut handler);
+        let greeted = (0..PEERS).filter(|slot| !driver.transport().socket(*slot).written.is_empty()).count();
+        assert!((1..=20).contains(&(greeted - answered[answered.len() - 1])), "{answered:?} {greeted}");
+        answered.push(greeted);
+        assert_eq!(driver.transport().socket(PEERS).written, b"\x81\x05hello", "{answered:?}");
+    }
+    assert_eq!(driver.stats().connecting, PEERS);
+}
+
+#[test]
+fn records_may_be_as_small_as_settings_of_rustls_ask_for() {
+    let (authority, message) = (Authority::new(), vec![7; 50_000]);
+    for size in [32, 100, 400, 16_389] {
+        let mut settings = Arc::unwrap_or_clone(peer::server_config(&authority, &["localhost"]));
+        settings.max_fragment_size = Some(size);
+        let peer = Peer::client(peer::client_config(&authority), "localhost");
+        let mut world = World::server(Config::default(), &ServerTls::from_rustls(settings), peer);
+        world.peer.send(REQUEST);
+        world.peer.send(&frame(0x82, &message));
+        world.settle();
+        assert_eq!(world.seen.borrow().report, None, "{size}");
+        assert!(world.peer.received.ends_with(&message), "{size}");
+    }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Seen {
     pub(crate) failed: Option<HandshakeError>,
 }
 
-pub(crate) struct Echo(Rc<RefCell<Seen>>);
+pub(crate) struct Echo(pub(crate) Rc<RefCell<Seen>>);
 
 impl Handler for Echo {
     type Data = ();
@@ -74,7 +74,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    fn of(config: Config, peer: Peer, begin: impl FnOnce(&mut Driver<(), Tls<Memory>>) -> usize) -> Self {
+    pub(crate) fn of(
+        config: Config,
+        peer: Peer,
+        begin: impl FnOnce(&mut Driver<(), Tls<Memory>>) -> usize,
+    ) -> Self {
         let (clock, seen) = (Clock::default(), Rc::<RefCell<Seen>>::default());
         let mut driver = Driver::new(config, 0, 7, Tls::new(Memory::new(&clock)));
         let slot = begin(&mut driver);

@@ -15,7 +15,7 @@ use adjourn::{
     http::{ConnectRequest, DetachedStream, Response, Upgrade, UpgradeRequest},
     testing::{REQUEST, frame},
     tls::{
-        ClientTls, Identities, ServerTls, TlsVersion,
+        ClientTls, Identities, ServerTls, TlsStream, TlsVersion,
         rustls::{
             ClientConfig, ClientConnection, StreamOwned,
             client::Resumption,
@@ -476,20 +476,24 @@ fn a_client_of_ours_and_a_server_of_ours() {
     assert!(echo.closed.lock().expect("not poisoned").iter().all(|report| !report.truncated()));
 }
 
-#[test]
-fn a_detached_connection_has_its_session() {
-    struct Detaching(mpsc::Sender<(DetachedStream, Vec<u8>)>);
-    impl Handler for Detaching {
-        type Data = ();
-        fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-            if request.is_upgrade() {
-                return Upgrade::Reject(Response::new(403).expect("a status"));
-            }
-            let sender = self.0.clone();
-            Upgrade::detach(move |detached| sender.send(detached.into_parts()).expect("the test waits"))
+struct Detaching(mpsc::Sender<(DetachedStream, Vec<u8>)>);
+
+impl Handler for Detaching {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        if request.is_upgrade() {
+            return Upgrade::Reject(Response::new(403).expect("a status"));
         }
-        fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
+        let sender = self.0.clone();
+        Upgrade::detach(move |detached| sender.send(detached.into_parts()).expect("the test waits"))
     }
+
+    fn on_event(&mut self, _: &mut Clients<'_, ()>, _: Event<'_>) {}
+}
+
+/// A client that has sent `request`, and what it was detached as. The server goes on until the test has done its part.
+fn with_detached(request: &[u8], test: impl FnOnce(Stream, TlsStream, Vec<u8>)) {
     let authority = Authority::new();
     let tls = ServerTls::new(authority.identity_for(&["localhost"]));
     let mut server = Server::bind("127.0.0.1:0", with_tls(&tls)).expect("a port is free");
@@ -498,35 +502,61 @@ fn a_detached_connection_has_its_session() {
     let thread = thread::spawn(move || server.run_with(&mut Detaching(sender)).expect("the poll works"));
     let stream = TcpStream::connect(address).expect("it listens");
     let mut stream = over(stream, &peer::client_config(&authority), "localhost");
-    stream
-        .write_all(b"POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400000\r\n\r\n")
-        .expect("it reads");
-    let body = vec![0x42; 400_000];
-    let (served, received) = {
-        stream.write_all(&body[..10]).expect("it reads");
-        detached.recv().expect("it is detached")
-    };
-    let DetachedStream::Tls(mut served) = served else { panic!("{served:?}") };
-    served.socket().set_nonblocking(false).expect("a socket");
-    let server_side = thread::spawn(move || {
-        let head = received.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
-        let mut got = received[head..].to_vec();
-        let mut rest = vec![0; 400_000 - got.len()];
-        served.read_exact(&mut rest).expect("the body");
-        got.append(&mut rest);
-        served.write_all(&got).expect("it reads");
-        served.flush().expect("it reads");
-        served.shutdown_write().expect("it reads");
-        let mut end = Vec::new();
-        served.read_to_end(&mut end).expect("close_notify");
-        got
-    });
-    stream.write_all(&body[10..]).expect("it reads");
-    let (answer, result) = read_to_end(&mut stream);
-    assert!(answer == body && result.is_ok());
-    stream.conn.send_close_notify();
-    stream.flush().expect("it reads");
-    assert!(server_side.join().expect("no panic") == body);
+    stream.write_all(request).expect("it reads");
+    let (served, received) = detached.recv().expect("it is detached");
+    let DetachedStream::Tls(served) = served else { panic!("{served:?}") };
+    test(stream, served, received);
     handle.shutdown(ShutdownPlan::hard()).expect("it runs");
     thread.join().expect("no panic");
+}
+
+#[test]
+fn a_detached_connection_has_its_session() {
+    let body = vec![0x42; 400_000];
+    let head = b"POST /page HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400000\r\n\r\n";
+    with_detached(&[&head[..], &body[..10]].concat(), |mut stream, mut served, received| {
+        served.socket().set_nonblocking(false).expect("a socket");
+        let server_side = thread::spawn(move || {
+            let mut got = received[head.len()..].to_vec();
+            let mut rest = vec![0; 400_000 - got.len()];
+            served.read_exact(&mut rest).expect("the body");
+            got.append(&mut rest);
+            served.write_all(&got).expect("it reads");
+            served.flush().expect("it reads");
+            served.shutdown_write().expect("it reads");
+            let mut end = Vec::new();
+            served.read_to_end(&mut end).expect("close_notify");
+            got
+        });
+        stream.write_all(&body[10..]).expect("it reads");
+        let (answer, result) = read_to_end(&mut stream);
+        assert!(answer == body && result.is_ok());
+        stream.conn.send_close_notify();
+        stream.flush().expect("it reads");
+        assert!(server_side.join().expect("no panic") == body);
+    });
+}
+
+#[test]
+fn a_detached_connection_ends_when_all_is_written_and_not_before() {
+    let request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    with_detached(request, |mut stream, mut served, _| {
+        let (bytes, mut written) = (vec![0x42; 20_000], 0);
+        let full = loop {
+            match served.write(&bytes) {
+                Ok(n) => written += n,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        let early = served.shutdown_write().expect_err("the kernel is full");
+        assert_eq!(early.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(served.write(b"x").expect_err("it ends").kind(), io::ErrorKind::BrokenPipe);
+        let client = thread::spawn(move || read_to_end(&mut stream));
+        served.socket().set_nonblocking(false).expect("a socket");
+        served.shutdown_write().expect("it reads");
+        let (got, result) = client.join().expect("no panic");
+        assert_eq!(got.len(), written);
+        result.expect("close_notify is the last thing");
+    });
 }

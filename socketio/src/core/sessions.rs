@@ -181,9 +181,10 @@ impl Io<'_> {
             let Some(session) = self.state.sessions.get_mut(*key) else { continue };
             session.saving -= 1;
             if stale.contains(&index) && !session.ended {
-                // Another process holds it, or will in a moment.
+                // Another process holds it, or will in a moment, or it is in the store no more. Of a shared log, the fence
+                // says which: a client whose session is nobody's stays, and is told when it comes back.
                 session.lost = true;
-                if let Some(socket) = session.socket {
+                if let Some(socket) = session.socket.filter(|_| self.state.cluster.is_none()) {
                     self.take_over(socket);
                 }
             }

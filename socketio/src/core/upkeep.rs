@@ -17,6 +17,8 @@ const DROP_SLICE: usize = 64;
 const EARLIER: usize = 6;
 /// A checkpoint's round is made in this number of parts.
 const CHECKPOINT_PARTS: u32 = 16;
+/// On a shared store, in one of this number of rounds each session is saved: others see by that that it is held.
+const ROUNDS: usize = 4;
 
 /// Keeps what is known of a session now beside what will be known later; `false`: nothing is new.
 fn put_aside(record: &mut SessionRecord) -> bool {
@@ -170,17 +172,19 @@ impl Io<'_> {
         self.state.timers.set(self.now + part, Timer::Checkpoint);
         let parts = CHECKPOINT_PARTS as usize;
         let turn = self.state.checkpoint_turn;
-        self.state.checkpoint_turn = (turn + 1) % parts;
-        for index in (turn..self.state.sessions.slots()).step_by(parts) {
+        self.state.checkpoint_turn = (turn + 1) % (parts * ROUNDS);
+        let renews = self.state.cluster.is_some() && turn < parts;
+        for index in (turn % parts..self.state.sessions.slots()).step_by(parts) {
             let Some(key) = self.state.sessions.key_at(index) else { continue };
-            if self.keep_checkpoint(key) {
+            if self.keep_checkpoint(key, renews) {
                 self.mark_unsaved(key);
             }
         }
     }
 
-    /// Puts a connected session's checkpoint aside, for a client that has not got what comes next; is there a newer one?
-    fn keep_checkpoint(&mut self, key: SessionKey) -> bool {
+    /// Puts a connected session's checkpoint aside, for a client that has not got what comes next; is it to be saved, since there
+    /// is a newer one, or anyway?
+    fn keep_checkpoint(&mut self, key: SessionKey, renews: bool) -> bool {
         let Some(session) = self.state.sessions.get_mut(key) else { return false };
         let Some(socket) = session.socket.and_then(|socket| self.state.sockets.get(socket)) else {
             return false;
@@ -188,7 +192,7 @@ impl Io<'_> {
         let record = &mut session.record;
         put_aside(record);
         let log = self.state.spaces.get(socket.space).and_then(|space| space.log.as_ref());
-        log.is_some_and(|log| log.dispatched > record.checkpoint)
+        log.is_some_and(|log| renews || log.dispatched > record.checkpoint)
     }
 
     /// A session has caught up. Of a log that was trimmed while its replay waited, its client has the end by this alone.

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `{p:nsp}:log` | stream | `k` kind, `r` rooms, `x` except, `p` packet, `a` attachments, `i` ack id, `u` deadline |
 //! | `{p:nsp}:floor` | hash | `floor`, `tail`, `bytes` |
-//! | `{p:nsp}:epoch` | hash | `run`, `epoch`, `e<k>` = the last position of epoch k |
+//! | `{p:nsp}:epoch` | hash | `run`, `epoch`, `born` = the first position, `e<k>` = the last position of epoch k |
 //! | `{p:nsp}:s:<pid>` | hash | `g` generation, `n` node, `a` away since, `v` the record, `j` joins of transactions |
 //! | `{p:nsp}:away`, `{p:nsp}:held` | sorted sets | sessions by the time since when they are away, or were last saved |
 //! | `{p:nsp}:asks` | sorted set | positions of asks by deadline |

@@ -8,7 +8,10 @@ use adjourn_socketio::core::{AckOptions, Core, CoreSetup, FeedCommand, StoreCall
 use adjourn_socketio::links::{Frame, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
 use adjourn_socketio::offset::Position;
 use adjourn_socketio::packet::ArgsBuf;
-use adjourn_socketio::store::{Committed, Entry, FeedItem, NodeId};
+use adjourn_socketio::store::{Batch, Committed, Entry, FeedItem, NodeId, SessionChange};
+
+use super::basics::handlers;
+use super::world::{Client, World, quick};
 
 struct NoLinks;
 
@@ -249,4 +252,51 @@ fn s16_a_log_that_begins_twice_skips_nothing_in_silence() {
     let began = FeedItem::Began { namespace: "/".into(), epoch: 1, floor: TAIL, tail };
     nodes.0[0].1.feed_input(began, Duration::ZERO, &mut NoLinks);
     assert_eq!(nodes.0[0].1.stats().fell_behind, 1);
+}
+
+/// One node of several; nobody else writes its log.
+fn shared_world() -> World {
+    let mut config = quick();
+    config.recovery.as_mut().expect("is on").window = Duration::from_secs(8);
+    let mut world = World::new(config, |core, log| {
+        core.share(NodeId("n".into()));
+        handlers(core.namespace("/"), log);
+    });
+    let (floor, tail) = (Position::START, Position::START);
+    let began = FeedItem::Began { namespace: "/".into(), epoch: 1, floor, tail };
+    world.input(|core, now, wire| core.feed_input(began, now, wire));
+    world
+}
+
+#[test]
+fn a_session_on_a_shared_store_is_saved_once_in_a_window_though_nothing_happens() {
+    let mut world = shared_world();
+    let _client = Client::new(&mut world);
+    world.advance(Duration::from_secs(1));
+    let saved = world.core.stats().batches;
+    world.advance(Duration::from_secs(9));
+    assert!(world.core.stats().batches > saved, "others would take it for left");
+}
+
+#[test]
+fn a_session_that_a_shared_store_has_lost_is_no_reason_to_end_its_socket_for_good() {
+    let mut world = shared_world();
+    let mut client = Client::new(&mut world);
+    client.roam(&mut world);
+    let (sid, pid) = (client.sid.clone(), client.pid.clone().expect("a session"));
+    let gone = SessionChange::Remove { namespace: "/".into(), pid: pid.as_str().into(), generation: 2 };
+    let batch = Batch { sessions: vec![gone], ..Batch::default() };
+    let StoreReply::Commit(Ok(done)) = world.ask_store(StoreCall::Commit(batch)) else { panic!("commits") };
+    assert!(done.stale.is_empty());
+    client.emit(&mut world, r#"["join","r"]"#);
+    world.advance(Duration::from_secs(1));
+    let link = client.link.expect("is open");
+    let frames = world.received(link);
+    assert!(
+        !frames.contains(&"41".to_owned()),
+        "an official client does not come back after that: {frames:?}"
+    );
+    assert_eq!(world.closed(link), None);
+    client.roam(&mut world);
+    assert_ne!(client.sid, sid, "a fresh session instead");
 }

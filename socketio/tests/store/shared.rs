@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 
 use adjourn_socketio::offset::Position;
 use adjourn_socketio::store::{
-    Batch, EntryKind, FeedItem, NodeId, OnceState, Parts, RedisStore, SessionChange, Store as _,
-    StoreSettings,
+    Batch, EntryKind, FeedItem, NodeId, OnceState, Parts, RedisStore, SessionChange, SessionRecord,
+    Store as _, StoreSettings, Tx,
 };
 
-use crate::disk::{ask, event, key, session, settings};
+use crate::disk::{ack, ask, context, event, key, session, settings};
 use crate::redis_server::RedisServer;
 
 const PREFIX: &str = "shared";
+/// Where sessions begin: after all that is logged.
+const LATE: Position = Position { time: 1 << 50, number: 0 };
 
 /// All processes have this name: process ids are alike in containers.
 fn open(url: &str, settings: &StoreSettings) -> Parts {
@@ -41,7 +43,7 @@ fn packets(parts: &mut Parts) -> Vec<String> {
 
 fn save(parts: &mut Parts, namespace: &str, pid: &str) {
     let mut record = session(pid);
-    record.namespace = namespace.into();
+    (record.namespace, record.first) = (namespace.into(), LATE);
     let batch = Batch { sessions: vec![SessionChange::Save(record)], ..Batch::default() };
     assert!(parts.writer.commit(&batch, 0).expect("commits").stale.is_empty());
 }
@@ -148,16 +150,48 @@ fn a_node_with_the_same_name_is_no_earlier_life_of_this_one() {
 }
 
 #[test]
-fn a_session_in_a_quiet_namespace_lasts_while_its_node_lives() {
+fn calls_of_two_nodes_with_one_number_are_two_calls() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let (mut a, mut b) = (open(&server.url(), &settings()), open(&server.url(), &settings()));
+    let begin = |node: &mut Parts| node.writer.once_begin(&key("k"), Duration::from_secs(30), 0);
+    assert_eq!(begin(&mut a).expect("an answer"), OnceState::First);
+    let second = begin(&mut b).expect("an answer");
+    assert!(matches!(second, OnceState::Running { .. }), "both would run: {second:?}");
+}
+
+#[test]
+fn a_transaction_of_a_session_that_has_moved_is_left_to_its_new_node() {
     let Some(server) = RedisServer::start(&[]) else { return };
     let mut a = open(&server.url(), &settings());
+    let mut b = open(&server.url(), &settings());
     save(&mut a, "/", "p");
-    // As after a long time in which nothing was appended, so nothing saved.
-    redis(&server, &["ZADD", "{shared:/}:held", "0", "p"]);
-    redis(&server, &["PEXPIRE", "{shared:/}:s:p", "9000"]);
-    assert!(a.writer.expire(0, 16).expect("an answer").is_empty());
-    let left = redis(&server, &["PTTL", "{shared:/}:s:p"]);
-    assert!(left.trim_start_matches(':').parse::<u64>().is_ok_and(|left| left > 10_000), "{left}");
+    b.writer.attach(&ask("p", None), 0).expect("attaches");
+    let run = |node: &mut Parts, generation| {
+        let joins = |tx: &mut Tx<'_>| {
+            tx.join("room");
+            Ok(ack("[]"))
+        };
+        node.writer.transact(Some(&key("k")), &context(Some(("p", generation))), Box::new(joins), 0)
+    };
+    assert!(run(&mut a, 1).is_err(), "the join would be lost, and the key done");
+    let done = run(&mut b, 2).expect("runs");
+    assert!(done.session_current && !done.repeat);
+    let session = a.writer.attach(&ask("p", None), 0).expect("attaches").session;
+    assert_eq!(session.memberships.len(), 1);
+}
+
+#[test]
+fn a_session_of_a_log_that_is_lost_is_not_written_to_the_next_one() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = open(&server.url(), &settings());
+    let first = emit(&mut node, "1");
+    let record = SessionRecord { first, checkpoint: first, last: first, ..session("p") };
+    let save = Batch { sessions: vec![SessionChange::Save(record)], ..Batch::default() };
+    assert!(node.writer.commit(&save, 0).expect("commits").stale.is_empty());
+    redis(&server, &["FLUSHALL"]);
+    assert_eq!(node.writer.commit(&save, 0).expect("commits").stale, [0]);
+    let refused = node.writer.attach(&ask("p", None), 0).expect_err("it is lost").to_string();
+    assert_eq!(refused, "unknown session");
 }
 
 #[test]
@@ -206,7 +240,7 @@ fn a_log_that_another_node_has_dropped_is_found_again_when_it_is_used() {
     b.writer.commit(&Batch { sessions: vec![gone], ..Batch::default() }, 0).expect("commits");
     assert!(a.writer.drop_log("/x").expect("an answer"));
     let mut record = session("q");
-    (record.namespace, record.away) = ("/x".into(), Some(0));
+    (record.namespace, record.first, record.away) = ("/x".into(), LATE, Some(0));
     let away = Batch { sessions: vec![SessionChange::Save(record)], ..Batch::default() };
     b.writer.commit(&away, 0).expect("commits");
     thread::sleep(Duration::from_millis(40));

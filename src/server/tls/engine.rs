@@ -7,7 +7,7 @@ use rustls::{
     client::UnbufferedClientConnection,
     pki_types::ServerName,
     server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus},
+    unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus},
 };
 
 use crate::{
@@ -195,9 +195,18 @@ fn step<Side>(
         Ok(ConnectionState::WriteTraffic(mut writer)) => {
             progress.may_write = true;
             let sealed = seal.is_none_or(|what| {
-                append(out, MAX_PAYLOAD + OVERHEAD, |room| match what {
-                    Seal::Data(bytes) => writer.encrypt(bytes, room).map_err(|_| 0),
-                    Seal::CloseNotify => writer.queue_close_notify(room).map_err(|_| 0),
+                append(out, MAX_PAYLOAD + OVERHEAD, |room| {
+                    let sealed = match what {
+                        Seal::Data(bytes) => writer.encrypt(bytes, room),
+                        Seal::CloseNotify => writer.queue_close_notify(room),
+                    };
+                    sealed.map_err(|error| match error {
+                        // Settings may ask for smaller records: then there are more of them.
+                        EncryptError::InsufficientSize(InsufficientSizeError { required_size }) => {
+                            required_size
+                        }
+                        EncryptError::EncryptExhausted => 0,
+                    })
                 })
             });
             if !sealed {

@@ -20,6 +20,9 @@ const READ: usize = 64 << 10;
 /// The most that may be kept of records that are not complete: as much as a handshake message may have (RFC 8446 §4), with its records.
 const MAX_KEPT: usize = 64 << 10;
 
+/// What a read of a handshake counts for in a turn, at least: 16 of them with their signatures and key exchanges take some milliseconds.
+const HANDSHAKE_COST: usize = 256 << 10;
+
 /// What carries ciphertext.
 pub(super) trait Raw {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -97,6 +100,7 @@ impl Session {
             place.copy_from_slice(early);
         }
         self.take_in(scratch, early.len(), &mut []);
+        self.noticed.beside = HANDSHAKE_COST;
         let _ = self.flush(raw);
     }
 
@@ -128,7 +132,10 @@ impl Session {
             if n == 0 {
                 self.facts.eof = true;
             } else if !self.facts.closed {
+                let handshakes = !self.facts.secured;
                 filled = self.take_in(scratch, start + n, buffer);
+                self.noticed.beside =
+                    n.saturating_sub(filled).max(if handshakes { HANDSHAKE_COST } else { 0 });
                 // What fails to be written is seen when the application writes, or when this is read again.
                 let _ = self.flush(raw);
             }

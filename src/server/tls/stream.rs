@@ -13,6 +13,8 @@ pub(super) struct TlsSocket {
     socket: Socket,
     session: Box<Session>,
     scratch: Scratch,
+    /// What is to be written before FIN, `close_notify` last, once our side is ended.
+    ending: Option<Vec<u8>>,
 }
 
 struct Socket {
@@ -35,7 +37,8 @@ impl Raw for Socket {
 
 impl TlsSocket {
     pub(super) fn new(socket: TcpStream, session: Box<Session>) -> Self {
-        Self { socket: Socket { stream: socket, drained: false }, session, scratch: Scratch::default() }
+        let socket = Socket { stream: socket, drained: false };
+        Self { socket, session, scratch: Scratch::default(), ending: None }
     }
 }
 
@@ -56,6 +59,9 @@ impl Read for TlsSocket {
 
 impl Write for TlsSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.ending.is_some() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let result = self.session.write(&mut self.socket, &mut self.scratch, &[IoSlice::new(bytes)]);
         // What is encrypted is taken: the next write may be of other bytes.
         match (result, self.session.report_ahead()) {
@@ -77,9 +83,14 @@ impl SecureStream for TlsSocket {
     }
 
     fn shutdown_write(&mut self) -> io::Result<()> {
-        let mut rest = self.session.end();
-        super::session::flush(&mut rest, &mut self.socket)?;
-        self.socket.stream.shutdown(Shutdown::Write)
+        let Self { socket, session, ending, .. } = self;
+        let rest = ending.get_or_insert_with(|| session.end());
+        super::session::flush(rest, socket)?;
+        if rest.is_empty() {
+            socket.stream.shutdown(Shutdown::Write)
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
     }
 }
 

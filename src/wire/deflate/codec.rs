@@ -117,7 +117,7 @@ impl Inflater {
 }
 
 /// Deflates the messages for one receiver, or, without context takeover, for any. 370 KiB with a window of 15 bits,
-/// 245 KiB with 9.
+/// 260 KiB with 12, 245 KiB with 9.
 #[derive(Debug)]
 pub struct Deflater {
     stream: Compress,

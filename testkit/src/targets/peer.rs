@@ -12,6 +12,7 @@ pub fn settings(input: &mut Input<'_>) -> Deflate {
     settings.server_no_context_takeover = flags & 1 == 0;
     settings.client_no_context_takeover = flags & 2 == 0;
     settings.threshold = if flags & 4 == 0 { 0 } else { 100 };
+    settings.takeover_window_bits = if flags & 8 == 0 { 12 } else { 15 };
     settings.level = (flags >> 4).min(9);
     let windows = input.u8();
     settings.server_max_window_bits = 15 - (windows & 7);

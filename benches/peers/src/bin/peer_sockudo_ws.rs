@@ -1,4 +1,4 @@
-//! sockudo-ws on tokio, single-threaded. `BENCH_DEFLATE=1` offers permessage-deflate without context takeover.
+//! sockudo-ws on tokio, single-threaded. `BENCH_DEFLATE=1` accepts permessage-deflate without context takeover, `2` with it.
 
 use adjourn_peers::tasks::{self, Hub};
 use bytes::BytesMut;
@@ -12,9 +12,10 @@ use tokio::net::TcpStream;
 
 fn main() -> std::io::Result<()> {
     sockudo_ws::stream::init_clock();
-    let offer = (adjourn_peers::env_number("BENCH_DEFLATE", 0) == 1).then(|| DeflateConfig {
-        server_no_context_takeover: true,
-        client_no_context_takeover: true,
+    let mode = adjourn_peers::env_number("BENCH_DEFLATE", 0);
+    let offer = (mode > 0).then(|| DeflateConfig {
+        server_no_context_takeover: mode == 1,
+        client_no_context_takeover: mode == 1,
         ..DeflateConfig::default()
     });
     tasks::run(move |stream, hub| connection(stream, hub, offer.clone()))

@@ -12,14 +12,17 @@ for i = 1, entries do
   if i == 1 then first = id end
 end
 if entries > 0 then write_log() end
+-- A session that began in a log which is lost is none of this one: its client would not be told what it misses.
+local born = redis.call('HGET', EPOCH, 'born')
 local stale = {}
 for i = 1, number() do
   local op, pid, generation = arg(), arg(), arg()
   local key = session_key(pid)
   local stored = redis.call('HGET', key, 'g')
   if op == 'S' then
-    local record, away = arg(), arg()
-    if stored == generation or (not stored and generation == '1') then
+    local record, away, began = arg(), arg(), arg()
+    local creates = not stored and generation == '1' and not (born and below(began, born))
+    if stored == generation or creates then
       if away ~= '' and not COUNTS then away = text(NOW) end
       redis.call('HSET', key, 'g', generation, 'n', NODE, 'a', away, 'v', record)
       redis.call('HDEL', key, 'j')

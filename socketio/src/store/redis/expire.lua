@@ -1,5 +1,5 @@
 -- Sessions whose time is over or that are too many, and once keys. Answers record, evicted, record, evicted ..
-local window, grace, once_window, most_sessions, most, ttl = number(), number(), number(), number(), number(), number()
+local window, grace, once_window, most_sessions, most = number(), number(), number(), number(), number()
 local alive, silent = {}, {}
 for i = 1, number() do alive[arg()] = true end
 for i = 1, number() do silent[arg()] = true end
@@ -20,9 +20,7 @@ local held = redis.call('ZRANGEBYSCORE', HELD, '-inf', text(NOW - window - grace
 for _, pid in ipairs(held) do
   local node = redis.call('HGET', session_key(pid), 'n')
   if node and alive[node] then
-    -- In a quiet namespace nobody else renews it.
     redis.call('ZADD', HELD, text(NOW), pid)
-    if not COUNTS then redis.call('PEXPIRE', session_key(pid), text(ttl)) end
   elseif node and silent[node] then
     redis.call('ZADD', HELD, text(NOW - window - grace + 5000), pid)
   elseif #gone < 2 * most then

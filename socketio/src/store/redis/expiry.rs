@@ -27,7 +27,6 @@ impl RedisWriter {
             number(millis(self.settings.once_window)),
             number(self.settings.max_sessions as u64),
             number(max as u64),
-            self.session_ttl(),
         ];
         for list in [&nodes.alive, &nodes.silent] {
             arguments.push(number(list.len() as u64));

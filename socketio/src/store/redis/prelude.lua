@@ -111,6 +111,7 @@ local function epoch()
   if not COUNTS then
     append({ 'k', '6', 'p', text(new) })
     write_log()
+    if not known[2] then redis.call('HSET', EPOCH, 'born', tail) end
   end
   return text(new)
 end
@@ -139,7 +140,7 @@ local function once_look(name, token, window)
   if not value then return 'F' end
   if string.sub(value, 1, 1) == 'R' then
     local till, node, holder = string.match(value, '^R(%d+) (%S+) (%S*)$')
-    if holder == token then return 'M' end
+    if node == NODE and holder == token then return 'M' end
     local former = COUNTS and node ~= NODE and node_name(node) == node_name(NODE)
     if tonumber(till) > NOW and not former then return 'R' .. till end
     return 'F'

@@ -1,13 +1,15 @@
--- What an application's transaction did. Answers "<session is current>;<position>,.."; '' = the key or the lock was lost.
+-- What an application's transaction did. Answers "<session is current>;<position>,.."; '' = the key or the lock was lost,
+-- 'M' = the session has moved, so that a join would be lost under a key that is done.
 local CALL, WINDOW = arg(), number()
 local before = repeated(CALL)
 if before then return before end
 local name, token, ack = arg(), arg(), arg()
-local lock, pid, generation = arg(), arg(), arg()
+local lock, pid, generation, joins = arg(), arg(), arg(), arg()
 if lock ~= '' and redis.call('GET', BASE .. 'lock') ~= lock then return '' end
 if name ~= '' and once_look(name, token, WINDOW) ~= 'M' then return '' end
-epoch()
 local current = pid ~= '' and redis.call('HGET', session_key(pid), 'g') == generation
+if name ~= '' and pid ~= '' and joins == '1' and not current then return 'M' end
+epoch()
 local positions = {}
 for i = 1, number() do
   if arg() == 'E' then

@@ -121,7 +121,7 @@ impl RedisWriter {
     }
 
     /// For how long a session is kept that nobody renews or expires.
-    pub(super) fn session_ttl(&self) -> Vec<u8> {
+    fn session_ttl(&self) -> Vec<u8> {
         number(millis(self.settings.window).saturating_mul(2).saturating_add(60_000))
     }
 
@@ -303,6 +303,8 @@ impl RedisWriter {
             generation,
         ];
         let own: Vec<&TxEffect> = effects.iter().filter(|it| is_of(it, context)).collect();
+        let joins = own.iter().any(|it| matches!(it, TxEffect::Join(_)));
+        arguments.push(number(u64::from(joins)));
         arguments.push(number(own.len() as u64));
         for effect in own {
             match effect {
@@ -323,7 +325,9 @@ impl RedisWriter {
         }
         let answer = self.run(|scripts| &scripts.transact, &context.namespace, &arguments, now)?;
         let Some((current, positions)) = values::text(&answer).and_then(|text| text.split_once(';')) else {
-            return Err(StoreError::Failed("the transaction took longer than its lease".into()));
+            let moved = values::text(&answer) == Some("M");
+            let why = if moved { "another node holds the session" } else { "it took longer than its lease" };
+            return Err(StoreError::Failed(format!("the transaction was rolled back: {why}").into()));
         };
         let mut positions = positions.split(',').filter_map(values::position_of);
         let mut placed = Vec::with_capacity(effects.len());
@@ -561,6 +565,7 @@ fn push_session(arguments: &mut Arguments, change: &SessionChange) {
     if let SessionChange::Save(record) = change {
         arguments.push(values::record_bytes(record));
         arguments.push(record.away.map(number).unwrap_or_default());
+        arguments.push(values::position_text(record.first).into_bytes());
     }
 }
 

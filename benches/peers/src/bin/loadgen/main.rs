@@ -17,6 +17,7 @@ mod storm;
 mod stream;
 mod sweep;
 mod sys;
+mod takeover;
 
 use lab::{Lab, Options, Result};
 
@@ -43,6 +44,7 @@ fn run() -> Result<()> {
         "idle" => modes::idle,
         "slow" => slow::slow,
         "sweep" => sweep::sweep,
+        "takeover" => takeover::takeover,
         "latency" => open_loop::latency,
         "paced" => open_loop::paced,
         "crowd" => open_loop::crowd,

@@ -188,7 +188,7 @@ pub fn prepare(lab: &mut Lab, conns: usize, work: &Work) -> Result<u64> {
 
 /// What the server can do at most, and then how long an echo takes at 30, 60 and 90 % of it.
 pub fn latency(lab: &mut Lab) -> Result<()> {
-    let conns: usize = lab.options.number("conns", 256)?;
+    let conns: usize = lab.options.number("conns", 1000)?;
     let length = seconds(lab, "secs", 1.5)?;
     let work = Work::from_options(&lab.options)?;
     let reply = prepare(lab, conns, &work)?;
