@@ -10,6 +10,8 @@ mod admin;
 mod basics;
 #[path = "core/cluster.rs"]
 mod cluster;
+#[path = "core/cluster_client.rs"]
+mod cluster_client;
 #[path = "core/events.rs"]
 mod events;
 #[path = "core/failures.rs"]

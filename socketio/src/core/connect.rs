@@ -210,10 +210,13 @@ impl Io<'_> {
 
     /// The commit that was to save a new session is over.
     pub(super) fn created(&mut self, key: ConnectingKey, saved: bool) {
+        let Some(space) = self.state.connecting.get(key).map(|connecting| connecting.space) else { return };
+        if saved && self.is_unread(space) {
+            return self.resume_when_read(key, space, Position::START);
+        }
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
         match connecting.record.take() {
             Some(mut record) if saved => {
-                let space = connecting.space;
                 // What others have appended to a shared log while it was saved was before it.
                 let shared = self.state.cluster.is_some();
                 let floor = self

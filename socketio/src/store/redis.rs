@@ -26,6 +26,7 @@ use self::bus::{RedisBus, RedisBusReceiver};
 use self::feed::RedisFeed;
 use self::keys::Keys;
 use self::reader::RedisReader;
+use self::seed::Seed;
 use self::servers::{Servers, Times};
 use self::writer::RedisWriter;
 use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings, Writer};
@@ -37,6 +38,7 @@ mod keys;
 mod lists;
 mod reader;
 mod scripts;
+mod seed;
 mod servers;
 mod values;
 mod writer;
@@ -47,7 +49,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A store in Redis, which several processes share.
 #[derive(Debug)]
 pub struct RedisStore {
-    client: redis::Client,
+    seed: Seed,
     prefix: Arc<str>,
     call_timeout: Duration,
     counts: bool,
@@ -57,14 +59,17 @@ impl RedisStore {
     /// A store at `url` (`redis://host:port/db`, `redis+unix:///path`; in cluster mode any of its masters), whose keys begin
     /// with `prefix`: processes with the same are nodes of one server. Does not connect yet.
     ///
+    /// `redis+sentinel://[user:password@]host[:port],../PRIMARY[/db]` names Sentinels, each with its port (26379), and what they call
+    /// the primary. They are asked whenever a connection is made; user, password and database are the primary's.
+    ///
     /// # Errors
     /// [`StoreError::Failed`]: the URL is none, or the prefix is empty.
     pub fn new(url: &str, prefix: &str) -> Result<Self, StoreError> {
-        let client = redis::Client::open(url)?;
+        let seed = Seed::new(url)?;
         if prefix.is_empty() {
             return Err(StoreError::Failed("the prefix of a Redis store is empty".into()));
         }
-        Ok(Self { client, prefix: prefix.into(), call_timeout: CALL_TIMEOUT, counts: false })
+        Ok(Self { seed, prefix: prefix.into(), call_timeout: CALL_TIMEOUT, counts: false })
     }
 
     /// How long a call waits for Redis before it is made again over a new connection. Default 2 s.
@@ -80,7 +85,7 @@ impl RedisStore {
         node: &NodeId,
         settings: &StoreSettings,
     ) -> Result<Box<dyn Writer>, StoreError> {
-        let servers = Servers::connect(self.client, self.call_timeout, Times::Redis)?;
+        let servers = Servers::connect(self.seed, self.call_timeout, Times::Redis)?;
         let (keys, node) = (Keys::new(&self.prefix), life_of(node)?);
         Ok(Box::new(RedisWriter::new(servers, keys, node, settings.clone(), 0)))
     }
@@ -104,7 +109,7 @@ impl Store for RedisStore {
     ) -> Result<Parts, StoreError> {
         let keys = Keys::new(&self.prefix);
         let times = if self.counts { Times::Given } else { Times::Redis };
-        let mut servers = Servers::connect(self.client.clone(), self.call_timeout, times)?;
+        let mut servers = Servers::connect(self.seed.clone(), self.call_timeout, times)?;
         let epoch = if self.counts {
             let life = servers.command(&keys.lives(), |key| redis::cmd("INCR").arg(key).take())?;
             let life = values::number(&life).ok_or_else(values::damaged)?;
@@ -117,7 +122,7 @@ impl Store for RedisStore {
         let mut writer = RedisWriter::new(servers, keys.clone(), Arc::clone(&node), settings.clone(), now);
         let logs = writer.logs(now)?;
         let connect = || -> Result<Servers, StoreError> {
-            Ok(Servers::connect(self.client.clone(), self.call_timeout, times)?.with_life(epoch))
+            Ok(Servers::connect(self.seed.clone(), self.call_timeout, times)?.with_life(epoch))
         };
         let shared = if self.counts {
             None

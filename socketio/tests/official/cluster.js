@@ -1,5 +1,6 @@
 // The official client with default options against several nodes of `socketio_lab` on one Redis (specification 15 to 17).
-// RUNS: how many times two nodes with roaming clients are run; KILLS: how many times the node of a client is killed.
+// RUNS: how many times two nodes with roaming clients are run; KILLS: how many times the node of a client is killed;
+// LINKS: how many times a link to Redis is bad.
 'use strict';
 
 const assert = require('node:assert/strict');
@@ -12,6 +13,9 @@ const { ask, connection, events, main, sleep, test, until } = require('./lab.js'
 
 const RUNS = Number(process.env.RUNS ?? 10);
 const KILLS = Number(process.env.KILLS ?? 3);
+const LINKS = Number(process.env.LINKS ?? 12);
+// Valkey, if that is what is tested.
+const SERVER = process.env.REDIS_SERVER ?? 'redis-server';
 const numbers = (n) => Array.from({ length: n }, (_, i) => i);
 
 // A Redis server of a test's own, on a port of its own.
@@ -29,7 +33,7 @@ class Redis {
 
   async run() {
     const args = ['--port', this.port, '--bind', '127.0.0.1', '--save', '', '--dir', this.folder, ...this.args];
-    this.child = spawn('redis-server', args.map(String), { stdio: 'ignore' });
+    this.child = spawn(SERVER, args.map(String), { stdio: 'ignore' });
     this.exited = new Promise((done) => { this.child.on('close', done); this.child.on('error', done); });
     await until(async () => false || this.ready(), 'redis-server').catch(() => {});
     for (let n = 0; n < 400 && !(await this.ready()); n++) await sleep(10);
@@ -71,8 +75,40 @@ function freePort() {
   });
 }
 
+// Three Sentinels that watch a server under the name `t`, and its URL by them.
+async function sentinels(scope, master) {
+  const ports = [];
+  for (let i = 0; i < 3; i++) {
+    const sentinel = new Redis();
+    sentinel.folder = fs.mkdtempSync(path.join(os.tmpdir(), 'sio-sentinel-'));
+    sentinel.port = await freePort();
+    const file = path.join(sentinel.folder, 'sentinel.conf');
+    fs.writeFileSync(file, `port ${sentinel.port}\nbind 127.0.0.1\ndir ${sentinel.folder}\nsentinel monitor t 127.0.0.1 ${master.port} 2\n`
+      + 'sentinel down-after-milliseconds t 700\nsentinel failover-timeout t 5000\n');
+    sentinel.child = spawn(SERVER, [file, '--sentinel'], { stdio: 'ignore' });
+    sentinel.exited = new Promise((done) => { sentinel.child.on('close', done); sentinel.child.on('error', done); });
+    scope.ends.push(() => sentinel.stop());
+    ports.push(sentinel);
+  }
+  const knows = async (sentinel) => (await sentinel.ask('SENTINEL CKQUORUM t').catch(() => '')).includes('OK 3')
+    && (await sentinel.ask('SENTINEL REPLICAS t')).length > 10;
+  for (let n = 0; n < 1000; n++) {
+    if ((await Promise.all(ports.map(knows))).every(Boolean)) break;
+    await sleep(20);
+  }
+  return { url: `redis+sentinel://${ports.map(({ port }) => `127.0.0.1:${port}`).join(',')}/t` };
+}
+
+async function replicaOf(scope, port) {
+  const replica = await Redis.start(scope, '--repl-diskless-sync-delay', 0);
+  await replica.ask(`REPLICAOF 127.0.0.1 ${port}`);
+  for (let n = 0; n < 500 && !(await replica.ask('INFO replication')).includes('master_link_status:up'); n++) await sleep(20);
+  return replica;
+}
+
 // A heartbeat that a loaded machine does not miss: what these tests end, they end otherwise.
-const node = (scope, redis, ...args) => scope.lab(`--store=redis:${redis.url}`, '--stream=t', '--ping-interval=5000', '--ping-timeout=10000', ...args);
+const nodeArgs = (redis, ...args) => [`--store=redis:${redis.url}`, '--stream=t', '--ping-interval=5000', '--ping-timeout=10000', ...args];
+const node = (scope, redis, ...args) => scope.lab(...nodeArgs(redis, ...args));
 
 // Each client's events as the texts that their senders numbered.
 const texts = (client) => events(client, 'msg').map(([tag, i]) => `${tag}${i}`);
@@ -104,8 +140,8 @@ test('one node on Redis: resumed, nothing lost, nothing twice', async (scope) =>
   assert.deepEqual(texts(a), numbers(100).map((i) => `t${i}`));
 });
 
-async function roamingRun(scope, redis, run) {
-  const labs = [await node(scope, redis), await node(scope, redis)];
+async function roamingRun(scope, redis, run, given) {
+  const labs = given ?? [await node(scope, redis), await node(scope, redis)];
   const proxies = [await scope.proxy(labs[0].port), await scope.proxy(labs[1].port)];
   const senders = [await scope.connected(labs[0].url), await scope.connected(labs[1].url)];
   const roamers = [await scope.connected(proxies[0].url), await scope.connected(proxies[1].url)];
@@ -244,7 +280,7 @@ test('a dead node delays a request once, and is named', async (scope) => {
   assert.ok(Date.now() - again < 1000);
 });
 
-// ---- faults of the store (specification 17): docs/store_failures.md says what is seen.
+// ---- faults of the store (specification 17): docs/several_nodes.md says what is seen.
 
 const stats = async (lab) => (await fetch(`${lab.url}/stats`)).json();
 
@@ -414,10 +450,8 @@ test('fault: a node that is stopped while the log is trimmed cuts its sockets; t
 
 test('fault: failover to a replica that lacks the tail: resumed in a new epoch, nothing twice', async (scope) => {
   const master = await Redis.start(scope);
-  const replica = await Redis.start(scope, '--repl-diskless-sync-delay', 0);
   const link = await scope.proxy(master.port);
-  await replica.ask(`REPLICAOF 127.0.0.1 ${new URL(link.url).port}`);
-  for (let n = 0; n < 500 && !(await replica.ask('INFO replication')).includes('master_link_status:up'); n++) await sleep(20);
+  const replica = await replicaOf(scope, new URL(link.url).port);
   const front = await scope.proxy(master.port);
   const redis = { url: front.url.replace('http', 'redis') };
   const labs = [await node(scope, redis), await node(scope, redis)];
@@ -465,6 +499,150 @@ test('Redis Cluster, three masters: two nodes, traffic from both, 4 roams; other
     assert.equal(await ask(client, 'echo', name), name);
     assert.ok(client._pid);
   }
+});
+
+// Connections that are slow now and then, are reset in the middle of a call or an answer, go silent, and cannot be made.
+async function badLink(link, n) {
+  link.delay = [0, 30, 150][n % 3];
+  await sleep(150);
+  if (n % 4 === 3) link.refuses = true;
+  if (n % 5 === 4) link.freeze();
+  await sleep(200);
+  link.refuses = false;
+  link.delay = 0;
+  link.cut();
+}
+
+test('fault: links between nodes and Redis that delay, cut, go silent and refuse', async (scope) => {
+  const redis = await Redis.start(scope);
+  const links = [await scope.proxy(redis.port), await scope.proxy(redis.port)];
+  const args = ['--log', '--on-store-down=queue', '--on-connect-store-down=wait:14000'];
+  const labs = [];
+  for (const link of links) labs.push(await node(scope, { url: link.url.replace('http', 'redis') }, ...args));
+  const proxy = await scope.proxy(labs[0].port);
+  const [a, b, c] = [await scope.connected(proxy.url), await scope.connected(labs[1].url), await scope.connected(labs[0].url)];
+  for (const client of [a, b, c]) await ask(client, 'join', 'r');
+  const sent = [traffic(b, 't'), traffic(c, 'u')];
+  const ids = [a.id, b.id, c.id];
+  for (let n = 0; n < LINKS; n++) {
+    await badLink(links[n % 2], n);
+    if (n % 6 !== 5) continue;
+    // It roams while one of the links is bad.
+    proxy.target = labs[(n / 6 + 1 | 0) % 2].port;
+    proxy.cut();
+    await connection(a, a.connects.length + 1);
+  }
+  const before = sent.map(({ acked }) => acked.length);
+  await until(() => sent.every(({ acked }, i) => acked.length > before[i] + 20), 'acks afterwards');
+  for (const one of sent) one.going = false;
+  for (const one of sent) await one.done;
+  const have = (client) => { const got = new Set(texts(client)); return sent.every(({ acked }) => acked.every((text) => got.has(text))); };
+  await until(() => [a, b, c].every(have), 'all that was acked').catch(() => {});
+  for (const client of [a, b, c]) assert.ok(client.connects.slice(1).every(({ recovered }) => recovered), `resumed: ${JSON.stringify([client.connects, client.reasons])}`);
+  assert.deepEqual([a.id, b.id, c.id], ids);
+  for (const one of sent) assertAcked([a, b, c], one);
+  for (const lab of labs) assert.equal((await stats(lab)).fell_behind, 0);
+});
+
+test('clocks: nodes that are an hour and five minutes apart, beside each other and one after the other', async (scope) => {
+  const redis = await Redis.start(scope);
+  const library = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu'].map((at) => `${at}/faketime/libfaketime.so.1`).find(fs.existsSync);
+  assert.ok(library, 'libfaketime is missing');
+  const clock = (offset) => ({ LD_PRELOAD: library, FAKETIME: offset, FAKETIME_DONT_FAKE_MONOTONIC: '1' });
+  const labs = [];
+  for (const offset of ['-5m', '+60m']) labs.push(await scope.lab({ env: clock(offset) }, ...nodeArgs(redis, '--recovery=60000')));
+  await roamingRun(scope, redis, 0, labs);
+  // Deadlines of acks, once keys and windows are the store's.
+  const proxy = await scope.proxy(labs[0].port);
+  const [a, b] = [await scope.connected(proxy.url), await scope.connected(labs[1].url)];
+  for (const client of [a, b]) await ask(client, 'join', 'q');
+  let asked = 0;
+  a.on('question', (x, answer) => {
+    asked += 1;
+    if (asked > 1) { answer(x + 1); return; }
+    proxy.target = labs[1].port;
+    proxy.cut();
+  });
+  b.on('question', (x, answer) => answer(x + 2));
+  const [complete, answers] = await new Promise((done) => b.emit('ask', 'q', 'question', [1], 8000, (...all) => done(all)));
+  assert.deepEqual([complete, answers.sort(), asked], [true, [2, 3], 2]);
+  const first = await ask(a, 'store', { clientOffset: 'one', content: 'x' });
+  const again = await ask(await scope.connected(labs[0].url), 'store', { clientOffset: 'one', content: 'x' });
+  assert.deepEqual([first.duplicate, again.duplicate, again.id], [false, true, first.id]);
+  assert.equal((await stats(labs[0])).nodes, 2);
+  // The node behind is killed: its client resumes on the one ahead, within the window by Redis's clock.
+  proxy.target = labs[0].port;
+  proxy.cut();
+  await connection(a, 3);
+  proxy.target = labs[1].port;
+  await labs[0].kill('SIGKILL');
+  proxy.cut();
+  await connection(a, 4);
+  assert.ok(a.connects.slice(1).every(({ recovered }) => recovered));
+});
+
+test('fault: failover by Sentinel: SIGKILL of the primary, which comes back as a replica; then a failover by command', async (scope) => {
+  const master = await Redis.start(scope);
+  const replica = await replicaOf(scope, master.port);
+  const redis = await sentinels(scope, master);
+  const args = ['--log', '--on-store-down=queue'];
+  const labs = [await node(scope, redis, ...args), await node(scope, redis, ...args)];
+  const [a, b] = [await scope.connected(labs[0].url), await scope.connected(labs[1].url)];
+  const ids = [a.id, b.id];
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  const role = async (server) => (await server.ask('ROLE').catch(() => '')).includes('master');
+  const go = async (tag, fault, next) => {
+    await ask(b, 'burst', 'r', 20, tag, 0);
+    await until(() => [a, b].every((client) => texts(client).includes(`${tag}19`)), 'the events before');
+    await fault();
+    for (let n = 0; n < 1500 && !(await role(next)); n++) await sleep(20);
+    const sent = traffic(b, `${tag}-`);
+    await until(() => sent.acked.length > 20, 'acks of the new primary');
+    sent.going = false;
+    await sent.done;
+    await sleep(500);
+    assertAcked([a, b], sent);
+  };
+  await go('killed', async () => {
+    await master.ask('WAIT 1 1000');
+    await master.kill();
+  }, replica);
+  await master.run();
+  for (let n = 0; n < 1500 && (await role(master) || !(await replica.ask('INFO replication')).includes('state=online')); n++) await sleep(20);
+  await go('told', async () => {
+    const sentinel = new Redis();
+    sentinel.port = Number(/:(\d+)\/t$/.exec(redis.url)[1]);
+    for (let n = 0; n < 500 && !(await sentinel.ask('SENTINEL FAILOVER t')).startsWith('+OK'); n++) await sleep(50);
+  }, master);
+  assert.deepEqual([a.id, b.id], ids);
+  for (const client of [a, b]) assert.ok(client.connects.slice(1).every(({ recovered }) => recovered), 'resumed');
+});
+
+test('publish: a process that serves nobody; its events come once, also to a session that is away', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis), await node(scope, redis)];
+  const proxy = await scope.proxy(labs[0].port);
+  const [a, b, c] = [await scope.connected(proxy.url), await scope.connected(labs[1].url), await scope.connected(labs[1].url)];
+  for (const client of [a, b]) await ask(client, 'join', 'r');
+  const publish = async (...words) => {
+    const child = spawn(process.env.PUBLISH, [redis.url, 't', ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
+    let out = '';
+    child.stdout.on('data', (data) => { out += data; });
+    return [await new Promise((done) => child.on('close', done)), out.trim()];
+  };
+  for (let i = 0; i < 3; i++) assert.match((await publish('/', 'r', 'msg', `["p",${i}]`)).join(' '), /^0 \d+-\d+$/);
+  proxy.refuses = true;
+  proxy.cut();
+  assert.equal((await publish('/', 'r', 'msg', '["p",3]'))[0], 0);
+  assert.equal((await publish('/', '', 'msg', '["all",0]'))[0], 0);
+  assert.equal((await publish('/', 'r', 'msg', 'no array'))[0], 1);
+  assert.equal((await publish('/', 'r'))[0], 2);
+  proxy.refuses = false;
+  await connection(a, 2);
+  assert.equal(a.recovered, true);
+  await until(() => [a, b].every((client) => texts(client).length >= 5) && texts(c).length >= 1, 'the events');
+  for (const client of [a, b]) assert.deepEqual(texts(client), ['p0', 'p1', 'p2', 'p3', 'all0']);
+  assert.deepEqual(texts(c), ['all0']);
 });
 
 main(Number(process.env.WIDTH ?? 2));

@@ -7,6 +7,7 @@ const net = require('node:net');
 const fs = require('node:fs');
 const os = require('node:os');
 const path = require('node:path');
+const { Transform } = require('node:stream');
 const { io, Manager } = require('socket.io-client');
 
 // Upper limit of any wait. Reached only by a failure, whatever the load of the machine.
@@ -33,10 +34,10 @@ async function until(test, what, ms = PATIENCE_MS) {
 
 // A program that prints JSON lines.
 class Program {
-  static async start(binary, args) {
+  static async start(binary, args, env = {}) {
     const program = new Program();
     program.lines = [];
-    program.child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    program.child = spawn(binary, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
     program.exited = new Promise((done) => program.child.on('close', (code, signal) => done({ code, signal })));
     program.stderr = '';
     program.child.stderr.on('data', (data) => { program.stderr = (program.stderr + data).slice(-4000); });
@@ -66,10 +67,12 @@ class Program {
 }
 
 class Lab extends Program {
+  // The first argument may be `{ env }`: variables of its environment.
   static async start(...args) {
     const binary = process.env.LAB;
+    const { env } = typeof args[0] === 'object' ? args.shift() : {};
     if (!args.some((arg) => arg.startsWith('--port'))) args.unshift('--port=0');
-    const lab = Object.setPrototypeOf(await Program.start(binary, args), Lab.prototype);
+    const lab = Object.setPrototypeOf(await Program.start(binary, args, env), Lab.prototype);
     const { port } = await lab.line('listening');
     lab.port = port;
     lab.url = `http://127.0.0.1:${port}`;
@@ -84,13 +87,14 @@ class Proxy {
     proxy.pairs = new Set();
     proxy.target = port;
     proxy.refuses = false;
+    proxy.delay = 0;
     proxy.server = net.createServer((client) => {
       if (proxy.refuses) { client.resetAndDestroy(); return; }
       const server = net.connect(proxy.target, '127.0.0.1');
-      const pair = { client, server };
+      const pair = { client, server, toClient: proxy.slow() };
       proxy.pairs.add(pair);
-      client.pipe(server);
-      server.pipe(client);
+      client.pipe(proxy.slow()).pipe(server);
+      server.pipe(pair.toClient).pipe(client);
       const gone = () => { proxy.pairs.delete(pair); client.destroy(); server.destroy(); };
       for (const socket of [client, server]) {
         socket.on('error', gone);
@@ -100,6 +104,26 @@ class Proxy {
     await new Promise((done) => proxy.server.listen(0, '127.0.0.1', done));
     proxy.url = `http://127.0.0.1:${proxy.server.address().port}`;
     return proxy;
+  }
+
+  // Passes each piece on `delay` ms later, in their order.
+  slow() {
+    const waiting = [];
+    let last = 0;
+    const later = new Transform({
+      transform: (data, _, done) => {
+        const now = Date.now();
+        last = Math.max(last, now + this.delay);
+        if (last === now && waiting.length === 0) later.push(data);
+        else {
+          waiting.push(data);
+          setTimeout(() => { const first = waiting.shift(); if (!later.destroyed) later.push(first); }, last - now);
+        }
+        done();
+      },
+      flush: (done) => setTimeout(done, Math.max(0, last - Date.now()) + 1),
+    });
+    return later;
   }
 
   // Resets every connection on both sides.
@@ -121,11 +145,11 @@ class Proxy {
 
   // The client stops reading; what the server sends stays in the kernel.
   freeze() {
-    for (const { client, server } of this.pairs) { server.unpipe(client); server.pause(); }
+    for (const { server, toClient } of this.pairs) { server.unpipe(toClient); server.pause(); }
   }
 
   thaw() {
-    for (const { client, server } of this.pairs) server.pipe(client);
+    for (const { server, toClient } of this.pairs) server.pipe(toClient);
   }
 
   async stop() {

@@ -94,7 +94,8 @@ impl Drop for RedisServer {
 }
 
 fn spawn(directory: &PathBuf, arguments: &[String]) -> std::io::Result<Child> {
-    Command::new("redis-server")
+    // Valkey, if that is what is tested.
+    Command::new(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()))
         .args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--dir"])
         .arg(directory)
         .args(arguments)

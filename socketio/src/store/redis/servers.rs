@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, Script, Value};
+use redis::{Cmd, Connection, RedisError, Script, Value};
 
 use super::keys::slot;
+use super::seed::Seed;
 use super::values::{self, Arguments};
 use crate::store::{Millis, StoreError};
 
@@ -26,7 +27,7 @@ pub(super) enum Times {
 
 /// The servers, each connected when it is needed.
 pub(super) struct Servers {
-    seed: redis::Client,
+    seed: Seed,
     timeout: Duration,
     times: Times,
     /// In counting mode: what stands for the run id.
@@ -61,7 +62,7 @@ enum Failure {
 
 impl Servers {
     /// Connects to the first server and finds out whether it is one of a cluster.
-    pub(super) fn connect(seed: redis::Client, timeout: Duration, times: Times) -> Result<Self, StoreError> {
+    pub(super) fn connect(seed: Seed, timeout: Duration, times: Times) -> Result<Self, StoreError> {
         let mut servers =
             Self { seed, timeout, times, life: 0, slots: None, open: HashMap::new(), reconnected: false };
         let (server, cluster) = servers.open_at(None)?;
@@ -237,23 +238,13 @@ impl Servers {
 
     /// Connects to the seed, or to `host:port` with the seed's settings. Is it one of a cluster?
     fn open_at(&self, address: Option<&str>) -> Result<(Server, bool), StoreError> {
-        let client = match address.and_then(|address| address.rsplit_once(':')) {
-            None => self.seed.clone(),
-            Some((host, port)) => {
-                let port = port.parse().map_err(|_| values::damaged())?;
-                let info = self.seed.get_connection_info().clone();
-                redis::Client::open(
-                    info.set_addr(ConnectionAddr::Tcp(host.into(), port)).into_connection_info()?,
-                )?
-            }
-        };
-        let mut connection = client.get_connection_with_timeout(self.timeout)?;
-        connection.set_read_timeout(Some(self.timeout))?;
-        connection.set_write_timeout(Some(self.timeout))?;
+        let mut connection = self.seed.connect(address, self.timeout)?;
         let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
         let run = field("run_id:").unwrap_or_default().trim().into();
-        let cluster = field("redis_mode:").is_some_and(|mode| mode.trim() == "cluster");
+        // Valkey says it by another name.
+        let mode = field("redis_mode:").or_else(|| field("server_mode:"));
+        let cluster = mode.is_some_and(|mode| mode.trim() == "cluster");
         Ok((Server { connection, run }, cluster))
     }
 
