@@ -55,6 +55,10 @@ RULES = [
      "self.timers.clear_all(id);", "let _ = id;"),
     ("a pause that was forgotten has no end", "what_is_due_is_done", "src/conn/timers.rs",
      "paused.closes = Some(closes);", "paused.closes = Some(closes).filter(|_| false);"),
+    ("a message has what its buffer had before, after a short read", "closing_has_a_reason",
+     "src/conn/arriving.rs", "self.len = self.bytes.len().min(self.len + n);", "self.len = self.bytes.len();"),
+    ("a message has what its buffer had before, at its end", "message_is_what_was_sent",
+     "src/conn/arriving.rs", "self.bytes.truncate(self.len);\n        self.bytes\n", "self.bytes\n"),
 ]
 
 
