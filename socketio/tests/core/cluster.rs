@@ -583,7 +583,7 @@ fn run(seed: u64) -> (usize, usize) {
 fn s16_clients_that_roam_between_three_nodes_see_one_log_without_a_gap() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let first = number("CLUSTER_SEED").unwrap_or(1);
-    let worlds = number("CLUSTER_WORLDS").unwrap_or(if number("CLUSTER_SEED").is_some() { 1 } else { 60 });
+    let worlds = number("CLUSTER_WORLDS").unwrap_or(if number("CLUSTER_SEED").is_some() { 1 } else { 400 });
     let (mut resumed, mut got) = (0, 0);
     for seed in first..first + worlds {
         let found = catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
