@@ -2,7 +2,7 @@
 //!
 //! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), whose Close frames are sent
 //! at once, or `BENCH_PACE_RATE` a second, or over `BENCH_PACE_MS`; `BENCH_DEFLATE=1` without context takeover, `2` with
-//! it; with the feature `tls`, `BENCH_TLS_CERT` and `BENCH_TLS_KEY` (PEM files).
+//! it, and compressors are freed after `BENCH_DEFLATE_RELEASE_MS`; with the feature `tls`, `BENCH_TLS_CERT` and `BENCH_TLS_KEY` (PEM files).
 
 use std::time::Duration;
 
@@ -54,10 +54,11 @@ impl Bench {
     }
 }
 
-fn deflate(no_context_takeover: bool) -> Deflate {
+fn deflate(no_context_takeover: bool, release_after: Option<Duration>) -> Deflate {
     let mut deflate = Deflate::default();
     deflate.server_no_context_takeover = no_context_takeover;
     deflate.client_no_context_takeover = no_context_takeover;
+    deflate.release_after = release_after;
     deflate
 }
 
@@ -71,7 +72,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.connection.close_timeout = grace;
     config.deflate = match number("BENCH_DEFLATE", 0)? {
         0 => None,
-        mode => Some(deflate(mode == 1)),
+        mode => {
+            let release = number("BENCH_DEFLATE_RELEASE_MS", 0)?;
+            Some(deflate(mode == 1, (release > 0).then(|| Duration::from_millis(release))))
+        }
     };
     #[cfg(feature = "tls")]
     if let Some((certificate, key)) =

@@ -16,13 +16,17 @@ NAMED = ("tokio-tungstenite", "bun", "ws")
 
 
 def publish(results, root):
-    replace(root / "README.md", short(results))
-    replace(root / "docs" / "performance.md", report.tables(results))
+    # A table with gaps is not put into README.md.
+    if all(results["rows"].get(key, {}).get(OURS) for key, *_ in SHORT):
+        replace(root / "README.md", short(results))
     (root / "docs" / "performance.svg").write_text(report.chart(results))
+    pictures = "The picture of the first table is `performance.svg` beside this page"
     for row in ROWS:
         curves = latency.chart(results, row) if row["kind"] == "latency" else None
         if curves:
             (root / "docs" / "latency.svg").write_text(curves)
+            pictures += ", that of the latencies `latency.svg`"
+    replace(root / "docs" / "performance.md", f"{report.tables(results)}\n{pictures}.")
 
 
 def replace(page, text):
@@ -39,8 +43,6 @@ def short(results):
     for key, title, metric, unit in SHORT:
         row = next(row for row in ROWS if row["key"] == key)
         ours = report.middle(results, row, OURS, metric)
-        if ours is None:
-            continue
         cells = [f"**{report.digits(ours)} {unit}**"]
         for peer in named:
             value = report.middle(results, row, peer, metric)
@@ -50,4 +52,4 @@ def short(results):
         lines.append([title, *cells])
         dates.append(results["measured"][key]["date"][:10])
     head = ["what it costs the server: CPU time, memory", "adjourn", *(PEERS[peer]["name"] for peer in named), "the best other"]
-    return report.markdown(head, lines) + f"\n\nMedians, measured {max(dates)} side by side." if lines else ""
+    return report.markdown(head, lines) + f"\n\nMedians, measured {max(dates)} side by side."

@@ -1,7 +1,10 @@
 // Measures `socketio_lab` beside the official server and socketioxide: CPU time of the server for each unit of work, over
 // real sockets, the rows of the specification's section 23. Called by `run`, which builds and installs.
 //
-//   node bench.mjs --lab BINARY [--oxide BINARY] [--raw BINARY] [--rounds 5] [--secs 3] [--rows a,b] [--out FILE]
+//   node bench.mjs --lab BINARY [--oxide BINARY] [--raw BINARY] [--rounds 5] [--minutes 60] [--secs 3] [--rows a,b] [--out FILE] [--readme FILE]
+//
+// A round measures each row once on each server, so that a slow spell of the machine meets all of them. A round that would not end
+// within `--minutes` is not begun. `--readme` writes the table of medians between the two markers of that file.
 //
 // The load generator is one process on the other core. It speaks Engine.IO frames itself (`ws` below), so that it costs
 // the same whatever the server is; only the server's CPU time is reported, so its own speed does not matter much.
@@ -17,7 +20,8 @@ import WebSocket from 'ws';
 const { values: options } = parseArgs({
   options: {
     lab: { type: 'string' }, oxide: { type: 'string' }, raw: { type: 'string' }, rounds: { type: 'string', default: '5' },
-    secs: { type: 'string', default: '3' }, rows: { type: 'string', default: '' }, out: { type: 'string', default: '' }, clients: { type: 'string', default: '10000' },
+    secs: { type: 'string', default: '3' }, rows: { type: 'string', default: '' }, out: { type: 'string', default: '' },
+    minutes: { type: 'string', default: '60' }, readme: { type: 'string', default: '' }, ping: { type: 'string', default: '' }, clients: { type: 'string', default: '10000' },
   },
 });
 const ROUNDS = Number(options.rounds);
@@ -66,7 +70,7 @@ class Server {
 
 // One client: raw frames over a WebSocket, pongs included.
 class Client {
-  static open(port, auth = '', wait = 60000) {
+  static open(port, auth = '', wait = 120000) {
     return new Promise((done, fail) => {
       const client = new Client();
       const timer = setTimeout(() => fail(new Error('no connection in time')), wait);
@@ -120,6 +124,38 @@ const openAll = async (port, n, auth) => {
 };
 const PAYLOAD = 'x'.repeat(64);
 
+// `--ping PORT`: one echo after the other; for each line of input, the times of those since the last line. A process of its own, so that
+// it is not the load generator that keeps it waiting.
+if (options.ping) {
+  const client = await Client.open(Number(options.ping));
+  let times = [];
+  process.stdin.on('data', () => {
+    console.log(JSON.stringify({ median: median(times), p99: quantile(times, 0.99) }));
+    times = [];
+  });
+  process.stdin.on('end', () => process.exit(0));
+  for (;;) {
+    const begun = performance.now();
+    await client.ask('echo', PAYLOAD);
+    times.push(performance.now() - begun);
+  }
+}
+
+class Pinger {
+  constructor(port) {
+    this.child = spawn(process.execPath, [process.argv[1], '--ping', String(port)], { stdio: ['pipe', 'pipe', 'inherit'] });
+  }
+
+  // The times since the last call.
+  times() {
+    const line = new Promise((done) => this.child.stdout.once('data', (data) => done(JSON.parse(data))));
+    this.child.stdin.write('\n');
+    return line;
+  }
+
+  end() { this.child.stdin.end(); }
+}
+
 // CPU in us of one echo with ack: 100 clients, `depth` in flight each.
 const echo = (depth) => async (server) => {
   const clients = await openAll(server.port, 100);
@@ -139,6 +175,31 @@ const echo = (depth) => async (server) => {
   return result;
 };
 
+// The same bytes by the raw crate's bench_server, which returns each message: what section 23 compares with.
+const rawEcho = (depth) => async (server) => {
+  const sockets = await rawSockets(server, '/echo', 100);
+  const message = `42100000["echo","${PAYLOAD}"]`;
+  let count = 0;
+  let running = true;
+  for (const socket of sockets) {
+    socket.on('message', () => { count += 1; if (running) socket.send(message); });
+    for (let i = 0; i < depth; i++) socket.send(message);
+  }
+  await sleep(500);
+  const [cpu, from] = [server.cpu(), count];
+  await sleep(SECS * 1000);
+  const result = (server.cpu() - cpu) / (count - from);
+  running = false;
+  for (const socket of sockets) socket.terminate();
+  return result;
+};
+
+const rawSockets = (server, path, n) => Promise.all(Array.from({ length: n }, () => new Promise((done, fail) => {
+  const socket = new WebSocket(`ws://127.0.0.1:${server.port}${path}`, { perMessageDeflate: false, skipUTF8Validation: true });
+  socket.on('open', () => done(socket));
+  socket.on('error', fail);
+})));
+
 // CPU in us for each receiver of an event to a room of 100; fails if one is missing after ten seconds.
 async function fanOut(server) {
   const clients = await openAll(server.port, 100);
@@ -156,21 +217,19 @@ async function fanOut(server) {
   return result;
 }
 
-// The same bytes by `broadcast` of the raw crate's bench_server: what section 23 compares with.
+// The same bytes by the raw crate's `broadcast`.
 async function rawFanOut(server) {
-  const open = () => new Promise((done, fail) => {
-    const socket = new WebSocket(`ws://127.0.0.1:${server.port}/broadcast`, { perMessageDeflate: false });
-    socket.on('open', () => done(socket));
-    socket.on('error', fail);
-  });
-  const sockets = await Promise.all(Array.from({ length: 101 }, open));
+  const sockets = await rawSockets(server, '/broadcast', 101);
   let received = 0;
   for (const socket of sockets.slice(1)) socket.on('message', () => { received += 1; });
   const message = `42["msg","${PAYLOAD}",1000,"1-10000"]`;
   const events = 2000;
   const cpu = server.cpu();
   for (let sent = 0; sent < events; sent += 20) {
+    // In one write, as the layer's sender is one event.
+    sockets[0]._socket.cork();
     for (let i = 0; i < 20; i++) sockets[0].send(message);
+    sockets[0]._socket.uncork();
     while (received < (sent + 20) * 100) await sleep(1);
   }
   const result = (server.cpu() - cpu) / (events * 100);
@@ -192,9 +251,9 @@ async function idle(server) {
   return result;
 }
 
-// MB replayed in a minute to one client, beside an echo whose p99 is told.
+// MB replayed in a minute to one client, beside an echo whose times are told.
 async function replay(server) {
-  const [reader, writer, other] = await openAll(server.port, 3);
+  const [reader, writer] = await openAll(server.port, 2);
   await reader.ask('join', 'room');
   const { sid, pid } = reader;
   reader.end();
@@ -202,22 +261,22 @@ async function replay(server) {
   const size = 2000;
   const events = 50000;
   for (let sent = 0; sent < events; sent += 500) await writer.ask('burst', 'room', 500, 'x'.repeat(size), 0);
-  const times = [];
-  const ping = async () => { const begun = performance.now(); await other.ask('echo', PAYLOAD); times.push(performance.now() - begun); };
-  for (let i = 0; i < 500; i++) await ping();
-  const alone = quantile(times, 0.99);
-  times.length = 0;
-  const begun = performance.now();
+  const pinger = new Pinger(server.port);
+  await sleep(500);
+  await pinger.times();
+  await sleep(500);
+  const alone = await pinger.times();
+  const [cpu, begun] = [server.cpu(), performance.now()];
   const resumed = await Client.open(server.port, JSON.stringify({ pid, offset: '' }));
   if (resumed.sid !== sid) throw new Error('not resumed');
-  let beside = true;
-  const pings = (async () => { while (beside) await ping(); })();
   while (resumed.events < events) await sleep(2);
   const minutes = (performance.now() - begun) / 60000;
-  beside = false;
-  await pings;
-  for (const client of [resumed, writer, other]) client.end();
-  return { value: events * size / 1e6 / minutes, note: `p99 of an echo ${alone.toFixed(2)} ms alone, ${quantile(times, 0.99).toFixed(2)} ms beside` };
+  const page = (server.cpu() - cpu) / (events * size / 32768);
+  const beside = await pinger.times();
+  pinger.end();
+  for (const client of [resumed, writer]) client.end();
+  const ms = ({ median, p99 }) => `${median.toFixed(2)} ms, p99 ${p99.toFixed(2)}`;
+  return { value: events * size / 1e6 / minutes, note: `the echo of another process ${ms(alone)} alone, ${ms(beside)} beside; 32 KiB of the replay take ${page.toFixed(0)} us of CPU, echoes included` };
 }
 
 // Durable emits a second, 64 bytes each, from 50 clients; each ack waits for its commit.
@@ -303,6 +362,7 @@ async function reconnect(server) {
   return { value, note: `${resumed} of ${n} resumed` };
 }
 
+const RAW = 'raw crate';
 const heartbeat = ['--ping-interval=25000', '--ping-timeout=20000'];
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'sio-bench-'));
 let files = 0;
@@ -314,7 +374,7 @@ const SERVERS = {
   'socket.io': () => Server.start('node', ['peer_socket_io.mjs', '0']),
   'socket.io, recovery': () => Server.start('node', ['peer_socket_io.mjs', '0', '--recovery']),
   'socketioxide': () => Server.start(options.oxide, ['0']),
-  'adjourn, raw broadcast': async () => {
+  [RAW]: async () => {
     const port = 20000 + process.pid % 20000;
     const server = new Server();
     server.child = spawn(options.raw, [String(port)], { stdio: 'inherit' });
@@ -324,44 +384,91 @@ const SERVERS = {
     return server;
   },
 };
+const EVERY = ['adjourn', 'adjourn, no recovery', 'socketioxide', 'socket.io'];
 const ROWS = {
-  'echo-16': { what: 'echo with ack, 100 clients, 64 B, 16 in flight: CPU', unit: 'us', run: echo(16), servers: ['adjourn', 'adjourn, no recovery', 'socket.io', 'socketioxide'] },
-  'echo-1': { what: 'the same, one in flight: CPU', unit: 'us', run: echo(1), servers: ['adjourn', 'adjourn, no recovery', 'socket.io', 'socketioxide'] },
-  'fan-out': { what: '2,000 events to a room of 100: CPU for each receiver', unit: 'us', run: fanOut, servers: ['adjourn', 'adjourn, no recovery', 'socket.io', 'socket.io, recovery', 'socketioxide'] },
-  'raw-fan-out': { what: 'the same bytes by the raw crate', unit: 'us', run: rawFanOut, servers: ['adjourn, raw broadcast'] },
-  'idle': { what: 'an idle client: memory', unit: 'B', run: idle, servers: ['adjourn', 'adjourn, no recovery', 'socket.io', 'socketioxide'] },
-  'replay': { what: 'replay to one client', unit: 'MB a minute', run: replay, servers: ['adjourn, large log', 'adjourn, SQLite'] },
-  'durable': { what: 'durable emits', unit: 'a second', run: durable, servers: ['adjourn', 'adjourn, SQLite'] },
-  'polling': { what: 'polling, POST + GET: CPU', unit: 'us', run: polling, servers: ['adjourn', 'socket.io', 'socketioxide'] },
+  'echo-16': { what: 'echo with ack, 100 clients, 64 B, 16 in flight: CPU', unit: 'us', run: echo(16), raw: rawEcho(16), servers: [...EVERY, RAW] },
+  'echo-1': { what: 'the same, one in flight: CPU', unit: 'us', run: echo(1), raw: rawEcho(1), servers: [...EVERY, RAW] },
+  'fan-out': { what: '2,000 events to a room of 100: CPU for each receiver', unit: 'us', run: fanOut, raw: rawFanOut, servers: [...EVERY, 'socket.io, recovery', RAW] },
+  'polling': { what: 'long-polling, POST and GET: CPU', unit: 'us', run: polling, servers: ['adjourn', 'socketioxide', 'socket.io'] },
+  'idle': { what: 'an idle client: memory', unit: 'B', run: idle, servers: EVERY },
   'reconnect': { what: 'all reconnect at once: CPU for each resume', unit: 'us', run: reconnect, servers: ['adjourn', 'adjourn, SQLite'] },
+  'durable': { what: 'durable emits', unit: 'a second', run: durable, servers: ['adjourn', 'adjourn, SQLite'] },
+  'replay': { what: 'replay to one client', unit: 'MB a minute', run: replay, servers: ['adjourn, large log', 'adjourn, SQLite'] },
 };
 
-const results = {};
-const wanted = options.rows ? options.rows.split(',') : Object.keys(ROWS);
-for (const name of wanted) {
-  const row = ROWS[name];
-  const servers = row.servers.filter((server) => (server !== 'socketioxide' || options.oxide) && (server !== 'adjourn, raw broadcast' || options.raw));
-  const values = Object.fromEntries(servers.map((server) => [server, []]));
-  const notes = {};
-  // Alternating, so that a slow spell of the machine meets all of them.
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const server of servers) {
-      const process = await SERVERS[server]();
-      try {
-        const result = await row.run(process);
-        values[server].push(result.value ?? result);
-        if (result.note) notes[server] = result.note;
-      } catch (error) {
-        notes[server] = `failed: ${error.message}`;
-      }
-      await process.stop();
-    }
+// What the table of the README has in its columns, by the name of the server.
+const COLUMNS = {
+  'here': ['adjourn', 'adjourn, large log'],
+  'without recovery': ['adjourn, no recovery'],
+  'on SQLite': ['adjourn, SQLite'],
+  'the same bytes by `adjourn` alone': [RAW],
+  'socketioxide': ['socketioxide'],
+  'socket.io': ['socket.io'],
+};
+
+const format = (value) => (value >= 1000 ? Math.round(value).toLocaleString('en') : value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
+
+// All medians as a table, and what else was noted, as lines below it.
+function table(results, rounds) {
+  const columns = Object.keys(COLUMNS);
+  const lines = [`| | ${columns.join(' | ')} |`, `|---|${'---|'.repeat(columns.length)}`];
+  const notes = [];
+  for (const { what, unit, medians, notes: ofRow } of Object.values(results)) {
+    const cells = columns.map((column) => COLUMNS[column].map((server) => medians[server]).find((value) => value !== undefined));
+    lines.push(`| ${what}, ${unit} | ${cells.map((value) => (value === undefined ? '' : format(value))).join(' | ')} |`);
+    for (const [server, note] of Object.entries(ofRow)) notes.push(`${what}, ${server}: ${note}.`);
   }
-  results[name] = { what: row.what, unit: row.unit, medians: {}, values, notes };
-  for (const server of servers) if (values[server].length) results[name].medians[server] = median(values[server]);
-  const format = (value) => (value >= 1000 ? Math.round(value).toLocaleString('en') : value.toFixed(2));
-  console.log(`${row.what} [${row.unit}]: ${servers.map((server) => `${server} ${values[server].length ? format(median(values[server])) : '-'}${notes[server] ? ` (${notes[server]})` : ''}`).join(' · ')}`);
+  const model = /model name\s*: (.*)/.exec(readFileSync('/proc/cpuinfo', 'utf8'))?.[1] ?? os.arch();
+  lines.push('', `Medians of ${rounds} round${rounds === 1 ? '' : 's'} of ${SECS} s, all servers alternating, ${os.cpus().length} processors (${model}), ${new Date().toISOString().slice(0, 10)}.`);
+  if (notes.length) lines.push('In the last round:', '', ...notes.map((note) => `* ${note}`));
+  return lines.join('\n');
+}
+
+function writeTable(file, text) {
+  const [begin, end] = ['<!-- figures: begin -->', '<!-- figures: end -->'];
+  const page = readFileSync(file, 'utf8');
+  const [from, to] = [page.indexOf(begin), page.indexOf(end)];
+  if (from < 0 || to < from) throw new Error(`${file} has no markers ${begin} and ${end}`);
+  writeFileSync(file, `${page.slice(0, from + begin.length)}\n${text}\n${page.slice(to)}`);
+}
+
+const wanted = options.rows ? options.rows.split(',') : Object.keys(ROWS);
+for (const name of wanted) if (!ROWS[name]) throw new Error(`no row ${name}: ${Object.keys(ROWS).join(', ')}`);
+const binaries = { 'socketioxide': options.oxide, [RAW]: options.raw };
+const results = {};
+for (const name of wanted) {
+  const servers = ROWS[name].servers.filter((server) => !(server in binaries) || binaries[server]);
+  results[name] = { what: ROWS[name].what, unit: ROWS[name].unit, medians: {}, values: Object.fromEntries(servers.map((server) => [server, []])), notes: {} };
+}
+
+async function measure(name, server) {
+  const { run, raw } = ROWS[name];
+  const { values, notes } = results[name];
+  const process = await SERVERS[server]();
+  try {
+    const result = await (server === RAW ? raw : run)(process);
+    values[server].push(result.value ?? result);
+    if (result.note) notes[server] = result.note;
+  } catch (error) {
+    notes[server] = `failed: ${error.message}`;
+  }
+  await process.stop();
+}
+
+const begun = performance.now();
+const minutes = () => (performance.now() - begun) / 60000;
+let rounds = 0;
+for (let longest = 0; rounds < ROUNDS && (rounds === 0 || minutes() + longest <= Number(options.minutes)); rounds++) {
+  const before = minutes();
+  for (const name of wanted) for (const server of Object.keys(results[name].values)) await measure(name, server);
+  longest = Math.max(longest, minutes() - before);
+  console.error(`round ${rounds + 1}: ${(minutes() - before).toFixed(1)} minutes`);
+}
+for (const { what, unit, medians, values, notes } of Object.values(results)) {
+  for (const [server, all] of Object.entries(values)) if (all.length) medians[server] = median(all);
+  console.log(`${what} [${unit}]: ${Object.entries(values).map(([server, all]) => `${server} ${all.length ? format(medians[server]) : '-'}${notes[server] ? ` (${notes[server]})` : ''}`).join(' · ')}`);
 }
 rmSync(scratch, { recursive: true, force: true });
-if (options.out) writeFileSync(options.out, JSON.stringify({ rounds: ROUNDS, secs: SECS, results }, null, 1));
+if (options.out) writeFileSync(options.out, JSON.stringify({ rounds, secs: SECS, results }, null, 1));
+if (options.readme) writeTable(options.readme, table(results, rounds));
 process.exit(0);

@@ -290,10 +290,6 @@ impl Io<'_> {
             log.epoch = None;
             log.held.clear();
         }
-        if lost {
-            // What this node appended may be gone, too: nothing waits for it.
-            self.read_back_to(space, Position { time: u64::MAX, number: u64::MAX });
-        }
         let sockets = self.state.spaces.get(space).map(|space| space.everyone.clone()).unwrap_or_default();
         for key in sockets {
             if let Some(socket) = self.state.live(key) {
@@ -303,6 +299,10 @@ impl Io<'_> {
                 }
                 self.cut_conn(conn);
             }
+        }
+        if lost {
+            // What this node appended may be gone, too: nothing waits for it, and acks find no socket any more.
+            self.read_back_to(space, Position { time: u64::MAX, number: u64::MAX });
         }
     }
 

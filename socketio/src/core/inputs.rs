@@ -324,6 +324,7 @@ impl Core {
                 }
             }),
             Timer::Space(key) => self.io(now, links).space_left(key),
+            Timer::Replay(key) => self.io(now, links).replay_due(key),
             Timer::Store => self.io(now, links).on_store_timer(),
             Timer::Upkeep => self.io(now, links).on_upkeep(),
             Timer::Checkpoint => self.io(now, links).on_checkpoint(),

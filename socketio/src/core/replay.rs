@@ -20,7 +20,7 @@ use super::dispatch::room_names;
 use super::sessions::{Change, change_membership, was_member};
 use super::state::{
     BoundTo, ConnKey, ConnectingKey, Io, Progress, Read, Replay, Resume, ResumeOutcome, SessionKey,
-    SocketKey, SocketState, SpaceKey,
+    SocketKey, SocketState, SpaceKey, Timer,
 };
 use crate::links::Frame;
 use crate::offset::{Offset, Position};
@@ -30,7 +30,10 @@ use crate::store::{
 };
 
 /// Entries of a page, if they are as large as those of the log on average: a turn in which others wait.
-const PAGE_ENTRIES: u64 = 64;
+const PAGE_ENTRIES: u64 = 128;
+
+/// The next page waits for a later input, also if no byte of this one is unsent: others have their turn.
+const PAUSE: Duration = Duration::from_nanos(1);
 
 /// What a page means for one session.
 #[derive(Default)]
@@ -153,7 +156,7 @@ impl Io<'_> {
         record.earlier = earlier_of(&record, start);
         let session = self.hold_session(record, None);
         let position = start.min(applied);
-        let replay = Replay { position, start, applied, reading: false };
+        let replay = Replay { position, start, applied, waiting: false };
         let progress = Progress::CatchingUp(Box::new(replay));
         let outcome = ResumeOutcome::Fresh;
         let socket = self.insert_socket(key, connecting, Some(session), start, progress, outcome);
@@ -175,7 +178,7 @@ impl Io<'_> {
         if let Some(with_connection) = page.disconnect {
             return self.disconnect_by_server(socket, with_connection);
         }
-        self.continue_replay(socket);
+        self.pause_replay(socket);
     }
 
     /// CONNECT, then the replay; a part of it before, for clients whose listeners need that.
@@ -298,27 +301,52 @@ impl Io<'_> {
 
     /// Sends the next page, or reads it, or goes live.
     pub(super) fn continue_replay(&mut self, key: SocketKey) {
-        loop {
-            let Some(socket) = self.state.live(key) else { return };
-            let (space, session, conn) = (socket.space, socket.session, socket.conn);
-            let Progress::CatchingUp(replay) = &socket.progress else { return };
-            let (position, reading) = (replay.position, replay.reading);
-            let Some(session) = session.filter(|_| !reading) else { return };
-            if position >= self.dispatched(space) {
-                self.go_live(key, conn, position);
-                return self.keep_caught_up(session);
-            }
-            if self.unsent(key) > 0 {
-                // `drained` follows.
-                return;
-            }
-            let Some((entries, reached)) = self.recent_page(space, position) else {
-                if let Some(replay) = self.replay_of(key) {
-                    replay.reading = true;
-                }
-                return self.read_page(space, position, |to| Read::Next(key, space, to));
-            };
-            self.send_page(key, session, &entries, reached);
+        let Some((space, session, position)) = self.next_page_of(key) else { return };
+        let Some((entries, reached)) = self.recent_page(space, position) else {
+            self.wait_for_page(key);
+            return self.read_page(space, position, |to| Read::Next(key, space, to));
+        };
+        self.send_page(key, session, &entries, reached);
+        self.pause_replay(key);
+    }
+
+    /// After a page: others have their turn, and the client's queue drains.
+    fn pause_replay(&mut self, key: SocketKey) {
+        if self.next_page_of(key).is_some() {
+            self.wait_for_page(key);
+            self.state.timers.set(self.now + PAUSE, Timer::Replay(key));
+        }
+    }
+
+    /// Of a socket whose next page can be sent now, its namespace, its session, and where it is. One that has reached the end goes live.
+    fn next_page_of(&mut self, key: SocketKey) -> Option<(SpaceKey, SessionKey, Position)> {
+        let socket = self.state.live(key)?;
+        let (space, session, conn) = (socket.space, socket.session?, socket.conn);
+        let Progress::CatchingUp(replay) = &socket.progress else { return None };
+        let position = replay.position;
+        if replay.waiting {
+            return None;
+        }
+        if position >= self.dispatched(space) {
+            self.go_live(key, conn, position);
+            self.keep_caught_up(session);
+            return None;
+        }
+        // If something is unsent, `drained` follows.
+        (self.unsent(key) == 0).then_some((space, session, position))
+    }
+
+    fn wait_for_page(&mut self, key: SocketKey) {
+        if let Some(replay) = self.replay_of(key) {
+            replay.waiting = true;
+        }
+    }
+
+    /// The pause after a page is over.
+    pub(super) fn replay_due(&mut self, key: SocketKey) {
+        if let Some(replay) = self.replay_of(key) {
+            replay.waiting = false;
+            self.continue_replay(key);
         }
     }
 
@@ -334,7 +362,7 @@ impl Io<'_> {
 
     pub(super) fn page_read(&mut self, key: SocketKey, to: Position, page: Result<Page, StoreError>) {
         let Some(replay) = self.replay_of(key) else { return };
-        replay.reading = false;
+        replay.waiting = false;
         let (position, known) = (replay.position, replay.position.max(replay.start));
         let Some(socket) = self.state.live(key) else { return };
         let (Some(session), conn) = (socket.session, socket.conn) else { return };
@@ -343,7 +371,7 @@ impl Io<'_> {
         {
             let reached = end_of_page(&entries, complete, to, position);
             self.send_page(key, session, &entries, reached);
-            return self.continue_replay(key);
+            return self.pause_replay(key);
         }
         // Entries are missing, or cannot be read: the client comes back and step 6 tells it.
         self.state.stats.replays_overtaken += 1;

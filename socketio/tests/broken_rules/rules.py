@@ -26,8 +26,8 @@ RULES = [
         [
             (
                 "core/replay.rs",
-                "            if position >= self.dispatched(space) {\n",
-                "            if position >= self.dispatched(space) || position.number % 5 == 4 {\n",
+                "        if position >= self.dispatched(space) {\n",
+                "        if position >= self.dispatched(space) || position.number % 5 == 4 {\n",
             )
         ],
     ),
@@ -76,8 +76,8 @@ RULES = [
         [
             (
                 "core/replay.rs",
-                "                self.go_live(key, conn, position);\n                return self.keep_caught_up(session);\n",
-                "                return self.go_live(key, conn, position);\n",
+                "            self.go_live(key, conn, position);\n            self.keep_caught_up(session);\n",
+                "            self.go_live(key, conn, position);\n",
             )
         ],
     ),
@@ -100,8 +100,8 @@ RULES = [
         [
             (
                 "core/sessions.rs",
-                "*member.room == *room && member.from < at && member.to.is_none_or(|to| at <= to))",
-                "*member.room == *room && at >= Position::START && member.to.is_none())",
+                "any(|member| member.from < at && member.to.is_none_or(|to| at <= to))",
+                "any(|member| at >= Position::START && member.to.is_none())",
             )
         ],
     ),

@@ -484,6 +484,30 @@ fn log_trimmed_beyond_the_start() {
 }
 
 #[test]
+fn a_replay_of_what_is_for_others_leaves_them_their_turn() {
+    let mut config = quick();
+    config.recovery.as_mut().expect("is on").replay_page = 1024;
+    let mut world = world_with(config);
+    let mut client = Client::new(&mut world);
+    client.cut(&mut world);
+    for number in 0..1000 {
+        say(&mut world, "elsewhere", number);
+    }
+    say(&mut world, "", 1000);
+    world.halts = true;
+    client.connect(&mut world);
+    assert_eq!(world.core.stats().replays, 1);
+    let mut turns = 0;
+    while world.core.stats().replays > 0 {
+        world.advance(Duration::from_nanos(1));
+        turns += 1;
+        assert!(turns < 100);
+    }
+    assert!(turns > 10, "{turns}");
+    assert_eq!(client.take(&mut world), numbers(1000..1001));
+}
+
+#[test]
 fn slow_reader_closed_by_1013() {
     let mut config = quick();
     config.recovery.as_mut().expect("is on").replay_page = 1024;

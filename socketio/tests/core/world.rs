@@ -92,6 +92,8 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     pub(crate) mode: StoreMode,
+    /// An input is not followed by turns of the loop.
+    pub(crate) halts: bool,
     writer: Box<dyn Writer>,
     reader: Box<dyn Reader>,
     held_writes: VecDeque<StoreCommand>,
@@ -143,6 +145,7 @@ impl World {
             now: Duration::ZERO,
             log: Arc::default(),
             mode: StoreMode::Inline,
+            halts: false,
             writer,
             reader,
             held_writes: VecDeque::new(),
@@ -183,10 +186,17 @@ impl World {
         std::mem::take(&mut *self.log.lock().expect("not poisoned"))
     }
 
-    /// One input, then the store.
+    /// One input, then the store, then what is due within a nanosecond, as a loop's next turns would have it.
     pub(crate) fn input(&mut self, input: impl FnOnce(&mut Core, Duration, &mut Wire)) {
         input(&mut self.core, self.now, &mut self.wire);
         self.serve_store();
+        while !self.halts
+            && let Some(at) = self.core.next_timeout().filter(|at| *at <= self.now + Duration::from_nanos(1))
+        {
+            self.now = self.now.max(at);
+            self.core.handle_timeout(self.now, &mut self.wire);
+            self.serve_store();
+        }
     }
 
     fn serve_store(&mut self) {

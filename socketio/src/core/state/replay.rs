@@ -10,5 +10,6 @@ pub(crate) struct Replay {
     pub(crate) start: Position,
     /// Join, leave and disconnect entries up to here had been applied before.
     pub(crate) applied: Position,
-    pub(crate) reading: bool,
+    /// The next page is being read, or is put off.
+    pub(crate) waiting: bool,
 }

@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Call(Key<Then>),
     /// A dynamic namespace may be dropped.
     Space(SpaceKey),
+    /// The next page of a replay.
+    Replay(SocketKey),
     /// The queue to the store: flush, stall, probe, effects.
     Store,
     /// Trims logs, expires sessions.
