@@ -464,7 +464,11 @@ impl World {
             // What is left are timers.
             self.now += Duration::from_millis(if self.busy { 1 } else { 50 });
             if quiet == QUIET {
-                break;
+                // A join whose commit has failed is not acked: its client asks again.
+                let Some(index) = self.clients.iter().position(|client| !client.has_joined()) else { break };
+                let node = self.below(NODES);
+                self.connect(index, node);
+                quiet = 0;
             }
         }
         self.judge();
