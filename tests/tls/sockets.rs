@@ -560,3 +560,26 @@ fn a_detached_connection_ends_when_all_is_written_and_not_before() {
         result.expect("close_notify is the last thing");
     });
 }
+
+#[test]
+fn a_detached_connection_has_read_all_with_close_notify_although_no_fin_follows() {
+    let request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    with_detached(request, |mut stream, mut served, _| {
+        stream.conn.writer().write_all(b"the last bytes").expect("a buffer");
+        stream.conn.send_close_notify();
+        let mut ciphertext = Vec::new();
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut ciphertext).expect("a vector");
+        }
+        // In one piece.
+        stream.sock.write_all(&ciphertext).expect("it reads");
+        served.socket().set_nonblocking(false).expect("a socket");
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut rest = Vec::new();
+            let _ = sender.send(served.read_to_end(&mut rest).map(|_| rest));
+        });
+        let rest = receiver.recv_timeout(Duration::from_secs(10)).expect("it waits for no FIN");
+        assert_eq!(rest.expect("close_notify is the end"), b"the last bytes");
+    });
+}

@@ -188,6 +188,8 @@ fn a_session_of_a_log_that_is_lost_is_not_written_to_the_next_one() {
     let record = SessionRecord { first, checkpoint: first, last: first, ..session("p") };
     let save = Batch { sessions: vec![SessionChange::Save(record)], ..Batch::default() };
     assert!(node.writer.commit(&save, 0).expect("commits").stale.is_empty());
+    // The next log begins in a later millisecond.
+    thread::sleep(Duration::from_millis(2));
     redis(&server, &["FLUSHALL"]);
     assert_eq!(node.writer.commit(&save, 0).expect("commits").stale, [0]);
     let refused = node.writer.attach(&ask("p", None), 0).expect_err("it is lost").to_string();

@@ -303,6 +303,11 @@ impl Session {
         Ahead { bytes: self.ahead, progressed: mem::take(&mut self.facts.progressed) }
     }
 
+    /// The peer's `close_notify` came, and the reader has got all that came before it.
+    pub(super) const fn has_ended(&self) -> bool {
+        self.facts.closed && self.plain.is_empty()
+    }
+
     /// The peer's FIN came, and no `close_notify` before it.
     pub(super) const fn is_truncated(&self) -> bool {
         self.facts.secured && self.facts.eof && !self.facts.closed

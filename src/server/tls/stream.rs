@@ -44,6 +44,10 @@ impl TlsSocket {
 
 impl Read for TlsSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.session.has_ended() {
+            // A blocking socket would wait for the FIN, which need not come.
+            return Ok(0);
+        }
         loop {
             let result = self.session.read(&mut self.socket, &mut self.scratch, buffer);
             match result {
