@@ -55,6 +55,16 @@ RULES = [
      "self.timers.clear_all(id);", "let _ = id;"),
     ("a pause that was forgotten has no end", "what_is_due_is_done", "src/conn/timers.rs",
      "paused.closes = Some(closes);", "paused.closes = Some(closes).filter(|_| false);"),
+    ("a compressed message refers to earlier ones, which was not agreed on", "whole_frames_on_the_wire",
+     "src/conn/deflate.rs", "sends_keeping: !agreed.server_no_context_takeover,", "sends_keeping: true,"),
+    ("a compressed message is inflated without those before it", "close_has_a_reason",
+     "src/conn/deflate.rs", "receives_keeping: !agreed.client_no_context_takeover,", "receives_keeping: false,"),
+    ("what is encrypted may be dropped", "what_is_encrypted_stays", "src/conn/backlog.rs",
+     "self.ahead = bytes.min(self.len);", "self.ahead = bytes.min(0);"),
+    ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layered.rs",
+     "        noticed.more\n", "        false\n"),
+    ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/transport.rs",
+     "closing.truncated = true;", "closing.truncated = false;"),
 ]
 
 
