@@ -59,6 +59,16 @@ RULES = [
      "src/conn/arriving.rs", "self.len = self.bytes.len().min(self.len + n);", "self.len = self.bytes.len();"),
     ("a message has what its buffer had before, at its end", "message_is_what_was_sent",
      "src/conn/arriving.rs", "self.bytes.truncate(self.len);\n        self.bytes\n", "self.bytes\n"),
+    ("a compressed message refers to earlier ones, which was not agreed on", "whole_frames_on_the_wire",
+     "src/conn/deflate.rs", "sends_keeping: !agreed.server_no_context_takeover,", "sends_keeping: true,"),
+    ("a compressed message is inflated without those before it", "close_has_a_reason",
+     "src/conn/deflate.rs", "receives_keeping: !agreed.client_no_context_takeover,", "receives_keeping: false,"),
+    ("what is encrypted may be dropped", "what_is_encrypted_stays", "src/conn/backlog.rs",
+     "self.ahead = bytes.min(self.len);", "self.ahead = bytes.min(0);"),
+    ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layered.rs",
+     "        noticed.more\n", "        false\n"),
+    ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/transport.rs",
+     "closing.truncated = true;", "closing.truncated = false;"),
 ]
 
 

@@ -217,6 +217,24 @@ fn any_capacity_and_any_pieces_give_the_same_conversation() {
     }
 }
 
+/// The layer reads more at once than the loop has room for: when that has been handed over, the kernel may still have some, or
+/// may have got more and said so while there was something to hand over.
+#[test]
+fn what_the_kernel_holds_is_read_although_the_read_buffer_is_small() {
+    for (room, gets) in [1, 100, 1000, 5000].into_iter().flat_map(|room| [(room, 3000), (room, usize::MAX)]) {
+        let mut config = Config::default();
+        config.event_loop.read_buffer = room;
+        let mut world = World::open(config);
+        world.gets = gets;
+        let messages = vec![vec![7; 1000]; 40];
+        for message in &messages {
+            world.peer.send(&frame(0x82, message));
+        }
+        world.settle();
+        assert_eq!(world.seen.borrow().messages.len(), messages.len(), "{room}, {gets}");
+    }
+}
+
 #[test]
 fn a_client_speaks_to_a_server_of_any_capacity() {
     let authority = Authority::new();

@@ -116,6 +116,8 @@ impl Session {
         buffer: &mut [u8],
     ) -> io::Result<usize> {
         let mut filled = self.take_plain(buffer);
+        // What was kept does not tell what the kernel has got since.
+        self.facts.undrained |= filled > 0;
         if filled == 0 && self.failed.is_none() {
             let room = buffer.len().saturating_sub(self.kept.len()).clamp(READ / 4, READ);
             let start = self.kept.len();

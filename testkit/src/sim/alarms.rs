@@ -198,8 +198,9 @@ impl Checker {
         trace!(self, "#{conn} flush budget is over");
         self.check_probe(conn, Alarm::Flush);
         self.cover(conn, InputKind::FlushBudget);
+        let ahead = self.of(conn).ahead;
         let busy = self.busy(conn);
-        busy.pongs_dropped = true;
+        (busy.pongs_dropped, busy.begun) = (true, ahead);
         let Some(ending) = &mut busy.ending else { return };
         (ending.flush_over, ending.none_begins) = (true, true);
         if std::mem::take(&mut ending.unanswered) {

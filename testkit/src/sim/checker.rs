@@ -24,7 +24,7 @@ use adjourn::{
 use super::{
     alarms::Alarm,
     facts::{Busy, Ending, Expected, Facts, SweepFacts, Undo},
-    frames::{ClientLimits, close_bytes},
+    frames::{ClientLimits, ClientStream, close_bytes},
     observe::End,
     shutdowns::ShutdownFacts,
     tally::Tally,
@@ -160,7 +160,11 @@ impl Checker {
     }
 
     pub fn busy(&mut self, conn: u32) -> &mut Busy {
-        self.of(conn).busy.get_or_insert_default()
+        let facts = self.of(conn);
+        facts.busy.get_or_insert_with(|| {
+            let inbound = ClientStream::agreeing(facts.wire.agreed());
+            Box::new(Busy { inbound, ..Busy::default() })
+        })
     }
 
     pub fn ending(&mut self, conn: u32) -> Option<&mut Ending> {

@@ -32,7 +32,7 @@ impl Checker {
                 matches!(self.state(conn), Some(State::Connecting | State::Open | State::LocalClosing));
             let facts = self.of(conn);
             let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
-            if parses && holds && self.may_hold() {
+            if parses && holds && (self.may_hold() || self.may_inflate_too_much(conn)) {
                 self.touch(conn);
                 let now = self.now;
                 let facts = self.of(conn);

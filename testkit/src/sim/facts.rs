@@ -63,6 +63,12 @@ pub struct Facts {
     pub touched: bool,
     /// The peer's FIN was handed in.
     pub eof: bool,
+    /// That came without the end that its layer of records has for it.
+    pub truncated: bool,
+    /// So many bytes of what is queued are in a record that the kernel has not wholly taken; and what is being taken was so
+    /// when the rest was dropped.
+    pub ahead: usize,
+    pub in_ahead: bool,
     /// When its last write began, it was not at its end.
     pub may_write: bool,
     /// The next end of its side is an abort.
@@ -155,7 +161,9 @@ pub struct Busy {
     pub queued: VecDeque<(Option<u64>, u64)>,
     /// How many of them were to be dropped at once, the one on the wire excepted.
     pub to_drop: usize,
-    pub spared: bool,
+    /// How many of these are not: they have begun, on the wire or in so many bytes of a record.
+    pub spared: usize,
+    pub begun: usize,
     pub accepted: u64,
     pub accepted_bytes: u64,
     pub handed: u64,

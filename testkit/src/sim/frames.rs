@@ -2,7 +2,10 @@
 //!
 //! Nothing of the crate is used here, so that a mistake there is not repeated.
 
-use super::chance::Rng;
+use super::{
+    chance::Rng,
+    deflate::{Agreed, Fault, Inflate},
+};
 
 /// The opcodes, as on the wire (§5.2).
 pub const CONTINUATION: u8 = 0;
@@ -53,8 +56,10 @@ pub struct ServerStream {
     opcode: u8,
     length: u64,
     done: u64,
-    /// The HTTP head, or a control frame's payload.
+    /// The HTTP head, a control frame's payload, or that of a compressed message.
     kept: Vec<u8>,
+    compressed: bool,
+    deflate: Option<Box<(Agreed, Inflate)>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +72,17 @@ enum Part {
 }
 
 impl ServerStream {
+    /// Of a server that has to agree to this if it agrees to the upgrade.
+    pub fn agreeing(agreed: Option<Agreed>) -> Self {
+        let deflate = agreed.map(|agreed| Box::new((agreed, agreed.of_server())));
+        Self { deflate, ..Self::default() }
+    }
+
+    /// See [`ServerStream::agreeing`].
+    pub fn agreed(&self) -> Option<&Agreed> {
+        self.deflate.as_ref().map(|deflate| &deflate.0)
+    }
+
     /// Takes bytes off the front until something is seen; `None` when they are used up.
     ///
     /// # Errors
@@ -108,7 +124,7 @@ impl ServerStream {
                     if self.done < self.length {
                         return Ok(None);
                     }
-                    return Ok(Some(self.end_frame()));
+                    return self.end_frame().map(Some);
                 }
             }
         }
@@ -138,14 +154,28 @@ impl ServerStream {
         let status =
             status.ok_or_else(|| format!("no HTTP status in {:?}", String::from_utf8_lossy(&head)))?;
         self.part = if status == 101 { Part::Header } else { Part::Body };
+        let extensions = std::str::from_utf8(&head).unwrap_or_default().lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("sec-websocket-extensions").then(|| value.trim())
+        });
+        let right = match (self.agreed(), extensions) {
+            (Some(agreed), Some(said)) => agreed.is_said_by(said),
+            (None, said) => said.is_none(),
+            (Some(_), None) => status != 101,
+        };
+        if !right {
+            return Err(format!("{status} with {extensions:?} instead of {:?}", self.agreed()));
+        }
         Ok(Seen::Answer(status))
     }
 
     fn begin(&mut self, byte: u8) -> Result<Seen, String> {
-        if byte & 0x70 != 0 || byte & 0x80 == 0 {
+        self.opcode = byte & 15;
+        self.compressed = byte & 0x40 != 0;
+        let compresses = self.deflate.is_some() && self.opcode < CLOSE;
+        if byte & 0x30 != 0 || byte & 0x80 == 0 || (self.compressed && !compresses) {
             return Err(format!("a frame that begins with {byte:#x}"));
         }
-        self.opcode = byte & 15;
         match self.opcode {
             TEXT | BINARY | CLOSE | PING | PONG => Ok(Seen::Begun(self.opcode)),
             other => Err(format!("opcode {other:#x}")),
@@ -177,11 +207,16 @@ impl ServerStream {
     }
 
     fn absorb(&mut self, piece: &[u8]) -> Result<(), String> {
-        if self.opcode >= CLOSE {
+        self.done += piece.len() as u64;
+        if self.opcode >= CLOSE || self.compressed {
             self.kept.extend_from_slice(piece);
-            self.done += piece.len() as u64;
             return Ok(());
         }
+        self.look_at(piece)
+    }
+
+    /// At the next bytes of a message.
+    fn look_at(&mut self, piece: &[u8]) -> Result<(), String> {
         let prefix = piece.len().min(NUMBER.saturating_sub(usize::from(self.have)));
         for byte in &piece[..prefix] {
             self.head[usize::from(self.have)] = *byte;
@@ -193,7 +228,6 @@ impl ServerStream {
                 return Err(format!("the payload of message {number} is not what was sent"));
             }
         }
-        self.done += piece.len() as u64;
         Ok(())
     }
 
@@ -202,7 +236,10 @@ impl ServerStream {
         u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     }
 
-    fn end_frame(&mut self) -> Seen {
+    fn end_frame(&mut self) -> Result<Seen, String> {
+        if self.compressed {
+            self.inflate()?;
+        }
         let seen = match self.opcode {
             CLOSE => Seen::Close(std::mem::take(&mut self.kept)),
             PONG => Seen::Pong(std::mem::take(&mut self.kept)),
@@ -213,7 +250,21 @@ impl ServerStream {
             _ => Seen::Data { length: self.length, number: self.number() },
         };
         (self.part, self.have) = (Part::Header, 0);
-        seen
+        Ok(seen)
+    }
+
+    /// The message as it was before it was compressed.
+    fn inflate(&mut self) -> Result<(), String> {
+        let packed = std::mem::take(&mut self.kept);
+        let Some((agreed, inflate)) = self.deflate.as_deref_mut() else { return Ok(()) };
+        let message = inflate.message(&packed, usize::MAX);
+        let message =
+            message.map_err(|(_, fault)| format!("{} compressed bytes: {fault:?}", packed.len()))?;
+        if let Some(objection) = agreed.objects(packed.len(), message.len()) {
+            return Err(objection);
+        }
+        self.length = message.len() as u64;
+        self.look_at(&message)
     }
 }
 
@@ -229,6 +280,8 @@ pub enum Breach {
     Protocol,
     TooBig,
     Utf8,
+    /// It is said to be compressed, and cannot be inflated.
+    Deflate,
     /// More control frames than the settings allow.
     Flood,
 }
@@ -248,12 +301,24 @@ pub enum Found {
 pub struct ClientStream {
     head: Vec<u8>,
     frame: Option<ClientFrame>,
-    /// The message under way: text or not, its payload so far, and its fragments.
-    message: Option<(bool, Vec<u8>, u32)>,
+    message: Option<Underway>,
     /// How much of a text is known to be UTF-8.
     checked: usize,
     /// Bytes since the last frame that was in order.
     since_frame: u64,
+    deflate: Option<Box<Inflate>>,
+    /// A compressed message was not as it has to be.
+    broken: Option<Breach>,
+}
+
+/// The message under way.
+#[derive(Clone, Debug)]
+struct Underway {
+    text: bool,
+    compressed: bool,
+    /// So far, and as it came.
+    payload: Vec<u8>,
+    fragments: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -274,6 +339,11 @@ pub struct ClientLimits {
 }
 
 impl ClientStream {
+    /// Of a client with which this was agreed on.
+    pub fn agreeing(agreed: Option<&Agreed>) -> Self {
+        Self { deflate: agreed.map(|agreed| Box::new(agreed.of_client())), ..Self::default() }
+    }
+
     /// Nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.head.is_empty() && self.frame.is_none() && self.message.is_none()
@@ -281,7 +351,7 @@ impl ClientStream {
 
     /// Payload of the message that is not finished.
     pub fn partial(&self) -> u64 {
-        self.message.as_ref().map_or(0, |(_, payload, _)| payload.len() as u64)
+        self.message.as_ref().map_or(0, |message| message.payload.len() as u64)
     }
 
     /// Bytes since the last frame that was in order.
@@ -291,6 +361,9 @@ impl ClientStream {
 
     /// Takes bytes off the front until something is found; `None` when they are used up.
     pub fn pull(&mut self, bytes: &mut &[u8], limits: ClientLimits) -> Option<Found> {
+        if let Some(breach) = self.broken {
+            return Some(Found::Breach(breach));
+        }
         loop {
             if self.frame.is_none() {
                 let byte = take_one(bytes)?;
@@ -306,7 +379,7 @@ impl ClientStream {
                 continue;
             }
             let before = bytes.len();
-            let found = self.payload(bytes);
+            let found = self.payload(bytes, limits);
             self.since_frame += (before - bytes.len()) as u64;
             match found {
                 Some(Found::Breach(breach)) => return Some(Found::Breach(breach)),
@@ -325,8 +398,13 @@ impl ClientStream {
         let first = self.head[0];
         let (fin, opcode) = (first & 0x80 != 0, first & 15);
         let control = opcode >= CLOSE;
-        let (so_far, fragments) = self.message.as_ref().map_or((0, 0), |m| (m.1.len() as u64, m.2));
-        if first & 0x70 != 0 || !matches!(opcode, 0..=2 | 8..=10) || (control && !fin) {
+        let message = self.message.as_ref();
+        let (so_far, fragments) = message.map_or((0, 0), |m| (m.payload.len() as u64, m.fragments));
+        let compressed = first & 0x40 != 0;
+        if compressed && (self.deflate.is_none() || !matches!(opcode, TEXT | BINARY)) {
+            return Err(Breach::Protocol);
+        }
+        if first & 0x30 != 0 || !matches!(opcode, 0..=2 | 8..=10) || (control && !fin) {
             return Err(Breach::Protocol);
         }
         let in_message = self.message.is_some();
@@ -357,7 +435,10 @@ impl ClientStream {
         if shortable || length >> 63 != 0 || (extra == 8 && self.head.get(2..8) == Some(&[0; 6])) {
             return Err(Breach::Protocol);
         }
-        if !control && so_far.saturating_add(length) > limits.max_payload {
+        // What cannot be compressed may be a little longer so.
+        let packed = compressed || message.is_some_and(|message| message.compressed);
+        let slack = if packed { limits.max_payload / 256 + 64 } else { 0 };
+        if !control && so_far.saturating_add(length) > limits.max_payload.saturating_add(slack) {
             return Err(Breach::TooBig);
         }
         let whole = 2 + extra + 4;
@@ -365,19 +446,20 @@ impl ClientStream {
             return Ok(None);
         }
         if !control {
-            self.message.get_or_insert((opcode == TEXT, Vec::new(), 0)).2 += 1;
+            let fresh = || Underway { text: opcode == TEXT, compressed, payload: Vec::new(), fragments: 0 };
+            self.message.get_or_insert_with(fresh).fragments += 1;
         }
         let key = [self.head[whole - 4], self.head[whole - 3], self.head[whole - 2], self.head[whole - 1]];
         Ok(Some(ClientFrame { fin, opcode, key, done: 0, left: length, control: Vec::new() }))
     }
 
-    fn payload(&mut self, bytes: &mut &[u8]) -> Option<Found> {
+    fn payload(&mut self, bytes: &mut &[u8], limits: ClientLimits) -> Option<Found> {
         let frame = self.frame.as_mut()?;
         let n = usize::try_from(frame.left).unwrap_or(usize::MAX).min(bytes.len());
         let (piece, rest) = bytes.split_at(n);
         *bytes = rest;
         let target = match &mut self.message {
-            Some((_, payload, _)) if frame.opcode < CLOSE => payload,
+            Some(message) if frame.opcode < CLOSE => &mut message.payload,
             _ => &mut frame.control,
         };
         for byte in piece {
@@ -388,13 +470,21 @@ impl ClientStream {
         let (whole, fin, opcode) = (frame.left == 0, frame.fin, frame.opcode);
         if opcode < CLOSE {
             let last = whole && fin;
+            if last && self.message.as_ref().is_some_and(|message| message.compressed) {
+                let found = self.inflated(limits);
+                self.broken = match &found {
+                    Found::Breach(breach) => Some(*breach),
+                    _ => None,
+                };
+                return Some(found);
+            }
             if !self.text_is_utf8(last) {
                 return Some(Found::Breach(Breach::Utf8));
             }
             if whole {
                 self.frame = None;
             }
-            let (text, payload, _) = self.message.take_if(|_| last)?;
+            let Underway { text, payload, .. } = self.message.take_if(|_| last)?;
             self.checked = 0;
             return Some(Found::Message { text, payload });
         }
@@ -406,8 +496,37 @@ impl ClientStream {
         })
     }
 
+    /// A compressed message is whole. The first breach counts.
+    fn inflated(&mut self, limits: ClientLimits) -> Found {
+        let limit = usize::try_from(limits.max_payload).unwrap_or(usize::MAX);
+        let (Some(message), Some(inflate)) = (&self.message, &mut self.deflate) else {
+            return Found::Breach(Breach::Protocol);
+        };
+        let text = message.text;
+        let is_bad = |error: std::str::Utf8Error| error.error_len().is_some();
+        let payload = match inflate.message(&message.payload, limit) {
+            Ok(payload) if text && std::str::from_utf8(&payload).is_err() => {
+                return Found::Breach(Breach::Utf8);
+            }
+            Ok(payload) => payload,
+            Err((begun, fault)) => {
+                let begun = std::str::from_utf8(&begun[..begun.len().min(limit)]);
+                let breach = match fault {
+                    _ if text && begun.is_err_and(is_bad) => Breach::Utf8,
+                    Fault::TooBig => Breach::TooBig,
+                    Fault::Corrupt => Breach::Deflate,
+                };
+                return Found::Breach(breach);
+            }
+        };
+        (self.frame, self.message) = (None, None);
+        Found::Message { text, payload }
+    }
+
     fn text_is_utf8(&mut self, last: bool) -> bool {
-        let Some((true, payload, _)) = &self.message else { return true };
+        let Some(Underway { text: true, compressed: false, payload, .. }) = &self.message else {
+            return true;
+        };
         match std::str::from_utf8(&payload[self.checked..]) {
             Ok(_) => {
                 self.checked = payload.len();

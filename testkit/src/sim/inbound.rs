@@ -233,7 +233,13 @@ impl Checker {
 
     pub fn pull(&mut self, conn: u32, bytes: &mut &[u8]) -> Option<Found> {
         let limits = self.limits(conn);
-        self.busy(conn).inbound.pull(bytes, limits)
+        let found = self.busy(conn).inbound.pull(bytes, limits);
+        if let Some(Found::Message { payload, .. }) = &found
+            && self.of(conn).wire.agreed().is_some()
+        {
+            self.turn.inflated += payload.len();
+        }
+        found
     }
 
     /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it. `given`: it is
@@ -309,6 +315,7 @@ impl Checker {
             Breach::Protocol => (Cause::Protocol(ProtocolError::ReservedBits), 1002),
             Breach::TooBig => (Cause::TooBig { limit: 0 }, 1009),
             Breach::Utf8 => (Cause::InvalidUtf8, 1007),
+            Breach::Deflate => (Cause::Protocol(ProtocolError::InvalidDeflate), 1007),
             Breach::Flood => (Cause::Protocol(ProtocolError::ControlFlood), 1008),
         };
         if self.state(conn) == Some(State::Open) {
@@ -332,7 +339,7 @@ impl Checker {
     pub fn drop_inbound(&mut self, conn: u32, breach: Option<Breach>) {
         let (limits, breached) = (self.limits(conn), breach.is_some());
         let parsing = self.parsing == Some(conn);
-        let may_hold = self.may_hold();
+        let may_hold = self.may_hold() || self.may_inflate_too_much(conn);
         let busy = self.busy(conn);
         let parsed = busy.inbound.partial();
         let (mut messages, mut bytes) = (0, 0);

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, io};
 
-use super::chance::Rng;
+use super::{chance::Rng, records::Records};
 
 /// One direction.
 #[derive(Debug, Default)]
@@ -87,6 +87,8 @@ pub struct Link {
     pub up: Pipe,
     /// From the server to the peer.
     pub down: Pipe,
+    /// What lies between the server and its socket, and at the peer's end.
+    pub records: Option<Box<Records>>,
     pub slot: Option<u32>,
     /// Bytes that fit into the server's send buffer and the peer's receive buffer together.
     pub capacity: u32,
@@ -114,6 +116,7 @@ impl Link {
         Self {
             up: Pipe::default(),
             down: Pipe::default(),
+            records: None,
             slot: None,
             capacity,
             latency,

@@ -11,7 +11,7 @@ use super::{
 
 impl Checker {
     /// The link took these bytes.
-    pub fn wrote(&mut self, conn: u32, mut bytes: &[u8]) {
+    pub fn wrote(&mut self, conn: u32, bytes: &[u8]) {
         let now = self.now;
         self.turn.bytes += bytes.len();
         trace!(self, "#{conn} is taken {} bytes", bytes.len());
@@ -25,11 +25,20 @@ impl Checker {
         facts.progress = now;
         let may = facts.may_write;
         ensure!(self, conn, "nothing_written_after_the_end", may, "{} bytes", bytes.len());
-        loop {
-            match self.of(conn).wire.pull(&mut bytes) {
-                Ok(None) => return,
-                Ok(Some(seen)) => self.saw(conn, seen),
-                Err(text) => return self.fail("whole_frames_on_the_wire", conn, text),
+        let begun = self.of(conn).busy.as_mut().map_or(0, |busy| {
+            let begun = busy.begun.min(bytes.len());
+            busy.begun -= begun;
+            begun
+        });
+        let (begun, rest) = bytes.split_at(begun);
+        for (mut bytes, in_ahead) in [(begun, true), (rest, false)] {
+            self.of(conn).in_ahead = in_ahead;
+            loop {
+                match self.of(conn).wire.pull(&mut bytes) {
+                    Ok(None) => break,
+                    Ok(Some(seen)) => self.saw(conn, seen),
+                    Err(text) => return self.fail("whole_frames_on_the_wire", conn, text),
+                }
             }
         }
     }
@@ -54,6 +63,8 @@ impl Checker {
                 ensure!(self, conn, "only_pongs_behind_a_close", right, "opcode {opcode}");
                 if opcode == CLOSE {
                     self.of(conn).close_begun = true;
+                } else if opcode < CLOSE && self.of(conn).in_ahead {
+                    self.busy(conn).spared += 1;
                 } else if opcode < CLOSE {
                     let over = self.ending(conn).is_some_and(|ending| ending.none_begins);
                     ensure!(self, conn, "flush_budget", !over, "a message begins after the flush budget");
@@ -104,7 +115,9 @@ impl Checker {
                     if to_drop && number.is_none() && again {
                         continue; // One without a number looks like another.
                     }
-                    if to_drop && !std::mem::take(&mut busy.spared) {
+                    let spared = busy.spared > 0;
+                    busy.spared -= usize::from(to_drop && spared);
+                    if to_drop && !spared {
                         self.fail(
                             "dropped_is_dropped",
                             conn,
@@ -161,9 +174,10 @@ impl Checker {
 
     /// What is queued and has not begun is to be dropped.
     pub fn mark_to_drop(&mut self, conn: u32) {
-        let spared = self.of(conn).wire.cut_data().is_some();
+        let (spared, ahead) = (self.of(conn).wire.cut_data().is_some(), self.of(conn).ahead);
         let busy = self.busy(conn);
-        (busy.to_drop, busy.spared, busy.pongs_dropped) = (busy.queued.len(), spared, true);
+        (busy.to_drop, busy.spared, busy.pongs_dropped) = (busy.queued.len(), usize::from(spared), true);
+        busy.begun = ahead;
     }
 
     // The end of the server's side.
@@ -195,7 +209,8 @@ impl Checker {
         }
         self.of(conn).must_abort = false;
         let asked = self.ending_of(conn).and_then(|ending| ending.style);
-        let cut = !self.facts[conn as usize].wire.at_boundary();
+        let facts = &self.facts[conn as usize];
+        let cut = !facts.wire.at_boundary() || facts.ahead > 0;
         match asked {
             None => {}
             Some(Abort::Auto) => {

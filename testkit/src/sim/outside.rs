@@ -16,8 +16,11 @@ use adjourn::Time;
 use super::{
     chance::Rng,
     checker::{Checker, ensure},
+    deflate,
+    frames::ServerStream,
     link::Link,
     peer::{Doing, Kind, Peer, Reading},
+    records::Records,
     scenario::{self, Size},
 };
 
@@ -110,6 +113,9 @@ impl Outside {
 
     fn populate(&mut self, max_payload: usize) {
         let crowd = self.size.crowd;
+        let settings = scenario::deflate(&self.checker.config);
+        let mut beside = self.rng.beside();
+        let layered = !crowd && beside.u8(..5) == 0;
         for conn in 0..self.size.connections {
             let rng = &mut self.rng;
             let kind = scenario::kind(rng, self.size);
@@ -126,9 +132,17 @@ impl Outside {
                 _ => rng.u32(1..20_000),
             };
             let mut peer = Peer::new(kind, acts, max_payload, rng.fork());
+            if let Some(settings) = settings {
+                let (offer, agreed) = deflate::offer(settings, &mut rng.beside());
+                self.checker.of(conn).wire = ServerStream::agreeing(agreed);
+                peer.compress(offer, agreed);
+            }
             peer.stays = crowd && rng.u8(..50) > 0;
             self.peers.push(peer);
             self.links.push(Link::new(capacity, latency));
+            if layered && beside.u8(..4) > 0 {
+                self.links[conn as usize].records = Some(Box::new(Records::new(beside.fork())));
+            }
             self.paths.push(scenario::path(rng, self.size));
             let most = if crowd || self.rng.u8(..3) > 0 { 10_000_000 } else { 1_000 };
             let at = self.rng.u64(..most);
@@ -270,7 +284,13 @@ impl Outside {
             link.peer_gone = true;
             return self.soon(latency, Item::Reset(conn));
         }
-        link.up.put(&doing.bytes);
+        match &mut link.records {
+            Some(records) if !doing.bytes.is_empty() || doing.fin => {
+                let garbles = self.peers[conn as usize].kind == Kind::Garbage;
+                link.up.put(&records.wrap(&doing.bytes, doing.fin, garbles));
+            }
+            _ => link.up.put(&doing.bytes),
+        }
         if self.peers[conn as usize].kind == Kind::OtherRequest {
             link.said.extend_from_slice(&doing.bytes);
         }
@@ -350,7 +370,15 @@ impl Outside {
         let waits = acting || !std::mem::replace(&mut peer.waits_to_read, true);
         let slow = peer.reading != Reading::Eager && link.down.arrived() > 0;
         peer.waits_to_read = slow;
-        let doing = peer.receive(&bytes[..n]);
+        let read = match &mut link.records {
+            Some(records) => records.unwrap(&bytes[..n]),
+            None => Ok(bytes[..n].to_vec()),
+        };
+        let read = read.unwrap_or_else(|text| {
+            self.checker.fail("whole_records_on_the_wire", conn, text);
+            Vec::new()
+        });
+        let doing = peer.receive(&read);
         let fin = link.down.fin_arrived() && link.down.arrived() == 0 && !peer.ended;
         self.tell_if_writable(conn);
         self.carry_out(conn, &doing);
@@ -395,6 +423,14 @@ impl Outside {
         if link.down.has_more() && !std::mem::replace(&mut link.down.moving, true) {
             let latency = u64::from(link.latency);
             self.soon(latency, Item::Down(conn));
+        }
+    }
+
+    /// The layer between the loop and a link may have written something of its own.
+    pub fn layer_has_written(&mut self, conn: u32) {
+        if self.links[conn as usize].records.is_some() {
+            self.tell_if_writable(conn);
+            self.set_down_moving(conn);
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::{
     chance::Rng,
+    deflate::{Agreed, Squeeze},
     frames::{BINARY, CLOSE, CONTINUATION, PING, PONG, Seen, ServerStream, TEXT, client_frame, close_bytes},
 };
 
@@ -129,6 +130,9 @@ pub struct Peer {
     pub waits_to_read: bool,
     /// It has done the last thing of its own accord.
     finished: bool,
+    /// The compression that it offers, and what compresses its messages if that is agreed on.
+    offer: Option<String>,
+    squeeze: Option<Squeeze>,
 }
 
 impl Peer {
@@ -158,7 +162,16 @@ impl Peer {
             stays: false,
             waits_to_read: false,
             finished: false,
+            offer: None,
+            squeeze: None,
         }
+    }
+
+    /// It offers compression, to which its server agrees so.
+    pub fn compress(&mut self, offer: Option<String>, agreed: Option<Agreed>) {
+        self.offer = offer;
+        self.stream = ServerStream::agreeing(agreed);
+        self.squeeze = agreed.map(|agreed| agreed.squeeze(&mut self.rng));
     }
 
     /// Whether a FIN now would come behind a cut frame.
@@ -310,9 +323,11 @@ impl Peer {
     }
 
     fn request(&mut self, path: &str, doing: &mut Doing) {
+        let extensions = self.offer.take().map(|offer| format!("Sec-WebSocket-Extensions: {offer}\r\n"));
+        let extensions = extensions.unwrap_or_default();
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n"
         );
         match self.kind {
             Kind::NeverUpgrades => match self.rng.u8(..4) {
@@ -466,6 +481,9 @@ impl Peer {
     }
 
     fn garbage(&mut self, doing: &mut Doing) {
+        if self.squeeze.is_some() && self.rng.bool() {
+            return self.compressed_garbage(doing);
+        }
         let first = |rng: &mut Rng| [0xC1, 0x83, 0x09, 0x80, 0x91, 0xA2, 0x8F][rng.usize(..7)];
         match self.rng.u8(..8) {
             0 => doing.bytes.extend_from_slice(b"\xff\xff\xff\xff\xff\xff"),
@@ -501,9 +519,36 @@ impl Peer {
         }
     }
 
+    /// A message that is said to be compressed: not so, or not whole, or of more than may be.
+    fn compressed_garbage(&mut self, doing: &mut Doing) {
+        let (which, text) = (self.rng.u8(..4), self.rng.bool());
+        let most = if which == 0 { self.max_payload + self.rng.usize(1..100_000) } else { 3000 };
+        let mut payload = vec![b'0'; self.rng.usize(most / 2..=most)];
+        payload.iter_mut().step_by(7).for_each(|byte| *byte = self.rng.u8(b'a'..=b'z'));
+        let Some(squeeze) = &mut self.squeeze else { return };
+        let mut packed = squeeze.message(&payload);
+        let at = self.rng.usize(..packed.len());
+        match which {
+            0 => {}
+            1 => packed.truncate(at),
+            2 => packed[at] ^= 1 << self.rng.u8(..8),
+            _ => packed.iter_mut().for_each(|byte| *byte = self.rng.u8(..)),
+        }
+        self.frame(doing, 0xC0 | if text { TEXT } else { BINARY }, &packed);
+    }
+
     fn fragments(&mut self, doing: &mut Doing) {
         let text = self.rng.bool();
         let n = self.rng.u8(2..12);
+        if self.squeeze.is_some() && self.rng.bool() {
+            let payload = self.payload(60 * usize::from(n), text);
+            let packed = self.squeeze.as_mut().map_or_else(Vec::new, |squeeze| squeeze.message(&payload));
+            let mut first = 0x40 | if text { TEXT } else { BINARY };
+            for piece in packed.chunks(packed.len().div_ceil(usize::from(n)).max(1)) {
+                self.frame(doing, std::mem::take(&mut first), piece);
+            }
+            return self.frame(doing, 0x80 | CONTINUATION, &[]);
+        }
         for i in 0..n {
             let first = match i {
                 0 if text => TEXT,
@@ -525,7 +570,14 @@ impl Peer {
     fn message(&mut self, doing: &mut Doing, most: usize) {
         let text = self.rng.bool();
         let payload = self.payload(most, text);
-        self.frame(doing, 0x80 | if text { TEXT } else { BINARY }, &payload);
+        let opcode = if text { TEXT } else { BINARY };
+        match &mut self.squeeze {
+            Some(squeeze) if self.rng.u8(..4) > 0 => {
+                let packed = squeeze.message(&payload);
+                self.frame(doing, 0xC0 | opcode, &packed);
+            }
+            _ => self.frame(doing, 0x80 | opcode, &payload),
+        }
     }
 
     /// A payload that is not taken for one of the server's.

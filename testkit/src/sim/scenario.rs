@@ -8,7 +8,7 @@ use adjourn::{
     shutdown::{LameDuckPolicy, ListenerInShutdown, Pace},
 };
 
-use super::{chance::Rng, peer::Kind};
+use super::{chance::Rng, deflate::Settings, peer::Kind};
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +141,40 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     if beside.u8(..4) == 0 {
         config.connection.pause_timeout = Some(Duration::from_micros(beside.u64(..3_000_000)));
     }
+    #[cfg(feature = "deflate")]
+    if beside.u8(..4) == 0 {
+        config.deflate = Some(compression(&mut beside));
+    }
     config
+}
+
+#[cfg(feature = "deflate")]
+fn compression(rng: &mut Rng) -> adjourn::config::Deflate {
+    let mut deflate = adjourn::config::Deflate::default();
+    deflate.level = rng.u8(..=9);
+    deflate.threshold = rng.usize(..400);
+    deflate.server_no_context_takeover = rng.bool();
+    deflate.client_no_context_takeover = rng.bool();
+    let mut bits = || if rng.bool() { 15 } else { rng.u8(8..=15) };
+    (deflate.server_max_window_bits, deflate.client_max_window_bits) = (bits(), bits());
+    deflate
+}
+
+/// How the server compresses, as the second reading of RFC 7692 has it.
+#[cfg(feature = "deflate")]
+pub fn deflate(config: &Config) -> Option<Settings> {
+    config.deflate.map(|deflate| Settings {
+        threshold: deflate.threshold,
+        server_keeps: !deflate.server_no_context_takeover,
+        client_keeps: !deflate.client_no_context_takeover,
+        server_bits: deflate.server_max_window_bits,
+        client_bits: deflate.client_max_window_bits,
+    })
+}
+
+#[cfg(not(feature = "deflate"))]
+pub fn deflate(_: &Config) -> Option<Settings> {
+    None
 }
 
 fn abort(rng: &mut Rng) -> Abort {

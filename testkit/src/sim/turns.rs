@@ -17,6 +17,8 @@ pub struct TurnFacts {
     pub began: u64,
     pub callbacks: u32,
     pub bytes: usize,
+    /// Of messages that may have been inflated.
+    pub inflated: usize,
     /// How often the budget may have been granted anew since these were counted: for what is due, and behind a turn that a
     /// panic has cut short, which is ended first.
     pub grants: u32,
@@ -128,7 +130,20 @@ impl Checker {
     /// The turn may have called as many callbacks as it may: what would need one more is held for the next.
     pub fn may_hold(&self) -> bool {
         let used_up = self.turn.callbacks >= self.config.event_loop.turn_callbacks;
-        used_up || self.turn.renewed || self.turn.after_cut
+        // So is what follows a message that inflates to more than the turn has left.
+        let inflated = self.turn.inflated > 0
+            && self.turn.inflated + self.turn.bytes >= self.config.event_loop.turn_bytes;
+        used_up || inflated || self.turn.renewed || self.turn.after_cut
+    }
+
+    /// What is parsed of a connection may inflate to more than the turn has left, and what follows that is held, too: a byte
+    /// inflates to 1,032 at most.
+    pub fn may_inflate_too_much(&self, conn: u32) -> bool {
+        let facts = &self.facts[conn as usize];
+        let Some(busy) = facts.busy.as_ref().filter(|_| facts.wire.agreed().is_some()) else { return false };
+        let packed = busy.held.len() as u64 + busy.inbound.partial();
+        let had = (self.turn.bytes + self.turn.inflated) as u64;
+        had + packed * 1032 >= self.config.event_loop.turn_bytes as u64
     }
 
     /// What a connection has had of this turn.

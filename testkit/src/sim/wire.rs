@@ -8,9 +8,16 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{ConnectionId, Time, config::Abort, conn::Target, http::DetachedStream, hub::Transport};
+use adjourn::{
+    ConnectionId, Time,
+    config::Abort,
+    conn::Target,
+    http::DetachedStream,
+    hub::{Ahead, Noticed, Readiness, Transport},
+};
 
 use super::{
+    checker::ensure,
     observe::End,
     outside::{Outside, time},
     peer::Kind,
@@ -65,7 +72,10 @@ impl Transport for Wire {
         link.slot = None;
         // Whoever serves it now says goodbye at once.
         link.server_gone = true;
-        link.taken = link.said.len() - link.up.used();
+        link.taken = match &link.records {
+            Some(records) => records.given,
+            None => link.said.len() - link.up.used(),
+        };
         link.down.send_fin();
         outside.set_down_moving(conn);
         Some(DetachedStream::Memory)
@@ -83,20 +93,31 @@ impl Transport for Wire {
         let outside = &mut *self.outside.borrow_mut();
         let conn = outside.conn(slot).ok_or(io::ErrorKind::WouldBlock)?;
         outside.checker.will_read(conn);
-        let result = outside.links[conn as usize].read(buffer);
+        let link = &mut outside.links[conn as usize];
+        let result = link.read_by_layer(buffer);
+        let (more, truncated) = link
+            .records
+            .as_ref()
+            .map_or((false, false), |records| (records.has_more(), records.is_truncated()));
         match &result {
-            Ok(0) => outside.checker.ends(conn, End::Eof),
+            Ok(0) => {
+                outside.checker.of(conn).truncated = truncated;
+                outside.checker.ends(conn, End::Eof);
+            }
             Ok(n) => {
                 outside.moved = true;
                 outside.checker.read(conn, &buffer[..*n]);
-                if *n < buffer.len() {
+                if *n < buffer.len() && !more {
                     outside.checker.drained(conn);
                 }
-                outside.refill(conn);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => outside.checker.blocked(conn),
+            // It has read, and nothing of that is for the loop.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => outside.moved = true,
             Err(error) => outside.checker.ends(conn, End::Error(error.kind())),
         }
+        outside.refill(conn);
+        outside.layer_has_written(conn);
         result
     }
 
@@ -106,7 +127,12 @@ impl Transport for Wire {
         outside.checker.will_write(conn);
         let link = &mut outside.links[conn as usize];
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
-        let room = match link.room(offered) {
+        let again = link.records.as_ref().is_none_or(|records| records.is_offered_again(slices));
+        ensure!(outside.checker, conn, "what_is_encrypted_stays", again, "something else is offered");
+        let result = link.write_by_layer(slices);
+        outside.checker.of(conn).ahead = link.records.as_ref().map_or(0, |records| records.ahead());
+        outside.layer_has_written(conn);
+        let room = match result {
             Ok(0) => {
                 self.refused = true;
                 outside.checker.refused(conn, outside.now);
@@ -125,7 +151,6 @@ impl Transport for Wire {
         for slice in slices {
             let piece = &slice[..left.min(slice.len())];
             left -= piece.len();
-            link.down.put(piece);
             outside.checker.wrote(conn, piece);
         }
         if self.refused {
@@ -149,8 +174,44 @@ impl Transport for Wire {
         } else {
             outside.checker.sent_fin(conn);
         }
-        outside.links[conn as usize].down.send_fin();
+        outside.links[conn as usize].end_by_layer();
+        outside.layer_has_written(conn);
         outside.set_down_moving(conn);
+    }
+
+    fn ready(&mut self, slot: usize, readiness: Readiness) -> Readiness {
+        let outside = &mut *self.outside.borrow_mut();
+        let Some(conn) = outside.conn(slot) else { return readiness };
+        if let Some(records) = outside.links[conn as usize].records.as_mut().filter(|_| readiness.ended) {
+            records.note_ended();
+        }
+        if readiness.writable {
+            outside.links[conn as usize].flush_layer();
+            outside.layer_has_written(conn);
+        }
+        readiness
+    }
+
+    fn noticed(&mut self, slot: usize) -> Noticed {
+        let outside = &mut *self.outside.borrow_mut();
+        let records = outside.conn(slot).and_then(|conn| outside.links[conn as usize].records.as_mut());
+        records.map(|records| records.take_noticed()).unwrap_or_default()
+    }
+
+    fn ahead(&mut self, slot: usize) -> Ahead {
+        let outside = &mut *self.outside.borrow_mut();
+        let Some(conn) = outside.conn(slot) else { return Ahead::default() };
+        let records = outside.links[conn as usize].records.as_mut();
+        let ahead = records.map(|records| records.take_ahead()).unwrap_or_default();
+        if ahead.progressed {
+            outside.checker.of(conn).progress = outside.now;
+        }
+        ahead
+    }
+
+    fn is_truncated(&mut self, slot: usize) -> bool {
+        let outside = &*self.outside.borrow();
+        outside.conn(slot).is_some_and(|conn| outside.checker.facts[conn as usize].truncated)
     }
 
     fn take_error(&mut self, slot: usize) -> Option<io::ErrorKind> {
@@ -193,7 +254,7 @@ impl Transport for Wire {
         if reset || link.up.arrived() > 0 {
             link.send_reset();
         } else {
-            link.down.send_fin();
+            link.close_by_layer();
             outside.set_down_moving(conn);
         }
     }

@@ -286,10 +286,12 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
     ensure!(checker, conn, "an_owed_drain_comes", !waits, "all is written");
     ensure!(checker, conn, "what_fits_is_written", !stuck, "{queued} bytes are queued");
     let facts = &checker.facts[conn as usize];
-    let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof);
+    let (busy, paused, eof) = (facts.busy.as_ref(), facts.paused, facts.eof || facts.eof_read);
     let discards = facts.discards;
     let reads = !(eof || state == State::Open && paused && !discards);
-    let unread = link.up.arrived() > 0 && !link.is_dead();
+    let held_by_layer = link.records.as_ref().is_some_and(|records| records.holds());
+    let unread = held_by_layer || link.up.arrived() > 0 && !link.is_dead();
+    let end_unread = link.up.fin_arrived() && !eof && !link.is_dead();
     let held = busy.is_some_and(|busy| !busy.held.is_empty());
     let quiet = queued == 0 && !held && busy.is_none_or(|busy| busy.inbound.is_idle());
     let keeps = state == State::Open && quiet && owns;
@@ -297,8 +299,8 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
         checker,
         conn,
         "input_is_not_forgotten",
-        told || !(reads && unread),
-        "{} bytes",
+        told || !(reads && (unread || end_unread)),
+        "{} bytes, FIN: {end_unread}",
         link.up.arrived()
     );
     ensure!(checker, conn, "a_quiet_one_owns_nothing", !keeps, "it owns a buffer");
