@@ -55,6 +55,8 @@ struct App {
     open: Vec<ConnectionId>,
     ended: Vec<CloseReport>,
     drained: usize,
+    /// Each message is broadcast to all others.
+    relays: bool,
     /// Short messages.
     heard: Vec<String>,
 }
@@ -66,8 +68,11 @@ impl Handler for App {
         Upgrade::accept(())
     }
 
-    fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
+    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
         match event {
+            Event::Message { id, message, .. } if self.relays => {
+                clients.broadcast(message, |client| client.id() != id);
+            }
             Event::Open { id } => self.open.push(id),
             Event::Drain { .. } => self.drained += 1,
             Event::Message { message, .. } => self.heard.extend(message.as_text().map(str::to_owned)),
@@ -554,4 +559,41 @@ fn buffers_of_large_messages_are_used_again_and_bounded() {
     }
     let after_the_largest = receives(10_000_000) - before;
     assert!(after_the_largest <= (2 << 20) + 10_000, "{after_the_largest} bytes are kept");
+}
+
+/// Of a large message that is relayed, the first receiver has the buffer that it came in, and the others share a copy.
+#[test]
+fn a_relayed_message_is_held_twice_at_most_and_reaches_everyone() {
+    let message: Vec<u8> = (0..200_003).map(low).collect();
+    let length = (message.len() as u64).to_be_bytes();
+    let expected = [&[0x82, 127][..], &length, &message].concat();
+    for receivers in [1, 2, 5] {
+        for room in [0, 3, 70_000, usize::MAX] {
+            let mut fleet = Fleet::new(Config::default());
+            fleet.app.relays = true;
+            fleet.open(1, 0, REQUEST);
+            fleet.open(receivers, room, REQUEST);
+            fleet.driver.transport().socket(0).input = frame(0x82, &message);
+            fleet.ready(0, Readiness { readable: true, ..Readiness::default() });
+            let copies = if room == usize::MAX { 0 } else { receivers.min(2) };
+            let held = fleet.held();
+            assert!(held <= copies * expected.len(), "{receivers} receivers, room {room}: {held} bytes");
+            assert_eq!(held > 0, copies > 0, "{receivers} receivers, room {room}");
+            let last = fleet.app.open[receivers];
+            for slot in 1..=receivers {
+                if slot == last.slot() && receivers > 1 && copies > 0 {
+                    assert!(fleet.act(|clients| clients.terminate(last)));
+                    let lost = fleet.app.ended[0].lost;
+                    assert_eq!(lost.messages + lost.partial, 1, "{receivers} receivers, room {room}");
+                } else {
+                    let mut read = fleet.reads(slot, 77_777);
+                    while read.len() < expected.len() {
+                        read.extend(fleet.reads(slot, 77_777));
+                    }
+                    assert!(read == expected, "{receivers} receivers, room {room}, slot {slot}");
+                }
+            }
+            assert_eq!(fleet.held(), 0, "{receivers} receivers, room {room}");
+        }
+    }
 }

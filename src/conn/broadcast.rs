@@ -1,11 +1,13 @@
 //! The frames of a message that many get: each is made for the first connection that gets it, and shared by the others.
 
+use std::sync::Arc;
+
 use super::{
     Context,
     backlog::{FrameHead, opcode, write_frame},
     backlogs::{OWN_BLOCK, Piece},
     deflate::Sharing,
-    output::OutputBuffer,
+    output::{Lent, OutputBuffer},
 };
 use crate::{message::Payload, wire::header::frame_length};
 
@@ -21,6 +23,8 @@ pub(super) enum Shared {
 pub(crate) struct Frames<'m> {
     message: Payload<'m>,
     plain: Option<Shared>,
+    /// A connection got the message as it lies in the buffer that it came in.
+    sent_on: bool,
     /// By the bits of the window, from 9 on. An inner `None`: compressing it is not worth it.
     compressed: [Option<Option<Shared>>; 7],
 }
@@ -28,7 +32,7 @@ pub(crate) struct Frames<'m> {
 impl<'m> Frames<'m> {
     /// The output buffer must be locked as long as these are in use.
     pub(crate) fn new(message: Payload<'m>) -> Self {
-        Self { message, plain: None, compressed: [const { None }; 7] }
+        Self { message, plain: None, sent_on: false, compressed: [const { None }; 7] }
     }
 
     /// Bytes of payload.
@@ -65,6 +69,17 @@ impl<'m> Frames<'m> {
                 made => matches!(made, Some(Some(Some(_)))),
             },
         }
+    }
+
+    /// A large message that came in and is sent on: to the first connection as it is, so that a relay to one other copies nothing. The
+    /// others share a copy, which they may keep for longer.
+    pub(super) fn send_on(&mut self, sharing: Sharing, lent: &Lent) -> Option<Arc<Vec<u8>>> {
+        if self.sent_on || self.plain.is_some() || !matches!(sharing, Sharing::Plain) {
+            return None;
+        }
+        let message = lent.get(self.message.as_bytes());
+        self.sent_on = message.is_some();
+        message
     }
 
     pub(super) fn get(&mut self, sharing: Sharing, cx: &mut Context<'_>) -> Option<Shared> {

@@ -243,6 +243,12 @@ impl Conn {
     fn push_shared(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
         let sharing = self.sharing(frames, cx.config);
         let (outbox, now) = (&mut self.outbox, cx.now);
+        if let Some(lent) = frames.send_on(sharing, &cx.common.lent) {
+            let head = opcode(frames.message().kind).into();
+            let pushed = outbox.push_owned(None, head, Body::Lent(lent), &mut cx.common.output, now);
+            self.count_sent(cx);
+            return self.note_pushed(pushed, cx);
+        }
         let pushed = match frames.get(sharing, cx) {
             Some(Shared::Range(start, end)) => outbox.push_range(start, end, &mut cx.common.output, now),
             Some(Shared::Frozen(frame)) => outbox.push_piece(frame, &mut cx.common.output, now),

@@ -231,4 +231,24 @@ RULES = [
             )
         ],
     ),
+    (
+        "a resume that another one overtook begins anew",
+        [
+            (
+                "core/replay.rs",
+                "            let conn = connecting.conn;\n            return self.cut_conn(conn);\n",
+                "            return self.resume_refused(key, ResumeRefusal::UnknownSession);\n",
+            )
+        ],
+    ),
+    (
+        "a node that does not read a log goes on with those who connect",
+        [
+            (
+                "core/cluster.rs",
+                "self.state.cluster.is_some() && self.log(space).is_some_and(|log| log.epoch.is_none())",
+                "self.state.cluster.is_some() && self.log(space).is_none()",
+            )
+        ],
+    ),
 ]

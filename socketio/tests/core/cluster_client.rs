@@ -39,6 +39,10 @@ impl Client {
         if self.even { "even" } else { "odd" }
     }
 
+    pub(crate) fn has_joined(&self) -> bool {
+        self.seats.iter().all(|seat| seat.joined.is_some())
+    }
+
     /// What it says on a new connection.
     pub(crate) fn connects(&mut self) -> Vec<String> {
         let mut connects = Vec::new();
