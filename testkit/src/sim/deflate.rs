@@ -134,6 +134,7 @@ impl Squeeze {
     }
 
     /// The payload of a compressed message.
+    #[cfg_attr(not(feature = "deflate"), expect(clippy::unused_self, reason = "nothing is compressed"))]
     pub fn message(&mut self, payload: &[u8]) -> Vec<u8> {
         if payload.is_empty() {
             return vec![0];
