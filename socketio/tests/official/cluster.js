@@ -110,6 +110,16 @@ async function replicaOf(scope, port) {
 const nodeArgs = (redis, ...args) => [`--store=redis:${redis.url}`, '--stream=t', '--ping-interval=5000', '--ping-timeout=10000', ...args];
 const node = (scope, redis, ...args) => scope.lab(...nodeArgs(redis, ...args));
 
+const stats = async (lab) => (await fetch(`${lab.url}/stats`)).json();
+
+// Each node has heard the heartbeats of all of them, which come once a second.
+async function acquainted(labs) {
+  for (const lab of labs) {
+    for (let n = 0; n < 150 && (await stats(lab)).nodes < labs.length; n++) await sleep(100);
+    assert.equal((await stats(lab)).nodes, labs.length);
+  }
+}
+
 // Each client's events as the texts that their senders numbered.
 const texts = (client) => events(client, 'msg').map(([tag, i]) => `${tag}${i}`);
 
@@ -243,7 +253,7 @@ test('rooms, fetch, broadcasts with acks, volatile events and disconnects reach 
   const a = await scope.connected(labs[0].url);
   const b = await scope.connected(labs[1].url);
   const c = await scope.connected(labs[1].url);
-  await sleep(1200); // a heartbeat: the nodes know each other
+  await acquainted(labs);
   for (const client of [a, b]) await ask(client, 'join', 'r');
   assert.deepEqual((await ask(a, 'sockets', 'r')).sort(), [a.id, b.id].sort());
   assert.deepEqual((await ask(c, 'sockets', 'r')).sort(), [a.id, b.id].sort());
@@ -267,7 +277,7 @@ test('a dead node delays a request once, and is named', async (scope) => {
   const labs = [await node(scope, redis), await node(scope, redis)];
   const a = await scope.connected(labs[0].url);
   const b = await scope.connected(labs[1].url);
-  await sleep(1200);
+  await acquainted(labs);
   for (const client of [a, b]) await ask(client, 'join', 'r');
   await labs[1].kill('SIGKILL');
   const start = Date.now();
@@ -281,8 +291,6 @@ test('a dead node delays a request once, and is named', async (scope) => {
 });
 
 // ---- faults of the store (specification 17): docs/several_nodes.md says what is seen.
-
-const stats = async (lab) => (await fetch(`${lab.url}/stats`)).json();
 
 // Emits through `say` every few milliseconds until told to stop; notes which were acked.
 function traffic(sender, tag) {
@@ -569,7 +577,7 @@ test('clocks: nodes that are an hour and five minutes apart, beside each other a
   const first = await ask(a, 'store', { clientOffset: 'one', content: 'x' });
   const again = await ask(await scope.connected(labs[0].url), 'store', { clientOffset: 'one', content: 'x' });
   assert.deepEqual([first.duplicate, again.duplicate, again.id], [false, true, first.id]);
-  assert.equal((await stats(labs[0])).nodes, 2);
+  await acquainted(labs);
   // The node behind is killed: its client resumes on the one ahead, within the window by Redis's clock.
   proxy.target = labs[0].port;
   proxy.cut();
