@@ -189,6 +189,10 @@ impl World {
     /// One input, then the store, then what is due within a nanosecond, as a loop's next turns would have it.
     pub(crate) fn input(&mut self, input: impl FnOnce(&mut Core, Duration, &mut Wire)) {
         input(&mut self.core, self.now, &mut self.wire);
+        self.turns();
+    }
+
+    fn turns(&mut self) {
         self.serve_store();
         while !self.halts
             && let Some(at) = self.core.next_timeout().filter(|at| *at <= self.now + Duration::from_nanos(1))
@@ -247,7 +251,7 @@ impl World {
         let held = if read { &mut self.held_reads } else { &mut self.held_writes };
         let Some(command) = held.pop_front() else { return false };
         self.answer(command, false);
-        self.serve_store();
+        self.turns();
         true
     }
 
