@@ -47,7 +47,7 @@ pub(crate) fn run(address: &str, control: &str) -> Result<(), Box<dyn Error>> {
     let mut server = Server::outgoing(Config::default())?;
     server.listen_on(listener.try_clone()?)?;
     println!("{}: listening on {}", std::process::id(), listener.local_addr()?);
-    // All that can fail comes before the predecessor is told to go, or nobody might have the port.
+    // All that can fail comes before the predecessor is asked to stop, or nobody might have the port.
     let successors = bind_in_place(control)?;
     if let Some(mut predecessor) = predecessor {
         // One that has ended meanwhile needs not be told.

@@ -207,7 +207,7 @@ impl<S: Read + Write> Server<S> {
     }
 }
 
-/// Writes what is owed, and the Close frame behind it. `None` ends the connection.
+/// Writes what is owed, then the Close frame. `None` ends the connection.
 fn write<S: Write>(conn: &mut Conn<S>, frames: &Frames) -> Option<()> {
     while conn.owed > 0 {
         let at = conn.at as usize;

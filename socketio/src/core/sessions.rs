@@ -182,7 +182,7 @@ impl Io<'_> {
             session.saving -= 1;
             if stale.contains(&index) && !session.ended {
                 // Another process holds it, or will in a moment, or it is in the store no more. Of a shared log, the fence
-                // says which: a client whose session is nobody's stays, and is told when it comes back.
+                // says which: a client whose session is nobody's stays, and learns it when it comes back.
                 session.lost = true;
                 if let Some(socket) = session.socket.filter(|_| self.state.cluster.is_none()) {
                     self.take_over(socket);

@@ -65,7 +65,7 @@ impl Links for Wire {
     fn abort(&mut self, _: RequestId) {}
 }
 
-/// What became of each emit, as its sender was told.
+/// The outcome of each emit, as its sender learned it.
 type Told = Arc<Mutex<HashMap<u64, bool>>>;
 
 struct Node {
@@ -490,7 +490,7 @@ impl World {
         for client in 0..CLIENTS {
             self.receive(client);
             if self.clients[client].link.is_none() {
-                // An attach of a connection that it had left came later and took the session.
+                // An attach of an abandoned connection came later and took the session.
                 let node = self.below(NODES);
                 self.connect(client, node);
             }
@@ -509,11 +509,7 @@ impl World {
                 Some(logged) => times == usize::from(*logged),
                 None => times <= 1 && self.crashes > 0,
             };
-            assert!(
-                fits,
-                "emit {number} is {times} times in a log, its sender was told {:?}",
-                told.get(&number)
-            );
+            assert!(fits, "emit {number} is {times} times in a log, its sender got {:?}", told.get(&number));
         }
         for (index, client) in self.clients.iter().enumerate() {
             for (seat, log) in client.seats.iter().zip(&self.logs) {

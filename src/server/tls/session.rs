@@ -65,7 +65,7 @@ struct Facts {
     eof: bool,
     /// The kernel may have more, although nobody will say so again: the last read was filled, or `ended` is set.
     undrained: bool,
-    /// A FIN or an error was announced, and is behind what there is to read.
+    /// A FIN or an error was announced, and follows what there is to read.
     ended: bool,
     /// The kernel has taken ciphertext since that was asked last.
     progressed: bool,
