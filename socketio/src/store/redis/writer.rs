@@ -111,7 +111,7 @@ impl RedisWriter {
     }
 
     /// The number of the next call.
-    fn number_call(&mut self) -> u64 {
+    pub(super) fn number_call(&mut self) -> u64 {
         self.calls += 1;
         self.calls
     }
