@@ -17,9 +17,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::state::{
-    Ask, Bound, BoundTo, Claim, ConnKey, ConnectStep, Connecting, ConnectingKey, Handshake, Io, Item, Observation,
-    Progress, Reliability, Resume, ResumeOutcome, SessionKey, SocketKey, SocketState, SpaceKey, Timer,
-    Upcall, refusal_name,
+    Ask, Bound, BoundTo, Claim, ConnKey, ConnectStep, Connecting, ConnectingKey, Handshake, Io, Item,
+    Observation, Progress, Reliability, Resume, ResumeOutcome, SessionKey, SocketKey, SocketState, SpaceKey,
+    Timer, Upcall, refusal_name,
 };
 use crate::config::ConnectPolicy;
 use crate::error::ConnectError;

@@ -1,5 +1,6 @@
 //! Messages between nodes of a shared store, without the store: what one core sends, the others are given.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use adjourn_socketio::core::{AckOptions, Core, CoreSetup, FeedCommand, StoreCall
 use adjourn_socketio::links::{Frame, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
 use adjourn_socketio::offset::Position;
 use adjourn_socketio::packet::ArgsBuf;
-use adjourn_socketio::store::{Batch, Committed, Entry, EntryKind, FeedItem, NewEntry, NodeId, SessionChange};
+use adjourn_socketio::store::{
+    Batch, Committed, Entry, EntryKind, FeedItem, NewEntry, NodeId, SessionChange,
+};
 
 use super::basics::handlers;
 use super::world::{Client, World, quick};
@@ -348,4 +351,39 @@ fn s13_a_session_that_another_node_takes_while_it_is_resumed_leaves_nothing_behi
     world.input(|core, now, wire| core.feed_input(read, now, wire));
     assert!(world.closed(link).is_some(), "it comes back, and the last to come has the session");
     assert_eq!(world.core.resuming(), 0);
+}
+
+#[test]
+fn s16_what_a_node_answers_to_a_fetch_comes_in_parts() {
+    let mut world = shared_world();
+    let auth = "x".repeat(5000);
+    for _ in 0..100 {
+        let link = world.open();
+        world.message(link, &format!(r#"40{{"x":"{auth}"}}"#));
+    }
+    while world.core.poll_feed().is_some() {}
+    let mut nodes = Nodes::new(1);
+    let asker = nodes.0[0].0.clone();
+    let both = FeedItem::Nodes(vec![asker.clone(), NodeId("n".into())]);
+    nodes.0[0].1.feed_input(both, Duration::ZERO, &mut NoLinks);
+    let found = Arc::new(Mutex::new(None));
+    let of_call = Arc::clone(&found);
+    nodes.call(0, |io| {
+        io.of("/").fetch(Duration::from_secs(5), move |_, fetched| {
+            let ids: HashSet<Arc<str>> =
+                fetched.sockets.iter().map(|socket| Arc::clone(&socket.id)).collect();
+            *of_call.lock().expect("not poisoned") = Some((ids.len(), fetched.missing_nodes.len()));
+        });
+    });
+    let mut parts = 0;
+    while let Some(FeedCommand::Send(_, question)) = nodes.0[0].1.poll_feed() {
+        let question = FeedItem::Message(asker.clone(), question);
+        world.input(|core, now, wire| core.feed_input(question, now, wire));
+        let Some(FeedCommand::Send(_, answer)) = world.core.poll_feed() else { panic!("an answer") };
+        assert!(answer.len() < 300_000, "{} bytes in one message", answer.len());
+        parts += 1;
+        let answer = FeedItem::Message(NodeId("n".into()), answer);
+        nodes.0[0].1.feed_input(answer, Duration::ZERO, &mut NoLinks);
+    }
+    assert_eq!((parts, found.lock().expect("not poisoned").take()), (2, Some((100, 0))));
 }
