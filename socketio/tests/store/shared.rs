@@ -36,8 +36,12 @@ fn emit(parts: &mut Parts, packet: &str) -> Position {
 }
 
 fn packets(parts: &mut Parts) -> Vec<String> {
+    packets_of(parts, "/")
+}
+
+fn packets_of(parts: &mut Parts, namespace: &str) -> Vec<String> {
     let all = Position::START..Position { time: u64::MAX >> 12, number: 0 };
-    let page = parts.reader.page("/", all, usize::MAX >> 12).expect("a page");
+    let page = parts.reader.page(namespace, all, usize::MAX >> 12).expect("a page");
     let events = page.entries.iter().filter(|entry| entry.new.kind == EntryKind::Event);
     events.map(|entry| entry.new.packet.to_string()).collect()
 }
@@ -370,6 +374,35 @@ fn one_read_of_the_feed_is_bounded_by_bytes() {
     }
     assert_eq!(count, 100);
     assert!(most < 30, "{most} entries of 100 kB at once");
+}
+
+#[test]
+fn an_entry_of_a_transaction_for_another_namespace_waits_until_it_can_be_appended() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = open(&server.url(), &settings());
+    let run = |node: &mut Parts| {
+        let appends = |tx: &mut Tx<'_>| {
+            tx.append(event("/", "1"));
+            tx.append(event("/other", "2"));
+            tx.append(event("/other", "3"));
+            Ok(ack("[]"))
+        };
+        node.writer.transact(Some(&key("k")), &context(None), Box::new(appends), 0)
+    };
+    redis(&server, &["SET", "{shared:/other}:log", "no stream"]);
+    assert!(!run(&mut node).expect("its own namespace has it").repeat);
+    assert!(run(&mut node).expect("the key is done").repeat);
+    assert_eq!(packets(&mut node), ["1"]);
+    redis(&server, &["DEL", "{shared:/other}:log"]);
+    redis(&server, &["COPY", "{shared:/}:outbox", "{shared:/}:copy"]);
+    node.writer.expire(0, 16).expect("an answer");
+    assert_eq!(packets_of(&mut node, "/other"), ["2", "3"]);
+    // As if the node had died before it took them from the list.
+    redis(&server, &["RENAME", "{shared:/}:copy", "{shared:/}:outbox"]);
+    let mut other = open(&server.url(), &settings());
+    other.writer.expire(0, 16).expect("an answer");
+    assert_eq!(packets_of(&mut node, "/other"), ["2", "3"]);
+    assert_eq!(redis(&server, &["EXISTS", "{shared:/}:outbox"]), ":0");
 }
 
 /// Answers as a master of a cluster would: it takes one call without an answer, and is gone for a second.

@@ -39,9 +39,14 @@ impl RedisWriter {
         }
         let answer = self.run(|scripts| &scripts.expire, namespace, &arguments, now)?;
         let parts = values::bytes(&answer).and_then(encoding::read_chunks).ok_or_else(values::damaged)?;
-        let (left, gone) = parts.split_first().ok_or_else(values::damaged)?;
-        if &**left == b"1" {
+        let (flags, gone) = parts.split_first().ok_or_else(values::damaged)?;
+        if flags.first() == Some(&b'1') {
             self.trim_unread(namespace, now)?;
+        }
+        if flags.get(1) == Some(&b'1')
+            && let Err(error) = self.forward(namespace, now)
+        {
+            tracing::debug!(target: "adjourn_socketio", %error, "entries for other namespaces wait");
         }
         let summary = |pair: &[Bytes]| {
             let [record, evicted] = pair else { return None };
