@@ -164,35 +164,15 @@ fn is_target(target: &[u8]) -> bool {
         rest = match rest {
             [] => return true,
             [b'%', high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
-            [byte, after @ ..] if is_of_a_target(*byte) => after,
+            [byte, after @ ..] if is_unreserved_or_sub_delim(*byte) || b":@/?".contains(byte) => after,
             _ => return false,
         };
     }
 }
 
-const fn is_of_a_target(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-                | b':'
-                | b'@'
-                | b'/'
-                | b'?'
-        )
+/// What stands for itself in every part of a URL: unreserved characters and sub-delims (RFC 3986 §2.2, §2.3).
+pub(super) fn is_unreserved_or_sub_delim(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
 #[cfg(test)]
