@@ -188,7 +188,7 @@ mod tests {
                 Err(Refusal::KEY),
             ),
             (
-                "bits behind the end",
+                "bits after the end",
                 "Sec-WebSocket-K",
                 &["Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEB=="],
                 Err(Refusal::KEY),

@@ -337,7 +337,7 @@ pub(super) mod tests {
             ("no HTTP", &["GET / HTTPS/1.1", "Host: a"], Err(Refusal::MALFORMED)),
             ("no version", &["GET /", "Host: a"], Err(Refusal::MALFORMED)),
             ("two blanks in the request line", &["GET  / HTTP/1.1", "Host: a"], Err(Refusal::MALFORMED)),
-            ("a blank behind the request line", &["GET / HTTP/1.1 ", "Host: a"], Err(Refusal::MALFORMED)),
+            ("a blank after the request line", &["GET / HTTP/1.1 ", "Host: a"], Err(Refusal::MALFORMED)),
             ("a method that is no token", &["G@T / HTTP/1.1", "Host: a"], Err(Refusal::MALFORMED)),
             ("a blank before the colon", &["GET / HTTP/1.1", "Host : a"], Err(Refusal::MALFORMED)),
             ("no colon", &["GET / HTTP/1.1", "Host: a", "nonsense"], Err(Refusal::MALFORMED)),
