@@ -106,8 +106,9 @@ async function replicaOf(scope, port) {
   return replica;
 }
 
-// A heartbeat that a loaded machine does not miss: what these tests end, they end otherwise.
-const nodeArgs = (redis, ...args) => [`--store=redis:${redis.url}`, '--stream=t', '--ping-interval=5000', '--ping-timeout=10000', ...args];
+// A heartbeat that a loaded machine does not miss: what these tests end, they end otherwise. Its timeout is below that of any wait:
+// a client whose WebSocket ends between `3probe` and the last answer to its GETs polls no more, and finds its end by that alone.
+const nodeArgs = (redis, ...args) => [`--store=redis:${redis.url}`, '--stream=t', '--ping-interval=2000', '--ping-timeout=8000', ...args];
 const node = (scope, redis, ...args) => scope.lab(...nodeArgs(redis, ...args));
 
 const stats = async (lab) => (await fetch(`${lab.url}/stats`)).json();
@@ -559,6 +560,7 @@ test('clocks: nodes that are an hour and five minutes apart, beside each other a
   const clock = (offset) => ({ LD_PRELOAD: library, FAKETIME: offset, FAKETIME_DONT_FAKE_MONOTONIC: '1' });
   const labs = [];
   for (const offset of ['-5m', '+60m']) labs.push(await scope.lab({ env: clock(offset) }, ...nodeArgs(redis, '--recovery=60000')));
+  await acquainted(labs);
   await roamingRun(scope, redis, 0, labs);
   // Deadlines of acks, once keys and windows are the store's.
   const proxy = await scope.proxy(labs[0].port);
@@ -577,7 +579,6 @@ test('clocks: nodes that are an hour and five minutes apart, beside each other a
   const first = await ask(a, 'store', { clientOffset: 'one', content: 'x' });
   const again = await ask(await scope.connected(labs[0].url), 'store', { clientOffset: 'one', content: 'x' });
   assert.deepEqual([first.duplicate, again.duplicate, again.id], [false, true, first.id]);
-  await acquainted(labs);
   // The node behind is killed: its client resumes on the one ahead, within the window by Redis's clock.
   proxy.target = labs[0].port;
   proxy.cut();
