@@ -111,7 +111,7 @@ impl Bridge {
         })
     }
 
-    /// What the HTTP thread has told since the last turn.
+    /// What the HTTP thread has reported since the last turn.
     pub(super) fn take_http(&mut self, clients: &mut Clients<'_, Conn>) {
         let mut inputs = std::mem::take(&mut self.http.inputs);
         if let Some(http) = &self.http.http {
