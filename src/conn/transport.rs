@@ -88,7 +88,7 @@ impl Conn {
         }
     }
 
-    /// The socket failed, and reading has not told so. What the peer sent before, its Close perhaps, is to be read first,
+    /// The socket failed before a read reported it. What the peer sent before, its Close perhaps, is to be read first,
     /// although reading may be paused; then call [`Conn::handle_reset`].
     pub(crate) fn handle_failed(&mut self, cx: &mut Context<'_>) {
         if self.outbox.handle_failed(&mut cx.common.output).is_err() {
