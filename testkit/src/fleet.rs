@@ -36,6 +36,9 @@ impl Summary {
     }
 }
 
+/// Every shutdown is over by then, in microseconds.
+const LIFETIME: u64 = 300_000_000;
+
 struct Loop {
     driver: Driver<u32, Wires>,
     app: App,
@@ -97,7 +100,8 @@ pub fn live(seed: u64, tracing: bool) -> Result<Summary, Failure> {
                 turn(&mut loops, number, &world);
             }
         }
-        if world.borrow().failure.is_some() {
+        // A loop that nobody has told would go on for ever.
+        if world.borrow().failure.is_some() || now > LIFETIME {
             break;
         }
     }
