@@ -19,11 +19,11 @@ impl Door {
         thread::spawn(move || {
             for (id, name) in asked {
                 thread::sleep(Duration::from_millis(50)); // a database
-                let told = match name.as_str() {
+                let answered = match name.as_str() {
                     "ada" | "bob" => handle.accept(id, |_| Accept::new(name)),
                     _ => Response::new(403).map_or(Ok(()), |refusal| handle.reject(id, refusal)),
                 };
-                told.expect("the server runs");
+                answered.expect("the server runs");
             }
         });
         Self(questions)

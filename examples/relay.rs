@@ -88,7 +88,7 @@ impl Relay {
         to: ConnectionId,
         message: Message<'_>,
     ) {
-        // It fails if that side is closing; then this one is about to be told so.
+        // It fails if that side is closing, whose `Closing` event closes this side, too.
         let _ = clients.send(to, message);
         if clients.get(to).is_some_and(|side| side.buffered_amount() > self.enough) {
             clients.pause(id);

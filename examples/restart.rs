@@ -50,7 +50,7 @@ pub(crate) fn run(address: &str, control: &str) -> Result<(), Box<dyn Error>> {
     // All that can fail comes before the predecessor is asked to stop, or nobody might have the port.
     let successors = bind_in_place(control)?;
     if let Some(mut predecessor) = predecessor {
-        // One that has ended meanwhile needs not be told.
+        // One that has ended meanwhile needs no message.
         let _ = predecessor.write_all(READY);
     }
     let handle = server.handle();

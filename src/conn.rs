@@ -40,6 +40,7 @@ mod segment;
 pub mod state;
 mod timers;
 mod transport;
+mod waiting;
 mod watch;
 mod writer;
 

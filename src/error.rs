@@ -286,7 +286,8 @@ pub enum SendError {
     Closing,
     /// The peer reads too slowly: the message would take its backlog over `max_backlog`, or all backlogs of the loop over
     /// [`max_backlog_total`](crate::config::LoopConfig::max_backlog_total). If something is queued for this connection, a
-    /// [`Drain`](crate::Event::Drain) says when nothing is.
+    /// [`Drain`](crate::Event::Drain) says when nothing is; if nothing is, it says when what others hold leaves room for
+    /// the message. For a message that is larger than the limit itself there is nothing to wait for, unless something is queued.
     #[error("{queued} bytes are queued and {message} more exceed max_backlog or max_backlog_total ({limit})")]
     Overflow {
         /// Bytes queued already: for this connection, or for all of them.

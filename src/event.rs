@@ -48,6 +48,9 @@ pub enum Event<'a> {
     /// queued at once, if `send` or `broadcast` found no room, if [`Client::buffered_amount`](crate::Client::buffered_amount)
     /// was more than 0, and if the connection was paused while something was queued; so an application that waits for one
     /// of these gets it. Not sent once nothing can be queued any more.
+    ///
+    /// One that was refused because of [`max_backlog_total`](crate::config::LoopConfig::max_backlog_total), while nothing was queued for
+    /// itself, gets it when the others hold so much less that its message would have fitted.
     Drain {
         /// The connection.
         id: ConnectionId,

@@ -232,7 +232,7 @@ impl Page<'_, '_> {
         })?;
         self.counter(
             "http_answers",
-            "HTTP answers other than 101, by status; 0 is any that is not listed",
+            "HTTP answers other than 101 that were sent, by status; 0 is any that is not listed",
             |stats| {
                 let each =
                     stats.totals.answers.iter().map(|(status, count)| (label("status", status), count));

@@ -91,7 +91,7 @@ pub enum ListenerInShutdown {
 /// use adjourn::{CloseFrame, Config, Server, ShutdownPlan, shutdown::Pace};
 ///
 /// let mut plan = ShutdownPlan::soft(Duration::from_secs(8)); // grace
-/// plan.lame_duck = Duration::ZERO; // some seconds behind load balancers, until they notice
+/// plan.lame_duck = Duration::ZERO; // a few seconds if a load balancer must notice first
 /// plan.frame = CloseFrame::SERVICE_RESTART;
 /// plan.pace = Pace::Spread(Duration::from_secs(20)); // so that clients do not come back in one instant
 ///

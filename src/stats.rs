@@ -59,7 +59,7 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)*
             /// Opening handshakes that failed, by cause.
             pub handshakes_failed: FailureCounts,
-            /// HTTP answers other than 101, by status.
+            /// HTTP answers other than 101, by status: those that the kernel took wholly.
             pub answers: AnswerCounts,
             /// Connections that ended, by what their reports say.
             pub closed: CloseCounts,
@@ -330,11 +330,15 @@ const STATUSES: [u16; 24] = [
 pub struct AnswerCounts(Named<{ STATUSES.len() }>);
 
 impl AnswerCounts {
-    /// Counts an answer by its status line, `HTTP/1.1 404 Not Found`.
-    pub(crate) fn count(&mut self, answer: &[u8]) {
+    /// The status of an answer by its status line, `HTTP/1.1 404 Not Found`; 0 if it has none.
+    pub(crate) fn status_of(answer: &[u8]) -> u16 {
         let digits = answer.get(9..12).unwrap_or_default();
-        let status = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-        self.0.count(&STATUSES, &status.unwrap_or(0));
+        str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+
+    /// Counts an answer of this status.
+    pub(crate) fn count(&mut self, status: u16) {
+        self.0.count(&STATUSES, &status);
     }
 
     /// Every status that is counted by itself, and how often it was the answer; 0 is any other.
@@ -540,7 +544,7 @@ mod tests {
     fn what_has_no_place_of_its_own_is_counted_as_other() {
         let mut answers = AnswerCounts::default();
         for line in ["HTTP/1.1 404 Not Found", "HTTP/1.1 299 ", "HTTP/1.1 418 I'm", "nonsense", ""] {
-            answers.count(line.as_bytes());
+            answers.count(AnswerCounts::status_of(line.as_bytes()));
         }
         let counted: Vec<_> = answers.iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [(404, 1), (0, 4)]);

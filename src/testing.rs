@@ -104,7 +104,7 @@ pub const REQUEST: &[u8] =
 
 /// More steps than the time of a session can take.
 const MANY: usize = 10_000;
-/// Turns that one call takes, at most. A handler that sends whenever there is room never comes to rest by itself.
+/// Turns that one call takes, at most. A handler that sends whenever there is room would never finish.
 const AT_ONCE: usize = 100;
 
 /// A clock that stands still until [`Clock::pass`] is called. Its clones are the same clock: a handler that has one can be slow.
@@ -454,7 +454,7 @@ impl<H: Handler> Session<H> {
         &mut self.driver
     }
 
-    /// The socket has become ready. Turns follow until the connection has come to rest, 100 at most: for a handler that sends
+    /// The socket has become ready. Turns follow until the connection has nothing more to do, at most 100: for a handler that sends
     /// whenever there is room, call [`Session::turn`] for more.
     pub fn ready(&mut self, readiness: Readiness) {
         self.driver.begin_turn(&mut self.handler);
@@ -508,10 +508,10 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whatever an event says, in words that do not depend on how the bytes were cut: for comparing two sessions.
+/// An event as text that does not depend on how the bytes were cut: for comparing two sessions.
 ///
-/// Times are left out, and so are the counts of bytes that were received in vain: how many had arrived by then is a matter
-/// of the cuts. When a `Drain` comes is one, too: leave it out of the comparison.
+/// Times are left out, and so are the counts of discarded bytes: how many had arrived by then depends on the cuts. So does
+/// the moment of a `Drain`: leave it out of the comparison.
 pub fn describe(event: &Event<'_>) -> String {
     match event {
         Event::Message { id, message, closing } => {

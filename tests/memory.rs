@@ -54,7 +54,7 @@ fn live() -> usize {
 struct App {
     open: Vec<ConnectionId>,
     ended: Vec<CloseReport>,
-    drained: usize,
+    drained: Vec<ConnectionId>,
     /// Each message is broadcast to all others.
     relays: bool,
     /// Short messages.
@@ -74,7 +74,7 @@ impl Handler for App {
                 clients.broadcast(message, |client| client.id() != id);
             }
             Event::Open { id } => self.open.push(id),
-            Event::Drain { .. } => self.drained += 1,
+            Event::Drain { id } => self.drained.push(id),
             Event::Message { message, .. } => self.heard.extend(message.as_text().map(str::to_owned)),
             Event::Close { id, report, .. } => {
                 if let Some(at) = self.open.iter().position(|open| *open == id) {
@@ -349,7 +349,7 @@ fn all_backlogs_together_hold_no_more_than_their_cap_and_count_what_is_shared_on
     (0..20).for_each(|slot| drop(fleet.reads(slot, usize::MAX)));
     assert_eq!(fleet.held(), 0);
     assert_eq!(fleet.act(|clients| clients.send(ids[3], &[2; 10])), Ok(()));
-    assert_eq!(fleet.app.drained, 20);
+    assert_eq!(fleet.app.drained.len(), 21, "the one that was refused with nothing queued is told, too");
 
     // Messages of their own count for each; what waits for the end of the callback counts, too.
     let mut fleet = capped(100_000, OnTotalOverflow::Refuse);
@@ -397,6 +397,63 @@ fn the_largest_backlogs_make_room_if_that_is_the_policy() {
     ));
     assert_eq!((fleet.app.open.len(), fleet.app.ended.len()), (2, 0));
     assert_eq!(fleet.broadcast(&vec![3; 60_000]), 1, "room was made, and one of the two is gone");
+}
+
+/// What is in its way is queued for others, so that no write of its own would bring its `Drain`.
+#[test]
+fn who_is_refused_for_what_others_hold_gets_a_drain_when_there_is_room() {
+    let mut fleet = capped(10_000, OnTotalOverflow::Refuse);
+    fleet.open(5, 0, REQUEST);
+    let ids = fleet.app.open.clone();
+    fleet.act(|clients| clients.send(ids[0], vec![0; 8_000])).expect("there is room");
+    let sends = |fleet: &mut Fleet, by: usize, size: usize| {
+        fleet.driver.transport().socket(by).room = usize::MAX;
+        fleet.act(|clients| clients.send(ids[by], vec![1; size])).is_ok()
+    };
+    // Each is refused; one asks for less after that, one is gone before there is room, and one asks for what never fits.
+    assert!(!sends(&mut fleet, 1, 9_000));
+    assert!(!sends(&mut fleet, 1, 3_000) && !sends(&mut fleet, 1, 4_000));
+    assert!(!sends(&mut fleet, 2, 7_000) && !sends(&mut fleet, 3, 4_000) && !sends(&mut fleet, 4, 10_000));
+    fleet.act(|clients| clients.terminate(ids[3]));
+    assert_eq!((fleet.app.drained.len(), fleet.driver.has_more()), (0, false));
+
+    // 3,004 bytes of 10,000 are held: there is room for the first alone, and it takes it.
+    assert_eq!(fleet.reads(0, 5_000).len(), 5_000);
+    assert_eq!(fleet.app.drained, [ids[1]]);
+    assert_eq!(fleet.held(), 3_004);
+    fleet.driver.transport().socket(1).room = 0;
+    fleet.act(|clients| clients.send(ids[1], vec![1; 3_000])).expect("there is room");
+    assert_eq!(fleet.held(), 6_008);
+    assert_eq!(fleet.app.drained, [ids[1]], "nor for the second, now");
+    fleet.act(|clients| clients.terminate(ids[1]));
+    assert_eq!(fleet.reads(0, 1_000).len(), 1_000);
+    assert_eq!(fleet.app.drained, [ids[1], ids[2]]);
+    assert!(sends(&mut fleet, 2, 7_000));
+    fleet.reads(0, usize::MAX);
+    assert_eq!(fleet.held(), 0);
+    // What never fits has nothing to wait for.
+    assert_eq!(fleet.app.drained, [ids[1], ids[2], ids[0]]);
+}
+
+/// Room for one message is no reason to ask a thousand for theirs.
+#[test]
+fn room_is_given_to_as_many_as_it_is_enough_for() {
+    let mut fleet = capped(10_000, OnTotalOverflow::Refuse);
+    fleet.open(101, 0, REQUEST);
+    let ids = fleet.app.open.clone();
+    fleet.act(|clients| clients.send(ids[0], vec![0; 9_996])).expect("there is room");
+    let told = fleet.act(|clients| clients.send_to(ids.iter().skip(1).copied(), [&[1; 996]]));
+    assert_eq!((told.sent, told.refused.len()), (0, 100));
+    fleet.driver.begin_turn(&mut fleet.app);
+    fleet.driver.transport().socket(0).room = 3_500;
+    let writable = Readiness { writable: true, ..Readiness::default() };
+    fleet.driver.ready(0, writable, &mut fleet.app);
+    fleet.driver.end_turn(&mut fleet.app);
+    assert!(fleet.driver.has_more() && fleet.app.drained.is_empty(), "it is the next turn's");
+    fleet.driver.begin_turn(&mut fleet.app);
+    assert_eq!(fleet.app.drained, ids[1..4], "in the order in which they asked");
+    fleet.rest();
+    assert_eq!(fleet.app.drained.len(), 101 - 1, "they left it to the others");
 }
 
 /// Slots, deadlines and queues are those of the connections that are left, not of those that were.

@@ -372,3 +372,15 @@ proptest! {
         prop_assert_eq!(run(cuts), run(vec![]));
     }
 }
+
+#[test]
+fn one_that_is_refused_by_the_limit_on_its_address_is_not_the_most_of_it() {
+    let mut world = World::new(|config, _| config.event_loop.max_connections_per_address = Some(2));
+    for _ in 0..3 {
+        let slot = world.accept_from(PROXY);
+        world.read(slot, &[V1, REQUEST].concat());
+    }
+    let most = world.driver.loop_stats().caps.per_address;
+    assert_eq!((world.app.opened.len(), world.app.failed.len()), (2, 1));
+    assert_eq!((most.used, most.limit), (2, Some(2)));
+}

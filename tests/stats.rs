@@ -141,6 +141,16 @@ fn refusals_are_counted_by_cause_and_by_status() {
 }
 
 #[test]
+fn an_answer_that_was_not_sent_is_not_counted() {
+    let mut session = Session::new(Config::default(), App::default());
+    session.make_room(3);
+    session.read(&request("/no"));
+    session.advance(Duration::from_mins(1));
+    let totals = session.loop_stats().totals;
+    assert_eq!((some(totals.answers.iter()), totals.handshakes_failed.total()), (vec![], 1));
+}
+
+#[test]
 fn a_plain_answer_is_no_failure() {
     let mut session = Session::new(Config::default(), App::default());
     session.read(b"GET /plain HTTP/1.1\r\nHost: a\r\n\r\n");

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use adjourn::Server;
+use adjourn::tls::{Identity, ServerTls};
 use adjourn_socketio::stats::SocketIoStats;
 use adjourn_socketio::store::{MemoryStore, SqliteStore, Store, StoreError, Synchronous};
 use adjourn_socketio::{Conn, DrainReport, SocketIo};
@@ -64,7 +65,11 @@ fn run(options: &Options) -> Result<(), Failure> {
     }
     let of_http = Arc::clone(&handle);
     io.http(service_fn(move |request| http::serve(Arc::clone(&of_http), request)));
-    let mut server: Server<Conn> = Server::bind(("127.0.0.1", options.port), adjourn::Config::default())?;
+    let mut config = adjourn::Config::default();
+    if let Some((chain, key)) = options.tls_cert.as_ref().zip(options.tls_key.as_ref()) {
+        config.listener.tls = Some(ServerTls::new(Identity::from_files(chain, key)?));
+    }
+    let mut server: Server<Conn> = Server::bind(("127.0.0.1", options.port), config)?;
     io.shutdown_on_signals(&mut server, options.plan.clone())?;
     // It was empty.
     let _ = handle.set(io.handle(&server));

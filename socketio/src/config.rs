@@ -121,7 +121,7 @@ pub struct Recovery {
     pub log_entries: u64,
     /// Bytes of one namespace's log. Default 256 MiB; [`MemoryStore`](crate::store) users should say 64 MiB.
     pub log_bytes: u64,
-    /// Bytes of log read and sent at a time for one resume; more of them is a longer turn of the loop, in which others wait. Default 32 KiB.
+    /// Bytes of log read and sent at a time for one resume; more of them is a longer turn of the loop, in which others wait. Default 16 KiB.
     pub replay_page: usize,
     /// Bytes of the replay that go out before the CONNECT answer. Default 0, see specification 13 step 5.
     pub replay_before_connect: usize,
@@ -315,7 +315,7 @@ impl Default for Recovery {
             max_sessions: 1_000_000,
             log_entries: 1_000_000,
             log_bytes: 256 << 20,
-            replay_page: 32 << 10,
+            replay_page: 16 << 10,
             replay_before_connect: 0,
             max_replay: 256 << 20,
             session_flush: Duration::from_millis(20),

@@ -3,11 +3,12 @@
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use adjourn::shutdown::ShutdownPlan;
+use adjourn::tls::{Identity, ServerTls};
 use adjourn_socketio::config::SocketIoConfig;
 use adjourn_socketio::core::Io;
 use adjourn_socketio::store::MemoryStore;
@@ -165,6 +166,57 @@ fn both_transports_are_served_on_a_unix_socket() {
     }
     served.drain(Duration::ZERO);
     let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn both_transports_are_served_over_the_loops_own_tls() {
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it signs itself");
+    let (chain, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
+    let served = Served::start_on(
+        SocketIoConfig::default(),
+        |io| {
+            io.namespace("/").on("length", |socket, args, ack| {
+                let length = args.get::<String>(0).map_or(0, |text| text.len());
+                ack.expect("asked").send(socket.io(), (length,)).expect("connected");
+            });
+        },
+        move || {
+            let mut config = adjourn::Config::default();
+            let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes()).expect("a pair");
+            config.listener.tls = Some(ServerTls::new(identity));
+            adjourn::Server::bind("127.0.0.1:0", config).expect("binds")
+        },
+    );
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).expect("a certificate");
+    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let config = Arc::new(config);
+    let connect = || {
+        let name = "localhost".try_into().expect("a name");
+        let session = rustls::ClientConnection::new(Arc::clone(&config), name).expect("settings");
+        rustls::StreamOwned::new(session, served.connect())
+    };
+    let mut stream = connect();
+    stream.write_all(UPGRADE.as_bytes()).expect("writes");
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    let mut stream = connect();
+    stream.write_all(POLL.as_bytes()).expect("writes");
+    let opened = read_head(&mut stream);
+    let sid = opened.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a sid");
+    let poll = POLL.replace(" HTTP", &format!("&sid={sid} HTTP"));
+    let mut post = |body: &str| {
+        let head = poll.replace("GET", "POST");
+        let head = head.trim_end_matches("\r\n");
+        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("writes");
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
+        stream.write_all(poll.as_bytes()).expect("writes");
+        read_head(&mut stream)
+    };
+    assert!(post("40").contains("40{\"sid\":"));
+    // A body of many records.
+    let answer = post(&format!("420[\"length\",\"{}\"]", "x".repeat(900_000)));
+    assert!(answer.contains("430[900000]"), "{answer}");
+    served.drain(Duration::ZERO);
 }
 
 #[test]

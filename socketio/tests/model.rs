@@ -8,6 +8,8 @@ mod world;
 
 #[path = "model/list.rs"]
 mod list;
+#[path = "model/readers.rs"]
+mod readers;
 #[path = "model/sim.rs"]
 mod sim;
 

@@ -19,7 +19,7 @@ use thiserror::Error;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressRange {
-    /// Without a bit behind the prefix.
+    /// All bits after the prefix are zero.
     first: IpAddr,
     /// 32 at most for IPv4, 128 for IPv6.
     prefix: u8,

@@ -149,7 +149,7 @@ impl Deref for SharedConfig {
     }
 }
 
-/// When a silent peer is asked for a sign of life.
+/// When a silent peer gets a Ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Silence after which a Ping is sent; `None` switches heartbeats off. 30 s: below the idle timeout of common
@@ -163,7 +163,7 @@ pub struct Heartbeat {
 /// memory. A Ping of ours, which follows a silence, fills it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlRate {
-    /// In the long run. 1,000: a Ping behind every message of a busy peer, and far above any heartbeat.
+    /// The sustained rate. 1,000 allows a Ping after every message of a busy peer, and is far above any heartbeat.
     pub per_second: u32,
     /// At once, 536,870,912 at most. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
     /// an honest peer sends while it is not read from.

@@ -25,7 +25,7 @@ pub struct HandshakeConfig {
     /// 256: paths that name a room or a user are shorter, and the peer chooses the length, up to `max_head`. Paths of up to 14
     /// bytes cost nothing, longer ones a buffer. 0: no path is kept, for applications that look at it in `on_upgrade` only.
     pub max_path_kept: usize,
-    /// On a server: whose pages may connect; others get 403 before the application is asked. `None`, the default: all, or the
+    /// On a server: whose pages may connect; others get 403 without a call of `on_upgrade`. `None`, the default: all, or the
     /// application decides. A server that knows its users by cookies needs a list here.
     pub origins: Option<Origins>,
     /// On a server: what `Retry-After` says, in whole seconds, when a shutdown refuses a handshake. 5 s: about the time in

@@ -14,6 +14,7 @@ use crate::{
     close::{Cause, CloseCode, CloseFrame, Initiator},
     config::{Abort, CloseAnswer, OnPeerClose},
     message::Payload,
+    stats::AnswerCounts,
     wire::header::Opcode,
 };
 
@@ -71,7 +72,9 @@ impl Conn {
                 cx.notes.push_back(Note::Open(cx.id));
             }
             Effect::Answer(response) => {
-                cx.common.totals.answers.count(response);
+                if let Life::Refusing { status, .. } = &mut self.life {
+                    *status = AnswerCounts::status_of(response);
+                }
                 self.push_http(std::mem::take(response), cx);
             }
             Effect::HandOver(handover) => {

@@ -123,9 +123,14 @@ impl Conn {
         let output = &cx.common.output;
         if fresh > 0 && !output.fits(fresh) {
             cx.common.totals.refused_messages += 1;
+            let (total, limit) = (output.queued(), output.max_backlogs());
+            if queued == 0 && fresh <= limit {
+                // What others hold is in its way, so its own writes say nothing.
+                cx.common.waiting.add(cx.id, fresh);
+                self.drain_owed.set(true);
+            }
             self.await_drain(queued);
-            let (queued, limit) = (output.queued(), output.max_backlogs());
-            return Err(SendError::Overflow { queued, message: fresh, limit });
+            return Err(SendError::Overflow { queued: total, message: fresh, limit });
         }
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! What is asked of a server when a connection of ours is made, and what is different for this connection. Nothing happens
-//! here.
+//! The request of a client connection, and the settings that differ for it. Data only.
 
 use std::{borrow::Cow, time::Duration};
 

@@ -6,6 +6,7 @@ use super::{
     deflate,
     note::Note,
     output::{BufferPool, Lent, OutputBuffer},
+    waiting::WaitingForRoom,
 };
 use crate::{
     config::{Config, LoopConfig},
@@ -29,6 +30,8 @@ pub(crate) struct Context<'h> {
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) output: OutputBuffer,
+    /// Those that were refused because of what the output buffer and all backlogs hold.
+    pub(crate) waiting: WaitingForRoom,
     pub(crate) pool: BufferPool,
     pub(crate) lent: Lent,
     /// What frames in the client's role are masked with.
@@ -46,6 +49,7 @@ impl Common {
     pub(crate) fn new(settings: &LoopConfig, keys: MaskKeys) -> Self {
         Self {
             output: OutputBuffer::new(settings.max_backlog_total.unwrap_or(usize::MAX)),
+            waiting: WaitingForRoom::default(),
             pool: BufferPool::new(settings.buffer_pool),
             lent: Lent::default(),
             keys,
@@ -54,5 +58,17 @@ impl Common {
             internal_errors: 0,
             totals: Totals::default(),
         }
+    }
+
+    /// Takes out a connection that waits for what others hold, if `taken` bytes less than there is room for are enough for it. Returns
+    /// what it needs, too.
+    pub(crate) fn take_waiting(&mut self, taken: usize) -> Option<(ConnectionId, usize)> {
+        self.waiting.take(self.output.room().saturating_sub(taken))
+    }
+
+    /// Whether one that waits for what others hold has room now.
+    #[inline]
+    pub(crate) fn has_room_for_waiting(&self) -> bool {
+        self.waiting.has_one_for(self.output.room())
     }
 }

@@ -27,6 +27,8 @@ pub(super) enum Life {
         discarded: u32,
         /// The peer's FIN was read.
         eof: bool,
+        /// Of the answer.
+        status: u16,
     },
     Open {
         watch: Watch,
@@ -206,7 +208,7 @@ impl Life {
             _ => (now, 0),
         };
         *self = match (next, before.into_closing(now)) {
-            (State::Refusing, _) => Self::Refusing { since: now, discarded: 0, eof: false },
+            (State::Refusing, _) => Self::Refusing { since: now, discarded: 0, eof: false, status: 0 },
             (State::Open, _) => {
                 let times = Times { opened: now, last_inbound: now };
                 Self::Open { watch: Watch::NOTHING, times }

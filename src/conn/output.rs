@@ -76,6 +76,11 @@ impl OutputBuffer {
         self.queued().saturating_add(more) <= self.backlogs.limit()
     }
 
+    /// Bytes that may still be queued, here and in the backlogs.
+    pub(super) const fn room(&self) -> usize {
+        self.backlogs.limit().saturating_sub(self.queued())
+    }
+
     /// Bytes that may be queued, here and in the backlogs.
     pub(crate) const fn max_backlogs(&self) -> usize {
         self.backlogs.limit()

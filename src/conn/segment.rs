@@ -1,5 +1,5 @@
-//! Memory for what a slow reader is behind by, straight from the operating system. An allocator keeps much of what it is given
-//! back in such pieces, since something small lies above it; a mapping is gone when it is dropped. No connection enters.
+//! Memory for the backlogs of slow readers, mapped from the operating system. An allocator would keep much of it after it is freed,
+//! since small allocations lie above it on the heap; a mapping is returned when it is dropped. No connection enters.
 
 use memmap2::MmapMut;
 

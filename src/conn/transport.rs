@@ -3,11 +3,7 @@
 use std::io;
 
 use super::{
-    Conn, Context, Note, Pending,
-    broken::Broken,
-    life::Life,
-    outbox::WriteError,
-    state::{Input, State},
+    Conn, Context, Note, Pending, broken::Broken, life::Life, outbox::WriteError, state::Input,
     writer::Writer,
 };
 use crate::time::Time;
@@ -92,7 +88,7 @@ impl Conn {
         }
     }
 
-    /// The socket failed, and reading has not told so. What the peer sent before, its Close perhaps, is to be read first,
+    /// The socket failed before a read reported it. What the peer sent before, its Close perhaps, is to be read first,
     /// although reading may be paused; then call [`Conn::handle_reset`].
     pub(crate) fn handle_failed(&mut self, cx: &mut Context<'_>) {
         if self.outbox.handle_failed(&mut cx.common.output).is_err() {
@@ -181,7 +177,12 @@ impl Conn {
         } else {
             self.note_drained();
         }
-        if written.flushed_close || (self.state() == State::Refusing && !self.outbox.has_backlog()) {
+        if let Life::Refusing { status, .. } = self.life
+            && !self.outbox.has_backlog()
+        {
+            cx.common.totals.answers.count(status);
+            self.apply(Input::Flushed, cx);
+        } else if written.flushed_close {
             self.apply(Input::Flushed, cx);
         }
         self.outbox.tidy();
@@ -194,6 +195,11 @@ impl Conn {
         if self.drain_owed.get() && self.queued() == 0 {
             self.pending.add(Pending::DRAIN);
         }
+    }
+
+    /// Others hold less: there is room for what this one was refused.
+    pub(crate) fn handle_room(&mut self) {
+        self.note_drained();
     }
 
     /// Emits the `Drain` that is owed, unless something is queued again.

@@ -181,10 +181,11 @@ impl Admission {
 
     /// One more from there.
     pub(super) fn take_share(&mut self, peer: Option<SocketAddr>) {
-        if let (Some(_), Some(peer)) = (self.limits.per_address, peer) {
+        if let (Some(limit), Some(peer)) = (self.limits.per_address, peer) {
             let count = self.by_address.entry(neighbourhood(peer)).or_default();
             *count += 1;
-            self.most_of_one = self.most_of_one.max(*count);
+            // One more than that is refused, as soon as the header of its proxy has said where it comes from.
+            self.most_of_one = self.most_of_one.max((*count).min(limit));
         }
     }
 

@@ -148,8 +148,8 @@ impl<D> Clients<'_, D> {
     /// ```
     /// # use adjourn::{Clients, ConnectionId};
     /// # fn say(clients: &mut Clients<'_, ()>, room: &[ConnectionId]) {
-    /// let told = clients.send_to(room.iter().copied(), ["first", "second"]);
-    /// for (id, why) in told.refused {
+    /// let result = clients.send_to(room.iter().copied(), ["first", "second"]);
+    /// for (id, why) in result.refused {
     ///     println!("{id} got neither: {why}");
     /// }
     /// # }

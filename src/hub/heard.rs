@@ -29,7 +29,7 @@ impl<D> Hub<D> {
         self.with(slot, Conn::handle_read_closed);
     }
 
-    /// The socket failed, and reading has not told so. What the peer sent before, its Close perhaps, is read first; see
+    /// The socket failed before a read reported it. What the peer sent before, its Close perhaps, is read first; see
     /// [`Hub::take_failed`].
     pub(super) fn handle_failed(&mut self, slot: usize, kind: io::ErrorKind) {
         if let Some(entry) = self.slots.get_mut(slot)

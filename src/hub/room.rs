@@ -1,4 +1,4 @@
-//! Memory that connections share: the cap on all backlogs of a loop together, and the room of a former crowd.
+//! Memory that connections share: the cap on all backlogs of a loop together, who waits for it, and the room of a former crowd.
 
 use super::table::{Hub, ROOM};
 use crate::{
@@ -32,6 +32,16 @@ impl<D> Hub<D> {
     pub(super) fn sends_with_room(&mut self, id: ConnectionId, frames: &mut [Frames<'_>]) -> bool {
         self.make_room_for(length(frames))
             && self.with_id(id, |conn, cx| conn.send_shared(frames, cx)) == Some(Ok(()))
+    }
+
+    /// Those that were refused because of what others held get their `Drain`, as many as there is room for now; a slice in a turn.
+    pub(super) fn report_room(&mut self) {
+        let mut taken = 0_usize;
+        for _ in 0..self.config.event_loop.sweep_slice {
+            let Some((id, bytes)) = self.common.take_waiting(taken) else { return };
+            taken = taken.saturating_add(bytes);
+            self.with_id(id, |conn, _| conn.handle_room());
+        }
     }
 
     /// Gives back what a former crowd needed when no slot beyond a quarter of it is in use.

@@ -64,6 +64,7 @@ impl<D> Hub<D> {
         }
         self.unserved.shrink_to(ROOM);
         self.served.shrink_to(ROOM);
+        self.report_room();
     }
 
     /// The clock was read, and the turn's first callback is yet to come.
@@ -346,6 +347,7 @@ impl<D> Hub<D> {
     pub(super) fn has_more(&self) -> bool {
         !(self.notes.is_empty() && self.run.is_empty() && self.unserved.is_empty() && self.served.is_empty())
             || self.reading.is_some()
+            || self.common.has_room_for_waiting()
     }
 
     /// The next thing to do. Deliver what [`Hub::poll_event`] has before each call. When the turn is over its budget, or a

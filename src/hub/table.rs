@@ -440,6 +440,7 @@ impl<D> Hub<D> {
             if before.is_established() && !after.is_established() {
                 self.sweeps.undelivered += 1;
                 self.timers.clear_all(id);
+                self.common.waiting.remove(id);
             }
             if !conn.is_client() {
                 self.admission.changed(id, || conn.counted_address(), before, after);

@@ -95,7 +95,7 @@ pub struct Server<D = ()> {
     commands: VecDeque<(usize, Command<D>)>,
     driver: Driver<D, Carrier>,
     listeners: Vec<Listener>,
-    /// Made when it is asked for.
+    /// Made on first use.
     sources: Option<Sources>,
     trace: Trace,
     mailbox: MailboxOwner<D>,

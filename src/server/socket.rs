@@ -16,9 +16,9 @@ use crate::{
     config::Config, conn::Target, detach::DetachedStream, hub::Transport, id::ConnectionId, time::Time,
 };
 
-/// The sockets of all connections, by slot (four bytes each, and one), and what they are waited for with. Those of the Unix domain
-/// are among them by their descriptors: what a stream socket is asked here does not depend on its family, but for what [`is_unix`]
-/// asks about.
+/// The sockets of all connections by slot (four bytes each, and one more), and the poll that waits for them. Unix sockets are held by
+/// their descriptors like the others: what is done to a stream socket does not depend on its family, except where [`is_unix`] is
+/// called.
 #[derive(Debug)]
 pub(super) struct Sockets {
     pub(super) poll: Poll,

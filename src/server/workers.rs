@@ -1,7 +1,7 @@
 //! Several loops, each with its own connections, shut down as one.
 //!
 //! Every loop has a listener of its own on the same port (`SO_REUSEPORT`), so the kernel spreads new connections and no
-//! loop waits for another. What one loop is asked about a shutdown, it forwards to the others.
+//! loop waits for another. A loop forwards each shutdown request to the others.
 
 use std::{
     io,
@@ -195,7 +195,7 @@ impl<D: 'static> Workers<D> {
             let mut result = match denied {
                 None => serve(first, || make(0)),
                 Some(error) => {
-                    // Their listeners close before anybody connects in vain.
+                    // Their listeners close before a client could connect and be refused.
                     drop((ShutDownSiblings::of(&first), first, parts));
                     Err(error)
                 }

@@ -359,7 +359,7 @@ mod tests {
                 Some("permessage-deflate; server_max_window_bits=9"),
             ),
             (
-                "behind others and an illegal one",
+                "after others and an illegal one",
                 keeping,
                 &["foo, permessage-deflate; bar, permessage-deflate; server_max_window_bits=9"],
                 Some("permessage-deflate; server_max_window_bits=9"),

@@ -285,7 +285,7 @@ mod tests {
             ("one byte is not enough", &[0x81], Ok(None)),
             ("an unmasked text of 5", &[0x81, 0x05], Ok(Some((Text, true, false, None, 5, 2)))),
             (
-                "payload behind the header is not looked at",
+                "payload after the header is not looked at",
                 &[0x81, 0x05, 0xFF],
                 Ok(Some((Text, true, false, None, 5, 2))),
             ),

@@ -2,24 +2,30 @@
 
 use super::*;
 
-#[test]
-fn a_broadcast_is_compressed_once_for_all_who_can_get_the_same() {
-    let mut bench = Bench::new(Some(settings(true, true)));
+/// Six clients: one without the extension, two that can get the same, one with a window of its own, one with context takeover, and a
+/// last one.
+fn open_all(bench: &mut Bench, last: &str) -> Vec<(usize, Peer)> {
     let offers = [
         "",
         "permessage-deflate; server_no_context_takeover",
         "permessage-deflate; server_no_context_takeover",
         "permessage-deflate; server_no_context_takeover; server_max_window_bits=9",
         "permessage-deflate",
-        "permessage-deflate",
+        last,
     ];
-    let mut clients: Vec<_> = offers
-        .iter()
+    offers
+        .into_iter()
         .map(|offer| {
             let (slot, head) = bench.open(offer);
             (slot, Peer::of(&head))
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn a_broadcast_is_compressed_once_for_all_who_can_get_the_same() {
+    let mut bench = Bench::new(Some(settings(true, true)));
+    let mut clients = open_all(&mut bench, "permessage-deflate");
     for (round, length) in [5, 300, 300, 30_000, 90_000].into_iter().enumerate() {
         let text = prices(round, length);
         let sent = bench.act(|clients| clients.broadcast(&text, |_| true));
@@ -47,21 +53,7 @@ fn a_broadcast_is_compressed_once_for_all_who_can_get_the_same() {
 #[test]
 fn several_messages_to_a_list_are_compressed_once_for_all_who_can_get_the_same() {
     let mut bench = Bench::new(Some(settings(true, true)));
-    let offers = [
-        "",
-        "permessage-deflate; server_no_context_takeover",
-        "permessage-deflate; server_no_context_takeover",
-        "permessage-deflate; server_no_context_takeover; server_max_window_bits=9",
-        "permessage-deflate",
-        "",
-    ];
-    let mut clients: Vec<_> = offers
-        .iter()
-        .map(|offer| {
-            let (slot, head) = bench.open(offer);
-            (slot, Peer::of(&head))
-        })
-        .collect();
+    let mut clients = open_all(&mut bench, "");
     let ids: Vec<_> = bench.act(|clients| clients.iter().map(|client| client.id()).collect());
     for (round, lengths) in [[5, 300], [300, 5], [300, 30_000], [90_000, 300]].into_iter().enumerate() {
         let texts = lengths.map(|length| prices(round, length));

@@ -15,9 +15,9 @@ use adjourn::{
 
 use crate::{
     certificates::Authority,
-    memory::{Echo, World},
     peer,
     peer::Peer,
+    world::{Echo, World},
 };
 
 /// Everything comes at once, FIN too if `fin`, and the poll says so once.
@@ -49,10 +49,7 @@ fn a_fin_behind_a_part_of_a_record_is_found() {
 
 #[test]
 fn a_fin_behind_a_part_of_a_handshake_is_found() {
-    let authority = Authority::new();
-    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
-    let peer = Peer::client(peer::client_config(&authority), "localhost");
-    let mut world = World::server(Config::default(), &tls, peer);
+    let mut world = World::fresh(Config::default());
     let hello = world.peer.take_output();
     arrive(&mut world, &hello[..hello.len() - 1], true);
     assert_eq!(world.seen.borrow().failed, Some(HandshakeError::PeerFin));
@@ -103,10 +100,7 @@ fn a_broken_record_behind_a_message_is_found() {
 
 #[test]
 fn a_broken_record_behind_a_request_is_found() {
-    let authority = Authority::new();
-    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
-    let peer = Peer::client(peer::client_config(&authority), "localhost");
-    let mut world = World::server(Config::default(), &tls, peer);
+    let mut world = World::fresh(Config::default());
     let hello = world.peer.take_output();
     arrive(&mut world, &hello, false);
     feed_peer(&mut world);

@@ -6,3 +6,4 @@ mod memory;
 mod peer;
 mod proxied;
 mod sockets;
+mod world;

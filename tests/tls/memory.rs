@@ -1,182 +1,24 @@
 //! The layer over kernels in memory, in virtual time: whatever the kernels take at once, and however they cut what comes, a
 //! conversation over TLS is the plain one.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::time::Duration;
 
 use adjourn::{
-    Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handler,
+    CloseFrame, Config,
     close::Cause,
     config::ProxyProtocol,
     error::{HandshakeError, TlsError},
-    http::{ConnectRequest, Upgrade, UpgradeRequest},
-    hub::{Driver, Newcomer, Readiness},
-    testing::{Clock, Memory, REQUEST, frame},
-    tls::{ClientTls, Identities, ServerTls, Tls, TlsSession, TlsVersion},
+    http::ConnectRequest,
+    hub::{Newcomer, Readiness},
+    testing::{REQUEST, frame},
+    tls::{ClientTls, Identities, ServerTls, TlsSession, TlsVersion},
 };
 
-use crate::{certificates::Authority, peer};
-use peer::Peer;
-
-/// What a handler has seen.
-#[derive(Default)]
-pub(crate) struct Seen {
-    pub(crate) id: Option<ConnectionId>,
-    tls: Option<TlsSession>,
-    pub(crate) messages: Vec<Vec<u8>>,
-    closing: bool,
-    pub(crate) report: Option<CloseReport>,
-    pub(crate) failed: Option<HandshakeError>,
-}
-
-pub(crate) struct Echo(pub(crate) Rc<RefCell<Seen>>);
-
-impl Handler for Echo {
-    type Data = ();
-
-    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        self.0.borrow_mut().tls = request.tls().cloned();
-        Upgrade::accept(())
-    }
-
-    fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {
-        let seen = &mut *self.0.borrow_mut();
-        match event {
-            Event::Open { id } => seen.id = Some(id),
-            Event::Message { id, message, .. } => {
-                seen.messages.push(message.as_bytes().to_vec());
-                let _ = clients.send(id, message);
-            }
-            Event::Closing { .. } => seen.closing = true,
-            Event::Close { report, .. } => seen.report = Some(*report),
-            Event::HandshakeFailed { error, .. } => seen.failed = Some(error),
-            _ => {}
-        }
-    }
-}
-
-/// A loop with one connection, and its peer.
-pub(crate) struct World {
-    pub(crate) driver: Driver<(), Tls<Memory>>,
-    handler: Echo,
-    pub(crate) seen: Rc<RefCell<Seen>>,
-    slot: usize,
-    pub(crate) clock: Clock,
-    pub(crate) peer: Peer,
-    /// Bytes that our kernel takes between two turns, and that it gets at once.
-    takes: usize,
-    gets: usize,
-    /// On their way to us.
-    up: Vec<u8>,
-    /// All ciphertext that we have written.
-    down: Vec<u8>,
-    /// FIN follows what is on its way.
-    fin: bool,
-}
-
-impl World {
-    pub(crate) fn of(
-        config: Config,
-        peer: Peer,
-        begin: impl FnOnce(&mut Driver<(), Tls<Memory>>) -> usize,
-    ) -> Self {
-        let (clock, seen) = (Clock::default(), Rc::<RefCell<Seen>>::default());
-        let mut driver = Driver::new(config, 0, 7, Tls::new(Memory::new(&clock)));
-        let slot = begin(&mut driver);
-        let handler = Echo(Rc::clone(&seen));
-        Self {
-            driver,
-            handler,
-            seen,
-            slot,
-            clock,
-            peer,
-            takes: usize::MAX,
-            gets: usize::MAX,
-            up: Vec::new(),
-            down: Vec::new(),
-            fin: false,
-        }
-    }
-
-    /// We are the server.
-    pub(crate) fn server(config: Config, tls: &ServerTls, peer: Peer) -> Self {
-        Self::of(config, peer, |driver| {
-            let slot = driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");
-            driver.transport().accept(slot, tls).expect("it can serve");
-            slot
-        })
-    }
-
-    /// A server whose handshakes are complete, and that has got an upgrade.
-    pub(crate) fn open(config: Config) -> Self {
-        let authority = Authority::new();
-        let tls = ServerTls::new(authority.identity_for(&["localhost"]));
-        let mut world =
-            Self::server(config, &tls, Peer::client(peer::client_config(&authority), "localhost"));
-        world.peer.send(REQUEST);
-        world.settle();
-        assert!(world.peer.received.starts_with(b"HTTP/1.1 101 "));
-        world.peer.received.clear();
-        world
-    }
-
-    pub(crate) fn turn(&mut self, readiness: Readiness) {
-        self.driver.begin_turn(&mut self.handler);
-        self.driver.ready(self.slot, readiness, &mut self.handler);
-        self.driver.end_turn(&mut self.handler);
-    }
-
-    pub(crate) fn socket(&mut self) -> &mut adjourn::testing::Socket {
-        let slot = self.slot;
-        self.driver.transport().socket(slot)
-    }
-
-    /// What both kernels do before the next turn. Says whether they did something.
-    fn carry(&mut self) -> bool {
-        let out = self.peer.take_output();
-        self.up.extend_from_slice(&out);
-        let n = self.up.len().min(self.gets);
-        let (piece, takes) = (self.up.drain(..n).collect::<Vec<_>>(), self.takes);
-        let fin = self.fin && self.up.is_empty();
-        let socket = self.socket();
-        socket.input.extend_from_slice(&piece);
-        socket.eof |= fin;
-        let written = std::mem::take(&mut socket.written);
-        let refilled = socket.room < takes;
-        socket.room = takes;
-        self.down.extend_from_slice(&written);
-        self.peer.feed(&written);
-        let moved = !piece.is_empty() || !written.is_empty() || refilled;
-        self.turn(Readiness { readable: n > 0 || fin, writable: refilled, ended: fin });
-        moved || self.driver.has_more()
-    }
-
-    pub(crate) fn settle(&mut self) {
-        for steps in 0.. {
-            assert!(steps < 2_000_000, "it does not come to rest");
-            if !self.carry() {
-                return;
-            }
-        }
-    }
-
-    fn advance(&mut self, by: Duration) {
-        self.clock.pass(by);
-        self.turn(Readiness::default());
-        self.settle();
-    }
-
-    fn act(&mut self, act: impl FnOnce(&mut Clients<'_, ()>, ConnectionId)) {
-        let id = self.seen.borrow().id.expect("it is open");
-        self.driver.act(&mut self.handler, |clients, _| act(clients, id));
-        self.turn(Readiness::default());
-        self.settle();
-    }
-
-    pub(crate) fn report(&self) -> CloseReport {
-        self.seen.borrow().report.clone().expect("it has ended")
-    }
-}
+use crate::{
+    certificates::Authority,
+    peer::{self, Peer},
+    world::World,
+};
 
 #[test]
 fn any_capacity_and_any_pieces_give_the_same_conversation() {
@@ -623,10 +465,7 @@ fn a_name_without_certificate_and_a_peer_that_does_not_believe() {
 
 #[test]
 fn a_handshake_has_a_size() {
-    let authority = Authority::new();
-    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
-    let peer = Peer::client(peer::client_config(&authority), "localhost");
-    let mut world = World::server(Config::default(), &tls, peer);
+    let mut world = World::fresh(Config::default());
     // A ClientHello of 65,535 bytes, a byte in each record.
     world.socket().input.extend_from_slice(b"\x16\x03\x01\x00\x04\x01\x00\xff\xff");
     for turns in 0.. {
@@ -661,10 +500,7 @@ fn key_updates_cost_a_bounded_memory() {
 
 #[test]
 fn the_soft_sweep_closes_unfinished_handshakes_and_the_others_in_order() {
-    let authority = Authority::new();
-    let tls = ServerTls::new(authority.identity_for(&["localhost"]));
-    let peer = Peer::client(peer::client_config(&authority), "localhost");
-    let mut world = World::server(Config::default(), &tls, peer);
+    let mut world = World::fresh(Config::default());
     world.gets = 10;
     world.carry();
     world.driver.act(&mut world.handler, |clients, _| {

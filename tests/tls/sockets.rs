@@ -156,6 +156,9 @@ fn a_slow_handshake_has_its_time_and_so_has_its_request() {
     assert!(answer.starts_with(b"HTTP/1.1 408 ") && result.is_ok(), "{result:?}");
     drop((silent, partial, secured));
     setting.echo.wait_until_empty();
+    let answers = setting.echo.handle.loop_stats().totals.answers;
+    let sent: Vec<_> = answers.iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(sent, [(408, 1)], "without a session there is none");
 }
 
 #[test]

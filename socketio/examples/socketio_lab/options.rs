@@ -37,6 +37,9 @@ pub(crate) struct Options {
     pub(crate) full_sync: bool,
     pub(crate) log: bool,
     pub(crate) suite: Option<Suite>,
+    /// PEM files: the certificate with its chain, and its key.
+    pub(crate) tls_cert: Option<String>,
+    pub(crate) tls_key: Option<String>,
     pub(crate) plan: ShutdownPlan,
     pub(crate) config: SocketIoConfig,
 }
@@ -106,6 +109,8 @@ impl Options {
             full_sync: false,
             log: false,
             suite: None,
+            tls_cert: None,
+            tls_key: None,
             plan: ShutdownPlan::soft(Duration::from_secs(1)),
             config,
         }
@@ -182,6 +187,8 @@ impl Options {
             "cors" => config.cors = cors(value),
             "transports" => transports(config, value)?,
             "log" => self.log = flag(name, value)?,
+            "tls-cert" => self.tls_cert = Some(value.to_owned()),
+            "tls-key" => self.tls_key = Some(value.to_owned()),
             "stream" => value.clone_into(&mut self.stream),
             #[cfg(feature = "admin")]
             "admin" => self.admin = Some(value.to_owned()),
@@ -199,6 +206,9 @@ impl Options {
             }
             (Some(other), _) => return Err(format!("--adapter={other}: redis-streams")),
             (None, None) => {}
+        }
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err("--tls-cert and --tls-key go together".to_owned());
         }
         if self.stream.is_empty() {
             return Err("--stream is empty".to_owned());

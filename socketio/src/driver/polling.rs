@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,10 @@ mod requests;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "tls")]
+mod tls;
+
+pub(super) use self::stream::Handed;
 
 /// The address of the peer: among the extensions of a request that the application's service gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub(super) enum HttpInput {
 /// What the loop tells the HTTP thread.
 enum Command {
     Connection {
-        stream: TcpStream,
+        stream: Handed,
         received: Vec<u8>,
         peer: SocketAddr,
         permit: Permit,
@@ -211,7 +215,7 @@ pub(super) struct Seat {
 
 impl Seat {
     /// Hands the connection to the HTTP thread.
-    pub(super) fn hand_over(self, stream: TcpStream, received: Vec<u8>, peer: SocketAddr) {
+    pub(super) fn hand_over(self, stream: Handed, received: Vec<u8>, peer: SocketAddr) {
         let Self { permit, commands } = self;
         // If the thread has ended, the connection ends, too.
         let _ = commands.send(Command::Connection { stream, received, peer, permit });
@@ -234,13 +238,14 @@ impl Shared {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request, unless too many inputs wait.
-    fn push_request(&self, input: HttpInput) -> Result<(), HttpInput> {
+    /// A request, with its body if that has come, unless too many inputs wait.
+    fn push_request(&self, head: HttpInput, body: Option<HttpInput>) -> Result<(), HttpInput> {
         let mut inputs = self.inputs();
         if inputs.len() >= self.max_inputs {
-            return Err(input);
+            return Err(head);
         }
-        inputs.push_back(input);
+        inputs.push_back(head);
+        inputs.extend(body);
         drop(inputs);
         self.waker.wake();
         Ok(())

@@ -34,6 +34,7 @@ use self::writer::RedisWriter;
 use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings, Writer};
 
 mod bus;
+mod effects;
 mod expiry;
 mod feed;
 mod keys;

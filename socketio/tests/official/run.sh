@@ -46,6 +46,7 @@ judge() {
 }
 cd "$here"
 judge "official client" node client.js
+judge "official client over TLS" node tls.js
 judge "faults" node faults.js
 judge "chat in Chromium" node chat.js
 judge "official admin page in Chromium" node admin.js

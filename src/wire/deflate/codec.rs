@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn odd_endings() {
         let rows: &[(&str, &[u8], Result<&[u8], InflateError>)] = &[
-            ("BFINAL without the byte behind it", &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], Ok(b"Hello")),
+            ("BFINAL without the byte after it", &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], Ok(b"Hello")),
             (
                 "BFINAL, then another stream",
                 &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00],
@@ -259,7 +259,7 @@ mod tests {
             ),
             ("an empty last block, its length cut off", &[0x01], Ok(b"")),
             (
-                "garbage behind BFINAL",
+                "garbage after BFINAL",
                 &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0xff, 0xff],
                 Err(InflateError::Corrupt),
             ),

@@ -70,25 +70,9 @@ fn is_sixteen_bytes(key: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::{
-        ExtraHeader, HeadLimits, HeadScanner, HeaderStorage, HeaderValue, write_switching_protocols,
-    };
+    use super::super::request::tests::{LIMITS, head, with_request};
+    use super::super::{ExtraHeader, HeadScanner, HeaderStorage, HeaderValue, write_switching_protocols};
     use super::*;
-
-    const LIMITS: HeadLimits = HeadLimits { max_head: 16_384, max_headers: 100 };
-
-    fn with_request<T>(
-        bytes: &[u8],
-        then: impl FnOnce(&Request<'_>) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let head = HeadScanner::default().scan(bytes, &LIMITS)?.expect("a whole head");
-        then(&head.parse(&mut HeaderStorage::new())?)
-    }
-
-    /// A head from its request line and header lines.
-    fn head(lines: &[&str]) -> Vec<u8> {
-        lines.iter().flat_map(|line| [line, "\r\n"]).chain(["\r\n"]).collect::<String>().into_bytes()
-    }
 
     /// What a client sends, with one thing changed: lines of that name are taken out, the new lines put in.
     fn handshake(without: &str, with: &[&str]) -> Vec<u8> {
@@ -204,7 +188,7 @@ mod tests {
                 Err(Refusal::KEY),
             ),
             (
-                "bits behind the end",
+                "bits after the end",
                 "Sec-WebSocket-K",
                 &["Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEB=="],
                 Err(Refusal::KEY),

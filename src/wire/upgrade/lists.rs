@@ -304,7 +304,7 @@ mod tests {
             ("over two lines", &[b"b,a", b"c"], Some(&["b", "a", "c"])),
             ("blanks and tabs around", &[b"\t a \t,\tb "], Some(&["a", "b"])),
             ("empty elements are ignored", &[b",a,,b,"], Some(&["a", "b"])),
-            ("names are told apart by case", &[b"chat, Chat"], Some(&["chat", "Chat"])),
+            ("names are case-sensitive", &[b"chat, Chat"], Some(&["chat", "Chat"])),
             (
                 "nine, which are too many for the short way",
                 &[b"9,8,7,6,5,4,3,2,1"],
@@ -381,7 +381,7 @@ mod tests {
             ("an escaped closing quote", &[b"foo; a=\"1\\\""], None),
             ("a blank in quotes, which is no token", &[b"foo; a=\"1 2\""], None),
             ("a comma in quotes, which is no token", &[b"foo; a=\"1,2\""], None),
-            ("something behind the quotes", &[b"foo; a=\"1\"2"], None),
+            ("something after the quotes", &[b"foo; a=\"1\"2"], None),
             ("two names", &[b"foo bar"], None),
             ("a slash", &[b"foo/bar"], None),
             ("a byte beyond ASCII", &[b"foo; a=\xFF"], None),

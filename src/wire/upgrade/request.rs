@@ -8,6 +8,7 @@ use super::head::Head;
 use super::headers::{HeaderStorage, Single, list_contains, single, values};
 use super::lists::{Extensions, Subprotocol, Subprotocols};
 use super::refusal::Refusal;
+use super::url::is_unreserved_or_sub_delim;
 
 /// An HTTP request that asks to become a WebSocket, or a plain one.
 ///
@@ -229,30 +230,7 @@ fn decimal(digits: &[u8]) -> Option<BodyLength> {
 
 /// `uri-host [":" port]` (RFC 9110 §7.2), as far as its characters go: nothing that ends an authority, no user name.
 fn host(value: &[u8]) -> Option<&str> {
-    let of_an_authority = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-                    | b':'
-                    | b'['
-                    | b']'
-                    | b'%'
-            )
-    };
+    let of_an_authority = |&byte: &u8| is_unreserved_or_sub_delim(byte) || b":[]%".contains(&byte);
     if value.is_empty() || value.starts_with(b":") || !value.iter().all(of_an_authority) {
         return None;
     }
@@ -295,16 +273,15 @@ fn names_an_http_version(head: &[u8]) -> bool {
 
 #[cfg(test)]
 #[expect(clippy::type_complexity, reason = "rows of tables")]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
-    use super::super::Accepted;
-    use super::super::{HeadLimits, HeadScanner};
+    use super::super::{Accepted, HeadLimits, HeadScanner};
     use super::*;
 
-    const LIMITS: HeadLimits = HeadLimits { max_head: 16_384, max_headers: 100 };
+    pub(crate) const LIMITS: HeadLimits = HeadLimits { max_head: 16_384, max_headers: 100 };
 
-    fn with_request<T>(
+    pub(crate) fn with_request<T>(
         bytes: &[u8],
         then: impl FnOnce(&Request<'_>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
@@ -313,7 +290,7 @@ mod tests {
     }
 
     /// A head from its request line and header lines.
-    fn head(lines: &[&str]) -> Vec<u8> {
+    pub(crate) fn head(lines: &[&str]) -> Vec<u8> {
         lines.iter().flat_map(|line| [line, "\r\n"]).chain(["\r\n"]).collect::<String>().into_bytes()
     }
 
@@ -360,7 +337,7 @@ mod tests {
             ("no HTTP", &["GET / HTTPS/1.1", "Host: a"], Err(Refusal::MALFORMED)),
             ("no version", &["GET /", "Host: a"], Err(Refusal::MALFORMED)),
             ("two blanks in the request line", &["GET  / HTTP/1.1", "Host: a"], Err(Refusal::MALFORMED)),
-            ("a blank behind the request line", &["GET / HTTP/1.1 ", "Host: a"], Err(Refusal::MALFORMED)),
+            ("a blank after the request line", &["GET / HTTP/1.1 ", "Host: a"], Err(Refusal::MALFORMED)),
             ("a method that is no token", &["G@T / HTTP/1.1", "Host: a"], Err(Refusal::MALFORMED)),
             ("a blank before the colon", &["GET / HTTP/1.1", "Host : a"], Err(Refusal::MALFORMED)),
             ("no colon", &["GET / HTTP/1.1", "Host: a", "nonsense"], Err(Refusal::MALFORMED)),

@@ -35,7 +35,7 @@ pub(crate) struct Ask {
     pub(crate) offset: Option<Offset>,
 }
 
-/// What an attach has told.
+/// What an attach has reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resume {
     pub(crate) away: Option<Millis>,

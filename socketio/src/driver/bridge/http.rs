@@ -13,7 +13,7 @@ use hyper::http::request::Parts;
 use super::{Bridge, RETRY_AFTER};
 use crate::config::SocketIoConfig;
 use crate::driver::conn::Conn;
-use crate::driver::polling::{Http, HttpInput, HttpService, HttpSettings};
+use crate::driver::polling::{Handed, Http, HttpInput, HttpService, HttpSettings};
 use crate::driver::request::RequestHead;
 use crate::driver::wake::Waker;
 use crate::engine::{Admission, EngineRequest, PostBody, Refusal};
@@ -91,22 +91,27 @@ impl Bridge {
         };
         Upgrade::detach(move |detached| {
             let peer = detached.peer_addr();
-            match detached.into_parts() {
-                (DetachedStream::Tcp(stream), received) => seat.hand_over(stream, received, peer),
+            let (stream, received) = detached.into_parts();
+            let stream = match stream {
+                DetachedStream::Tcp(stream) => Handed::Tcp(stream),
                 // It is read, written and waited for by the same calls.
-                (DetachedStream::Unix(stream), received) => {
-                    seat.hand_over(OwnedFd::from(stream).into(), received, peer);
+                DetachedStream::Unix(stream) => Handed::Tcp(OwnedFd::from(stream).into()),
+                #[cfg(feature = "tls")]
+                DetachedStream::Tls(stream) => Handed::Tls(stream),
+                other => {
+                    tracing::error!(
+                        target: "adjourn_socketio",
+                        stream = ?other,
+                        "plain HTTP requests need a socket, and over TLS the feature `tls`: connection closed"
+                    );
+                    return;
                 }
-                (other, _) => tracing::error!(
-                    target: "adjourn_socketio",
-                    stream = ?other,
-                    "plain HTTP requests need a TCP or Unix socket: connection closed"
-                ),
-            }
+            };
+            seat.hand_over(stream, received, peer);
         })
     }
 
-    /// What the HTTP thread has told since the last turn.
+    /// What the HTTP thread has reported since the last turn.
     pub(super) fn take_http(&mut self, clients: &mut Clients<'_, Conn>) {
         let mut inputs = std::mem::take(&mut self.http.inputs);
         if let Some(http) = &self.http.http {

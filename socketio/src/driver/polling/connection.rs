@@ -13,7 +13,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response as HttpResponse};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -23,7 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::{Activity, Limits, Overdue};
 use super::answers::{self, CorsHeaders, Noted};
 use super::requests::{Busy, Requests};
-use super::stream::Io;
+use super::stream::{Carrier, Io};
 use super::{Answer, Command, HttpBody, HttpError, HttpService, HttpSettings, PeerAddr, Shared};
 use crate::driver::route::{Route, route};
 use crate::engine::Refusal;
@@ -65,8 +64,8 @@ pub(super) fn run(
                 Command::Connection { stream, received, peer, permit } => {
                     let server = Rc::clone(&server);
                     tokio::task::spawn_local(async move {
-                        if let Ok(stream) = TcpStream::from_std(stream) {
-                            serve(server, stream, received, peer).await;
+                        if let Ok(carrier) = stream.register() {
+                            serve(server, carrier, received, peer).await;
                         }
                         drop(permit);
                     });
@@ -91,10 +90,10 @@ pub(super) fn run(
 }
 
 /// One connection, from its first request to its end.
-async fn serve(server: Rc<Server>, stream: TcpStream, received: Vec<u8>, peer: SocketAddr) {
+async fn serve(server: Rc<Server>, carrier: Carrier, received: Vec<u8>, peer: SocketAddr) {
     let limits = Limits { head: server.settings.head_timeout, idle: server.settings.idle_timeout };
     let activity = Rc::new(RefCell::new(Activity::new(limits, Instant::now())));
-    let io = TokioIo::new(Io::new(stream, received, Rc::clone(&activity)));
+    let io = TokioIo::new(Io::new(carrier, received, Rc::clone(&activity)));
     let of_service = (Rc::clone(&server), Rc::clone(&activity));
     let service =
         service_fn(move |request| handle(Rc::clone(&of_service.0), Rc::clone(&of_service.1), request, peer));

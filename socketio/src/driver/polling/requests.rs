@@ -2,15 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::Future as _;
+use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::{future, mem};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper::{Method, Request};
@@ -66,28 +66,33 @@ impl Requests {
         let id = RequestId(self.next.get());
         self.next.set(id.0 + 1);
         let (head, body) = request.into_parts();
-        let is_post = head.method == Method::POST;
+        let mut body = (head.method == Method::POST).then(|| Box::pin(self.read(id, body)));
+        let came = match &mut body {
+            Some(body) => poll_twice(body.as_mut()).await,
+            None => None,
+        };
         let (sender, answer) = oneshot::channel();
         let head = HttpInput::Head { request: id, head: Box::new(head), peer };
-        self.shared.push_request(head).map_err(|_| Busy)?;
+        let failed = matches!(came, Some(Err(Died)));
+        let is_read = came.is_some();
+        self.shared.push_request(head, came.and_then(Result::ok)).map_err(|_| Busy)?;
         self.waiting.borrow_mut().insert(id, sender);
         let mut waiting = Waiting { request: id, requests: Rc::clone(self), answered: false };
+        if failed {
+            return Ok(Answer::Abort);
+        }
         let mut answer = pin!(answer);
-        if is_post {
-            let mut read = pin!(self.read(body));
+        if let Some(mut body) = body.filter(|_| !is_read) {
             let first = future::poll_fn(|cx| {
                 if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
                     return Poll::Ready(Err(answer));
                 }
-                read.as_mut().poll(cx).map(Ok)
+                body.as_mut().poll(cx).map(Ok)
             });
             match first.await {
-                // The connection died: `waiting` says so.
-                Ok(Read::Failed) => return Ok(Answer::Abort),
-                Ok(Read::Complete(body)) => {
-                    self.shared.push_more(HttpInput::Body { request: id, body: Some(body) });
-                }
-                Ok(Read::TooLarge) => self.shared.push_more(HttpInput::Body { request: id, body: None }),
+                Ok(Ok(input)) => self.shared.push_more(input),
+                // `waiting` notifies the loop.
+                Ok(Err(Died)) => return Ok(Answer::Abort),
                 Err(answer) => {
                     waiting.answered = true;
                     return Ok(answer.unwrap_or(Answer::Abort));
@@ -99,28 +104,43 @@ impl Requests {
         Ok(answer.unwrap_or(Answer::Abort))
     }
 
-    async fn read(&self, mut body: Incoming) -> Read {
+    /// Reads a body as the input that it is to the loop.
+    async fn read(&self, request: RequestId, mut body: Incoming) -> Result<HttpInput, Died> {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return Read::Failed };
+            let Ok(frame) = frame else { return Err(Died) };
             let Ok(data) = frame.into_data() else { continue };
             if whole.len().saturating_add(data.len()) > self.max_payload {
-                return Read::TooLarge;
+                return Ok(HttpInput::Body { request, body: None });
             }
             if whole.is_empty() && body.is_end_stream() {
-                return Read::Complete(data);
+                return Ok(HttpInput::Body { request, body: Some(data) });
             }
             whole.extend_from_slice(&data);
         }
-        Read::Complete(whole.freeze())
+        Ok(HttpInput::Body { request, body: Some(whole.freeze()) })
     }
 }
 
-/// How the reading of a body ended.
-enum Read {
-    Complete(Bytes),
-    TooLarge,
-    Failed,
+/// The connection died before the end of a body.
+struct Died;
+
+/// A body that came with its head, so that one wake-up brings both to the loop. hyper gives the body to its reader in the poll after the
+/// one in which it was wanted.
+async fn poll_twice<F: Future>(mut body: Pin<&mut F>) -> Option<F::Output> {
+    let mut polls = 0;
+    future::poll_fn(|cx| {
+        polls += 1;
+        match body.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls == 2 => Poll::Ready(None),
+            Poll::Pending => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 impl Drop for Waiting {

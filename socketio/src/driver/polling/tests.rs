@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::Response as HttpResponse;
 use hyper::service::service_fn;
 
-use super::{Http, HttpInput, HttpService, HttpSettings, PeerAddr, boxed_service};
+use super::{Handed, Http, HttpInput, HttpService, HttpSettings, PeerAddr, boxed_service};
 use crate::config::Cors;
 use crate::driver::wake::Waker;
 use crate::links::{RequestId, Response};
@@ -47,7 +47,7 @@ impl World {
         client.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         let (stream, peer) = self.listener.accept().expect("accepts");
         stream.set_nonblocking(true).expect("non-blocking");
-        self.http.take_seat().expect("room").hand_over(stream, received.into(), peer);
+        self.http.take_seat().expect("room").hand_over(Handed::Tcp(stream), received.into(), peer);
         client
     }
 
@@ -166,6 +166,26 @@ fn a_body_follows_its_head_and_is_limited_while_it_is_read() {
     assert!(matches!(world.input(), HttpInput::Body { body: None, .. }));
     world.http.respond(request, response(413, "", true));
     assert!(read(&mut client).starts_with("HTTP/1.1 413 "));
+}
+
+#[test]
+fn a_body_that_came_with_its_head_reaches_the_loop_with_it() {
+    let mut world = World::new(settings(), None);
+    let mut client =
+        world.detached("POST /socket.io/?sid=a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n4hello");
+    for _ in 0..20 {
+        let (request, _) = world.head();
+        let with_it = world.inputs.pop_front();
+        assert!(
+            matches!(&with_it, Some(HttpInput::Body { body: Some(body), .. }) if body == "4hello"),
+            "{with_it:?}"
+        );
+        world.respond(request, "ok");
+        read(&mut client);
+        client
+            .write_all(b"POST /socket.io/?sid=a HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n4hello")
+            .expect("writes");
+    }
 }
 
 #[test]

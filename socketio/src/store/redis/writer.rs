@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use redis::{Script, Value};
 
+use super::effects;
 use super::keys::Keys;
 use super::lists::LockedLists;
-use super::outbox;
 use super::scripts::Scripts;
 use super::servers::Servers;
 use super::values::{self, Arguments, digits as number};
@@ -303,7 +303,7 @@ impl RedisWriter {
             pid,
             generation,
         ];
-        let own: Vec<&TxEffect> = effects.iter().filter(|it| outbox::is_of(it, context)).collect();
+        let own: Vec<&TxEffect> = effects.iter().filter(|it| effects::is_of(it, context)).collect();
         let joins = own.iter().any(|it| matches!(it, TxEffect::Join(_)));
         arguments.push(number(u64::from(joins)));
         arguments.push(number(own.len() as u64));
@@ -324,7 +324,7 @@ impl RedisWriter {
             arguments.push(list.clone().into_bytes());
             arguments.push(row.clone());
         }
-        let others = outbox::posted(effects, context);
+        let others = effects::posted(effects, context);
         let waiting = others.len();
         arguments.push(number(waiting as u64));
         arguments.extend(others);
@@ -337,7 +337,7 @@ impl RedisWriter {
         let own: Vec<Position> = positions.split(',').filter_map(values::position_of).collect();
         // If this fails, they wait for the next `expire`, of whichever node.
         let others = if waiting > 0 { self.forward(&context.namespace, now) } else { Ok(Vec::new()) };
-        Ok((current == "1", outbox::placed(effects, context, &own, &others.unwrap_or_default())?))
+        Ok((current == "1", effects::placed(effects, context, &own, &others.unwrap_or_default())?))
     }
 }
 
