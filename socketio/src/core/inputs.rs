@@ -27,7 +27,9 @@ impl Core {
         let state = &self.state;
         let find = |sid: &str| state.conns.get(*state.by_sid.get(sid)?)?.engine.state();
         let new_session = || {
-            let full = state.unconnected >= state.config.counts.sessions_without_connect;
+            let counts = &state.config.counts;
+            let many = !request.upgrade && state.polling >= counts.polling_sessions;
+            let full = many || state.unconnected >= counts.sessions_without_connect;
             if full || state.shutdown != ShutdownPhase::Running {
                 return Err(Refusal::unavailable());
             }
@@ -91,8 +93,11 @@ impl Core {
         span.record("id", tracing::field::debug(key));
         let _entered = span.entered();
         self.state.by_sid.insert(sid, key);
-        if let Some(link) = link {
-            self.state.by_link.insert(link, key);
+        match link {
+            Some(link) => {
+                self.state.by_link.insert(link, key);
+            }
+            None => self.state.polling += 1,
         }
         self.state.unconnected += usize::from(!engine_only);
         self.io(now, links).settle_conn(key);
@@ -369,6 +374,7 @@ impl Io<'_> {
     fn upgraded(&mut self, key: ConnKey) {
         self.state.stats.upgrades += 1;
         let Some(conn) = self.state.conns.get_mut(key) else { return };
+        self.state.polling -= usize::from(conn.link.is_none());
         conn.link = conn.engine.link();
         conn.probe = None;
         let link = conn.link;

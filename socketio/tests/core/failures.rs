@@ -265,6 +265,37 @@ fn bounds_have_counters() {
     assert_eq!(world.core.stats().refused_unavailable, 1);
 }
 
+/// They need no connection of their own: one TCP connection can open as many as it likes, and send a CONNECT in each.
+#[test]
+fn sessions_over_polling_are_bounded_also_with_a_connect() {
+    let mut config = quick();
+    config.counts.polling_sessions = 2;
+    let mut world = world_with(config);
+    let opens = |world: &mut World, transport: &str| {
+        let query = Query::parse(&format!("EIO=4&transport={transport}"));
+        let upgrade = transport == "websocket";
+        let request = EngineRequest { method: "GET", query: &query, upgrade, detached: !upgrade };
+        let mut answer = None;
+        world.input(|core, _, _| answer = Some(core.admit(&request, || Ok(())).is_ok()));
+        answer.expect("admitted or refused")
+    };
+    let sids = [world.open_polling(), world.open_polling()];
+    for sid in &sids {
+        world.post(sid, "40");
+    }
+    assert!(!opens(&mut world, "polling"), "two of two");
+    assert!(opens(&mut world, "websocket"), "these are the loop's to count");
+    let link = world.upgrade(&sids[0]);
+    assert!(opens(&mut world, "polling"), "one has gone to WebSocket");
+    world.open_polling();
+    assert!(!opens(&mut world, "polling"), "two again");
+    world.cut(link);
+    assert!(!opens(&mut world, "polling"), "the one that ended was not on polling");
+    world.post(&sids[1], "1");
+    assert!(opens(&mut world, "polling"), "one has ended");
+    assert_eq!(world.core.stats().connections_polling, 1);
+}
+
 #[test]
 fn calls_of_other_threads_are_bounded() {
     let mut config = quick();
