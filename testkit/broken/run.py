@@ -2,7 +2,7 @@
 """Breaks rules of the crate on purpose, one at a time in a copy, and looks for the check of the simulation that notices.
 
     testkit/broken/run.py               break each of them, and print a table
-    testkit/broken/run.py drain         those whose description or check has this word
+    testkit/broken/run.py drain         those whose description or check has this word; `loops` is the word of worlds of several loops
     testkit/broken/run.py --list        only see whether each can still be broken: its text occurs once
 
 A rule is a text of one file and what takes its place. It is noticed if the check that it names is the first one to fail in
@@ -65,10 +65,40 @@ RULES = [
      "src/conn/deflate.rs", "receives_keeping: !agreed.client_no_context_takeover,", "receives_keeping: false,"),
     ("what is encrypted may be dropped", "what_is_encrypted_stays", "src/conn/backlog.rs",
      "self.ahead = bytes.min(self.len);", "self.ahead = bytes.min(0);"),
+    ("who was refused for what others hold is not told of room", "who_waits_for_room_gets_it", "src/conn/commands.rs",
+     "cx.common.waiting.add(cx.id, fresh);", ""),
+    ("all backlogs together may hold any amount", "send_answers", "src/conn/commands.rs",
+     "if fresh > 0 && !output.fits(fresh) {", "if fresh > usize::MAX - 1 && !output.fits(fresh) {"),
     ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layered.rs",
      "        noticed.more\n", "        false\n"),
     ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/transport.rs",
      "closing.truncated = true;", "closing.truncated = false;"),
+]
+
+# The same for the worlds of several loops.
+LOOPS = [
+    ("each loop closes at the whole rate", "a_rate_is_shared", "src/hub/sweep/pace.rs",
+     "rate * own / (own + as_f64(elsewhere))", "rate * own / (own + 0.0 * as_f64(elsewhere))"),
+    ("each loop has an equal part of the rate", "shutdown_ends_by_its_bound", "src/hub/sweep/pace.rs",
+     "rate * own / (own + as_f64(elsewhere))", "(rate + 0.0 * own + 0.0 * as_f64(elsewhere)) / 4.0"),
+    ("what a loop is asked is its own", "shutdown_reaches_every_loop", "src/hub/sweep.rs",
+     "self.requests.push(request);", "let _ = request;"),
+    ("loops number their connections alike", "ids_do_not_collide", "src/id.rs",
+     "Self((worker as u64) << 56", "Self((worker as u64 & 0) << 56"),
+    ("the id of another loop is as good", "ids_of_others_name_nobody", "src/hub/slot.rs",
+     "&& worker == id.loop_number() ", "&& (worker == id.loop_number() || worker != id.loop_number()) "),
+    ("a connect that fails at once is told in its turn", "failed_connects_are_told_in_the_next_turn", "src/hub/driver.rs",
+     "            self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });",
+     "            let address = target.address();\n"
+     "            self.hub.handle_connect_failed_at_once(&FailedConnect { id, address, kind: error.kind() });"),
+    ("a connection's end takes the loop's timers with it", "timers_fire", "src/hub/timers.rs",
+     "self.due.range((Some(id), 0)..=(Some(id), u64::MAX))", "self.due.range((None, 0)..=(Some(id), u64::MAX))"),
+    ("what was read before an adoption is lost", "messages_in_order", "src/hub/adopting.rs",
+     "Conn::adopted(newcomer, role, &received, ", "Conn::adopted(newcomer, role, &received[received.len()..], "),
+    ("those who come by a proxy are not counted", "limits_count_the_header", "src/hub/upgrade.rs",
+     "self.admission.take_share(address);", ""),
+    ("anybody may speak for others", "the_header_decides", "src/newcomer.rs",
+     "(false, false) => HeaderRule::Forbidden,", "(false, false) => HeaderRule::Optional,"),
 ]
 
 
@@ -90,11 +120,11 @@ def copy():
             shutil.copyfile(old, new)
 
 
-def run():
-    """The first check that fails, and in which world."""
+def run(kind):
+    """The first check that fails, and in which world of this kind."""
     env = {**os.environ, **PROFILE, "CARGO_TARGET_DIR": str(COPY / "target")}
     command = ["cargo", "run", "--quiet", "--locked", "-p", "adjourn-testkit", "--example", "simulate", "--"]
-    command += ["--worlds", WORLDS, "--connections", "24", "--seed", "0"]
+    command += ["--worlds", WORLDS, "--connections", "24", "--seed", "0", *kind]
     done = subprocess.run(command, cwd=COPY / "source", env=env, capture_output=True, text=True)
     failed = re.search(r"^check (\w+) failed in world (\d+)", done.stdout, re.MULTILINE)
     if failed is None and done.returncode != 0:
@@ -104,16 +134,17 @@ def run():
 
 def main():
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    rules = [rule for rule in RULES if all(word in f"{rule[0]} {rule[1]}" for word in words)]
-    gone = [rule[0] for rule in RULES if source(rule[2]).count(rule[3]) != 1]
+    rules = [(*rule, []) for rule in RULES] + [(*rule, ["--loops"]) for rule in LOOPS]
+    rules = [rule for rule in rules if all(word in f"{rule[0]} {rule[1]} {rule[5]}" for word in words)]
+    gone = [rule[0] for rule in RULES + LOOPS if source(rule[2]).count(rule[3]) != 1]
     if gone or "--list" in sys.argv:
         sys.exit("".join(f"its text does not occur once: {what}\n" for what in gone) or 0)
     copy()
     wrong = 0
     print("| Broken | Check | Seed |\n|---|---|---|", flush=True)
-    for what, check, path, old, new in rules:
+    for what, check, path, old, new, kind in rules:
         (COPY / "source" / path).write_text(source(path).replace(old, new))
-        found, seed = run()
+        found, seed = run(kind)
         (COPY / "source" / path).write_text(source(path))
         wrong += found != check
         expected = "" if found == check else f" instead of `{check}`"

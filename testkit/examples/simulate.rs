@@ -4,6 +4,7 @@
 //! cargo run --release --example simulate -- --worlds 1000 --connections 24 [--seed 0] [--shutdown] [--spread SECONDS] [--keep-going]
 //! ```
 //!
+//! With `--loops` they are worlds of several loops, connections of our own, adopted ones and those of proxies.
 //! With `--exhaustive K` it tries all worlds of up to K commands instead: a server and a client of this crate, and every order.
 //!
 //! A world of more than 10,000 connections is a crowd: mostly quiet peers and ordinary settings.
@@ -17,7 +18,7 @@ use std::{
 };
 
 use testkit::{
-    exhaustive,
+    exhaustive, fleet,
     sim::{self, Rng, Size, Tally},
 };
 
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
         return explore(usize::try_from(depth).unwrap_or(usize::MAX));
     }
     let worlds = number("--worlds").unwrap_or(1);
+    if std::env::args().any(|arg| arg == "--loops") {
+        return live_in_fleets(number("--seed").unwrap_or(0), worlds);
+    }
     let connections = u32::try_from(number("--connections").unwrap_or(24)).unwrap_or(u32::MAX);
     let first = number("--seed").unwrap_or(0);
     let size = Size {
@@ -78,6 +82,31 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// Worlds of several loops.
+fn live_in_fleets(first: u64, worlds: u64) -> ExitCode {
+    let (start, tracing) = (Instant::now(), std::env::var_os("ADJOURN_SIM_TRACE").is_some());
+    let keeps_going = std::env::args().any(|arg| arg == "--keep-going");
+    let (mut all, mut failures) = (fleet::Summary::default(), 0_u64);
+    for seed in first..first + worlds {
+        match fleet::live(seed, tracing) {
+            Ok(one) => all.add(one),
+            Err(failure) => {
+                println!(
+                    "check {} failed in world {seed} at {} us, connection {:?}: {}",
+                    failure.check, failure.at, failure.connection, failure.text
+                );
+                println!("replay: cargo run --release --example simulate -- --loops --seed {seed}");
+                failures += 1;
+                if !keeps_going {
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    }
+    println!("{all:?}, {failures} failed, {:.1?}", start.elapsed());
+    if failures > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// All worlds of up to `depth` commands.

@@ -6,6 +6,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::missing_panics_doc, clippy::unwrap_used)]
 
 pub mod exhaustive;
+pub mod fleet;
 pub mod kept;
 pub mod net;
 pub mod sim;

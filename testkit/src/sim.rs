@@ -5,6 +5,7 @@
 
 mod alarms;
 mod app;
+mod asked;
 mod chance;
 mod checker;
 mod commands;
@@ -17,6 +18,7 @@ mod inbound;
 mod link;
 mod observe;
 mod outbound;
+mod outcome;
 mod outside;
 mod peer;
 mod records;

@@ -15,7 +15,7 @@ use adjourn::{
 use super::{
     chance::Rng,
     checker::{Checker, ensure, trace},
-    commands::framed,
+    commands::{Room, framed},
     outside::{Item, Outside},
     scenario::Behaviour,
 };
@@ -130,9 +130,9 @@ impl Handler for App {
         {
             let length = message.len();
             if self.expected(checker, clients, conn).is_some() {
-                let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                let room = Room::of(checker, clients, id);
                 let result = clients.send(id, message);
-                Self::sent(checker, conn, None, length, queued, result);
+                Self::sent(checker, conn, None, length, room, result);
             }
         }
         if let Some(conn) = conn.filter(|_| drained) {
@@ -323,9 +323,9 @@ impl App {
             6..30 => self.send(checker, clients, conn, what < 12),
             30..40 => {
                 let payload = vec![b'q'; self.rng.usize(..=125)];
-                let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                let room = Room::of(checker, clients, id);
                 let result = clients.ping(id, &payload);
-                if Self::judge_send(checker, conn, framed(payload.len()), queued, &result) {
+                if Self::judge_send(checker, conn, framed(payload.len()), room, &result) {
                     let busy = checker.busy(conn);
                     busy.pings_due += 1;
                 }

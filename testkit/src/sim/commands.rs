@@ -6,7 +6,7 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseCode, CloseFrame, SendError,
+    Clients, CloseCode, CloseFrame, ConnectionId, SendError,
     clients::State,
     close::{Cause, CloseTiming, Lost},
     conn::InputKind,
@@ -25,13 +25,13 @@ impl App {
         let Some(id) = checker.of(conn).id else { return };
         let (number, payload) = self.payload(checker, big);
         let length = payload.len();
-        let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+        let room = Room::of(checker, clients, id);
         let result = match (self.rng.bool(), String::from_utf8(payload)) {
             (true, Ok(text)) => clients.send(id, text),
             (false, Ok(text)) => clients.send(id, text.as_bytes()),
             (_, Err(error)) => clients.send(id, error.into_bytes()),
         };
-        Self::sent(checker, conn, number, length, queued, result);
+        Self::sent(checker, conn, number, length, room, result);
     }
 
     pub fn sent(
@@ -39,10 +39,10 @@ impl App {
         conn: u32,
         number: Option<u64>,
         length: usize,
-        queued: usize,
+        room: Room,
         result: Result<(), SendError>,
     ) {
-        if Self::judge_send(checker, conn, framed(length), queued, &result) {
+        if Self::judge_send(checker, conn, framed(length), room, &result) {
             checker.called_send(conn, number, length);
         }
     }
@@ -52,7 +52,7 @@ impl App {
         checker: &mut Checker,
         conn: u32,
         frame: usize,
-        queued: usize,
+        room: Room,
         result: &Result<(), SendError>,
     ) -> bool {
         let limit = checker.settings(conn).max_backlog;
@@ -60,20 +60,22 @@ impl App {
             checker.answered_in_time(conn);
         }
         // For a message that never fits there is nothing to wait for.
-        checker.of(conn).owed |= queued > 0;
+        checker.of(conn).owed |= room.queued > 0;
         let state = checker.state(conn);
         let takes = state == Some(State::Open) || checker.is_unanswered(conn);
-        let fits = queued + frame <= limit;
+        let fits = room.queued + frame <= limit;
         let right = match result {
-            Ok(()) => takes && fits,
+            Ok(()) => takes && fits && room.may_fit(frame),
             Err(SendError::Closing) => !takes,
-            Err(SendError::Overflow { .. }) => takes && !fits,
+            Err(SendError::Overflow { .. }) => takes && !(fits && room.must_fit(frame)),
             Err(_) => false,
         };
-        let text = format!("{result:?} in {state:?}: {queued} queued, {frame} more, at most {limit}");
+        let text = format!("{result:?} in {state:?}: {frame} more bytes, at most {limit}; {room:?}");
         ensure!(checker, conn, "send_answers", right, "{text}");
         if takes && !fits {
-            checker.overflowed(conn, queued as u64);
+            checker.overflowed(conn, room.queued as u64);
+        } else if takes && result.is_err() {
+            room.await_it(checker, conn, frame);
         }
         result.is_ok()
     }
@@ -143,19 +145,29 @@ impl App {
             let takes = conn % of == rest % of;
             if takes {
                 let queued = client.buffered_amount();
-                chosen.push((conn, queued, queued + frame <= seen.settings(conn).max_backlog));
+                chosen.push((conn, client.id(), queued, queued + frame <= seen.settings(conn).max_backlog));
             }
             takes
         });
-        let sent = chosen.iter().filter(|(_, _, fits)| *fits).count();
+        // Where all together may hold only so much, the loop is asked who was reached.
+        let mut room = Room::of_all(checker, clients);
+        for (conn, id, queued, fits) in &mut chosen {
+            room.queued = *queued;
+            let reached = clients.get(*id).is_some_and(|client| client.buffered_amount() > *queued);
+            if *fits && !reached && !room.must_fit(frame) {
+                *fits = false;
+                room.await_it(checker, *conn, frame);
+            }
+        }
+        let sent = chosen.iter().filter(|(.., fits)| *fits).count();
         let expected = (sent, chosen.len() - sent);
         let right = (result.sent, result.refused) == expected;
         ensure!(checker, None, "broadcast_answers", right, "{result:?} instead of {expected:?}");
-        for (conn, queued, fits) in chosen {
+        for (conn, _, queued, fits) in chosen {
             checker.touch(conn);
             if fits {
                 checker.called_send(conn, number, length);
-            } else {
+            } else if queued + frame > checker.settings(conn).max_backlog {
                 checker.overflowed(conn, queued as u64);
             }
         }
@@ -184,6 +196,8 @@ impl App {
         }
         let told =
             clients.send_to(ids.iter().copied(), messages.iter().map(|(_, payload)| payload.as_slice()));
+        // Its frames are made once: for the first that it reaches.
+        let all = Room { shares: true, ..Room::of_all(checker, clients) };
         let mut refused = told.refused.iter().peekable();
         let mut sent = 0;
         for (id, (conn, queued, known)) in ids.into_iter().zip(chosen) {
@@ -193,7 +207,7 @@ impl App {
                 continue;
             }
             checker.touch(conn);
-            if Self::judge_send(checker, conn, frames, queued, &result) {
+            if Self::judge_send(checker, conn, frames, Room { queued, ..all }, &result) {
                 sent += 1;
                 for (number, payload) in &messages {
                     checker.called_send(conn, *number, payload.len());
@@ -258,6 +272,50 @@ impl App {
             0 => Pace::AtOnce,
             1 => Pace::Rate(f64::from(self.rng.u32(1..200))),
             _ => Pace::Spread(Duration::from_millis(self.rng.u64(..3000))),
+        }
+    }
+}
+
+/// How much is queued when a message comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// For its connection.
+    pub queued: usize,
+    /// For all of them, and how much that may be: `None` is without a limit.
+    total: Option<(usize, usize)>,
+    /// Others get the message, too: its bytes may be here, and `total` is what it was after that.
+    shares: bool,
+}
+
+impl Room {
+    pub fn of(checker: &Checker, clients: &Clients<'_, u32>, id: ConnectionId) -> Self {
+        let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+        Self { queued, ..Self::of_all(checker, clients) }
+    }
+
+    pub fn of_all(checker: &Checker, clients: &Clients<'_, u32>) -> Self {
+        let limit = checker.config.event_loop.max_backlog_total;
+        let total = limit.map(|limit| {
+            let used = clients.loop_stats().caps.backlog.used;
+            (usize::try_from(used).unwrap_or(usize::MAX), limit)
+        });
+        Self { queued: 0, total, shares: false }
+    }
+
+    /// All may hold so many bytes more.
+    pub fn must_fit(self, frame: usize) -> bool {
+        self.total.is_none_or(|(total, limit)| total + frame <= limit)
+    }
+
+    fn may_fit(self, frame: usize) -> bool {
+        self.shares || self.must_fit(frame)
+    }
+
+    /// What others hold was in the way of so many bytes.
+    fn await_it(self, checker: &mut Checker, conn: u32, frame: usize) {
+        if self.queued == 0 && self.total.is_some_and(|(_, limit)| frame <= limit) {
+            let awaits = &mut checker.of(conn).awaits_room;
+            *awaits = Some(awaits.map_or(frame, |before| before.min(frame)));
         }
     }
 }

@@ -105,6 +105,8 @@ pub struct Facts {
     pub timers: Vec<(u64, u64, bool)>,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
+    /// What others have queued was in the way of so many bytes, and nothing was queued for it: a `Drain` is owed when there is room.
+    pub awaits_room: Option<usize>,
     /// It was aborted.
     pub aborted: bool,
     /// Accepted, answered, opened, or ended: when this part of its life began.

@@ -64,6 +64,7 @@ impl Checker {
                 self.share(conn).drains += 1;
                 // All was written: what is behind now was sent since.
                 (self.of(conn).owed, self.of(conn).behind) = (false, None);
+                self.of(conn).awaits_room = None;
                 let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
                 ensure!(self, conn, "one_drain_per_turn", drains <= most, "{drains}");
                 // Until it has answered the peer's Close, the application may send.

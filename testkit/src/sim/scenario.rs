@@ -145,6 +145,9 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     if beside.u8(..4) == 0 {
         config.deflate = Some(compression(&mut beside));
     }
+    if beside.u8(..6) == 0 {
+        config.event_loop.max_backlog_total = Some(beside.usize(1..200_000));
+    }
     config
 }
 

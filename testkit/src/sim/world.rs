@@ -19,6 +19,7 @@ use super::{
     app::{App, Injected},
     chance::Rng,
     checker::{Checker, Failure, ensure},
+    commands::Room,
     outside::{Outside, address, micros},
     scenario::{self, Behaviour, Size},
     tally::Tally,
@@ -232,6 +233,9 @@ impl World {
         let has_owner =
             held == 0 || answers || has_more || clients.iter().any(|client| client.owns_buffers());
         ensure!(outside.checker, None, "backlogs_are_given_back", has_owner, "{held} bytes of nobody");
+        if !has_more {
+            check_room(&clients, &mut outside.checker);
+        }
         for conn in touched {
             outside.checker.of(conn).touched = false;
             if has_more {
@@ -251,6 +255,22 @@ impl World {
         }
         let timeout = self.driver.poll_timeout().map(micros);
         outside.checker.check_end(&self.driver.loop_stats(), timeout);
+    }
+}
+
+/// Who was refused for what others had queued has been told, if there is room now.
+fn check_room(clients: &Clients<'_, u32>, checker: &mut Checker) {
+    if checker.config.event_loop.max_backlog_total.is_none() {
+        return;
+    }
+    let room = Room::of_all(checker, clients);
+    for conn in 0..u32::try_from(checker.facts.len()).unwrap_or(u32::MAX) {
+        let facts = checker.of(conn);
+        if let (Some(State::Open), Some(id), Some(frame)) = (facts.state, facts.id, facts.awaits_room) {
+            let open = clients.get(id).is_some_and(|client| client.state() == State::Open);
+            let waits = open && room.must_fit(frame);
+            ensure!(checker, conn, "who_waits_for_room_gets_it", !waits, "{frame} bytes; {room:?}");
+        }
     }
 }
 
