@@ -22,7 +22,7 @@ use crate::engine::{Admission, EngineRequest, PostBody, Refusal};
 use crate::links::RequestId;
 use crate::packet::Query;
 
-/// How long requests may keep a turn; then WebSockets have theirs.
+/// How long requests may keep a turn; then a WebSocket has its turn.
 const SHARE: Duration = Duration::from_millis(1);
 
 /// With fewer inputs left over the loop takes new ones. More stay with the HTTP thread, which limits their number.
