@@ -164,7 +164,8 @@ pub struct OnceLimits {
 /// The store's queue and what to do while it does not answer (specification 17).
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// Bytes of entries that wait for the store. Default 64 MiB.
+    /// Bytes of entries that wait for the store. Default 64 MiB. On a shared store as many of each log may be read while an append to
+    /// it is not answered; over it the sockets of the namespace are cut, and resume.
     pub queue: usize,
     /// Entries of one commit. Default 1,024.
     pub batch: usize,

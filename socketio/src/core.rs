@@ -237,6 +237,12 @@ impl Core {
         self.state.stats()
     }
 
+    /// For tests: sessions that are being resumed.
+    #[doc(hidden)]
+    pub fn resuming(&self) -> usize {
+        self.state.claims.len()
+    }
+
     /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.
     pub fn message_dropped(&mut self) {
         self.state.stats.node_messages_dropped += 1;

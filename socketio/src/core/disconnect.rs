@@ -273,6 +273,7 @@ impl Io<'_> {
             space.connecting -= 1;
         }
         if let Some(record) = record {
+            self.end_claim(key, &record);
             self.give_up_session(record);
         }
         self.space_left(space);

@@ -405,6 +405,8 @@ fn settings(config: &SocketIoConfig) -> StoreSettings {
         settings.window = recovery.window;
         settings.max_sessions = recovery.max_sessions;
         settings.max_replay = recovery.max_replay;
+        settings.log_entries = recovery.log_entries;
+        settings.log_bytes = recovery.log_bytes;
     }
     settings
 }

@@ -273,6 +273,26 @@ test('rooms, fetch, broadcasts with acks, volatile events and disconnects reach 
   assert.deepEqual(await ask(c, 'sockets', 'r'), []);
 });
 
+test('an admin page sees what happens on another node', async (scope) => {
+  const redis = await Redis.start(scope);
+  const labs = [await node(scope, redis, '--admin=secret'), await node(scope, redis, '--admin=secret')];
+  const before = await scope.connected(labs[1].url);
+  await acquainted(labs);
+  const page = await scope.connected(`${labs[0].url}/admin`, { auth: { username: 'admin', password: 'secret' } });
+  await until(() => events(page, 'all_sockets').some(([sockets]) => sockets.some(({ id }) => id === before.id)), 'all sockets');
+  const client = await scope.connected(labs[1].url);
+  const { id } = client;
+  await ask(client, 'echo', 'hello');
+  await ask(client, 'join', 'lobby');
+  client.disconnect();
+  const of = (name) => events(page, name).filter((args) => args.some((arg) => arg === id || arg?.id === id));
+  await until(() => of('socket_disconnected').length > 0, 'the end');
+  assert.equal(of('socket_connected').length, 1);
+  assert.ok(of('event_received').some(([nsp, , args]) => nsp === '/' && args[0] === 'echo' && args[1] === 'hello'));
+  assert.ok(of('room_joined').some(([, room]) => room === 'lobby'));
+  assert.equal(of('socket_disconnected')[0][2], 'client namespace disconnect');
+});
+
 test('a dead node delays a request once, and is named', async (scope) => {
   const redis = await Redis.start(scope);
   const labs = [await node(scope, redis), await node(scope, redis)];
