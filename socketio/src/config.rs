@@ -98,6 +98,8 @@ pub struct CountLimits {
     pub pending_acks_per_socket: usize,
     /// Connections that have not sent one CONNECT. Default 16,384.
     pub sessions_without_connect: usize,
+    /// Sessions over long-polling at a time. They need no connection of their own: adjourn's limits do not count them. Default 65,536.
+    pub polling_sessions: usize,
     /// Calls of other threads that wait. Default 100,000.
     pub inbox: usize,
     /// HTTP connections at a time. Default 10,000.
@@ -299,6 +301,7 @@ impl Default for CountLimits {
             session_data: 64 << 10,
             pending_acks_per_socket: 1024,
             sessions_without_connect: 16_384,
+            polling_sessions: 65_536,
             inbox: 100_000,
             http_connections: 10_000,
             http_head_timeout: Duration::from_secs(10),

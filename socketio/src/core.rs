@@ -123,6 +123,7 @@ impl Core {
             by_link: HashMap::default(),
             by_sid: HashMap::default(),
             unconnected: 0,
+            polling: 0,
             spaces: Slab::new(),
             space_names: HashMap::new(),
             dynamic_spaces: 0,

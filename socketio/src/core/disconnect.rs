@@ -199,8 +199,9 @@ impl Io<'_> {
         self.state.unconnected -= usize::from(never_connected);
         // Whatever the engine said, nobody is left on it.
         self.end_conn(key, Reason::TransportClose, None);
-        if self.state.conns.remove(key).is_some() {
+        if let Some(conn) = self.state.conns.remove(key) {
             self.state.stats.connections_closed += 1;
+            self.state.polling -= usize::from(conn.link.is_none());
         }
     }
 

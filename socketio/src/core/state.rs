@@ -95,6 +95,8 @@ pub(crate) struct State {
     pub(crate) by_sid: HashMap<Arc<str>, ConnKey>,
     /// Connections that have not sent one CONNECT.
     pub(crate) unconnected: usize,
+    /// Connections that have no link: those on polling.
+    pub(crate) polling: usize,
     pub(crate) spaces: Slab<Space>,
     pub(crate) space_names: HashMap<Arc<str>, SpaceKey>,
     pub(crate) dynamic_spaces: usize,
