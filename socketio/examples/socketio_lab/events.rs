@@ -70,7 +70,7 @@ impl Lab {
         let lab = self.clone();
         namespace.on_connection(move |socket| {
             lab.connected(socket);
-            if !socket.resume().is_resumed() {
+            if !socket.rooms().iter().any(|room| &**room == ROWS) {
                 lab.subscribe(socket);
             }
         });
@@ -114,7 +114,7 @@ impl Lab {
         });
     }
 
-    /// A session that begins gets the rows that it says it has not, and then each that is stored.
+    /// A session without the room gets the rows that it says it has not, and then each that is stored; or comes back.
     fn subscribe(&self, socket: &mut Socket<'_>) {
         let auth = socket.handshake().auth().and_then(|auth| serde_json::from_str::<Value>(auth).ok());
         let after = auth.as_ref().and_then(|auth| auth.get("serverOffset")).and_then(Value::as_f64);
@@ -125,6 +125,7 @@ impl Lab {
         let rows = self.rows.clone();
         #[allow(clippy::cast_possible_truncation, reason = "a float beyond an integer saturates")]
         let after = after.floor() as i64;
+        let (namespace, id) = (socket.handshake().namespace().to_owned(), Arc::clone(socket.id()));
         let joined = socket.transact(
             move |tx| {
                 for row in rows.select(tx, after, "")? {
@@ -133,10 +134,16 @@ impl Lab {
                 tx.join(ROWS);
                 Ok(())
             },
-            |_, _| {},
+            move |io, done| {
+                if let (Err(error), Some(mut socket)) = (done, io.socket(&namespace, &id)) {
+                    eprintln!("no rows: {error}");
+                    socket.close_engine();
+                }
+            },
         );
         if let Err(error) = joined {
             eprintln!("no rows: {error}");
+            socket.close_engine();
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Core;
 use super::command::FeedCommand;
 use super::node_message::NodeMessage;
-use super::state::{Cluster, ConnectingKey, Io, Item, ReadBack, Reading, SocketKey, SpaceKey, TransactThen};
+use super::state::{Caller, Cluster, ConnectingKey, Io, Item, ReadBack, Reading, SpaceKey, TransactThen};
 use crate::links::Links;
 use crate::offset::Position;
 use crate::store::{Entry, FeedItem, NodeId, Transacted, TxEffect};
@@ -235,11 +235,11 @@ impl Io<'_> {
             let Some((_, item)) = reading.items.pop_front() else { return };
             match item {
                 ReadBack::Item(item) => self.take_effect_if_held(item),
-                ReadBack::Join(socket, room) => {
+                ReadBack::Join(caller, room) => {
                     let position = self.dispatched(space);
-                    self.place_room(socket, &room, true, position);
+                    self.place_for(caller, &room, true, position);
                 }
-                ReadBack::Transacted(then, done) => self.transaction_over(then, Ok(*done)),
+                ReadBack::Transacted(caller, then, done) => self.transaction_over(caller, then, Ok(*done)),
                 ReadBack::Appended => {}
             }
         }
@@ -260,22 +260,17 @@ impl Io<'_> {
     }
 
     /// The same for a transaction.
-    pub(super) fn await_transaction(
-        &mut self,
-        space: SpaceKey,
-        socket: SocketKey,
-        then: TransactThen,
-        done: Transacted,
-    ) {
+    pub(super) fn await_transaction(&mut self, caller: Caller, then: TransactThen, done: Transacted) {
+        let space = caller.space;
         let mut items = VecDeque::new();
         for (effect, position) in &done.effects {
             items.push_back(match effect {
                 TxEffect::Emit(new) if self.space(&new.namespace) != Some(space) => continue,
                 TxEffect::Emit(_) => (Some(*position), ReadBack::Appended),
-                TxEffect::Join(room) => (None, ReadBack::Join(socket, Arc::clone(room))),
+                TxEffect::Join(room) => (None, ReadBack::Join(caller, Arc::clone(room))),
             });
         }
-        items.push_back((None, ReadBack::Transacted(then, Box::new(done))));
+        items.push_back((None, ReadBack::Transacted(caller, then, Box::new(done))));
         self.begin_reading(space, items);
     }
 

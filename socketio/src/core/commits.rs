@@ -71,13 +71,13 @@ impl Io<'_> {
                 queue.write(StoreCall::Attach(*ask), InFlight::Attach(connecting), self.now);
             }
             Some(Item::Transact(transaction)) => {
-                let Transaction { key, context, space, socket, run, then } = *transaction;
+                let Transaction { key, context, caller, run, then } = *transaction;
                 let call = StoreCall::Transact(key, context, run);
-                if let Some(log) = self.state.spaces.get_mut(space).and_then(|space| space.log.as_mut()) {
+                if let Some(log) = self.log(caller.space) {
                     log.appending += 1;
                 }
                 let queue = &mut self.state.queue;
-                queue.write(call, InFlight::Transact { space, socket, then }, self.now);
+                queue.write(call, InFlight::Transact(caller, then), self.now);
             }
             _ => {}
         }
@@ -150,7 +150,7 @@ impl Io<'_> {
             Some(Item::Entry(entry)) => Some(entry.space),
             Some(Item::Create(key)) => of(*key),
             Some(Item::Attach { connecting, .. }) => of(*connecting),
-            Some(Item::Transact(transaction)) => Some(transaction.space),
+            Some(Item::Transact(transaction)) => Some(transaction.caller.space),
             _ => None,
         };
         let log = space.and_then(|space| self.state.spaces.get(space)).and_then(|space| space.log.as_ref());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::socket::Socket;
 use super::state::{
-    Ack, EventError, Handshake, Io, Item, ShutdownPhase, SocketKey, TransactThen, Transaction,
+    Ack, Caller, EventError, Handshake, Io, Item, ShutdownPhase, SocketKey, TransactThen, Transaction,
 };
 use crate::config::EmitPolicy;
 use crate::error::OnceError;
@@ -153,6 +153,8 @@ impl Socket<'_> {
     }
 
     /// Runs `run` in a transaction of the store: rows that it reads and rooms that it joins make one sequence with the log.
+    /// The rooms are the session's also if the socket is gone by then; to decide whether to ask, look at [`Socket::rooms`], not at
+    /// [`Socket::resume`].
     pub fn transact(
         &mut self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<(), RunError> + Send + 'static,
@@ -207,14 +209,18 @@ impl Io<'_> {
             return Err(OnceError::Store(StoreError::Full("transactions that wait")));
         }
         let socket = self.state.live(key).ok_or(OnceError::Disconnected)?;
-        let session = socket.session.and_then(|session| self.state.sessions.get(session));
+        let caller = Caller { space: socket.space, socket: key, session: socket.session };
+        let session = caller.session.and_then(|session| self.state.sessions.get(session));
         let context = TransactContext {
             namespace: Arc::clone(&socket.handshake.namespace),
             sid: Arc::clone(&socket.id),
             session: session.map(|session| (Arc::clone(&session.record.pid), session.record.generation)),
             logged: self.state.config.recovery.is_some(),
         };
-        let transaction = Transaction { key: once, context, space: socket.space, socket: key, run, then };
+        if let Some(session) = caller.session.and_then(|session| self.state.sessions.get_mut(session)) {
+            session.pending += 1;
+        }
+        let transaction = Transaction { key: once, context, caller, run, then };
         self.state.queue.undelivered += 1;
         self.state.scope.pending = true;
         self.state.queue.items.push_back(Item::Transact(Box::new(transaction)));

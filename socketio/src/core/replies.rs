@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::command::{StoreCall, StoreReply, Ticket};
 use super::state::{
-    InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, TransactThen, Upcall,
+    Caller, InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, TransactThen,
+    Upcall,
 };
 use crate::config::EmitPolicy;
 use crate::error::{AckError, EmitError, OnceError};
@@ -37,8 +38,8 @@ impl Io<'_> {
                 self.append_answered(appends);
             }
             (InFlight::Attach(connecting), StoreReply::Attach(answer)) => self.attached(connecting, answer),
-            (InFlight::Transact { space, socket, then }, StoreReply::Transact(answer)) => {
-                self.transacted(space, socket, then, answer);
+            (InFlight::Transact(caller, then), StoreReply::Transact(answer)) => {
+                self.transacted(caller, then, answer);
             }
             (InFlight::Trim(space), StoreReply::Trim(answer)) => self.trimmed(space, &answer),
             (InFlight::Expire, StoreReply::Expire(answer)) => self.expired(answer),
@@ -185,32 +186,37 @@ impl Io<'_> {
         }
     }
 
-    fn transacted(
-        &mut self,
-        space: SpaceKey,
-        socket: SocketKey,
-        then: TransactThen,
-        answer: Result<Transacted, TransactError>,
-    ) {
-        if self.state.cluster.is_some() && self.log(space).is_some() {
+    fn transacted(&mut self, caller: Caller, then: TransactThen, answer: Result<Transacted, TransactError>) {
+        if self.state.cluster.is_some() && self.log(caller.space).is_some() {
             match answer {
-                Ok(done) if !done.repeat => return self.await_transaction(space, socket, then, done),
+                Ok(done) if !done.repeat => return self.await_transaction(caller, then, done),
                 answer => {
-                    self.transaction_over(then, answer);
-                    return self.append_answered(Some(space));
+                    self.transaction_over(caller, then, answer);
+                    return self.append_answered(Some(caller.space));
                 }
             }
         }
         if let Ok(done) = &answer {
             for (effect, position) in &done.effects {
-                self.transaction_effect(space, socket, effect, *position);
+                self.transaction_effect(caller, effect, *position);
             }
         }
-        self.transaction_over(then, answer);
+        self.transaction_over(caller, then, answer);
     }
 
-    pub(super) fn transaction_over(&mut self, then: TransactThen, answer: Result<Transacted, TransactError>) {
+    pub(super) fn transaction_over(
+        &mut self,
+        caller: Caller,
+        then: TransactThen,
+        answer: Result<Transacted, TransactError>,
+    ) {
         self.state.queue.undelivered -= 1;
+        if let Some(key) = caller.session {
+            if let Some(session) = self.state.sessions.get_mut(key) {
+                session.pending -= 1;
+            }
+            self.forget_if_done(key);
+        }
         let answer = match answer {
             Ok(done) => {
                 if done.repeat {
@@ -233,13 +239,8 @@ impl Io<'_> {
         self.later(move |io| then(io, answer));
     }
 
-    fn transaction_effect(
-        &mut self,
-        space: SpaceKey,
-        socket: SocketKey,
-        effect: &TxEffect,
-        position: Position,
-    ) {
+    fn transaction_effect(&mut self, caller: Caller, effect: &TxEffect, position: Position) {
+        let space = caller.space;
         match effect {
             TxEffect::Emit(new) if self.log(space).is_some() => {
                 let entry = Entry { position, at: self.state.millis(self.now), new: new.clone() };
@@ -249,7 +250,7 @@ impl Io<'_> {
                 self.dispatch(space, &entry, None);
             }
             TxEffect::Emit(new) => self.deliver_entry(space, new),
-            TxEffect::Join(room) => self.place_room(socket, room, true, position),
+            TxEffect::Join(room) => self.place_for(caller, room, true, position),
         }
     }
 
@@ -309,7 +310,7 @@ impl Io<'_> {
     pub(super) fn stalls_at(&self) -> Option<Duration> {
         let (stall, lease) = (self.state.config.storage.stall, self.state.config.once.lease);
         let sent = self.state.queue.in_flight.front()?;
-        Some(sent.at + if matches!(sent.call, InFlight::Transact { .. }) { stall.max(lease) } else { stall })
+        Some(sent.at + if matches!(sent.call, InFlight::Transact(..)) { stall.max(lease) } else { stall })
     }
 
     /// Is the store declared down?

@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use super::state::{
-    Connecting, ConnectingKey, Io, Item, MemberChange, Observation, Progress, Session, SessionKey, SocketKey,
-    SpaceKey, State, Upcall,
+    Caller, Connecting, ConnectingKey, Io, Item, MemberChange, Observation, Progress, Session, SessionKey,
+    SocketKey, SpaceKey, State, Upcall,
 };
 use super::upkeep::EXPIRE_SLICE;
 use crate::error::ChangeError;
@@ -43,7 +43,8 @@ impl Io<'_> {
                 session.pending += 1;
             }
             let due = self.now + self.state.config.times.effect_timeout;
-            let change = MemberChange { space, socket: key, session, room, join, due };
+            let caller = Caller { space, socket: key, session };
+            let change = MemberChange { caller, room, join, due };
             self.push_effect(Item::Member(change));
         }
         self.state.scope.pending |= session.is_some();
@@ -68,25 +69,30 @@ impl Io<'_> {
 
     /// A change that has waited reaches its place.
     pub(super) fn place_change(&mut self, change: MemberChange) {
-        let MemberChange { space, socket, session, room, join, .. } = change;
-        if let Some(socket) = self.state.sockets.get_mut(socket)
+        let MemberChange { caller, room, join, .. } = change;
+        if let Some(socket) = self.state.sockets.get_mut(caller.socket)
             && let Some(index) =
                 socket.pending_rooms.iter().position(|waits| waits.0 == room && waits.1 == join)
         {
             socket.pending_rooms.remove(index);
         }
-        if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+        if let Some(session) = caller.session.and_then(|key| self.state.sessions.get_mut(key)) {
             session.pending -= 1;
         }
-        let position = self.log(space).map_or(Position::START, |log| log.dispatched);
-        if self.state.live(socket).is_some() {
-            return self.place_room(socket, &room, join, position);
+        let position = self.log(caller.space).map_or(Position::START, |log| log.dispatched);
+        self.place_for(caller, &room, join, position);
+    }
+
+    /// A change of rooms that has waited: of the socket, or if that is gone, of what its session remembers. Entries since then
+    /// are read when it is resumed.
+    pub(super) fn place_for(&mut self, caller: Caller, room: &Arc<str>, join: bool, position: Position) {
+        if self.state.live(caller.socket).is_some() {
+            return self.place_room(caller.socket, room, join, position);
         }
-        // The socket is gone; its session remembers the room. Entries since then are read when it is resumed.
-        if let Some(key) = session
+        if let Some(key) = caller.session
             && let Some(session) = self.state.sessions.get_mut(key)
         {
-            change_membership(&mut session.record.memberships, &room, join, position, Change::Ahead);
+            change_membership(&mut session.record.memberships, room, join, position, Change::Ahead);
             self.mark_unsaved(key);
         }
     }

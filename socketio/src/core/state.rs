@@ -33,8 +33,8 @@ pub(crate) use self::log::{Log, Trim};
 pub(crate) use self::observing::Observing;
 pub use self::observing::{Observation, Observed};
 pub(crate) use self::queue::{
-    EmitThen, InFlight, Item, MemberChange, Queue, QueuedEntry, Read, ReadBack, Reading, SavedThen, Sent,
-    Step, TransactThen, Transaction,
+    Caller, EmitThen, InFlight, Item, MemberChange, Queue, QueuedEntry, Read, ReadBack, Reading, SavedThen,
+    Sent, Step, TransactThen, Transaction,
 };
 pub(crate) use self::replay::Replay;
 pub(crate) use self::rooms::{Address, Joined, Rooms};
@@ -282,7 +282,7 @@ pub(crate) struct Session {
     pub(crate) dirty: bool,
     /// Saves under way.
     pub(crate) saving: u32,
-    /// Membership changes that wait for their place in the log.
+    /// Membership changes and transactions that wait for their place in the log.
     pub(crate) pending: u32,
     /// It cannot be resumed: the next save removes it.
     pub(crate) ended: bool,

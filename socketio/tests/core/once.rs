@@ -182,6 +182,77 @@ fn rows_and_events_of_a_transaction_are_one_sequence() {
     assert_eq!(client.take(&mut world), numbers(3..4), "the room is the session's");
 }
 
+/// The client is cut before its transaction is answered, or before it is even sent.
+#[test]
+fn a_room_joined_by_a_transaction_is_the_session_s_though_the_socket_is_gone() {
+    for behind_commit in [false, true] {
+        let mut world = World::new(quick(), set_up);
+        let mut client = Client::new(&mut world);
+        let sid = client.sid.clone();
+        world.mode = StoreMode::Held;
+        if behind_commit {
+            say(&mut world, "", 99);
+        }
+        client.emit(&mut world, r#"["rows"]"#);
+        client.cut(&mut world);
+        world.run_store();
+        world.mode = StoreMode::Inline;
+        // What is saved later must not undo it.
+        world.advance(Duration::from_secs(1));
+        say(&mut world, "rows", 1);
+        client.connect(&mut world);
+        say(&mut world, "rows", 2);
+        assert_eq!(client.sid, sid, "resumed");
+        let expected = if behind_commit { [numbers(99..100), numbers(0..3)].concat() } else { numbers(0..3) };
+        assert_eq!(client.take(&mut world), expected);
+    }
+}
+
+/// As the tutorial does it: it asks for its room unless it has it, and is closed where that fails.
+#[test]
+fn a_session_whose_transaction_failed_comes_back_without_the_room_and_asks_again() {
+    for cut_first in [false, true] {
+        let mut world = World::new(quick(), |core, _| {
+            core.namespace("/").on_connection(|socket| {
+                if socket.rooms().iter().any(|room| &**room == "chat") {
+                    return;
+                }
+                let id = Arc::clone(socket.id());
+                let run = |tx: &mut adjourn_socketio::store::Tx<'_>| {
+                    tx.join("chat");
+                    Ok(())
+                };
+                let again = move |io: &mut adjourn_socketio::core::Io<'_>, done: Result<(), _>| {
+                    if let (Err(_), Some(mut socket)) = (done, io.socket("/", &id)) {
+                        socket.close_engine();
+                    }
+                };
+                socket.transact(run, again).expect("is connected");
+            });
+        });
+        world.mode = StoreMode::Held;
+        let mut client = Client::new(&mut world);
+        while client.connects == 0 {
+            assert!(world.step_store(false), "the session begins");
+            client.pump(&mut world);
+        }
+        let sid = client.sid.clone();
+        if cut_first {
+            client.cut(&mut world);
+        }
+        world.fail_held();
+        world.mode = StoreMode::Inline;
+        world.run_store();
+        if let Some(link) = client.link.take() {
+            assert!(world.closed(link).is_some(), "closed, so that it comes back");
+            world.cut(link);
+        }
+        client.connect(&mut world);
+        say(&mut world, "chat", 1);
+        assert_eq!((client.take(&mut world), client.sid == sid), (numbers(1..2), true));
+    }
+}
+
 #[test]
 fn transactions_without_recovery_deliver_at_once() {
     let mut config = quick();

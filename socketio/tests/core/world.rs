@@ -255,6 +255,13 @@ impl World {
         true
     }
 
+    /// Answers one held call of the writer with an error.
+    pub(crate) fn fail_held(&mut self) {
+        let command = self.held_writes.pop_front().expect("a call is held");
+        self.answer(command, true);
+        self.turns();
+    }
+
     /// Lets time pass, timer by timer.
     pub(crate) fn advance(&mut self, by: Duration) {
         let end = self.now + by;

@@ -57,9 +57,9 @@ pub(crate) enum ReadBack {
     Item(Item),
     /// An entry of a transaction.
     Appended,
-    Join(SocketKey, Arc<str>),
+    Join(Caller, Arc<str>),
     /// A transaction is complete.
-    Transacted(TransactThen, Box<Transacted>),
+    Transacted(Caller, TransactThen, Box<Transacted>),
 }
 
 pub(crate) struct QueuedEntry {
@@ -72,11 +72,17 @@ pub(crate) struct QueuedEntry {
     pub(crate) delivered: Option<Position>,
 }
 
-/// A socket joins or leaves a room at a place in the log that is not known yet.
-pub(crate) struct MemberChange {
+/// The socket whose call waits, and its session, which outlives it.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
     pub(crate) space: SpaceKey,
     pub(crate) socket: SocketKey,
     pub(crate) session: Option<SessionKey>,
+}
+
+/// A socket joins or leaves a room at a place in the log that is not known yet.
+pub(crate) struct MemberChange {
+    pub(crate) caller: Caller,
     pub(crate) room: Arc<str>,
     pub(crate) join: bool,
     pub(crate) due: Duration,
@@ -85,8 +91,7 @@ pub(crate) struct MemberChange {
 pub(crate) struct Transaction {
     pub(crate) key: Option<OnceKey>,
     pub(crate) context: TransactContext,
-    pub(crate) space: SpaceKey,
-    pub(crate) socket: SocketKey,
+    pub(crate) caller: Caller,
     pub(crate) run: Run<'static>,
     pub(crate) then: TransactThen,
 }
@@ -101,11 +106,7 @@ pub(crate) enum InFlight {
         appends: Option<SpaceKey>,
     },
     Attach(ConnectingKey),
-    Transact {
-        space: SpaceKey,
-        socket: SocketKey,
-        then: TransactThen,
-    },
+    Transact(Caller, TransactThen),
     Trim(SpaceKey),
     Expire,
     DropLog(Arc<str>),
@@ -198,7 +199,7 @@ impl Queue {
     }
 
     fn transacts(&self) -> bool {
-        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Transact { .. }))
+        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Transact(..)))
     }
 
     /// What the front of the queue asks for.
