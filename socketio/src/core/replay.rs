@@ -141,17 +141,15 @@ impl Io<'_> {
 
     fn finish_resume(&mut self, key: ConnectingKey, entries: &[Entry], reached: Position) {
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
+        let conn = connecting.conn;
         let (Some(mut record), Some(resume)) = (connecting.record.take(), connecting.resume) else { return };
         if !self.end_claim(key, &record) {
             // It was attached again meanwhile, perhaps by an earlier connection of this very client, which has left it. A fresh
             // session would lose what it has missed; a client that is cut comes back, and the last to come has the session.
-            if let Some(conn) = self.state.connecting.get(key).map(|connecting| connecting.conn) {
-                self.cut_conn(conn);
-            }
-            return;
+            return self.cut_conn(conn);
         }
         let Some(connecting) = self.state.connecting.remove(key) else { return };
-        let (space, conn) = (connecting.space, connecting.conn);
+        let space = connecting.space;
         let pid = Arc::clone(&record.pid);
         let Resume { away, start, applied } = resume;
         let open: Vec<Arc<str>> =
