@@ -52,7 +52,11 @@ impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
         self.finish_read();
-        self.turn = Turn { number: self.turn.number.wrapping_add(1), ..Turn::default() };
+        self.turn = Turn {
+            number: self.turn.number.wrapping_add(1),
+            last_generation: self.generation,
+            ..Turn::default()
+        };
         self.renew_budget();
         while let Some(key) = self.unserved.pop_front().or_else(|| self.served.pop_front()) {
             if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
