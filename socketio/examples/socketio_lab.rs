@@ -59,6 +59,10 @@ fn run(options: &Options) -> Result<(), Failure> {
         Some(Suite::Engine) => suite::serve_engine(&mut io),
         None => serve_lab(&mut io, &Lab::new(Arc::clone(&handle), rows, options.plan.clone(), options.log)),
     }
+    #[cfg(feature = "admin")]
+    if let Some(password) = &options.admin {
+        io.admin(adjourn_socketio::admin::AdminConfig::basic("admin", password));
+    }
     let of_http = Arc::clone(&handle);
     io.http(service_fn(move |request| http::serve(Arc::clone(&of_http), request)));
     let mut config = adjourn::Config::default();

@@ -11,9 +11,15 @@
 //!
 //! The page shows each socket's query, data and kept headers, so a password is for those who may see them. A page that reads too
 //! slowly misses events, and is sent all sockets anew. With events on, each event costs a copy for each of its receivers: switch
-//! that off on a busy server ([`AdminConfig::events`]). Of several processes, a page sees all sockets when it connects, and the
-//! numbers of all; what happens later, it sees of the process that it is connected to.
+//! that off on a busy server ([`AdminConfig::events`]). Of several processes on a shared store a page sees everything, whichever it is
+//! connected to, if each has opened the namespace.
+//!
+//! Passwords are compared in constant time, but for their length. Ten wrong ones of an address (of an IPv6 address, its /64), or a
+//! hundred in all, and none is looked at for the rest of a minute, in each process; a page that was let in before can still be loaded
+//! again. Behind a proxy all clients have one address.
 
+mod guesses;
+mod others;
 mod page;
 
 use std::collections::VecDeque;
@@ -25,6 +31,8 @@ use serde::Deserialize;
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
+use self::guesses::Guesses;
+use self::others::Others;
 use self::page::Page;
 use crate::core::{Core, Handshake, Io, Observed, Socket, Verdict};
 use crate::error::ConnectError;
@@ -103,6 +111,8 @@ struct Admin {
     config: AdminConfig,
     sessions: Mutex<VecDeque<String>>,
     page: Mutex<Page>,
+    guesses: Mutex<Guesses>,
+    others: Mutex<Others>,
 }
 
 /// What the page sends with CONNECT: name and password, or a session that it was given before.
@@ -124,7 +134,13 @@ impl Login {
 pub fn install(core: &mut Core, config: AdminConfig) {
     let namespace = config.namespace.clone();
     let (read_only, events) = (config.read_only, config.events);
-    let admin = Arc::new(Admin { config, sessions: Mutex::default(), page: Mutex::default() });
+    let admin = Arc::new(Admin {
+        config,
+        sessions: Mutex::default(),
+        page: Mutex::default(),
+        guesses: Mutex::default(),
+        others: Mutex::default(),
+    });
 
     let handlers = core.namespace(&namespace);
     let this = Arc::clone(&admin);
@@ -142,6 +158,7 @@ pub fn install(core: &mut Core, config: AdminConfig) {
     if events {
         let this = Arc::clone(&admin);
         core.observe(&namespace, move |io, observed| this.observed(io, observed));
+        others::install(core, &admin);
     }
     core.after(STATS_INTERVAL, move |io| admin.tick(io));
 }
@@ -149,13 +166,23 @@ pub fn install(core: &mut Core, config: AdminConfig) {
 impl Admin {
     fn check(&self, handshake: &Handshake, verdict: Verdict) {
         let login = Login::of(handshake);
-        let (name, word) = (login.username.as_deref(), login.password.as_deref());
-        if self.knows(&login) || self.config.allows(name.unwrap_or_default(), word.unwrap_or_default()) {
-            verdict.accept("");
-        } else {
-            // The page shows this text as a wrong password.
-            verdict.refuse(ConnectError::new("invalid credentials"));
+        if self.knows(&login) {
+            return verdict.accept("");
         }
+        let from = handshake.peer().address.map(|address| address.ip());
+        let mut guesses = locked(&self.guesses);
+        if guesses.are_too_many(from) {
+            return verdict.refuse(ConnectError::new("too many wrong passwords, try again in a minute"));
+        }
+        let (name, word) = (login.username.as_deref(), login.password.as_deref());
+        if self.config.allows(name.unwrap_or_default(), word.unwrap_or_default()) {
+            return verdict.accept("");
+        }
+        if name.is_some() || word.is_some() {
+            guesses.count(from);
+        }
+        // The page shows this text as a wrong password.
+        verdict.refuse(ConnectError::new("invalid credentials"));
     }
 
     fn knows(&self, login: &Login) -> bool {
@@ -173,6 +200,8 @@ impl Admin {
         }
         begin("config", json!({ "supportedFeatures": self.config.features() }));
         if self.config.events {
+            // Others have begun to send what happens when they say which sockets they have.
+            self.ask_others(socket.io());
             page::send_all_sockets(&self.config.namespace, Some(&this), socket.io());
         }
     }
@@ -185,9 +214,10 @@ impl Admin {
         Some(session)
     }
 
-    fn observed(&self, io: &mut Io<'_>, observed: &Observed) {
+    fn observed(self: &Arc<Self>, io: &mut Io<'_>, observed: &Observed) {
         let Some((event, arguments)) = page::arguments(io, observed) else { return };
         self.send(io, event, &arguments);
+        self.send_to_others(io, event, arguments);
     }
 
     /// Sends to all pages of this process that keep up; the others are sent all sockets once they do.
@@ -211,9 +241,13 @@ impl Admin {
     fn tick(self: Arc<Self>, io: &mut Io<'_>) {
         let dropped = io.take_dropped_observations() > 0;
         let is_stale = std::mem::take(&mut locked(&self.page).is_stale);
+        locked(&self.guesses).tick(io.now());
         self.send_stats(io);
         if self.config.events && (is_stale || dropped) {
             page::send_all_sockets(&self.config.namespace, None, io);
+        }
+        if self.config.events && !locked(&self.page).watchers.is_empty() {
+            self.ask_others(io);
         }
         io.after(STATS_INTERVAL, move |io| self.tick(io));
     }

@@ -98,6 +98,8 @@ pub struct CountLimits {
     pub pending_acks_per_socket: usize,
     /// Connections that have not sent one CONNECT. Default 16,384.
     pub sessions_without_connect: usize,
+    /// Sessions over long-polling at a time. They need no connection of their own: adjourn's limits do not count them. Default 65,536.
+    pub polling_sessions: usize,
     /// Calls of other threads that wait. Default 100,000.
     pub inbox: usize,
     /// HTTP connections at a time. Default 10,000.
@@ -162,7 +164,8 @@ pub struct OnceLimits {
 /// The store's queue and what to do while it does not answer (specification 17).
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// Bytes of entries that wait for the store. Default 64 MiB.
+    /// Bytes of entries that wait for the store. Default 64 MiB. On a shared store as many of each log may be read while an append to
+    /// it is not answered; over it the sockets of the namespace are cut, and resume.
     pub queue: usize,
     /// Entries of one commit. Default 1,024.
     pub batch: usize,
@@ -298,6 +301,7 @@ impl Default for CountLimits {
             session_data: 64 << 10,
             pending_acks_per_socket: 1024,
             sessions_without_connect: 16_384,
+            polling_sessions: 65_536,
             inbox: 100_000,
             http_connections: 10_000,
             http_head_timeout: Duration::from_secs(10),

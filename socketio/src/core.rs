@@ -123,6 +123,7 @@ impl Core {
             by_link: HashMap::default(),
             by_sid: HashMap::default(),
             unconnected: 0,
+            polling: 0,
             spaces: Slab::new(),
             space_names: HashMap::new(),
             dynamic_spaces: 0,
@@ -234,6 +235,12 @@ impl Core {
     /// The counters now. Allocates.
     pub fn stats(&self) -> SocketIoStats {
         self.state.stats()
+    }
+
+    /// For tests: sessions that are being resumed.
+    #[doc(hidden)]
+    pub fn resuming(&self) -> usize {
+        self.state.claims.len()
     }
 
     /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.

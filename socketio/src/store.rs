@@ -86,6 +86,10 @@ pub struct StoreSettings {
     pub max_ack: usize,
     /// Most bytes of log that one resume may have to read.
     pub max_replay: u64,
+    /// Most entries and bytes of a log; on a shared store also of one that no node reads.
+    pub log_entries: u64,
+    /// See `log_entries`.
+    pub log_bytes: u64,
 }
 
 /// An open store.
@@ -233,6 +237,8 @@ impl Default for StoreSettings {
             max_sessions: 1_000_000,
             max_ack: 64 << 10,
             max_replay: 256 << 20,
+            log_entries: 1_000_000,
+            log_bytes: 256 << 20,
         }
     }
 }

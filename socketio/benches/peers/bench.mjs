@@ -4,7 +4,8 @@
 //   node bench.mjs --lab BINARY [--oxide BINARY] [--raw BINARY] [--rounds 5] [--minutes 60] [--secs 3] [--rows a,b] [--out FILE] [--readme FILE]
 //
 // A round measures each row once on each server, so that a slow spell of the machine meets all of them. A round that would not end
-// within `--minutes` is not begun. `--readme` writes the table of medians between the two markers of that file.
+// within `--minutes` is not begun. `--priority` (root): the server and the client of `replay` that echoes go before all other processes, so that what
+// they wait for is each other and not the kernel's scheduler. `--readme` writes the table of medians between the two markers of that file.
 //
 // The load generator is one process on the other core. It speaks Engine.IO frames itself (`ws` below), so that it costs
 // the same whatever the server is; only the server's CPU time is reported, so its own speed does not matter much.
@@ -21,7 +22,7 @@ const { values: options } = parseArgs({
   options: {
     lab: { type: 'string' }, oxide: { type: 'string' }, raw: { type: 'string' }, rounds: { type: 'string', default: '5' },
     secs: { type: 'string', default: '3' }, rows: { type: 'string', default: '' }, out: { type: 'string', default: '' },
-    minutes: { type: 'string', default: '60' }, readme: { type: 'string', default: '' }, ping: { type: 'string', default: '' }, clients: { type: 'string', default: '10000' },
+    minutes: { type: 'string', default: '60' }, priority: { type: 'boolean', default: false }, readme: { type: 'string', default: '' }, ping: { type: 'string', default: '' }, clients: { type: 'string', default: '10000' },
   },
 });
 const ROUNDS = Number(options.rounds);
@@ -30,11 +31,14 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
 const quantile = (values, q) => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * q))];
 
+// Starts a program, with `--priority` before all that have none.
+const start = (command, args, stdio) => (options.priority ? spawn('chrt', ['--fifo', '10', command, ...args], { stdio }) : spawn(command, args, { stdio }));
+
 // A server under test.
 class Server {
   static async start(command, args) {
     const server = new Server();
-    server.child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    server.child = start(command, args, ['ignore', 'pipe', 'inherit']);
     server.gone = new Promise((done) => server.child.on('exit', done));
     const line = await new Promise((done, fail) => {
       let text = '';
@@ -143,7 +147,7 @@ if (options.ping) {
 
 class Pinger {
   constructor(port) {
-    this.child = spawn(process.execPath, [process.argv[1], '--ping', String(port)], { stdio: ['pipe', 'pipe', 'inherit'] });
+    this.child = start(process.execPath, [process.argv[1], '--ping', String(port)], ['pipe', 'pipe', 'inherit']);
   }
 
   // The times since the last call.

@@ -31,6 +31,9 @@ pub(crate) struct Options {
     pub(crate) store: StoreOption,
     /// Prefix of all Redis keys.
     pub(crate) stream: String,
+    /// The password of `admin` in the namespace of the admin page.
+    #[cfg(feature = "admin")]
+    pub(crate) admin: Option<String>,
     pub(crate) full_sync: bool,
     pub(crate) log: bool,
     pub(crate) suite: Option<Suite>,
@@ -101,6 +104,8 @@ impl Options {
             port: 3000,
             store: StoreOption::Memory,
             stream: "sio-lab".to_owned(),
+            #[cfg(feature = "admin")]
+            admin: None,
             full_sync: false,
             log: false,
             suite: None,
@@ -185,6 +190,8 @@ impl Options {
             "tls-cert" => self.tls_cert = Some(value.to_owned()),
             "tls-key" => self.tls_key = Some(value.to_owned()),
             "stream" => value.clone_into(&mut self.stream),
+            #[cfg(feature = "admin")]
+            "admin" => self.admin = Some(value.to_owned()),
             "protocol-suite" => {}
             _ => return Err(format!("--{name} is no option")),
         }

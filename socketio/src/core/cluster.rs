@@ -129,7 +129,14 @@ impl Io<'_> {
         let Some(space) = self.space(namespace) else { return };
         let Some(log) = self.log(space).filter(|log| log.epoch.is_some()) else { return };
         if log.appending > 0 {
-            return log.held.extend(entries);
+            log.held_bytes += entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.new.bytes()));
+            log.held.extend(entries);
+            if log.held_bytes > self.state.config.storage.queue as u64 {
+                // The writer has no answer, and the feed goes on: the log is read anew from its tail on.
+                self.fell_behind(namespace, false);
+                self.follow(&Arc::from(namespace));
+            }
+            return;
         }
         for entry in entries {
             self.entry_read(space, &entry);
@@ -145,6 +152,7 @@ impl Io<'_> {
             && log.appending == 0
             && let Some(entry) = log.held.pop_front()
         {
+            log.held_bytes = log.held_bytes.saturating_sub(entry.new.bytes());
             self.entry_read(space, &entry);
         }
     }
@@ -289,6 +297,7 @@ impl Io<'_> {
         if let Some(log) = self.log(space) {
             log.epoch = None;
             log.held.clear();
+            log.held_bytes = 0;
         }
         let sockets = self.state.spaces.get(space).map(|space| space.everyone.clone()).unwrap_or_default();
         for key in sockets {
@@ -312,7 +321,7 @@ impl Io<'_> {
             return;
         };
         if let Some(claim) = self.state.claims.get_mut(sid) {
-            *claim = (*claim).max(generation);
+            claim.generation = claim.generation.max(generation);
         }
         let holder = self.state.spaces.get(space).and_then(|space| space.by_id.get(sid).copied());
         let Some(holder) = holder else { return };

@@ -17,9 +17,9 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::state::{
-    Ask, Bound, BoundTo, ConnKey, ConnectStep, Connecting, ConnectingKey, Handshake, Io, Item, Observation,
-    Progress, Reliability, Resume, ResumeOutcome, SessionKey, SocketKey, SocketState, SpaceKey, Timer,
-    Upcall, refusal_name,
+    Ask, Bound, BoundTo, Claim, ConnKey, ConnectStep, Connecting, ConnectingKey, Handshake, Io, Item,
+    Observation, Progress, Reliability, Resume, ResumeOutcome, SessionKey, SocketKey, SocketState, SpaceKey,
+    Timer, Upcall, refusal_name,
 };
 use crate::config::ConnectPolicy;
 use crate::error::ConnectError;
@@ -183,6 +183,7 @@ impl Io<'_> {
         }
         // A session that is being resumed has a name; the fresh socket gets one of its own.
         if let Some(record) = connecting.record.take() {
+            self.end_claim(key, &record);
             self.give_up_session(record);
         }
         let id: Arc<str> = Arc::from(self.state.new_sid().as_str());
@@ -265,7 +266,8 @@ impl Io<'_> {
         let resume = Resume { away, start, applied: session.checkpoint };
         connecting.resume = Some(resume);
         connecting.step = ConnectStep::Reading;
-        self.state.claims.insert(Arc::clone(&session.sid), session.generation);
+        let claim = Claim { by: key, generation: session.generation };
+        self.state.claims.insert(Arc::clone(&session.sid), claim);
         let holder = self.state.spaces.get(space).and_then(|space| space.by_id.get(&session.sid).copied());
         if let Some(connecting) = self.state.connecting.get_mut(key) {
             connecting.record = Some(session);

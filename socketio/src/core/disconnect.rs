@@ -199,8 +199,9 @@ impl Io<'_> {
         self.state.unconnected -= usize::from(never_connected);
         // Whatever the engine said, nobody is left on it.
         self.end_conn(key, Reason::TransportClose, None);
-        if self.state.conns.remove(key).is_some() {
+        if let Some(conn) = self.state.conns.remove(key) {
             self.state.stats.connections_closed += 1;
+            self.state.polling -= usize::from(conn.link.is_none());
         }
     }
 
@@ -272,6 +273,7 @@ impl Io<'_> {
             space.connecting -= 1;
         }
         if let Some(record) = record {
+            self.end_claim(key, &record);
             self.give_up_session(record);
         }
         self.space_left(space);

@@ -14,6 +14,9 @@ use crate::links::{FrameRef, LinkId, Links, RequestId};
 use crate::packet::Decoder;
 use crate::reason::Reason;
 
+/// Packets of a POST that are handled at once. A body of `max_payload` may hold half a million.
+const POST_SLICE: usize = 512;
+
 impl Core {
     // ---- requests
 
@@ -27,7 +30,9 @@ impl Core {
         let state = &self.state;
         let find = |sid: &str| state.conns.get(*state.by_sid.get(sid)?)?.engine.state();
         let new_session = || {
-            let full = state.unconnected >= state.config.counts.sessions_without_connect;
+            let counts = &state.config.counts;
+            let many = !request.upgrade && state.polling >= counts.polling_sessions;
+            let full = many || state.unconnected >= counts.sessions_without_connect;
             if full || state.shutdown != ShutdownPhase::Running {
                 return Err(Refusal::unavailable());
             }
@@ -91,8 +96,11 @@ impl Core {
         span.record("id", tracing::field::debug(key));
         let _entered = span.entered();
         self.state.by_sid.insert(sid, key);
-        if let Some(link) = link {
-            self.state.by_link.insert(link, key);
+        match link {
+            Some(link) => {
+                self.state.by_link.insert(link, key);
+            }
+            None => self.state.polling += 1,
         }
         self.state.unconnected += usize::from(!engine_only);
         self.io(now, links).settle_conn(key);
@@ -143,7 +151,8 @@ impl Core {
         }
     }
 
-    /// The body of a POST.
+    /// The body of a POST. If it holds many packets only the first are handled: then this gives the length of the rest, for a further
+    /// call after others have had their turn.
     pub fn post_body(
         &mut self,
         request: RequestId,
@@ -151,22 +160,32 @@ impl Core {
         body: PostBody<'_>,
         now: Duration,
         links: &mut dyn Links,
-    ) {
+    ) -> Option<usize> {
         self.expire(now, links);
         let Some(key) = self.state.by_sid.get(sid).copied() else {
-            return links.respond(request, Refusal::unknown_session().response());
+            links.respond(request, Refusal::unknown_session().response());
+            return None;
         };
         let _entered = self.state.span_of(key).entered();
-        let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { return };
+        let (conn, mut cx) = self.state.engine_of(key, now, links)?;
         let mut packets = match conn.engine.post(request, body, &mut cx) {
             Ok(packets) => packets,
             Err(outcome) => {
                 self.outcome(key, outcome, now, links);
-                return self.settle_input(key, now, links);
+                self.settle_input(key, now, links);
+                return None;
             }
         };
         conn.posting = true;
-        while let Some((conn, mut cx)) = self.state.engine_of(key, now, links) {
+        let mut rest = None;
+        for handled in 0.. {
+            let Some((conn, mut cx)) = self.state.engine_of(key, now, links) else { break };
+            if handled == POST_SLICE {
+                rest = conn.engine.suspend_post(&mut packets);
+                if rest.is_some() {
+                    break;
+                }
+            }
             let Some(outcome) = conn.engine.next_packet(&mut packets, &mut cx) else { break };
             self.outcome(key, outcome, now, links);
             self.run_upcalls(now, links);
@@ -175,6 +194,7 @@ impl Core {
             conn.posting = false;
         }
         self.settle_input(key, now, links);
+        rest
     }
 
     /// The connection of a request died before its answer.
@@ -369,6 +389,7 @@ impl Io<'_> {
     fn upgraded(&mut self, key: ConnKey) {
         self.state.stats.upgrades += 1;
         let Some(conn) = self.state.conns.get_mut(key) else { return };
+        self.state.polling -= usize::from(conn.link.is_none());
         conn.link = conn.engine.link();
         conn.probe = None;
         let link = conn.link;

@@ -15,9 +15,10 @@ use crate::packet::{ArgsBuf, Event, Query};
 #[derive(Clone, Debug)]
 pub(super) enum NodeMessage {
     /// Which sockets are in these rooms?
-    Fetch { request: u64, namespace: Arc<str>, to: Address },
-    /// The answer.
-    Sockets { request: u64, sockets: Vec<SocketInfo> },
+    /// Those after a number.
+    Fetch { request: u64, namespace: Arc<str>, to: Address, after: u64 },
+    /// The answer; if there are more, where the next question begins.
+    Sockets { request: u64, sockets: Vec<SocketInfo>, more: Option<u64> },
     /// An event that is not logged.
     Event { namespace: Arc<str>, to: Address, event: Box<Event>, volatile: bool },
     /// An event that asks these sockets for an ack; not logged.
@@ -39,9 +40,11 @@ pub(super) enum NodeMessage {
 impl NodeMessage {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let value = match self {
-            Self::Fetch { request, namespace, to } => json!(["fetch", request, &**namespace, address(to)]),
-            Self::Sockets { request, sockets } => {
-                json!(["sockets", request, sockets.iter().map(socket).collect::<Vec<_>>()])
+            Self::Fetch { request, namespace, to, after } => {
+                json!(["fetch", request, &**namespace, address(to), after])
+            }
+            Self::Sockets { request, sockets, more } => {
+                json!(["sockets", request, sockets.iter().map(socket).collect::<Vec<_>>(), more])
             }
             Self::Event { namespace, to, event, volatile } => {
                 json!(["event", &**namespace, address(to), packet(event), volatile])
@@ -69,14 +72,16 @@ impl NodeMessage {
         let value: Value = serde_json::from_slice(bytes).ok()?;
         let (kind, fields) = value.as_array()?.split_first()?;
         Some(match (kind.as_str()?, fields) {
-            ("fetch", [request, namespace, to]) => Self::Fetch {
+            ("fetch", [request, namespace, to, after]) => Self::Fetch {
                 request: request.as_u64()?,
                 namespace: namespace.as_str()?.into(),
                 to: read_address(to)?,
+                after: after.as_u64()?,
             },
-            ("sockets", [request, sockets]) => Self::Sockets {
+            ("sockets", [request, sockets, more]) => Self::Sockets {
                 request: request.as_u64()?,
                 sockets: sockets.as_array()?.iter().map(read_socket).collect::<Option<_>>()?,
+                more: more.as_u64(),
             },
             ("event", [namespace, to, event, volatile]) => Self::Event {
                 namespace: namespace.as_str()?.into(),
@@ -154,6 +159,15 @@ fn args(list: &ArgsBuf) -> Value {
 fn read_args(value: &Value) -> Option<ArgsBuf> {
     let [text, list] = value.as_array()?.as_slice() else { return None };
     ArgsBuf::from_json(text.as_str()?, read_attachments(list)?)
+}
+
+/// Of its message, nearly.
+pub(super) fn bytes_of(info: &SocketInfo) -> usize {
+    let (handshake, peer) = (&info.handshake, &info.handshake.peer);
+    let texts = info.rooms.iter().chain(&info.data).chain(&handshake.auth).map(|text| text.len());
+    let query = peer.query.iter().map(|(name, value)| name.len() + value.len());
+    let headers = peer.headers.iter().map(|(name, value)| name.len() + value.len());
+    200 + texts.chain(query).chain(headers).sum::<usize>()
 }
 
 fn socket(info: &SocketInfo) -> Value {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Core;
 use super::command::FeedCommand;
-use super::node_message::NodeMessage;
+use super::node_message::{NodeMessage, bytes_of};
 use super::state::{
     Address, Answer, FetchThen, Fetched, Io, NodeRequest, Reliability, RequestKind, ServerAnswers,
     SocketInfo, Wait,
@@ -15,6 +15,9 @@ use super::state::{
 use crate::error::EmitError;
 use crate::packet::{Args, ArgsBuf, Event, ToArgs};
 use crate::store::NodeId;
+
+/// Bytes of sockets in one message, nearly. A hundred nodes that answer at once are below what Redis keeps for a slow subscriber.
+const FETCH_BYTES: usize = 256 << 10;
 
 /// The handler of an event of `server_side_emit`; what it returns is the answer, where one is wanted.
 pub(super) type ServerHandler = Box<dyn FnMut(&mut Io<'_>, Args<'_>) -> Option<ArgsBuf> + Send>;
@@ -91,9 +94,11 @@ impl Io<'_> {
         timeout: Duration,
         then: FetchThen,
     ) {
-        let kind = RequestKind::Fetch { sockets: own, then };
+        let namespace = Arc::clone(namespace);
+        let kind =
+            RequestKind::Fetch { namespace: Arc::clone(&namespace), to: to.clone(), sockets: own, then };
         if let Some(request) = self.request(timeout, kind) {
-            self.tell(None, &NodeMessage::Fetch { request, namespace: Arc::clone(namespace), to });
+            self.tell(None, &NodeMessage::Fetch { request, namespace, to, after: 0 });
         }
     }
 
@@ -120,7 +125,7 @@ impl Io<'_> {
     fn end_request(&mut self, request: NodeRequest) {
         let missing: Vec<NodeId> = request.dead.into_iter().chain(request.awaited).collect();
         match request.kind {
-            RequestKind::Fetch { mut sockets, then } => {
+            RequestKind::Fetch { mut sockets, then, .. } => {
                 // One that has moved meanwhile was found twice.
                 let mut seen = HashSet::new();
                 sockets.retain(|socket| seen.insert(Arc::clone(&socket.id)));
@@ -171,15 +176,20 @@ impl Io<'_> {
     /// A message that needs no handler of the application.
     pub(super) fn node_message(&mut self, from: &NodeId, message: NodeMessage) {
         match message {
-            NodeMessage::Fetch { request, namespace, to } => {
-                let sockets = self.sockets_in(&namespace, &to);
-                self.tell(Some(from), &NodeMessage::Sockets { request, sockets });
+            NodeMessage::Fetch { request, namespace, to, after } => {
+                let (sockets, more) = self.sockets_in(&namespace, &to, after);
+                self.tell(Some(from), &NodeMessage::Sockets { request, sockets, more });
             }
-            NodeMessage::Sockets { request, sockets: found } => self.answered(request, from, |kind| {
-                if let RequestKind::Fetch { sockets, .. } = kind {
-                    sockets.extend(found);
-                }
-            }),
+            NodeMessage::Sockets { request, sockets, more: Some(after) } => {
+                self.sockets_and_more(request, from, sockets, after);
+            }
+            NodeMessage::Sockets { request, sockets: found, more: None } => {
+                self.answered(request, from, |kind| {
+                    if let RequestKind::Fetch { sockets, .. } = kind {
+                        sockets.extend(found);
+                    }
+                });
+            }
             NodeMessage::ServerAnswer { request, args } => self.answered(request, from, |kind| {
                 if let (RequestKind::Server { answers, .. }, Some(args)) = (kind, args) {
                     answers.push((from.clone(), args));
@@ -208,12 +218,36 @@ impl Io<'_> {
         }
     }
 
-    fn sockets_in(&mut self, namespace: &str, to: &Address) -> Vec<SocketInfo> {
-        let Some(space) = self.space(namespace) else { return Vec::new() };
-        let targets = self.state.targets(space, to);
-        let sockets = targets.iter().filter_map(|key| self.info(*key)).collect();
+    /// The sockets after a number, so many as a message may have, and the number of the last one if there are more.
+    fn sockets_in(&mut self, namespace: &str, to: &Address, after: u64) -> (Vec<SocketInfo>, Option<u64>) {
+        let Some(space) = self.space(namespace) else { return (Vec::new(), None) };
+        let mut targets = self.state.targets(space, to);
+        targets.retain(|key| key.as_u64() > after);
+        targets.sort_unstable_by_key(|key| key.as_u64());
+        let (mut sockets, mut bytes, mut more) = (Vec::new(), 0, None);
+        for (index, key) in targets.iter().enumerate() {
+            let Some(info) = self.info(*key) else { continue };
+            bytes += bytes_of(&info);
+            sockets.push(info);
+            if bytes >= FETCH_BYTES && index + 1 < targets.len() {
+                more = Some(key.as_u64());
+                break;
+            }
+        }
         self.state.done_with(targets);
-        sockets
+        (sockets, more)
+    }
+
+    /// A part of the answer of a node, which is asked for the next one.
+    fn sockets_and_more(&mut self, request: u64, from: &NodeId, found: Vec<SocketInfo>, after: u64) {
+        let Some(cluster) = &mut self.state.cluster else { return };
+        let Some(asked) = cluster.requests.get_mut(&request) else { return };
+        let RequestKind::Fetch { namespace, to, sockets, .. } = &mut asked.kind else { return };
+        if asked.awaited.contains(from) {
+            sockets.extend(found);
+            let (namespace, to) = (Arc::clone(namespace), to.clone());
+            self.tell(Some(from), &NodeMessage::Fetch { request, namespace, to, after });
+        }
     }
 
     /// Another node asks sockets of this one: it gets their ids, then each answer.

@@ -115,7 +115,9 @@ impl Io<'_> {
             // It was trimmed after the attach: the session is of no use any more.
             Ok(Page { trimmed, .. }) => {
                 let floor = trimmed.unwrap_or_default();
-                if let Some(SessionRecord { namespace, pid, generation, .. }) = connecting.record.take() {
+                if let Some(record) = connecting.record.take() {
+                    self.end_claim(key, &record);
+                    let SessionRecord { namespace, pid, generation, .. } = record;
                     self.state.queue.orphans.push(SessionChange::Remove { namespace, pid, generation });
                     self.state.queue.flush_at.get_or_insert(self.now);
                 }
@@ -123,6 +125,7 @@ impl Io<'_> {
             }
             Err(_) => {
                 if let Some(record) = connecting.record.take() {
+                    self.end_claim(key, &record);
                     self.give_up_session(record);
                 }
                 self.resume_refused(key, ResumeRefusal::StoreUnavailable);
@@ -138,16 +141,15 @@ impl Io<'_> {
 
     fn finish_resume(&mut self, key: ConnectingKey, entries: &[Entry], reached: Position) {
         let Some(connecting) = self.state.connecting.get_mut(key) else { return };
+        let conn = connecting.conn;
         let (Some(mut record), Some(resume)) = (connecting.record.take(), connecting.resume) else { return };
-        if self.state.claims.get(&record.sid) != Some(&record.generation) {
+        if !self.end_claim(key, &record) {
             // It was attached again meanwhile, perhaps by an earlier connection of this very client, which has left it. A fresh
             // session would lose what it has missed; a client that is cut comes back, and the last to come has the session.
-            let conn = connecting.conn;
             return self.cut_conn(conn);
         }
-        self.state.claims.remove(&record.sid);
         let Some(connecting) = self.state.connecting.remove(key) else { return };
-        let (space, conn) = (connecting.space, connecting.conn);
+        let space = connecting.space;
         let pid = Arc::clone(&record.pid);
         let Resume { away, start, applied } = resume;
         let open: Vec<Arc<str>> =

@@ -279,11 +279,17 @@ impl Io<'_> {
         session.is_none_or(|session| session.lost || (!session.dirty && session.saving == 0))
     }
 
+    /// A CONNECT does not resume this session any more. Returns whether it could: nobody has attached it since.
+    pub(super) fn end_claim(&mut self, key: ConnectingKey, record: &SessionRecord) -> bool {
+        let Some(claim) = self.state.claims.get(&record.sid).copied().filter(|claim| claim.by == key) else {
+            return false;
+        };
+        self.state.claims.remove(&record.sid);
+        claim.generation == record.generation
+    }
+
     /// A session that was announced to nobody: a new one ends, one that was to be resumed is away from now on.
     pub(super) fn give_up_session(&mut self, mut record: SessionRecord) {
-        if self.state.claims.get(&record.sid) == Some(&record.generation) {
-            self.state.claims.remove(&record.sid);
-        }
         if record.generation == 1 {
             let remove =
                 SessionChange::Remove { namespace: record.namespace, pid: record.pid, generation: 1 };

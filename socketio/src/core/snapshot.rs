@@ -7,9 +7,8 @@ impl State {
     /// The counters, with what is counted when it is asked for.
     pub(super) fn stats(&self) -> SocketIoStats {
         let mut stats = self.stats.clone();
-        let websocket = self.conns.iter().filter(|(_, conn)| conn.link.is_some()).count() as u64;
-        stats.connections_websocket = websocket;
-        stats.connections_polling = self.conns.len() as u64 - websocket;
+        stats.connections_polling = self.polling as u64;
+        stats.connections_websocket = (self.conns.len() - self.polling) as u64;
         stats.requests_waiting = self.conns.iter().map(|(_, conn)| conn.engine.waiting()).sum();
         let held = self.sessions.iter().filter(|(_, session)| session.socket.is_some()).count() as u64;
         stats.sessions_connected = held;

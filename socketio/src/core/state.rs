@@ -27,7 +27,7 @@ pub use self::api::{
 };
 pub(crate) use self::arena::{Arena, Key, NumberMap};
 pub(crate) use self::cluster::{Cluster, FetchThen, NodeRequest, RequestKind};
-pub(crate) use self::connecting::{Ask, ConnectStep, Connecting, Resume};
+pub(crate) use self::connecting::{Ask, Claim, ConnectStep, Connecting, Resume};
 pub use self::inbox::{Call, Inbox, InboxFull};
 pub(crate) use self::log::{Log, Trim};
 pub(crate) use self::observing::Observing;
@@ -95,6 +95,8 @@ pub(crate) struct State {
     pub(crate) by_sid: HashMap<Arc<str>, ConnKey>,
     /// Connections that have not sent one CONNECT.
     pub(crate) unconnected: usize,
+    /// Connections that have no link: those on polling.
+    pub(crate) polling: usize,
     pub(crate) spaces: Slab<Space>,
     pub(crate) space_names: HashMap<Arc<str>, SpaceKey>,
     pub(crate) dynamic_spaces: usize,
@@ -107,8 +109,8 @@ pub(crate) struct State {
     /// Those that are not lost.
     pub(crate) by_pid: HashMap<Arc<str>, SessionKey>,
     pub(crate) connecting: Arena<Connecting>,
-    /// The newest generation of each session that is being resumed, by socket id.
-    pub(crate) claims: HashMap<Arc<str>, u64>,
+    /// Sessions that are being resumed, by socket id.
+    pub(crate) claims: HashMap<Arc<str>, Claim>,
     pub(crate) waits: Waits,
     pub(crate) queue: Queue,
     pub(crate) timers: Timers,

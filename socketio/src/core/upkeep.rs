@@ -118,12 +118,7 @@ impl Io<'_> {
     /// Trims, unless a page is being read: then as soon as it has been.
     fn want_trim(&mut self, space: SpaceKey) {
         let Some(recovery) = &self.state.config.recovery else { return };
-        let limits = LogLimits {
-            age: recovery.window + recovery.window / 4,
-            entries: recovery.log_entries,
-            bytes: recovery.log_bytes,
-            read: None,
-        };
+        let limits = LogLimits::of(recovery.window, recovery.log_entries, recovery.log_bytes);
         let next = self.now + recovery.window / 8;
         let shared = self.state.cluster.is_some();
         let Some(log) = self.log(space).filter(|log| !shared || log.epoch.is_some()) else { return };

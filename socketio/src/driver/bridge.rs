@@ -150,7 +150,8 @@ impl Bridge {
         self.hearing.begin_turn(now);
         let core = self.core.next_timeout().map(|at| at.saturating_sub(now));
         let sweep = self.sweep.next(now).map(|at| at.saturating_sub(now));
-        [timeout, core, sweep].into_iter().flatten().min()
+        let behind = self.http.is_behind().then_some(Duration::ZERO);
+        [timeout, core, sweep, behind].into_iter().flatten().min()
     }
 
     /// One input of the core, and what it asks of the store.
@@ -185,7 +186,9 @@ impl Bridge {
     /// After each turn: what other threads have left, and what is due.
     pub(super) fn take_inputs(&mut self, clients: &mut Clients<'_, Conn>) {
         self.waker.sleep_over();
-        self.take_http(clients);
+        if self.take_http(clients) {
+            self.hearing.leave_some();
+        }
         self.take_answers(clients);
         self.hearing.end_turn(self.clock.now());
         self.input(clients, |core, now, links| {
@@ -402,6 +405,8 @@ fn settings(config: &SocketIoConfig) -> StoreSettings {
         settings.window = recovery.window;
         settings.max_sessions = recovery.max_sessions;
         settings.max_replay = recovery.max_replay;
+        settings.log_entries = recovery.log_entries;
+        settings.log_bytes = recovery.log_bytes;
     }
     settings
 }

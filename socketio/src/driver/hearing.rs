@@ -40,6 +40,12 @@ impl Hearing {
         self.behind
     }
 
+    /// Requests that have come are left to the next turn.
+    pub(super) fn leave_some(&mut self) {
+        self.behind = self.behind.or(self.first);
+        self.fell_behind = true;
+    }
+
     /// All that was ready at the turn's beginning has been handed over; next, at `now`, deadlines are looked at.
     pub(super) fn end_turn(&mut self, now: Duration) {
         let late = self.first.is_some_and(|first| now > first + LAG);
@@ -101,6 +107,20 @@ mod tests {
         assert_eq!(hearing.callback(ms(3002)), Some(ms(101)));
         hearing.end_turn(ms(3002));
         assert_eq!(hearing.callback(ms(3002)), None);
+    }
+
+    #[test]
+    fn requests_that_are_left_over_have_not_been_heard() {
+        let mut hearing = Hearing::default();
+        hearing.begin_turn(ms(100));
+        assert_eq!(hearing.callback(ms(100)), None);
+        hearing.leave_some();
+        hearing.end_turn(ms(101));
+        assert_eq!(hearing.callback(ms(101)), Some(ms(100)));
+        hearing.begin_turn(ms(101));
+        assert_eq!(hearing.callback(ms(102)), Some(ms(100)), "some of them may still be left");
+        hearing.end_turn(ms(102));
+        assert_eq!(hearing.callback(ms(102)), None);
     }
 
     #[test]

@@ -297,6 +297,14 @@ impl Engine {
         Some(outcome)
     }
 
+    /// Stops before the end of a POST; its rest is to be given to [`Engine::post`] again. Gives the length of the rest; `None`: there is
+    /// none, or nobody wants it any more, which [`Engine::next_packet`] says.
+    pub fn suspend_post(&mut self, packets: &mut PostPackets<'_>) -> Option<usize> {
+        let rest = packets.rest.filter(|_| self.is_open())?;
+        self.post = Some(packets.request.take()?);
+        Some(rest.len())
+    }
+
     /// The connection of a request died before its answer.
     pub fn request_gone(&mut self, request: RequestId, cx: &mut Context<'_>) -> Outcome<'static> {
         if let Some(ended) = self.expire(cx) {

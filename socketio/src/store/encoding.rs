@@ -36,7 +36,7 @@ pub(super) fn read_ack(bytes: &[u8]) -> Option<AckValue> {
 }
 
 /// Byte strings, each behind its length in 4 bytes, little endian.
-fn chunks<'c>(chunks: impl Iterator<Item = &'c [u8]>) -> Vec<u8> {
+pub(super) fn chunks<'c>(chunks: impl Iterator<Item = &'c [u8]>) -> Vec<u8> {
     let mut out = Vec::new();
     for chunk in chunks {
         let length = u32::try_from(chunk.len()).expect("a message is far below 4 GiB");

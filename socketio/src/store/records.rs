@@ -265,6 +265,13 @@ pub struct LogLimits {
     pub read: Option<Position>,
 }
 
+impl LogLimits {
+    /// A log is kept for longer than sessions: their checkpoints are a quarter of a window old.
+    pub(crate) fn of(window: Duration, entries: u64, bytes: u64) -> Self {
+        Self { age: window + window / 4, entries, bytes, read: None }
+    }
+}
+
 /// What a trim did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {

@@ -16,6 +16,8 @@
 //! | `{p:nsp}:once-running`, `{p:nsp}:once-done` | sorted sets | once keys by time |
 //! | `{p:nsp}:done:<node>` | string | the node's last call and its answer |
 //! | `{p:nsp}:list:<name>`, `{p:nsp}:lock` | list, string | rows of the application ([`Lists`](super::Lists)), and who may write them |
+//! | `{p:nsp}:outbox`, `{p:nsp}:posted` | list, string | entries of transactions for other namespaces, and the number of the last one |
+//! | `{p:nsp}:from` | hash | the last number that came from each other namespace, and its position here |
 //! | `p:namespaces` | set | namespaces that have a log |
 //! | `p:nodes` | sorted set | nodes by heartbeat |
 
@@ -32,10 +34,12 @@ use self::writer::RedisWriter;
 use super::{LogState, Millis, NodeId, Parts, Shared, Store, StoreError, StoreSettings, Writer};
 
 mod bus;
+mod effects;
 mod expiry;
 mod feed;
 mod keys;
 mod lists;
+mod outbox;
 mod reader;
 mod scripts;
 mod seed;

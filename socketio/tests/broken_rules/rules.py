@@ -236,7 +236,7 @@ RULES = [
         [
             (
                 "core/replay.rs",
-                "            let conn = connecting.conn;\n            return self.cut_conn(conn);\n",
+                "            return self.cut_conn(conn);\n",
                 "            return self.resume_refused(key, ResumeRefusal::UnknownSession);\n",
             )
         ],

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use adjourn_socketio::admin::{AdminConfig, install};
+use adjourn_socketio::core::FeedCommand;
+use adjourn_socketio::offset::Position;
+use adjourn_socketio::store::{FeedItem, NodeId};
 use serde_json::Value;
 
 use super::basics;
@@ -189,4 +192,113 @@ fn a_page_that_missed_something_is_sent_all_sockets_anew() {
     world.wire.links.get_mut(&link).expect("is open").unsent = 0;
     world.advance(Duration::from_secs(2));
     assert_eq!(names(&events(&mut world, link)), ["server_stats", "all_sockets"]);
+}
+
+/// One process of several.
+fn node(name: &str) -> World {
+    let mut world = World::new(quick(), |core, log| {
+        core.share(NodeId(name.into()));
+        basics::handlers(core.namespace("/"), log);
+        install(core, AdminConfig::open());
+    });
+    let nodes = FeedItem::Nodes(vec![NodeId("a".into()), NodeId("b".into())]);
+    world.input(|core, now, wire| core.feed_input(nodes, now, wire));
+    for namespace in ["/", "/admin"] {
+        let (floor, tail) = (Position::START, Position::START);
+        let began = FeedItem::Began { namespace: namespace.into(), epoch: 1, floor, tail };
+        world.input(|core, now, wire| core.feed_input(began, now, wire));
+    }
+    world
+}
+
+/// What each says reaches the other. Gives the number of messages.
+fn talk(a: &mut World, b: &mut World) -> usize {
+    let mut count = 0;
+    loop {
+        let said = say("a", a, b) + say("b", b, a);
+        if said == 0 {
+            return count;
+        }
+        count += said;
+    }
+}
+
+fn say(name: &str, from: &mut World, to: &mut World) -> usize {
+    let mut count = 0;
+    while let Some(command) = from.core.poll_feed() {
+        if let FeedCommand::Send(_, message) = command {
+            count += 1;
+            let item = FeedItem::Message(NodeId(name.into()), message);
+            to.input(|core, now, wire| core.feed_input(item, now, wire));
+        }
+    }
+    count
+}
+
+#[test]
+fn a_page_sees_what_happens_on_other_processes() {
+    let (mut a, mut b) = (node("a"), node("b"));
+    talk(&mut a, &mut b);
+    let mut nobody_looks = Client::new(&mut b);
+    nobody_looks.emit(&mut b, r#"["echo",0]"#);
+    b.advance(Duration::from_millis(100));
+    assert_eq!(talk(&mut a, &mut b), 0, "there is no page");
+
+    let (link, _) = page(&mut a, "");
+    talk(&mut a, &mut b);
+    assert_eq!(names(&events(&mut a, link)), ["all_sockets"]);
+    let mut client = Client::new(&mut b);
+    client.emit(&mut b, r#"["echo",1,{"a":[2]}]"#);
+    client.cut(&mut b);
+    b.advance(Duration::from_millis(100));
+    assert_eq!(talk(&mut a, &mut b), 1, "what happens together is one message");
+    let got = events(&mut a, link);
+    assert_eq!(names(&got), ["socket_connected", "event_received", "socket_disconnected"]);
+    assert_eq!(got[0][1]["id"], Value::from(client.sid.as_str()));
+    assert_eq!(got[1][3], serde_json::json!(["echo", 1, { "a": [2] }]));
+
+    // What is too much for a message is left out, and the page gets all sockets anew.
+    let large = "x".repeat(200_000);
+    for _ in 0..10 {
+        nobody_looks.emit(&mut b, &format!(r#"["echo","{large}"]"#));
+    }
+    b.advance(Duration::from_millis(100));
+    talk(&mut a, &mut b);
+    assert_eq!(names(&events(&mut a, link)), ["event_received"; 5]);
+    a.advance(Duration::from_secs(2));
+    talk(&mut a, &mut b);
+    assert!(names(&events(&mut a, link)).contains(&"all_sockets"));
+
+    a.message(link, "41/admin,");
+    b.advance(Duration::from_secs(7));
+    talk(&mut a, &mut b);
+    nobody_looks.emit(&mut b, r#"["echo",0]"#);
+    b.advance(Duration::from_millis(100));
+    assert_eq!(talk(&mut a, &mut b), 0, "nobody looks any more");
+}
+
+#[test]
+fn wrong_passwords_are_bounded() {
+    let mut world = world(AdminConfig::basic("admin", "secret"));
+    let right = r#"{"username":"admin","password":"secret"}"#;
+    let (_, got) = page(&mut world, right);
+    let session = got[0][1].as_str().expect("text").to_owned();
+    // A page that asks without a password guesses none.
+    for _ in 0..20 {
+        page(&mut world, "{}");
+    }
+    for guess in 0..10 {
+        let (_, got) = page(&mut world, &format!(r#"{{"username":"admin","password":"{guess}"}}"#));
+        assert_eq!(got[0]["message"], "invalid credentials");
+    }
+    let (_, got) = page(&mut world, right);
+    assert_eq!(
+        got[0]["message"], "too many wrong passwords, try again in a minute",
+        "nobody learns that it is right"
+    );
+    let (_, got) = page(&mut world, &format!(r#"{{"sessionId":"{session}"}}"#));
+    assert_eq!(names(&got), ["config", "all_sockets"], "who was let in before can load the page again");
+    world.advance(Duration::from_secs(62));
+    let (_, got) = page(&mut world, right);
+    assert_eq!(names(&got), ["session", "config", "all_sockets"]);
 }

@@ -498,6 +498,9 @@ impl World {
     }
 
     fn judge(&self) {
+        for node in &self.nodes {
+            assert_eq!(node.core.resuming(), 0, "sessions are still being resumed");
+        }
         let told = self.told.lock().expect("not poisoned");
         let mut times: HashMap<u64, usize> = HashMap::new();
         for number in self.logs.iter().flatten() {

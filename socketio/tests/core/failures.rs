@@ -265,6 +265,81 @@ fn bounds_have_counters() {
     assert_eq!(world.core.stats().refused_unavailable, 1);
 }
 
+/// They need no connection of their own: one TCP connection can open as many as it likes, and send a CONNECT in each.
+#[test]
+fn sessions_over_polling_are_bounded_also_with_a_connect() {
+    let mut config = quick();
+    config.counts.polling_sessions = 2;
+    let mut world = world_with(config);
+    let opens = |world: &mut World, transport: &str| {
+        let query = Query::parse(&format!("EIO=4&transport={transport}"));
+        let upgrade = transport == "websocket";
+        let request = EngineRequest { method: "GET", query: &query, upgrade, detached: !upgrade };
+        let mut answer = None;
+        world.input(|core, _, _| answer = Some(core.admit(&request, || Ok(())).is_ok()));
+        answer.expect("admitted or refused")
+    };
+    let sids = [world.open_polling(), world.open_polling()];
+    for sid in &sids {
+        world.post(sid, "40");
+    }
+    assert!(!opens(&mut world, "polling"), "two of two");
+    assert!(opens(&mut world, "websocket"), "these are the loop's to count");
+    let link = world.upgrade(&sids[0]);
+    assert!(opens(&mut world, "polling"), "one has gone to WebSocket");
+    world.open_polling();
+    assert!(!opens(&mut world, "polling"), "two again");
+    world.cut(link);
+    assert!(!opens(&mut world, "polling"), "the one that ended was not on polling");
+    world.post(&sids[1], "1");
+    assert!(opens(&mut world, "polling"), "one has ended");
+    assert_eq!(world.core.stats().connections_polling, 1);
+}
+
+/// A body of `max_payload` may hold half a million packets: others have their turn in between.
+#[test]
+fn a_post_of_many_packets_is_handled_in_parts() {
+    let packets = |n: usize| vec!["42[\"x\"]"; n].join("\u{1e}");
+    let begin = |world: &mut World| {
+        let sid = world.open_polling();
+        world.post(&sid, "40");
+        let get = world.get(&sid);
+        assert!(world.body(get).is_some_and(|body| body.starts_with("40")));
+        let (request, body) = (world.post_head(&sid, 1), packets(2000));
+        let rest = world.post_part(request, &sid, &body).expect("there are too many for one turn");
+        assert!(world.body(request).is_none(), "answered when all are handled");
+        (sid, request, body[body.len() - rest..].to_owned())
+    };
+    let mut world = world_with(quick());
+    let (sid, request, mut rest) = begin(&mut world);
+    let mut parts = 1;
+    while let Some(left) = world.post_part(request, &sid, &rest) {
+        rest = rest[rest.len() - left..].to_owned();
+        parts += 1;
+    }
+    assert_eq!((parts, world.body(request).as_deref()), (3, Some("ok")));
+    assert_eq!(world.core.stats().events_in, 2000, "each once");
+    // A second POST in between is one too many, and the rest of the first is not looked at.
+    let (sid, request, rest) = begin(&mut world);
+    let second = world.post_head(&sid, 1);
+    assert!(world.body(second).is_some_and(|body| body.contains("\"code\":3")));
+    assert!(world.body(request).is_some_and(|body| body.contains("\"code\":1")));
+    let before = world.core.stats().events_in;
+    assert_eq!(world.post_part(request, &sid, &rest), None);
+    assert_eq!(world.core.stats().events_in, before);
+    // The connection of the POST dies in between.
+    let (sid, request, rest) = begin(&mut world);
+    world.input(|core, now, wire| core.request_gone(request, &sid, now, wire));
+    assert_eq!(world.core.stats().disconnects, [(Reason::TransportError, 2)]);
+    assert_eq!(world.post_part(request, &sid, &rest), None);
+    // A packet that ends the session has no rest after it.
+    let sid = world.open_polling();
+    let request = world.post_head(&sid, 1);
+    let body = format!("40\u{1e}1\u{1e}{}", packets(2000));
+    assert_eq!(world.post_part(request, &sid, &body), None);
+    assert_eq!(world.body(request).as_deref(), Some("ok"));
+}
+
 #[test]
 fn calls_of_other_threads_are_bounded() {
     let mut config = quick();

@@ -1,5 +1,6 @@
 //! Messages between nodes of a shared store, without the store: what one core sends, the others are given.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use adjourn_socketio::core::{AckOptions, Core, CoreSetup, FeedCommand, StoreCall
 use adjourn_socketio::links::{Frame, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
 use adjourn_socketio::offset::Position;
 use adjourn_socketio::packet::ArgsBuf;
-use adjourn_socketio::store::{Batch, Committed, Entry, FeedItem, NodeId, SessionChange};
+use adjourn_socketio::store::{
+    Batch, Committed, Entry, EntryKind, FeedItem, NewEntry, NodeId, SessionChange,
+};
 
 use super::basics::handlers;
 use super::world::{Client, World, quick};
@@ -299,4 +302,88 @@ fn a_session_that_a_shared_store_has_lost_is_no_reason_to_end_its_socket_for_goo
     assert_eq!(world.closed(link), None);
     client.roam(&mut world);
     assert_ne!(client.sid, sid, "a fresh session instead");
+}
+
+/// An entry of another node, right behind `TAIL`.
+fn entry(number: u64, kind: EntryKind, room: &str, packet: &str) -> Entry {
+    let new = NewEntry {
+        namespace: "/".into(),
+        kind,
+        rooms: [room.into()].into(),
+        except: Arc::new([]),
+        packet: packet.into(),
+        attachments: Arc::new([]),
+        ack: None,
+        until: None,
+    };
+    Entry { position: Position { number, ..TAIL }, at: 0, new }
+}
+
+#[test]
+fn s16_what_is_held_for_an_append_without_an_answer_is_bounded() {
+    let mut nodes = Nodes::new(1);
+    begin(&mut nodes, 0, "/");
+    while nodes.0[0].1.poll_feed().is_some() {}
+    nodes.call(0, |io| io.of("/").emit("x", ()).expect("emits"));
+    let large = "x".repeat(1 << 20);
+    for number in 2..80 {
+        let read = FeedItem::Entries("/".into(), vec![entry(number, EntryKind::Event, "r", &large)]);
+        nodes.0[0].1.feed_input(read, Duration::ZERO, &mut NoLinks);
+    }
+    assert_eq!(nodes.0[0].1.stats().fell_behind, 1);
+    let follows = |command: &FeedCommand| matches!(command, FeedCommand::Follow(name) if &**name == "/");
+    assert!(std::iter::from_fn(|| nodes.0[0].1.poll_feed()).any(|command| follows(&command)), "read anew");
+}
+
+#[test]
+fn s13_a_session_that_another_node_takes_while_it_is_resumed_leaves_nothing_behind() {
+    let mut world = shared_world();
+    let mut client = Client::new(&mut world);
+    let fence = entry(1, EntryKind::Fence, &client.sid, "9").new;
+    let batch = Batch { entries: vec![fence.clone()], ..Batch::default() };
+    let StoreReply::Commit(Ok(done)) = world.ask_store(StoreCall::Commit(batch)) else { panic!("commits") };
+    client.cut(&mut world);
+    let link = world.open();
+    world.message(link, &format!(r#"40{{"pid":"{}"}}"#, client.pid.as_deref().expect("a session")));
+    assert_eq!(world.core.resuming(), 1);
+    let entries = vec![Entry { position: done.positions[0], at: 0, new: fence }];
+    let read = FeedItem::Entries("/".into(), entries);
+    world.input(|core, now, wire| core.feed_input(read, now, wire));
+    assert!(world.closed(link).is_some(), "it comes back, and the last to come has the session");
+    assert_eq!(world.core.resuming(), 0);
+}
+
+#[test]
+fn s16_what_a_node_answers_to_a_fetch_comes_in_parts() {
+    let mut world = shared_world();
+    let auth = "x".repeat(5000);
+    for _ in 0..100 {
+        let link = world.open();
+        world.message(link, &format!(r#"40{{"x":"{auth}"}}"#));
+    }
+    while world.core.poll_feed().is_some() {}
+    let mut nodes = Nodes::new(1);
+    let asker = nodes.0[0].0.clone();
+    let both = FeedItem::Nodes(vec![asker.clone(), NodeId("n".into())]);
+    nodes.0[0].1.feed_input(both, Duration::ZERO, &mut NoLinks);
+    let found = Arc::new(Mutex::new(None));
+    let of_call = Arc::clone(&found);
+    nodes.call(0, |io| {
+        io.of("/").fetch(Duration::from_secs(5), move |_, fetched| {
+            let ids: HashSet<Arc<str>> =
+                fetched.sockets.iter().map(|socket| Arc::clone(&socket.id)).collect();
+            *of_call.lock().expect("not poisoned") = Some((ids.len(), fetched.missing_nodes.len()));
+        });
+    });
+    let mut parts = 0;
+    while let Some(FeedCommand::Send(_, question)) = nodes.0[0].1.poll_feed() {
+        let question = FeedItem::Message(asker.clone(), question);
+        world.input(|core, now, wire| core.feed_input(question, now, wire));
+        let Some(FeedCommand::Send(_, answer)) = world.core.poll_feed() else { panic!("an answer") };
+        assert!(answer.len() < 300_000, "{} bytes in one message", answer.len());
+        parts += 1;
+        let answer = FeedItem::Message(NodeId("n".into()), answer);
+        nodes.0[0].1.feed_input(answer, Duration::ZERO, &mut NoLinks);
+    }
+    assert_eq!((parts, found.lock().expect("not poisoned").take()), (2, Some((100, 0))));
 }

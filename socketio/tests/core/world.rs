@@ -349,12 +349,28 @@ impl World {
     }
 
     pub(crate) fn post(&mut self, sid: &str, body: &str) -> RequestId {
-        let request = self.request();
-        let content = (Some("text/plain;charset=UTF-8"), Some(body.len() as u64));
-        self.input(|core, now, wire| core.post_head(request, sid, content, now, wire));
-        let bytes = PostBody::Complete(body.as_bytes());
-        self.input(|core, now, wire| core.post_body(request, sid, bytes, now, wire));
+        let request = self.post_head(sid, body.len());
+        let mut rest = self.post_part(request, sid, body);
+        while let Some(left) = rest {
+            rest = self.post_part(request, sid, &body[body.len() - left..]);
+        }
         request
+    }
+
+    /// The head of a POST.
+    pub(crate) fn post_head(&mut self, sid: &str, length: usize) -> RequestId {
+        let request = self.request();
+        let content = (Some("text/plain;charset=UTF-8"), Some(length as u64));
+        self.input(|core, now, wire| core.post_head(request, sid, content, now, wire));
+        request
+    }
+
+    /// Its body, or the rest of it; the length of what is left.
+    pub(crate) fn post_part(&mut self, request: RequestId, sid: &str, body: &str) -> Option<usize> {
+        let bytes = PostBody::Complete(body.as_bytes());
+        let mut rest = None;
+        self.input(|core, now, wire| rest = core.post_body(request, sid, bytes, now, wire));
+        rest
     }
 
     pub(crate) fn body(&mut self, request: RequestId) -> Option<String> {

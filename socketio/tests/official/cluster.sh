@@ -29,8 +29,8 @@ if [ "${valkey:-}" ]; then
 fi
 cd "$repository"
 export ADJOURN_REQUIRE_REDIS=1
-cargo test -p adjourn-socketio --locked --features redis --test store -- redis shared || die "the store suite fails"
-cargo build -p adjourn-socketio --locked --features redis --example socketio_lab --example publish || die "the lab does not build"
+cargo test -p adjourn-socketio --locked --features redis,admin --test store -- redis shared || die "the store suite fails"
+cargo build -p adjourn-socketio --locked --features redis,admin --example socketio_lab --example publish || die "the lab does not build"
 examples=${CARGO_TARGET_DIR:-$repository/target}/debug/examples
 export LAB=$examples/socketio_lab PUBLISH=$examples/publish
 cd "$here"

@@ -119,6 +119,8 @@ pub(crate) fn settings() -> StoreSettings {
         max_sessions: 4,
         max_ack: 100,
         max_replay: 1000,
+        log_entries: 1000,
+        log_bytes: 1 << 20,
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adjourn_socketio::Emitter;
 use adjourn_socketio::offset::Position;
 use adjourn_socketio::store::{
     Batch, EntryKind, FeedItem, NodeId, OnceState, Parts, RedisStore, SessionChange, SessionRecord,
@@ -35,8 +36,12 @@ fn emit(parts: &mut Parts, packet: &str) -> Position {
 }
 
 fn packets(parts: &mut Parts) -> Vec<String> {
+    packets_of(parts, "/")
+}
+
+fn packets_of(parts: &mut Parts, namespace: &str) -> Vec<String> {
     let all = Position::START..Position { time: u64::MAX >> 12, number: 0 };
-    let page = parts.reader.page("/", all, usize::MAX >> 12).expect("a page");
+    let page = parts.reader.page(namespace, all, usize::MAX >> 12).expect("a page");
     let events = page.entries.iter().filter(|entry| entry.new.kind == EntryKind::Event);
     events.map(|entry| entry.new.packet.to_string()).collect()
 }
@@ -67,35 +72,54 @@ struct Proxy {
     hold: Arc<AtomicBool>,
     released: Arc<AtomicBool>,
     arrived: Arc<AtomicBool>,
+    /// The answer to the next script that is called is lost.
+    loses: Arc<AtomicBool>,
 }
 
 impl Proxy {
     fn start(server: &RedisServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let url = format!("redis://{}", listener.local_addr().expect("an address"));
-        let [hold, released, arrived] = std::array::from_fn(|_| Arc::new(AtomicBool::new(false)));
-        let proxy = Self { url, hold, released, arrived };
+        let [hold, released, arrived, loses] = std::array::from_fn(|_| Arc::new(AtomicBool::new(false)));
+        let proxy = Self { url, hold, released, arrived, loses };
         let (socket, flags) = (server.socket(), proxy.flags());
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (Ok(client), Ok(server)) = (client, UnixStream::connect(&socket)) else { return };
                 let flags = flags.clone();
-                let mut back = (server.try_clone().expect("clones"), client.try_clone().expect("clones"));
-                thread::spawn(move || std::io::copy(&mut back.0, &mut back.1));
-                thread::spawn(move || carry(client, server, flags));
+                let back = (server.try_clone().expect("clones"), client.try_clone().expect("clones"));
+                let lost = Arc::new(AtomicBool::new(false));
+                let of_answers = Arc::clone(&lost);
+                thread::spawn(move || carry_back(back.0, back.1, &of_answers));
+                thread::spawn(move || carry(client, server, flags, &lost));
             }
         });
         proxy
     }
 
-    fn flags(&self) -> [Arc<AtomicBool>; 3] {
-        [&self.hold, &self.released, &self.arrived].map(Arc::clone)
+    fn flags(&self) -> Flags {
+        [&self.hold, &self.released, &self.arrived, &self.loses].map(Arc::clone)
     }
 }
 
-fn carry(mut client: TcpStream, mut server: UnixStream, [hold, released, arrived]: [Arc<AtomicBool>; 3]) {
+fn carry_back(mut server: UnixStream, mut client: TcpStream, lost: &AtomicBool) {
+    let mut chunk = vec![0; 65536];
+    while let Ok(length @ 1..) = server.read(&mut chunk) {
+        if !lost.load(SeqCst) && client.write_all(&chunk[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+type Flags = [Arc<AtomicBool>; 4];
+
+fn carry(mut client: TcpStream, mut server: UnixStream, flags: Flags, lost: &AtomicBool) {
+    let [hold, released, arrived, loses] = flags;
     let mut chunk = vec![0; 65536];
     while let Ok(length @ 1..) = client.read(&mut chunk) {
+        if chunk[..length].windows(7).any(|word| word == b"EVALSHA") && loses.swap(false, SeqCst) {
+            lost.store(true, SeqCst);
+        }
         let held = hold.swap(false, SeqCst);
         while held && !released.load(SeqCst) {
             thread::sleep(Duration::from_millis(1));
@@ -278,6 +302,107 @@ fn an_entry_of_another_version_keeps_no_others_from_being_read() {
     assert_eq!(read, [Position { number: tail.number + 1, ..tail }]);
     emit(&mut node, "2");
     assert_eq!(packets(&mut node), ["1", "", "2"]);
+}
+
+#[test]
+fn sessions_that_are_over_are_told_though_the_answer_was_lost() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let settings = StoreSettings { window: Duration::from_millis(20), ..settings() };
+    let proxy = Proxy::start(&server);
+    let mut node = open(&proxy.url, &settings);
+    let mut record = session("p");
+    (record.first, record.away) = (LATE, Some(0));
+    let away = Batch { sessions: vec![SessionChange::Save(record)], ..Batch::default() };
+    node.writer.commit(&away, 0).expect("commits");
+    thread::sleep(Duration::from_millis(40));
+    // Its script is known to the server.
+    node.writer.expire(0, 0).expect("an answer");
+    proxy.loses.store(true, SeqCst);
+    let expired = node.writer.expire(0, 16).expect("an answer");
+    assert!(!proxy.loses.load(SeqCst), "an answer was lost");
+    assert_eq!(expired.iter().map(|session| &*session.sid).collect::<Vec<_>>(), ["sid-of-p"]);
+    assert!(node.writer.expire(0, 16).expect("an answer").is_empty());
+}
+
+#[test]
+fn a_log_that_no_node_reads_is_trimmed_too() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let settings = StoreSettings { window: Duration::from_millis(40), log_entries: 5, ..settings() };
+    let mut node = open(&server.url(), &settings);
+    let mut emitter = Emitter::connect(&server.url(), PREFIX).expect("connects");
+    for i in 0..20 {
+        emitter.emit("/news", &[], "n", (i,)).expect("emits");
+    }
+    let length = || redis(&server, &["XLEN", "{shared:/news}:log"]);
+    node.writer.expire(0, 16).expect("an answer");
+    assert_eq!(length(), ":5");
+    thread::sleep(Duration::from_millis(60));
+    node.writer.expire(0, 16).expect("an answer");
+    assert_eq!(length(), ":0");
+    save(&mut node, "/news", "p");
+    emitter.emit("/news", &[], "n", (20,)).expect("emits");
+    thread::sleep(Duration::from_millis(60));
+    node.writer.expire(0, 16).expect("an answer");
+    assert_eq!(length(), ":1", "a node has a session of it, and trims what it has read");
+}
+
+#[test]
+fn one_read_of_the_feed_is_bounded_by_bytes() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = open(&server.url(), &settings());
+    let feed = &mut node.shared.as_mut().expect("is shared").feed;
+    feed.follow(&"/".into());
+    while feed.next(Duration::from_millis(40)).is_empty() {}
+    // It has a connection.
+    feed.next(Duration::from_millis(1));
+    let large = "x".repeat(100_000);
+    for _ in 0..100 {
+        emit(&mut node, &large);
+    }
+    let (mut count, mut most) = (0, 0);
+    let feed = &mut node.shared.as_mut().expect("is shared").feed;
+    let end = Instant::now() + Duration::from_secs(10);
+    while count < 100 && Instant::now() < end {
+        let items = feed.next(Duration::from_millis(40));
+        let entries = items.iter().map(|item| match item {
+            FeedItem::Entries(_, entries) => entries.len(),
+            other => panic!("{other:?}"),
+        });
+        let read: usize = entries.sum();
+        count += read;
+        most = most.max(read);
+    }
+    assert_eq!(count, 100);
+    assert!(most < 30, "{most} entries of 100 kB at once");
+}
+
+#[test]
+fn an_entry_of_a_transaction_for_another_namespace_waits_until_it_can_be_appended() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut node = open(&server.url(), &settings());
+    let run = |node: &mut Parts| {
+        let appends = |tx: &mut Tx<'_>| {
+            tx.append(event("/", "1"));
+            tx.append(event("/other", "2"));
+            tx.append(event("/other", "3"));
+            Ok(ack("[]"))
+        };
+        node.writer.transact(Some(&key("k")), &context(None), Box::new(appends), 0)
+    };
+    redis(&server, &["SET", "{shared:/other}:log", "no stream"]);
+    assert!(!run(&mut node).expect("its own namespace has it").repeat);
+    assert!(run(&mut node).expect("the key is done").repeat);
+    assert_eq!(packets(&mut node), ["1"]);
+    redis(&server, &["DEL", "{shared:/other}:log"]);
+    redis(&server, &["COPY", "{shared:/}:outbox", "{shared:/}:copy"]);
+    node.writer.expire(0, 16).expect("an answer");
+    assert_eq!(packets_of(&mut node, "/other"), ["2", "3"]);
+    // As if the node had died before it took them from the list.
+    redis(&server, &["RENAME", "{shared:/}:copy", "{shared:/}:outbox"]);
+    let mut other = open(&server.url(), &settings());
+    other.writer.expire(0, 16).expect("an answer");
+    assert_eq!(packets_of(&mut node, "/other"), ["2", "3"]);
+    assert_eq!(redis(&server, &["EXISTS", "{shared:/}:outbox"]), ":0");
 }
 
 /// Answers as a master of a cluster would: it takes one call without an answer, and is gone for a second.

@@ -1,10 +1,11 @@
 //! The other nodes of a shared store: the data. `cluster.rs` has the rules.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use super::super::command::FeedCommand;
-use super::Io;
 use super::api::{Fetched, ServerAnswers, SocketInfo};
+use super::{Address, Io};
 use crate::packet::ArgsBuf;
 use crate::store::NodeId;
 
@@ -30,7 +31,7 @@ pub(crate) struct NodeRequest {
 }
 
 pub(crate) enum RequestKind {
-    Fetch { sockets: Vec<SocketInfo>, then: FetchThen },
+    Fetch { namespace: Arc<str>, to: Address, sockets: Vec<SocketInfo>, then: FetchThen },
     Server { answers: Vec<(NodeId, ArgsBuf)>, then: ServerThen },
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::api::Handshake;
-use super::{ConnKey, SpaceKey};
+use super::{ConnKey, ConnectingKey, SpaceKey};
 use crate::offset::{Offset, Position};
 use crate::store::{Millis, ResumeRefusal, SessionRecord};
 
@@ -42,6 +42,14 @@ pub(crate) struct Resume {
     pub(crate) start: Position,
     /// Join, leave and disconnect entries up to here have been applied to the session.
     pub(crate) applied: Position,
+}
+
+/// Who resumes a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) by: ConnectingKey,
+    /// The newest generation that is known.
+    pub(crate) generation: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

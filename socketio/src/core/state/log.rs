@@ -21,6 +21,7 @@ pub(crate) struct Log {
     /// Appends of this process to a shared log that are not answered yet: what is read meanwhile is held.
     pub(crate) appending: u32,
     pub(crate) held: VecDeque<Entry>,
+    pub(crate) held_bytes: u64,
     /// Sessions that are resumed when a shared log is read up to there.
     pub(crate) resumes: Vec<(Position, ConnectingKey)>,
     /// Entries up to here have been dispatched.
@@ -69,6 +70,7 @@ impl Log {
             epoch: None,
             appending: 0,
             held: VecDeque::new(),
+            held_bytes: 0,
             resumes: Vec::new(),
             dispatched: tail,
             committed: tail,

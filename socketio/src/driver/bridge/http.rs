@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use adjourn::Clients;
 use adjourn::http::{DetachedStream, Response as RawResponse, Upgrade};
+use bytes::Bytes;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, UPGRADE};
 use hyper::http::request::Parts;
 
@@ -19,6 +21,12 @@ use crate::driver::wake::Waker;
 use crate::engine::{Admission, EngineRequest, PostBody, Refusal};
 use crate::links::RequestId;
 use crate::packet::Query;
+
+/// How long requests may keep a turn; then a WebSocket has its turn.
+const SHARE: Duration = Duration::from_millis(1);
+
+/// With fewer inputs left over the loop takes new ones. More stay with the HTTP thread, which limits their number.
+const FEW: usize = 1024;
 
 /// The HTTP thread once it runs, and which requests of it wait.
 #[derive(Default)]
@@ -58,6 +66,11 @@ impl HttpSide {
         if let Some(http) = &mut self.http {
             http.wait(request, sid);
         }
+    }
+
+    /// Has a turn left something to the next one?
+    pub(super) fn is_behind(&self) -> bool {
+        !self.inputs.is_empty()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -111,27 +124,47 @@ impl Bridge {
         })
     }
 
-    /// What the HTTP thread has reported since the last turn.
-    pub(super) fn take_http(&mut self, clients: &mut Clients<'_, Conn>) {
+    /// Handles what the HTTP thread has reported, for as long as requests may keep a turn. Is something left for the next one?
+    pub(super) fn take_http(&mut self, clients: &mut Clients<'_, Conn>) -> bool {
         let mut inputs = std::mem::take(&mut self.http.inputs);
-        if let Some(http) = &self.http.http {
+        if let Some(http) = self.http.get().filter(|_| inputs.len() < FEW) {
             http.take_inputs(&mut inputs);
         }
-        for input in inputs.drain(..) {
+        let end = self.clock.now() + SHARE;
+        while let Some(input) = inputs.pop_front() {
             match input {
                 HttpInput::Head { request, head, peer } => self.http_head(clients, request, &head, peer),
                 HttpInput::Body { request, body } => {
-                    let Some(sid) = self.http.get().and_then(|http| http.waiting(request)) else { continue };
-                    let body = body.as_deref().map_or(PostBody::TooLarge, PostBody::Complete);
-                    self.input(clients, |core, now, links| core.post_body(request, &sid, body, now, links));
+                    let rest = self.http_body(clients, request, body.as_ref());
+                    let rest =
+                        body.zip(rest).map(|(body, rest)| body.slice(body.len().saturating_sub(rest)..));
+                    inputs.extend(rest.map(|rest| HttpInput::Body { request, body: Some(rest) }));
                 }
                 HttpInput::Gone { request } => {
                     let Some(sid) = self.http.get_mut().and_then(|http| http.gone(request)) else { continue };
                     self.input(clients, |core, now, links| core.request_gone(request, &sid, now, links));
                 }
             }
+            if self.clock.now() >= end {
+                break;
+            }
         }
         self.http.inputs = inputs;
+        self.http.is_behind()
+    }
+
+    /// Gives the length of what is to be handled later.
+    fn http_body(
+        &mut self,
+        clients: &mut Clients<'_, Conn>,
+        request: RequestId,
+        body: Option<&Bytes>,
+    ) -> Option<usize> {
+        let sid = self.http.get().and_then(|http| http.waiting(request))?;
+        let body = body.map_or(PostBody::TooLarge, |body| PostBody::Complete(body));
+        let mut rest = None;
+        self.input(clients, |core, now, links| rest = core.post_body(request, &sid, body, now, links));
+        rest
     }
 
     fn http_head(

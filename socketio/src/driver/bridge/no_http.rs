@@ -20,6 +20,10 @@ impl HttpSide {
         Ok(())
     }
 
+    pub(super) fn is_behind(&self) -> bool {
+        false
+    }
+
     pub(super) fn connections(&self) -> usize {
         0
     }
@@ -34,5 +38,7 @@ impl Bridge {
         Upgrade::Answer(not_found())
     }
 
-    pub(super) fn take_http(&mut self, _: &mut Clients<'_, Conn>) {}
+    pub(super) fn take_http(&mut self, _: &mut Clients<'_, Conn>) -> bool {
+        false
+    }
 }

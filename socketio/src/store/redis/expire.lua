@@ -1,4 +1,8 @@
--- Sessions whose time is over or that are too many, and once keys. Answers record, evicted, record, evicted ..
+-- Sessions whose time is over or that are too many, and once keys. Answers, each behind its length, two digits, whether there
+-- is a log that no session is of and whether something waits for other namespaces, then record, evicted, record, evicted ..
+local CALL = arg()
+local before = repeated(CALL)
+if before then return before end
 local window, grace, once_window, most_sessions, most = number(), number(), number(), number(), number()
 local alive, silent = {}, {}
 for i = 1, number() do alive[arg()] = true end
@@ -41,4 +45,8 @@ end
 for _, name in ipairs(redis.call('ZRANGEBYSCORE', RUNNING, '-inf', text(NOW), 'LIMIT', 0, most)) do
   redis.call('ZREM', RUNNING, name)
 end
-return gone
+local left = not COUNTS and redis.call('ZCARD', AWAY) + redis.call('ZCARD', HELD) == 0 and redis.call('XLEN', LOG) > 0
+local reply = struct.pack('<I4', 2) .. (left and '1' or '0') .. redis.call('EXISTS', BASE .. 'outbox')
+for _, part in ipairs(gone) do reply = reply .. struct.pack('<I4', #part) .. part end
+if #gone == 0 then return reply end
+return answer(CALL, reply)

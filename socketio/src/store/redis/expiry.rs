@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Value;
+use bytes::Bytes;
 
 use super::values::{self, digits as number};
 use super::writer::RedisWriter;
-use crate::store::{Millis, SessionSummary, StoreError, millis};
+use crate::store::{
+    LogLimits, Millis, SessionSummary, StoreError, StoreSettings, Writer as _, encoding, millis,
+};
 
 /// A node without a heartbeat for so long is dead.
 const NODE_SILENCE: Duration = Duration::from_secs(5);
+/// Slices that are trimmed of such a log at a time.
+const TRIMS: usize = 16;
 
 impl RedisWriter {
     pub(super) fn expire_in(
@@ -22,6 +26,7 @@ impl RedisWriter {
     ) -> Result<Vec<SessionSummary>, StoreError> {
         let window = self.settings.window;
         let mut arguments = vec![
+            number(self.number_call()),
             number(millis(window)),
             number(millis(window / 4).saturating_add(millis(NODE_SILENCE))),
             number(millis(self.settings.once_window)),
@@ -33,13 +38,34 @@ impl RedisWriter {
             arguments.extend(list.iter().cloned());
         }
         let answer = self.run(|scripts| &scripts.expire, namespace, &arguments, now)?;
-        let gone = values::list(&answer).ok_or_else(values::damaged)?;
-        let summary = |pair: &[Value]| {
+        let parts = values::bytes(&answer).and_then(encoding::read_chunks).ok_or_else(values::damaged)?;
+        let (flags, gone) = parts.split_first().ok_or_else(values::damaged)?;
+        if flags.first() == Some(&b'1') {
+            self.trim_unread(namespace, now)?;
+        }
+        if flags.get(1) == Some(&b'1')
+            && let Err(error) = self.forward(namespace, now)
+        {
+            tracing::debug!(target: "adjourn_socketio", %error, "entries for other namespaces wait");
+        }
+        let summary = |pair: &[Bytes]| {
             let [record, evicted] = pair else { return None };
-            let record = values::record(namespace, "", 0, values::bytes(record)?)?;
-            Some(record.summary(values::text(evicted) == Some("1")))
+            let record = values::record(namespace, "", 0, record)?;
+            Some(record.summary(&**evicted == b"1"))
         };
         Ok(gone.chunks(2).filter_map(summary).collect())
+    }
+
+    /// A log without sessions may be one that no node reads, and so none trims: an `Emitter`'s.
+    fn trim_unread(&mut self, namespace: &str, now: Millis) -> Result<(), StoreError> {
+        let StoreSettings { window, log_entries, log_bytes, .. } = self.settings;
+        let limits = LogLimits::of(window, log_entries, log_bytes);
+        for _ in 0..TRIMS {
+            if !self.trim(namespace, &limits, now)?.more {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Which nodes have written a heartbeat lately. This one lives.

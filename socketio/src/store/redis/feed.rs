@@ -15,8 +15,9 @@ use super::writer::begun;
 use crate::offset::Position;
 use crate::store::{Entry, Feed, FeedItem, StoreError};
 
-/// Most entries of one log that one read takes.
-const ENTRIES: usize = 256;
+/// Most entries of one log that a read takes which waits for them. If there are more, bytes say how many are read next.
+const ENTRIES: usize = 16;
+const BYTES: usize = 1 << 20;
 /// The pause between two rounds in a cluster, and after a failure.
 const PAUSE: Duration = Duration::from_millis(4);
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
@@ -107,6 +108,21 @@ impl RedisFeed {
         self.take(&followed, &answer, items)
     }
 
+    /// Goes on where a read has ended that had no room for more.
+    fn read_on(
+        &mut self,
+        name: &Arc<str>,
+        at: Position,
+        items: &mut Vec<FeedItem>,
+    ) -> Result<(), StoreError> {
+        let arguments = [values::position_text(at), "+".to_owned(), BYTES.to_string()];
+        let arguments = arguments.map(String::into_bytes).to_vec();
+        let key = self.keys.log(name);
+        let answer = self.servers.run(&self.scripts.page, &key, &self.node, &arguments, 0)?;
+        let Some([_, _, list]) = values::list(&answer) else { return Err(values::damaged()) };
+        self.take_log(name, at, list, items)
+    }
+
     fn read_each(
         &mut self,
         followed: &[(Arc<str>, Position)],
@@ -149,25 +165,41 @@ impl RedisFeed {
             let Some((name, at)) = followed.iter().find(|(name, _)| self.keys.log(name) == key) else {
                 continue;
             };
-            let mut last = *at;
-            let mut entries = Vec::new();
-            let mut missed = None;
-            for value in values::list(list).ok_or_else(values::damaged)? {
-                let (entry, before) = values::chained(name, value).ok_or_else(values::damaged)?;
-                let next = Position { number: last.number.saturating_add(1), ..last };
-                if before.map_or(entry.position != next, |before| before != last) {
-                    // A log that begins anew is not the one that was read.
-                    missed = Some(before == Some(Position::START));
-                    break;
-                }
-                last = entry.position;
-                entries.push(entry);
+            self.take_log(name, *at, list, items)?;
+            let is_full = values::list(list).is_some_and(|list| list.len() >= ENTRIES);
+            if let Some(Some(at)) = self.logs.get(name).filter(|_| is_full) {
+                self.read_on(name, *at, items)?;
             }
-            self.logs.insert(Arc::clone(name), Some(last));
-            push_entries(items, name, entries);
-            if let Some(lost) = missed {
-                self.fell(name, lost, items);
+        }
+        Ok(())
+    }
+
+    /// `[entry, ..]`, what follows `at`.
+    fn take_log(
+        &mut self,
+        name: &Arc<str>,
+        at: Position,
+        list: &Value,
+        items: &mut Vec<FeedItem>,
+    ) -> Result<(), StoreError> {
+        let mut last = at;
+        let mut entries = Vec::new();
+        let mut missed = None;
+        for value in values::list(list).ok_or_else(values::damaged)? {
+            let (entry, before) = values::chained(name, value).ok_or_else(values::damaged)?;
+            let next = Position { number: last.number.saturating_add(1), ..last };
+            if before.map_or(entry.position != next, |before| before != last) {
+                // A log that begins anew is not the one that was read.
+                missed = Some(before == Some(Position::START));
+                break;
             }
+            last = entry.position;
+            entries.push(entry);
+        }
+        self.logs.insert(Arc::clone(name), Some(last));
+        push_entries(items, name, entries);
+        if let Some(lost) = missed {
+            self.fell(name, lost, items);
         }
         Ok(())
     }

@@ -28,6 +28,13 @@ for i = 1, number() do
   local list, value = arg(), arg()
   redis.call('RPUSH', BASE .. 'list:' .. list, value)
 end
+for i = 1, number() do
+  -- Numbers only grow, also if the last one is lost in a failover.
+  local last = tonumber(redis.call('GET', BASE .. 'posted') or '0')
+  local sent = text(math.max(last + 1, NOW * 1000))
+  redis.call('SET', BASE .. 'posted', sent)
+  redis.call('RPUSH', BASE .. 'outbox', sent .. ' ' .. arg())
+end
 if lock ~= '' then redis.call('DEL', BASE .. 'lock') end
 if name ~= '' then once_finish(name, ack, WINDOW) end
 return answer(CALL, (current and '1' or '0') .. ';' .. table.concat(positions, ','))

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use redis::{Script, Value};
 
+use super::effects;
 use super::keys::Keys;
 use super::lists::LockedLists;
 use super::scripts::Scripts;
@@ -40,7 +41,7 @@ pub(super) struct RedisWriter {
     /// Numbers the calls that must not take effect twice.
     calls: u64,
     /// Namespaces that are in the set of namespaces.
-    listed: HashSet<Arc<str>>,
+    pub(super) listed: HashSet<Arc<str>>,
     /// Where the next call of `expire` begins.
     expire_from: usize,
 }
@@ -101,7 +102,7 @@ impl RedisWriter {
     }
 
     /// Before a namespace is written, so that opening the store finds it.
-    fn list(&mut self, namespace: &Arc<str>) -> Result<(), StoreError> {
+    pub(super) fn list(&mut self, namespace: &Arc<str>) -> Result<(), StoreError> {
         if !self.listed.contains(namespace) {
             let key = self.keys.namespaces();
             self.servers.command(&key, |key| redis::cmd("SADD").arg(key).arg(&**namespace).take())?;
@@ -111,7 +112,7 @@ impl RedisWriter {
     }
 
     /// The number of the next call.
-    fn number_call(&mut self) -> u64 {
+    pub(super) fn number_call(&mut self) -> u64 {
         self.calls += 1;
         self.calls
     }
@@ -280,7 +281,7 @@ impl RedisWriter {
         self.run(|scripts| &scripts.release, namespace, &arguments, now).map(drop)
     }
 
-    /// What the application's code has done, in one script; entries of other namespaces follow.
+    /// What the application's code has done, in one script. Entries for other namespaces are left in it, and follow.
     fn finish_transaction(
         &mut self,
         transaction: &Transaction<'_>,
@@ -302,7 +303,7 @@ impl RedisWriter {
             pid,
             generation,
         ];
-        let own: Vec<&TxEffect> = effects.iter().filter(|it| is_of(it, context)).collect();
+        let own: Vec<&TxEffect> = effects.iter().filter(|it| effects::is_of(it, context)).collect();
         let joins = own.iter().any(|it| matches!(it, TxEffect::Join(_)));
         arguments.push(number(u64::from(joins)));
         arguments.push(number(own.len() as u64));
@@ -323,27 +324,20 @@ impl RedisWriter {
             arguments.push(list.clone().into_bytes());
             arguments.push(row.clone());
         }
+        let others = effects::posted(effects, context);
+        let waiting = others.len();
+        arguments.push(number(waiting as u64));
+        arguments.extend(others);
         let answer = self.run(|scripts| &scripts.transact, &context.namespace, &arguments, now)?;
         let Some((current, positions)) = values::text(&answer).and_then(|text| text.split_once(';')) else {
             let moved = values::text(&answer) == Some("M");
             let why = if moved { "another node holds the session" } else { "it took longer than its lease" };
             return Err(StoreError::Failed(format!("the transaction was rolled back: {why}").into()));
         };
-        let mut positions = positions.split(',').filter_map(values::position_of);
-        let mut placed = Vec::with_capacity(effects.len());
-        for effect in *effects {
-            placed.push(match effect {
-                TxEffect::Emit(_) if !context.logged => Position::START,
-                TxEffect::Emit(new) if new.namespace != context.namespace => self.append(new, now)?,
-                _ => positions.next().ok_or_else(values::damaged)?,
-            });
-        }
-        Ok((current == "1", placed))
-    }
-
-    fn append(&mut self, new: &NewEntry, now: Millis) -> Result<Position, StoreError> {
-        let batch = Batch { entries: vec![new.clone()], ..Batch::default() };
-        self.commit(&batch, now)?.positions.first().copied().ok_or_else(values::damaged)
+        let own: Vec<Position> = positions.split(',').filter_map(values::position_of).collect();
+        // If this fails, they wait for the next `expire`, of whichever node.
+        let others = if waiting > 0 { self.forward(&context.namespace, now) } else { Ok(Vec::new()) };
+        Ok((current == "1", effects::placed(effects, context, &own, &others.unwrap_or_default())?))
     }
 }
 
@@ -566,14 +560,6 @@ fn push_session(arguments: &mut Arguments, change: &SessionChange) {
         arguments.push(values::record_bytes(record));
         arguments.push(record.away.map(number).unwrap_or_default());
         arguments.push(values::position_text(record.first).into_bytes());
-    }
-}
-
-/// Is an effect of the transaction's own namespace?
-fn is_of(effect: &TxEffect, context: &TransactContext) -> bool {
-    match effect {
-        TxEffect::Emit(new) => context.logged && new.namespace == context.namespace,
-        TxEffect::Join(_) => true,
     }
 }
 
