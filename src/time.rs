@@ -20,6 +20,11 @@ impl Time {
         Self(u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// The moment that many milliseconds after the loop was made.
+    pub(crate) const fn from_millis(since_start: u64) -> Self {
+        Self(since_start.saturating_mul(1000))
+    }
+
     /// This moment, `by` later. Saturates at [`Time::NEVER`].
     #[must_use]
     pub fn after(self, by: Duration) -> Self {

@@ -523,7 +523,7 @@ fn what_slow_readers_were_behind_by_goes_back_to_the_system() {
 #[cfg(feature = "deflate")]
 #[test]
 fn a_quiet_connection_gives_its_compressor_back() {
-    const COMPRESSOR: usize = 250_000;
+    const COMPRESSOR: usize = 155_000;
     let mut deflate = adjourn::config::Deflate::default();
     (deflate.server_no_context_takeover, deflate.client_no_context_takeover) = (false, false);
     deflate.release_after = Some(Duration::from_mins(1));

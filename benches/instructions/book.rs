@@ -6,11 +6,11 @@ use crate::Bench;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.tsv");
 
-/// A count may differ from the one that is kept by so many percent, and two instructions. Either way: what has become
+/// A count may differ from the one that is kept by this many percent and two instructions, in either direction: what has become
 /// better is to be kept, or the next change may spoil it unseen.
 const MARGIN: u64 = 10;
 
-/// What must not depend on how many connections there are: the first may differ from the second by so many percent.
+/// What must not depend on how many connections there are: the first may differ from the second by the percentage beside them.
 const RELATIONS: &[(&str, &str, u64)] = &[
     ("turn/1-of-100", "turn/alone", 5),
     ("turn/1-of-10000", "turn/alone", 5),
@@ -40,7 +40,7 @@ impl std::fmt::Display for Count {
     }
 }
 
-/// Instructions, to one place behind the point.
+/// Instructions, to one decimal place.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Tenths(u64);
 
@@ -50,7 +50,7 @@ impl Tenths {
         Some(Self(whole.parse::<u64>().ok()? * 10 + tenths.parse::<u64>().ok().filter(|n| *n < 10)?))
     }
 
-    /// Whether it is within so many percent of another, and two instructions.
+    /// Whether it is within `percent` of another, and two instructions.
     const fn is_near(self, other: Self, percent: u64) -> bool {
         self.0.abs_diff(other.0) <= other.0 * percent / 100 + 20
     }

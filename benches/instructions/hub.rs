@@ -237,7 +237,7 @@ fn close_sweep() -> Round {
     Box::new(move || {
         crowd.driver.clients().close_where(CloseFrame::GOING_AWAY, Pace::AtOnce, |_| true);
         crowd.rest();
-        assert_eq!(crowd.driver.stats().closing, MANY as usize, "all have been told");
+        assert_eq!(crowd.driver.stats().closing, MANY as usize, "each has got a Close");
     })
 }
 

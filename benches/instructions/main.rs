@@ -4,7 +4,7 @@
 //! benches/instructions/run                        counts, and compares with benches/instructions.tsv
 //! benches/instructions/run --update               counts, and writes that file
 //! benches/instructions/run --scale                counts with up to 1,000,000 connections: NAME:CONNECTIONS, tab, count
-//! benches/instructions/run --profile NAME         leaves behind where the instructions of one benchmark go
+//! benches/instructions/run --profile NAME         writes a profile of one benchmark for callgrind_annotate
 //! ```
 //!
 //! which is `cargo bench --bench instructions -- ...` once valgrind is there. Without `--bench`, which cargo adds, each benchmark runs once, uncounted: that is what `cargo test --benches` does.

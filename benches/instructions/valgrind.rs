@@ -33,7 +33,7 @@ pub(crate) fn count(benches: &[&'static Bench], how: &str) -> Result<Vec<Count>,
     counts.into_iter().map(|(_, count)| count).collect()
 }
 
-/// Leaves a profile behind, and says how to read it.
+/// Writes a profile, and says how to read it.
 pub(crate) fn profile(name: &str) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let file = program.with_file_name(format!("callgrind.{}.out", name.replace('/', "-")));

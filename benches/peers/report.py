@@ -7,6 +7,8 @@ import latency
 from rows import FLOOR, FLOORS, OURS, PEERS, ROWS
 
 NOISE = 0.03
+# From this share of the machine's CPU time on, other processes have spoilt a measurement.
+DISTURBED = 0.05
 
 
 def values(results, row, peer, metric, part=""):
@@ -145,10 +147,22 @@ def measurements(results, rows):
     for row in rows:
         one = results["measured"][row["key"]]
         runs = "one round" if one["rounds"] == 1 else f"medians of {one['rounds']} alternating rounds"
-        busy = "" if one["load"] <= 0.5 else f" **while the machine was busy with other things (load {one['load']:.1f})**"
-        said = f"{one['date']}, by `{one['command']}`, {runs} of {one['secs']:g} s{busy}"
+        said = f"{one['date']}, by `{one['command']}`, {runs} of {one['secs']:g} s"
         groups.setdefault(said, []).append(row["key"])
-    return [f"{said}: {', '.join(f'`{key}`' for key in keys)}" for said, keys in groups.items()]
+    lines = []
+    for said, keys in groups.items():
+        shares = [results["measured"][key].get("others") for key in keys]
+        lines.append(f"{said}{disturbed(shares)}: {', '.join(f'`{key}`' for key in keys)}")
+    return lines
+
+
+def disturbed(shares):
+    """What else the machine did during these measurements; None where nobody looked."""
+    shares = [share for share in shares if share is not None]
+    if not shares:
+        return ""
+    text = f"other processes took {max(shares) * 100:.0f} % of the machine's CPU time at most"
+    return f", **{text}**" if max(shares) > DISTURBED else f", {text}"
 
 
 def facts(results, row):
@@ -201,8 +215,8 @@ def ending(results, row, peer):
     runs = results["rows"][row["key"]].get(peer, {}).get("", [])
     if not runs:
         return "-"
-    all_told = all(run["going_away"] == run["units"] for run in runs)
-    told = "all got 1001" if all_told else f"**{min(run['going_away'] for run in runs):.0f} got 1001**"
+    everybody = all(run["going_away"] == run["units"] for run in runs)
+    notified = "all got 1001" if everybody else f"**{min(run['going_away'] for run in runs):.0f} got 1001**"
     cut = max(run["reset_before_close"] + run["eof_before_close"] for run in runs)
     resets = "" if cut == 0 else f", **{cut:.0f} cut off before it**"
     exit_ms = max(run["exit_ms"] for run in runs)
@@ -212,7 +226,7 @@ def ending(results, row, peer):
         delivered = "everything delivered, " if share >= 1 else f"**{share * 100:.0f} % delivered**, "
     grace = row["grace_ms"]
     late = f" (**{(exit_ms / grace - 1) * 100:.1f} % late**)" if exit_ms > grace * 1.01 else ""
-    return f"{delivered}{told}{resets}, exit {exit_ms:.0f} ms{late}"
+    return f"{delivered}{notified}{resets}, exit {exit_ms:.0f} ms{late}"
 
 
 def ratios(results, rows, peers, names):
@@ -318,7 +332,7 @@ def panel(left, top, width, title, unit, lines):
         )
         text = digits(value) + (f" µs ×{ratio(value / base)}" if unit == "µs" else f" {unit}")
         if value > longest * 1.001:
-            # Two slanted strokes say that the bar goes on; they cut it open, whatever is behind it.
+            # Two slanted strokes say that the bar goes on; they cut it open, whatever is under it.
             at = x + end - 14
             out.append(
                 f'<path d="M{at:.1f} {y + LINE - 3} l5 -{LINE - 3} M{at + 5:.1f} {y + LINE - 3} l5 -{LINE - 3}" '

@@ -163,7 +163,7 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// The longest silence that a connection can record.
-    pub(crate) const LONGEST: Duration = Duration::from_secs(12 * 24 * 60 * 60);
+    pub(crate) const LONGEST: Duration = Duration::from_hours(12 * 24);
 }
 
 /// How many control frames a peer may send: a bucket of `burst`, filled again at `per_second`. It costs a connection no

@@ -8,9 +8,9 @@ use crate::error::ConfigError;
 /// How messages are compressed: permessage-deflate (RFC 7692).
 ///
 /// As it is by default, a connection keeps nothing between messages: the loop has one inflater (46 KiB), and a compressor
-/// (370 KiB) per size of window that its peers ask for, which is one. Both are made for the first message that needs
+/// (270 KiB) per size of window that its peers ask for, which is one. Both are made for the first message that needs
 /// them. *Context takeover* lets messages refer to earlier ones, which makes similar messages much smaller, and costs
-/// each connection a compressor (260 KiB) or an inflater (46 KiB) of its own, from the first message that needs it until it
+/// each connection a compressor (160 KiB) or an inflater (46 KiB) of its own, from the first message that needs it until it
 /// closes. A compressor can be freed before, when the connection is quiet: [`Deflate::release_after`].
 ///
 /// A message is inflated when all of it is here. One that is cut, by fragments or by the end of a read, waits as it came, so
@@ -39,7 +39,7 @@ pub struct Deflate {
     /// that offers it is taken at its word in any case. True, for the same reason.
     pub client_no_context_takeover: bool,
     /// The largest window of the server, 8 to 15 bits; the client may ask for less. 15: a smaller one makes messages
-    /// larger and saves little, since a compressor with 9 bits still takes 245 KiB.
+    /// larger and saves little, since a compressor with 9 bits still takes 145 KiB.
     pub server_max_window_bits: u8,
     /// The largest window of the client, 8 to 15 bits. With less than 15, an offer of a client that cannot be limited is
     /// declined. 15: an inflater's memory does not depend on it.

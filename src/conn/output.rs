@@ -154,18 +154,26 @@ impl OutputBuffer {
     }
 
     /// See [`OutputBuffer::lock`].
+    #[inline]
     pub(crate) fn unlock(&mut self) {
         debug_assert!(self.users > 0, "it was locked before");
         self.users = self.users.saturating_sub(1);
         if self.users == 0 {
             self.bytes.clear();
-            if self.bytes.capacity() > Self::KEPT {
-                self.bytes.shrink_to(Self::KEPT);
+            // Mostly there were no broadcasts.
+            if self.bytes.capacity() > Self::KEPT || !self.shared.is_empty() || !self.frozen.is_empty() {
+                self.give_back();
             }
-            self.shared.clear();
-            for piece in self.frozen.drain(..) {
-                self.backlogs.settle(piece);
-            }
+        }
+    }
+
+    /// Nobody uses the buffer: frees what an empty one does not need.
+    #[inline(never)]
+    fn give_back(&mut self) {
+        self.bytes.shrink_to(Self::KEPT);
+        self.shared.clear();
+        for piece in self.frozen.drain(..) {
+            self.backlogs.settle(piece);
         }
     }
 

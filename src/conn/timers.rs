@@ -287,7 +287,7 @@ impl Conn {
     pub(crate) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
         match self.life.closing_mut() {
             Some(closing) if closing.flush_deadline.is_some_and(|at| at <= cx.now) => {
-                closing.end_flushing(cx.now)
+                closing.end_flushing(cx.now);
             }
             _ => return,
         }

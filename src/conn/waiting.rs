@@ -56,7 +56,7 @@ impl WaitingForRoom {
     /// Whether there is one for which `room` bytes are enough.
     #[inline]
     pub(crate) fn has_one_for(&self, room: usize) -> bool {
-        self.by_size.first().is_some_and(|(place, _)| place.bytes <= room)
+        !self.by_size.is_empty() && self.by_size.first().is_some_and(|(place, _)| place.bytes <= room)
     }
 }
 

@@ -61,6 +61,7 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
+    #[inline(never)]
     fn deliver_waiting<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         self.lap(unseen);
         while !self.hub.is_out_of_callbacks()

@@ -4,8 +4,6 @@
 //! not touch it: an entry may be early, and is corrected when it fires. So the cost of a turn depends on the deadlines that
 //! fire in it, and a message costs nothing, however many connections there are. No connection enters.
 
-use std::time::Duration;
-
 use crate::time::Time;
 
 /// The queue. Eight bytes a connection, and four for its place.
@@ -29,7 +27,7 @@ impl Entry {
     }
 
     fn at(self) -> Time {
-        Time::from_start(Duration::from_millis(self.0 >> 24))
+        Time::from_millis(self.0 >> 24)
     }
 
     const fn slot(self) -> u32 {

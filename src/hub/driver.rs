@@ -305,7 +305,9 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Begins a turn: serves what the one before put off.
     pub fn begin_turn<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.recover();
+        if self.parsing.is_some() {
+            self.recover();
+        }
         if self.in_turn {
             // The turn of the panic has its end before another one begins.
             self.hub.note_panic();
@@ -505,6 +507,7 @@ impl<D, T: Transport> Driver<D, T> {
         }
     }
 
+    #[inline(never)]
     fn work_off<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         loop {
             self.deliver(handler);

@@ -27,11 +27,18 @@ impl<D> Hub<D> {
 
     /// What the transport has found when it read. Returns whether it may have more.
     #[inline]
+    pub(super) fn handle_noticed(&mut self, slot: usize, noticed: Noticed) -> bool {
+        !noticed.is_nothing() && self.handle_layer(slot, noticed)
+    }
+
+    // Not inlined: most transports have no layer.
+
+    #[inline(never)]
     #[cfg_attr(
         not(feature = "tls"),
         expect(clippy::needless_pass_by_value, reason = "with TLS something is taken out")
     )]
-    pub(super) fn handle_noticed(&mut self, slot: usize, noticed: Noticed) -> bool {
+    fn handle_layer(&mut self, slot: usize, noticed: Noticed) -> bool {
         if noticed.writable {
             self.handle_writable(slot);
         }

@@ -51,13 +51,22 @@ pub(super) struct Judgement {
 impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
-        self.finish_read();
         self.turn = Turn {
             number: self.turn.number.wrapping_add(1),
             last_generation: self.generation,
             ..Turn::default()
         };
         self.renew_budget();
+        if !(self.unserved.is_empty() && self.served.is_empty()) {
+            self.run_what_was_put_off();
+        }
+        if self.common.has_room_for_waiting() {
+            self.report_room();
+        }
+    }
+
+    #[inline(never)]
+    fn run_what_was_put_off(&mut self) {
         while let Some(key) = self.unserved.pop_front().or_else(|| self.served.pop_front()) {
             if let Some(Slot { conn, .. }) = self.slots.get_mut(key as usize)
                 && conn.listed == Listed::Next
@@ -68,7 +77,6 @@ impl<D> Hub<D> {
         }
         self.unserved.shrink_to(ROOM);
         self.served.shrink_to(ROOM);
-        self.report_room();
     }
 
     /// The clock was read, and the turn's first callback is yet to come.
@@ -298,24 +306,39 @@ impl<D> Hub<D> {
     /// The next slot whose deadline is due, and what to look at before it is judged by [`Hub::judge`]. A turn judges a
     /// slice of them, and stops when the looking has used up its budget.
     pub(super) fn poll_judgement(&mut self) -> Option<Judgement> {
-        if self.turn.judgements >= self.config.event_loop.sweep_slice
-            || (self.turn.judgements > 0 && self.is_over_budget())
-        {
-            return None;
+        loop {
+            if self.turn.judgements >= self.config.event_loop.sweep_slice
+                || (self.turn.judgements > 0 && self.is_over_budget())
+            {
+                return None;
+            }
+            let key = self.deadlines.first_due(self.turn.judged_until?)?;
+            self.turn.judgements += 1;
+            let slot = key as usize;
+            let entry = self.slots.get_mut(slot)?;
+            match entry.conn.deadline(&self.config) {
+                Some(at) if at <= self.now => {
+                    self.common.totals.lateness.record(self.now.since(at));
+                    let probe = entry.conn.probe(self.now, &self.config);
+                    if probe != Probe::default() {
+                        // Whatever it has read and written in this turn: a probe has a share of its own of that.
+                        entry.share.of(self.turn.number).renew();
+                    }
+                    return Some(Judgement { slot, state: entry.conn.state(), probe });
+                }
+                // Most of them: the peer was heard since the deadline was set.
+                later => self.set_deadline(key, later),
+            }
         }
-        let slot = self.deadlines.first_due(self.turn.judged_until?)? as usize;
-        self.turn.judgements += 1;
-        let entry = self.slots.get_mut(slot)?;
-        let due = entry.conn.deadline(&self.config).filter(|at| *at <= self.now);
-        if let Some(at) = due {
-            self.common.totals.lateness.record(self.now.since(at));
+    }
+
+    /// When a slot that was judged is due next.
+    fn set_deadline(&mut self, key: u32, at: Option<Time>) {
+        match at {
+            // What is due again at once is due in the next turn, when there has been a chance to write.
+            Some(at) => self.deadlines.set(key, at.max(self.now.after(Duration::from_micros(1)))),
+            None => self.deadlines.remove(key),
         }
-        let probe = if due.is_some() { entry.conn.probe(self.now, &self.config) } else { Probe::default() };
-        if probe != Probe::default() {
-            // Whatever it has read and written in this turn: a probe has a share of its own of that.
-            entry.share.of(self.turn.number).renew();
-        }
-        Some(Judgement { slot, state: entry.conn.state(), probe })
     }
 
     /// Does what is due for a slot, if it still is, and finds out when something is due next.
@@ -329,11 +352,7 @@ impl<D> Hub<D> {
             conn.pending.take(Pending::ALARM);
             conn.deadline(cx.config)
         });
-        match due.flatten() {
-            // What is due again at once is due in the next turn, when there has been a chance to write.
-            Some(at) => self.deadlines.set(key, at.max(self.now.after(Duration::from_micros(1)))),
-            None => self.deadlines.remove(key),
-        }
+        self.set_deadline(key, due.flatten());
     }
 
     /// Whether there is something for this turn to deliver or do.

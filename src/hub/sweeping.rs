@@ -266,7 +266,7 @@ impl<D> Hub<D> {
     /// The next slot that the hard sweep ends in this turn, and what to look at before: then call [`Hub::end_hard`] for it.
     /// The looking has the budget of what is due.
     pub(super) fn poll_hard_sweep(&mut self) -> Option<(usize, Probe)> {
-        if self.is_over_budget() || self.has_undelivered() {
+        if self.sweeps.is_ready() || self.is_over_budget() || self.has_undelivered() {
             return None;
         }
         let slot = self.sweeps.poll_hard_sweep(self.slots_end())?;

@@ -315,7 +315,11 @@ impl<D> Hub<D> {
 
     /// When [`Hub::poll_judgement`] has something to do next.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        [self.deadlines.next(), self.timers.next(), self.poll_sweeps()].into_iter().flatten().min()
+        let mut next = self.deadlines.next();
+        for other in [self.timers.next(), self.poll_sweeps()].into_iter().flatten() {
+            next = Some(next.map_or(other, |next| next.min(other)));
+        }
+        next
     }
 
     // What the driver takes out.

@@ -53,7 +53,11 @@ impl Timers {
     }
 
     /// How many are due at `now`, counted to `most`. O(count).
+    #[inline]
     pub(super) fn count_due(&self, now: Time, most: usize) -> usize {
+        if self.queue.is_empty() {
+            return 0;
+        }
         self.queue.iter().take(most).take_while(|(at, _)| *at <= now).count()
     }
 

@@ -132,6 +132,17 @@ pub struct Noticed {
     pub secured: Option<Box<TlsSession>>,
 }
 
+impl Noticed {
+    #[inline]
+    pub(super) const fn is_nothing(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.secured.is_some() {
+            return false;
+        }
+        !self.more && !self.writable && self.beside == 0
+    }
+}
+
 /// What a socket has become, as an edge: it is said once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {

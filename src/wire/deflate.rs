@@ -7,7 +7,7 @@
 //!        └── parameters
 //! ```
 //!
-//! The codec is `flate2` on `zlib-rs`, which is pure Rust; see [`codec`] for why. No message enters here.
+//! The codec is `zlib-rs`, which is pure Rust; see [`codec`] for why. No message enters here.
 
 use std::fmt;
 

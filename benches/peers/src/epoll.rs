@@ -19,7 +19,7 @@ pub struct Ready {
     pub key: usize,
     pub readable: bool,
     pub writable: bool,
-    /// The end of the stream or a reset has arrived, possibly behind unread bytes: there will be no other event.
+    /// The end of the stream or a reset has arrived, possibly after unread bytes: no other event follows.
     pub ended: bool,
 }
 

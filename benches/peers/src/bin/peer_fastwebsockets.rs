@@ -45,11 +45,11 @@ async fn connection(mut stream: TcpStream, hub: Arc<Hub<Out>>) {
 }
 
 /// The result of a read, or `None` when SIGTERM came first.
-async fn unless_closing<F: Future>(member: &Membership<Out>, told: bool, read: F) -> Option<F::Output> {
+async fn unless_closing<F: Future>(member: &Membership<Out>, close_sent: bool, read: F) -> Option<F::Output> {
     let mut read = pin!(read);
     poll_fn(|cx| match read.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if member.hub.closing() && !told => Poll::Ready(None),
+        Poll::Pending if member.hub.closing() && !close_sent => Poll::Ready(None),
         Poll::Pending => Poll::Pending,
     })
     .await
@@ -58,10 +58,10 @@ async fn unless_closing<F: Future>(member: &Membership<Out>, told: bool, read: F
 async fn echo(stream: TcpStream, hub: Arc<Hub<Out>>) {
     let member = hub.join(false).await;
     let mut socket = FragmentCollector::new(WebSocket::after_handshake(stream, Role::Server));
-    let mut told = false;
+    let mut close_sent = false;
     loop {
-        let Some(read) = unless_closing(&member, told, socket.read_frame()).await else {
-            told = true;
+        let Some(read) = unless_closing(&member, close_sent, socket.read_frame()).await else {
+            close_sent = true;
             if socket.write_frame(Frame::close(1001, b"")).await.is_err() {
                 return;
             }
@@ -89,12 +89,12 @@ async fn broadcast(stream: TcpStream, hub: Arc<Hub<Out>>) {
     let writer = tokio::spawn(async move {
         let member = Arc::new(writer_hub.join(true).await);
         let _ = ready.send(Arc::clone(&member));
-        let mut told = false;
+        let mut close_sent = false;
         loop {
             let next = poll_fn(|_| match member.client.pop() {
                 Some(out) => Poll::Ready(out),
-                None if member.hub.closing() && !told => {
-                    told = true;
+                None if member.hub.closing() && !close_sent => {
+                    close_sent = true;
                     Poll::Ready(Out(OpCode::Close, Bytes::from_static(&[0x03, 0xe9])))
                 }
                 None => Poll::Pending,

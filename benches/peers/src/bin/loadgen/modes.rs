@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// More than any burst, so that a read that returns less has drained the socket.
 const ALL: usize = 64 << 20;
-/// Where messages have to be told apart (see [`Count`]), read this much at a time.
+/// Where each message has to be parsed (see [`Count`]), read this much at a time.
 const BUFFER: usize = 256 << 10;
 /// How long nothing at all may happen before a run has failed.
 const STUCK: Duration = Duration::from_secs(5);
@@ -51,10 +51,10 @@ pub fn echo(lab: &mut Lab) -> Result<()> {
 
 /// How the end of a burst of echoes is recognised.
 enum Count {
-    /// By so many bytes, which are thrown away unread.
+    /// By the number of bytes, which are discarded unread.
     Bytes(u64),
-    /// By so many messages. Compressed echoes need this: some zlibs compress one message to different lengths; so do
-    /// encrypted ones.
+    /// By the number of messages. Compressed echoes need this, because some zlibs compress one message to different lengths;
+    /// encrypted ones too.
     Messages(u64, Vec<u8>),
 }
 

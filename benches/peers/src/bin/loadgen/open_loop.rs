@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is sent, and when.
 pub struct Plan {
-    /// The first so many connections take turns.
+    /// The messages leave on this many connections in turn.
     pub conns: usize,
     pub per_sec: f64,
     pub length: Duration,

@@ -1,4 +1,4 @@
-//! What a server holds for those who do not read, and what of it is left when they are gone.
+//! What a server holds for clients that do not read, and how much of it is left when they have disconnected.
 
 use crate::lab::{Lab, Memory, Report, Result, Work, float};
 use crate::modes::drop_all;
@@ -8,13 +8,13 @@ use std::time::Duration;
 /// How long what was held may take to go back to the system.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 
-/// `--conns` clients join a broadcast and read nothing. A speaker sends `--fill` bytes, which the kernel takes most of, then
-/// `--behind` bytes more, in messages of `--size` bytes; then all of them leave. Measured is the growth of the server's
+/// `--conns` clients join a broadcast and read nothing. A speaker sends `--fill` bytes, most of which the kernel takes, then
+/// `--excess` bytes more, in messages of `--size` bytes; then all of them leave. Measured is the growth of the server's
 /// memory, when all was sent and five seconds after they left.
 pub fn slow(lab: &mut Lab) -> Result<()> {
     let conns: usize = lab.options.number("conns", 500)?;
-    let (fill, behind): (usize, usize) =
-        (lab.options.number("fill", 4_000_000)?, lab.options.number("behind", 4_000_000)?);
+    let (fill, excess): (usize, usize) =
+        (lab.options.number("fill", 4_000_000)?, lab.options.number("excess", 4_000_000)?);
     let work = Work::from_options(&lab.options)?;
     lab.open(16, 16, "/echo", None)?;
     for index in 0..16 {
@@ -31,7 +31,7 @@ pub fn slow(lab: &mut Lab) -> Result<()> {
     lab.open(1, 1, "/broadcast", None)?;
     lab.open(conns, 64, "/broadcast", Some(4096))?;
     let frames = work.frame.repeat(100);
-    for _ in 0..(fill + behind) / frames.len() {
+    for _ in 0..(fill + excess) / frames.len() {
         lab.conns[0].stream.write_all(&frames)?;
     }
     let held = rest(lab)?;

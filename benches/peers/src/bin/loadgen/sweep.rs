@@ -1,4 +1,4 @@
-//! SIGTERM with many clients connected: who is told, when, in what order, and what it costs.
+//! SIGTERM with many clients connected: which clients get a Close, when, in what order, and what it costs.
 
 use crate::frame::{self, Found};
 use crate::lab::{LONG, Lab, Report, Result, Work, float};

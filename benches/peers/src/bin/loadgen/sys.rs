@@ -151,7 +151,7 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
     }
 }
 
-/// Ends this process after so many seconds, whatever happens (and the server with it, see [`spawn`]).
+/// Ends this process after `seconds`, whatever happens, and the server with it (see [`spawn`]).
 pub fn time_limit(seconds: u32) {
     // SAFETY: a plain system call; the default action of SIGALRM is what we want.
     unsafe {
