@@ -137,11 +137,22 @@ impl App {
     pub fn broadcast(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
         let big = self.rng.u8(..3) == 0;
         let (number, payload) = self.payload(checker, big);
+        self.send_to_some(checker, clients, number, &payload);
+    }
+
+    /// A broadcast to some of those who are there.
+    pub fn send_to_some(
+        &mut self,
+        checker: &mut Checker,
+        clients: &mut Clients<'_, u32>,
+        number: Option<u64>,
+        payload: &[u8],
+    ) {
         let (length, frame) = (payload.len(), framed(payload.len()));
         let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
         let mut chosen = Vec::new();
         let seen = &*checker;
-        let result = clients.broadcast(payload.as_slice(), |client| {
+        let result = clients.broadcast(payload, |client| {
             let conn = *client.data();
             let takes = conn % of == rest % of;
             if takes {
