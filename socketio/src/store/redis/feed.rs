@@ -15,9 +15,10 @@ use super::writer::begun;
 use crate::offset::Position;
 use crate::store::{Entry, Feed, FeedItem, StoreError};
 
-/// Most entries of one log that a read takes which waits for them. If there are more, bytes say how many are read next.
-const ENTRIES: usize = 16;
-const BYTES: usize = 1 << 20;
+/// Entries of one log that a read takes: the fewest, and after a read that had no room for more so many as make `BYTES`, at most the most.
+const FEWEST: usize = 16;
+const MOST: usize = 256;
+const BYTES: u64 = 1 << 20;
 /// The pause between two rounds in a cluster, and after a failure.
 const PAUSE: Duration = Duration::from_millis(4);
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
@@ -32,12 +33,14 @@ pub(super) struct RedisFeed {
     connection: Option<Connection>,
     /// Up to where each log was read; `None`: not begun.
     logs: BTreeMap<Arc<str>, Option<Position>>,
+    /// Entries that the next read takes.
+    count: usize,
 }
 
 impl RedisFeed {
     pub(super) fn new(servers: Servers, keys: Keys, node: Arc<str>, timeout: Duration) -> Self {
         let (scripts, logs) = (Scripts::new(), BTreeMap::new());
-        Self { servers, scripts, keys, node, timeout, connection: None, logs }
+        Self { servers, scripts, keys, node, timeout, connection: None, logs, count: FEWEST }
     }
 
     /// Finds the tails of logs that are new here, or may have lost something.
@@ -96,7 +99,7 @@ impl RedisFeed {
         }
         let mut command = redis::cmd("XREAD");
         let block = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(block).arg("STREAMS");
+        command.arg("COUNT").arg(self.count).arg("BLOCK").arg(block).arg("STREAMS");
         for (name, _) in &followed {
             command.arg(self.keys.log(name));
         }
@@ -108,21 +111,6 @@ impl RedisFeed {
         self.take(&followed, &answer, items)
     }
 
-    /// Goes on where a read has ended that had no room for more.
-    fn read_on(
-        &mut self,
-        name: &Arc<str>,
-        at: Position,
-        items: &mut Vec<FeedItem>,
-    ) -> Result<(), StoreError> {
-        let arguments = [values::position_text(at), "+".to_owned(), BYTES.to_string()];
-        let arguments = arguments.map(String::into_bytes).to_vec();
-        let key = self.keys.log(name);
-        let answer = self.servers.run(&self.scripts.page, &key, &self.node, &arguments, 0)?;
-        let Some([_, _, list]) = values::list(&answer) else { return Err(values::damaged()) };
-        self.take_log(name, at, list, items)
-    }
-
     fn read_each(
         &mut self,
         followed: &[(Arc<str>, Position)],
@@ -132,9 +120,9 @@ impl RedisFeed {
         let rounds = wait.as_micros() / PAUSE.as_micros().max(1);
         for _ in 0..=rounds {
             for one in followed {
-                let at = values::position_text(one.1);
+                let (at, count) = (values::position_text(one.1), self.count);
                 let answer = self.servers.command(&self.keys.log(&one.0), |key| {
-                    redis::cmd("XREAD").arg("COUNT").arg(ENTRIES).arg("STREAMS").arg(key).arg(&at).take()
+                    redis::cmd("XREAD").arg("COUNT").arg(count).arg("STREAMS").arg(key).arg(&at).take()
                 })?;
                 self.take(std::slice::from_ref(one), &answer, items)?;
             }
@@ -159,30 +147,32 @@ impl RedisFeed {
         answer: &Value,
         items: &mut Vec<FeedItem>,
     ) -> Result<(), StoreError> {
+        let (asked, mut full) = (std::mem::replace(&mut self.count, FEWEST), None);
         for log in values::list(answer).unwrap_or_default() {
             let Some([key, list]) = values::list(log) else { return Err(values::damaged()) };
             let key = values::text(key).ok_or_else(values::damaged)?;
             let Some((name, at)) = followed.iter().find(|(name, _)| self.keys.log(name) == key) else {
                 continue;
             };
-            self.take_log(name, *at, list, items)?;
-            let is_full = values::list(list).is_some_and(|list| list.len() >= ENTRIES);
-            if let Some(Some(at)) = self.logs.get(name).filter(|_| is_full) {
-                self.read_on(name, *at, items)?;
+            let largest = self.take_log(name, *at, list, items)?;
+            if values::list(list).is_some_and(|list| list.len() >= asked) {
+                let fit = usize::try_from(BYTES / largest.max(1)).unwrap_or(MOST);
+                self.count = fit.clamp(FEWEST, MOST).min(full.unwrap_or(MOST));
+                full = Some(self.count);
             }
         }
         Ok(())
     }
 
-    /// `[entry, ..]`, what follows `at`.
+    /// `[entry, ..]`, what follows `at`. Gives the bytes of the largest one.
     fn take_log(
         &mut self,
         name: &Arc<str>,
         at: Position,
         list: &Value,
         items: &mut Vec<FeedItem>,
-    ) -> Result<(), StoreError> {
-        let mut last = at;
+    ) -> Result<u64, StoreError> {
+        let (mut last, mut largest) = (at, 0);
         let mut entries = Vec::new();
         let mut missed = None;
         for value in values::list(list).ok_or_else(values::damaged)? {
@@ -194,6 +184,7 @@ impl RedisFeed {
                 break;
             }
             last = entry.position;
+            largest = largest.max(entry.new.bytes());
             entries.push(entry);
         }
         self.logs.insert(Arc::clone(name), Some(last));
@@ -201,7 +192,7 @@ impl RedisFeed {
         if let Some(lost) = missed {
             self.fell(name, lost, items);
         }
-        Ok(())
+        Ok(largest)
     }
 }
 
