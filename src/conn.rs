@@ -47,6 +47,7 @@ mod writer;
 pub(crate) use self::{
     arriving::Arriving,
     broadcast::Frames,
+    commands::Pause,
     connection::Conn,
     context::{Common, Context},
     deflate::Compression,

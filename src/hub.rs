@@ -32,6 +32,7 @@
 //!   driver      the turn: when what is read, delivered, written, judged and done
 //!     calling        the callbacks of a turn
 //!     reading        the reading of a turn
+//!     dialling       the connects of a turn
 //!     transport      what carries the bytes
 //!     schedule       who is served when, and who is due
 //!     incoming       what was read, and the events in it
@@ -62,6 +63,7 @@ mod clients;
 mod connecting;
 mod deadlines;
 mod decision;
+mod dialling;
 mod driver;
 mod handler;
 mod heard;

@@ -165,6 +165,22 @@ fn nothing_is_left_of_one_that_is_refused() {
     assert!(world.adopt(adoption().extensions("")).is_ok(), "an empty value says nothing");
 }
 
+/// Nobody else is closed for it, either.
+#[test]
+fn a_handshake_does_not_go_for_a_stream_that_cannot_be_watched() {
+    let mut config = Config::default();
+    config.event_loop.max_connections = 1;
+    let mut world = Loop::new(config);
+    world.driver.accept(peer()).expect("there is room");
+    world.turn(None);
+    let refused =
+        world.driver.adopt(&Newcomer::tcp(peer()), adoption(), |_, _| Err(io::ErrorKind::OutOfMemory.into()));
+    world.turn(None);
+    assert_eq!(refused, Err(AdoptRefusal::Io(io::ErrorKind::OutOfMemory)));
+    assert_eq!((world.driver.stats().connecting, &world.echo.0[..]), (1, &[][..]));
+    assert!(world.adopt(adoption()).is_ok(), "now it goes");
+}
+
 #[cfg(feature = "deflate")]
 #[test]
 fn what_was_agreed_on_holds() {

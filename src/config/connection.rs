@@ -120,6 +120,8 @@ impl ConnectionConfig {
         if let Some(interval) = self.heartbeat.interval {
             let more = "more than 0; None switches heartbeats off";
             ensure(!interval.is_zero(), "connection.heartbeat.interval", interval, more)?;
+            let longest = Heartbeat::LONGEST;
+            ensure(interval <= longest, "connection.heartbeat.interval", interval, "at most 12 days")?;
             let timeout = self.heartbeat.timeout;
             ensure(!timeout.is_zero(), "connection.heartbeat.timeout", timeout, "more than 0")?;
         }
@@ -152,11 +154,16 @@ impl Deref for SharedConfig {
 /// When a silent peer gets a Ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Silence after which a Ping is sent; `None` switches heartbeats off. 30 s: below the idle timeout of common
+    /// Silence after which a Ping is sent, 12 days at most; `None` switches heartbeats off. 30 s: below the idle timeout of common
     /// proxies (60 s).
     pub interval: Option<Duration>,
     /// Silence after that Ping which ends the connection with 1011. 20 s.
     pub timeout: Duration,
+}
+
+impl Heartbeat {
+    /// The longest silence that a connection can record.
+    pub(crate) const LONGEST: Duration = Duration::from_hours(12 * 24);
 }
 
 /// How many control frames a peer may send: a bucket of `burst`, filled again at `per_second`. It costs a connection no

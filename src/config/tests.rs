@@ -88,6 +88,10 @@ fn what_cannot_work_is_refused_by_name() {
             "connection.heartbeat.interval is 0ns, but has to be more than 0; None switches heartbeats off",
         ),
         (
+            |c| c.connection.heartbeat.interval = Some(Duration::from_secs(1_036_801)),
+            "connection.heartbeat.interval is 1036801s, but has to be at most 12 days",
+        ),
+        (
             |c| c.connection.heartbeat.timeout = Duration::ZERO,
             "connection.heartbeat.timeout is 0ns, but has to be more than 0",
         ),

@@ -93,10 +93,7 @@ impl Conn {
                 self.push_message(message, cx);
             }
             Effect::QueuePing => {
-                let silent = cx.now.since(self.life.last_inbound());
-                if let Some(watch) = self.life.watch_mut() {
-                    *watch = Watch::asked(silent);
-                }
+                self.life.note_asked(cx.now);
                 self.push_ping(&[], cx);
             }
             Effect::DropInbound => self.drop_inbound(cx),
@@ -104,7 +101,7 @@ impl Conn {
             Effect::CutFlushBudget => {
                 if let Some(closing) = self.life.closing_mut() {
                     // Due in the next turn: what was queued before the failure has this one to be written.
-                    closing.flush_deadline = cx.now.after(Duration::from_micros(1));
+                    closing.flush_deadline = Some(cx.now.after(Duration::from_micros(1)));
                 }
             }
             Effect::ReportClosing => self.report_closing(cx),
@@ -254,7 +251,7 @@ impl Conn {
     fn discard_input(&mut self, cx: &mut Context<'_>) {
         let Life::Paused(paused) = &mut self.life else { return };
         paused.discards = true;
-        paused.watch = Watch::rested(cx.now.since(paused.times.last_inbound));
+        paused.watch = Watch::rested(paused.times.silence(cx.now));
         let over = paused.eof && !self.inbox.has_held();
         self.pending.add(Pending::READ);
         if over {

@@ -23,7 +23,8 @@ pub(super) struct Closing {
     pub(super) lost: Lost,
     pub(super) began: Time,
     pub(super) deadline: Time,
-    pub(super) flush_deadline: Time,
+    /// `None` when the flush budget is used up, or has not begun.
+    pub(super) flush_deadline: Option<Time>,
     /// Bytes of messages delivered since it began.
     pub(super) delivered: u64,
     /// Bytes that were read and written since a deadline was due, to see what can be completed after all.
@@ -59,7 +60,7 @@ impl Closing {
             lost: Lost::ZERO,
             began: now,
             deadline: Time::NEVER,
-            flush_deadline: Time::NEVER,
+            flush_deadline: None,
             delivered: 0,
             probed: 0,
             eof: false,
@@ -85,27 +86,32 @@ impl Closing {
         let flush_budget = flush_budget.min(close_timeout);
         self.began = now;
         self.deadline = now.after(close_timeout);
-        self.flush_deadline = now.after(flush_budget);
+        self.flush_deadline = Some(now.after(flush_budget));
     }
 
     /// The callback in which it began has returned, `by` later: the timers start now.
     pub(super) fn shift(&mut self, by: Duration) {
-        for at in [&mut self.began, &mut self.deadline, &mut self.flush_deadline] {
+        for at in [&mut self.began, &mut self.deadline].into_iter().chain(&mut self.flush_deadline) {
             *at = at.after(by);
         }
+    }
+
+    /// The earlier of its deadlines.
+    pub(super) fn due(&self) -> Time {
+        self.flush_deadline.map_or(self.deadline, |at| at.min(self.deadline))
     }
 
     /// Bytes were read or written: they count if a deadline is due.
     #[inline]
     pub(super) fn note_probed(&mut self, bytes: usize, now: Time) {
-        if self.deadline.min(self.flush_deadline) <= now {
+        if self.due() <= now {
             self.probed += bytes as u64;
         }
     }
 
     /// The flush budget is used up.
     pub(super) fn end_flushing(&mut self, now: Time) {
-        self.flush_deadline = Time::NEVER;
+        self.flush_deadline = None;
         if self.deadline > now {
             self.probed = 0;
         }
@@ -121,8 +127,8 @@ impl Closing {
 
     /// Leaves the Close its part of the time up to `end`.
     pub(super) fn shorten_flushing(&mut self, end: Time, now: Time) {
-        if self.flush_deadline != Time::NEVER {
-            self.flush_deadline = self.flush_deadline.min(now.after(end.since(now) / 2));
+        if let Some(at) = &mut self.flush_deadline {
+            *at = (*at).min(now.after(end.since(now) / 2));
         }
     }
 

@@ -23,6 +23,17 @@ use crate::{
     wire::header::{MAX_CONTROL_PAYLOAD, Opcode, frame_length},
 };
 
+/// What became of a call of [`Conn::pause`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// The input of this connection is not held, or no longer.
+    Not,
+    /// It is held from now on, for a time that has an end by itself.
+    Begins,
+    /// It is held.
+    Holds,
+}
+
 impl Conn {
     // Messages.
 
@@ -407,10 +418,9 @@ impl Conn {
 
     // Whether it is read from.
 
-    /// Stops reading. Returns whether a pause begins that has an end by itself. Allocates.
-    pub(crate) fn pause(&mut self, now: Time) -> bool {
-        let begins = matches!(self.life, Life::Open { .. });
-        match &mut self.life {
+    /// Stops reading. Allocates.
+    pub(crate) fn pause(&mut self, now: Time) -> Pause {
+        let pause = match &mut self.life {
             Life::Open { watch, times } => {
                 self.life = Life::Paused(Box::new(Paused {
                     watch: *watch,
@@ -425,15 +435,20 @@ impl Conn {
                     bytes: 0,
                 }));
                 self.pending.add(Pending::ALARM);
+                Pause::Begins
             }
-            Life::LocalClosing { paused, .. } => *paused = true,
-            _ => {}
-        }
+            Life::Paused(paused) if !paused.discards => Pause::Holds,
+            Life::LocalClosing { paused, .. } => {
+                *paused = true;
+                Pause::Holds
+            }
+            _ => Pause::Not,
+        };
         // Most likely because of what is queued: then the application waits for the end of that.
         if self.queued() > 0 {
             self.drain_owed.set(true);
         }
-        begins
+        pause
     }
 
     /// Reads again; what was read and not parsed comes first. Says whether input is delivered now: it is too late for one whose
@@ -441,9 +456,9 @@ impl Conn {
     pub(crate) fn resume(&mut self, now: Time) -> bool {
         match &mut self.life {
             Life::Paused(paused) if !paused.discards => {
-                let times = paused.times;
+                let mut times = paused.times;
                 // Silence that we imposed is not the peer's.
-                let watch = Watch::rested(now.since(times.last_inbound));
+                let watch = Watch::rested(times.silence(now));
                 self.life = Life::Open { watch, times };
             }
             Life::LocalClosing { paused, .. } if *paused => *paused = false,

@@ -158,6 +158,16 @@ impl Life {
         }
     }
 
+    /// Our Ping is sent.
+    pub(super) fn note_asked(&mut self, now: Time) {
+        let (watch, times) = match self {
+            Self::Open { watch, times } => (watch, times),
+            Self::Paused(paused) => (&mut paused.watch, &mut paused.times),
+            _ => return,
+        };
+        *watch = Watch::asked(times.silence(now));
+    }
+
     /// What was read and is not parsed has to wait for the application.
     pub(super) fn holds_input(&self) -> bool {
         match self {

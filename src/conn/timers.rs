@@ -73,7 +73,7 @@ impl Conn {
             }
             Life::LocalClosing { closing, .. }
             | Life::RemoteClosing { closing, .. }
-            | Life::Failing(closing) => Some(closing.deadline.min(closing.flush_deadline)),
+            | Life::Failing(closing) => Some(closing.due()),
             Life::Detached(_) | Life::Closed { .. } => None,
         }
     }
@@ -286,7 +286,9 @@ impl Conn {
     /// Drops what has not begun if `flush_budget` is used up, or answers the peer's Close in the application's place.
     pub(crate) fn handle_flush_budget(&mut self, cx: &mut Context<'_>) {
         match self.life.closing_mut() {
-            Some(closing) if closing.flush_deadline <= cx.now => closing.end_flushing(cx.now),
+            Some(closing) if closing.flush_deadline.is_some_and(|at| at <= cx.now) => {
+                closing.end_flushing(cx.now);
+            }
             _ => return,
         }
         self.apply(Input::FlushBudget, cx);

@@ -8,7 +8,10 @@
 
 use std::time::Duration;
 
-use crate::{config::ControlRate, time::Time};
+use crate::{
+    config::{ControlRate, Heartbeat},
+    time::Time,
+};
 
 /// What is known of an established connection's past.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +19,16 @@ pub(super) struct Times {
     pub(super) opened: Time,
     pub(super) last_inbound: Time,
 }
+
+impl Times {
+    /// How long nothing has come. A silence longer than a [`Watch`] can hold is shortened to that.
+    pub(super) fn silence(&mut self, now: Time) -> Duration {
+        self.last_inbound = self.last_inbound.max(now - Heartbeat::LONGEST);
+        now.since(self.last_inbound)
+    }
+}
+
+const _: () = assert!(Heartbeat::LONGEST.as_millis() <= VALUE as u128, "a watch can hold it");
 
 /// Whether the peer owes us an answer, or how fast its control frames come: two bits say which of these it is, so that a
 /// [`Life`](super::life::Life) needs no more than 24 bytes.

@@ -34,10 +34,12 @@ impl<D> Hub<D> {
         if role == Role::Server && !self.admission.admits(newcomer.counted_address()) {
             return Err(AdoptRefusal::TooManyConnections { limit: ConnectionLimit::PerAddress });
         }
-        if !self.make_room() {
+        if !self.can_make_room() {
             return Err(AdoptRefusal::TooManyConnections { limit: ConnectionLimit::Connections });
         }
+        // Nobody is closed for a connection that does not come.
         insert(self.slots.vacant_key()).map_err(|error| AdoptRefusal::Io(error.kind()))?;
+        self.make_room();
         self.common.totals.adopted += 1;
         let generation = self.next_generation();
         let slot = self.insert(Conn::adopted(newcomer, role, &received, generation, self.now), Some(data));

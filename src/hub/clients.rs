@@ -11,7 +11,7 @@ use super::{
 use crate::{
     close::{CloseFrame, CloseTiming},
     config::Abort,
-    conn::{ConnectRequest, Frames, State},
+    conn::{ConnectRequest, Frames, Pause, State},
     error::{ConnectError, DecideError, SendError},
     event::Stats,
     id::ConnectionId,
@@ -256,12 +256,14 @@ impl<D> Clients<'_, D> {
     /// When the peer leaves, or after [`ConnectionConfig::pause_timeout`](crate::config::ConnectionConfig::pause_timeout), there is `close_timeout` left
     /// to resume. Then reading goes on, what comes is discarded and counted, and a Close is answered. A peer that has not left by
     /// then has `close_timeout` to close, before it is closed with 1011.
+    ///
+    /// Returns whether its input is held now: not if the connection is gone or ends for another reason than our Close.
     pub fn pause(&mut self, id: ConnectionId) -> bool {
-        let begins = self.hub.with_id(id, |conn, cx| conn.pause(cx.now));
-        if begins == Some(true) {
+        let pause = self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).unwrap_or(Pause::Not);
+        if pause == Pause::Begins {
             self.hub.start_with_the_return(id, None);
         }
-        begins.is_some()
+        pause != Pause::Not
     }
 
     /// Reads again. Returns whether input is delivered from now on: not if the connection is gone, or if it is too late because
@@ -341,7 +343,7 @@ impl<D> Clients<'_, D> {
         self.hub.phase()
     }
 
-    /// The connection, if it has not ended.
+    /// The connection, until its [`Event::Close`](crate::Event::Close) is delivered: one that this callback has terminated, too.
     pub fn get(&self, id: ConnectionId) -> Option<Client<'_, D>> {
         let slot = self.hub.find(id)?;
         Client::new(id, slot, self.hub.now)

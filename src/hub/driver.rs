@@ -352,8 +352,17 @@ impl<D, T: Transport> Driver<D, T> {
         self.hub.handle_resolved(id, addresses);
     }
 
-    /// A socket has become ready.
+    /// Whether the connection of a slot came in this turn, or since: what was polled before the turn is not about it.
+    pub fn is_new_in_this_turn(&self, slot: usize) -> bool {
+        self.hub.is_new_in_this_turn(slot)
+    }
+
+    /// A socket was ready when the turn began. Of no effect if the slot was given to another connection since: then that was said of
+    /// the connection before it.
     pub fn ready<H: Handler<Data = D>>(&mut self, slot: usize, readiness: Readiness, handler: &mut H) {
+        if self.hub.is_new_in_this_turn(slot) {
+            return;
+        }
         let readiness = self.transport.ready(slot, readiness);
         if readiness.writable {
             if self.hub.is_dialling(slot) && !self.finish_connect(slot) {
@@ -361,7 +370,6 @@ impl<D, T: Transport> Driver<D, T> {
             }
             self.hub.handle_writable(slot);
         }
-        // What is said of one that waits for TCP was said of the connection that had this slot before.
         if readiness.ended && !self.hub.is_dialling(slot) {
             self.hub.note_ended(slot);
         }
@@ -491,36 +499,7 @@ impl<D, T: Transport> Driver<D, T> {
         Found { read, takes_more }
     }
 
-    /// Finds out what has become of a connect. Returns whether it has succeeded.
-    fn finish_connect(&mut self, slot: usize) -> bool {
-        match self.transport.connected(slot) {
-            Ok(true) => {
-                #[cfg(feature = "tls")]
-                if let Err(error) = self.secure(slot) {
-                    self.hub.handle_error(slot, &error);
-                    return false;
-                }
-                self.hub.handle_connected(slot);
-                return true;
-            }
-            Ok(false) => {}
-            Err(error) => {
-                if let Some((id, _)) = self.hub.target(slot) {
-                    self.hub.handle_connect_failed(id, error.kind());
-                }
-            }
-        }
-        false
-    }
-
-    /// Begins TLS on a connection of ours, if its URL asks for it.
-    #[cfg(feature = "tls")]
-    fn secure(&mut self, slot: usize) -> io::Result<()> {
-        let Self { hub, transport, .. } = self;
-        hub.tls_target(slot).map_or(Ok(()), |(host, config)| transport.secure(slot, host, config))
-    }
-
-    /// Delivers and does until nothing is left to deliver or do, but for what is put off.
+    /// Delivers events and executes actions until there are none but those put off.
     #[inline]
     fn settle<H: Handler<Data = D>>(&mut self, handler: &mut H) {
         if self.hub.has_work() {
@@ -564,15 +543,6 @@ impl<D, T: Transport> Driver<D, T> {
         match self.transport.take_error(slot) {
             Some(kind) => self.hub.handle_reset(slot, kind),
             None => self.hub.handle_read_closed(slot),
-        }
-    }
-
-    /// Begins what a connection of ours needs next.
-    fn begin_connect(&mut self, slot: usize) {
-        if let Some((id, target)) = self.hub.target(slot)
-            && let Err(error) = self.transport.connect(slot, id, target)
-        {
-            self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });
         }
     }
 }

@@ -73,6 +73,17 @@ impl<D> Hub<D> {
         }
     }
 
+    /// Whether the connection of this slot came in the present turn, so that what was polled before is not about it.
+    pub(super) fn is_new_in_this_turn(&self, slot: usize) -> bool {
+        let came = self.generation.wrapping_sub(self.turn.last_generation);
+        came > 0
+            && self.slots.get(slot).is_some_and(|entry| {
+                // From 0 for the first that came in this turn.
+                let number = entry.conn.generation.wrapping_sub(self.turn.last_generation).wrapping_sub(1);
+                number < came
+            })
+    }
+
     /// The socket of this slot says that a FIN or an error comes after what there is to read.
     pub(super) fn note_ended(&mut self, slot: usize) {
         if let Some(entry) = self.slots.get_mut(slot) {

@@ -87,7 +87,7 @@ impl<D, T: Transport> Driver<D, T> {
                     return Extent::Wholly;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // What was said of an end was said of the connection that had this slot before.
+                    // There is no end yet, whatever the poll has said.
                     self.hub.note_not_ended(slot);
                     return Extent::Wholly;
                 }

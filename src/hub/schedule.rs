@@ -51,7 +51,11 @@ pub(super) struct Judgement {
 impl<D> Hub<D> {
     /// A turn begins: what the one before put off is served first, and every share is whole again.
     pub(super) fn begin_turn(&mut self) {
-        self.turn = Turn { number: self.turn.number.wrapping_add(1), ..Turn::default() };
+        self.turn = Turn {
+            number: self.turn.number.wrapping_add(1),
+            last_generation: self.generation,
+            ..Turn::default()
+        };
         self.renew_budget();
         if !(self.unserved.is_empty() && self.served.is_empty()) {
             self.run_what_was_put_off();

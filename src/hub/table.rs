@@ -101,6 +101,8 @@ pub(super) struct Unarmed {
 pub(super) struct Turn {
     /// Tells turns apart; wraps.
     pub(super) number: u8,
+    /// The generation of the connection that came last before it.
+    pub(super) last_generation: u32,
     /// When it began.
     pub(super) began: Time,
     pub(super) bytes: usize,
@@ -285,6 +287,16 @@ impl<D> Hub<D> {
         if let Some(slot) = self.admission.next_to_evict(self.stats.total()) {
             self.with(slot, |conn, cx| conn.evict(ConnectionLimit::Connections, cx));
         }
+        self.has_room()
+    }
+
+    /// Whether [`Hub::make_room`] would find room.
+    pub(super) fn can_make_room(&self) -> bool {
+        self.has_room()
+            || self.admission.next_to_evict(self.stats.total()).is_some() && self.slots.len() < MAX_SLOTS
+    }
+
+    fn has_room(&self) -> bool {
         self.stats.total() < self.admission.max_connections() && self.slots.len() < MAX_SLOTS
     }
 

@@ -207,11 +207,11 @@ impl<D> Hub<D> {
         F: for<'r> FnOnce(&UpgradeRequest<'r>) -> Accept<'r, D>,
     {
         self.deferred(id).ok_or(DecideError::NotFound)?;
-        if self.sweeps.refuses_handshakes() {
+        if self.cuts_handshakes() {
             self.refuse_deferred(id.slot());
             return Err(DecideError::ShuttingDown);
         }
-        let beside = Beside::take(self, id.slot());
+        let beside = Beside::of(self, id.slot());
         let conn = &self.deferred(id).ok_or(DecideError::NotFound)?.conn;
         let from = From::of(id, conn);
         let head = conn.deferred().unwrap_or_default();
@@ -223,6 +223,8 @@ impl<D> Hub<D> {
             }
             Err(refusal) => Answered::refusal(refusal, false),
         };
+        // Not before: `decide` may panic, and the application may catch that and ask again.
+        self.forget_secured(id.slot());
         self.answer(id.slot(), answer);
         Ok(())
     }
@@ -343,6 +345,14 @@ impl Beside {
         Self {
             #[cfg(feature = "tls")]
             tls: hub.take_secured(slot),
+        }
+    }
+
+    /// The same, kept for another time.
+    fn of<D>(hub: &Hub<D>, slot: usize) -> Self {
+        Self {
+            #[cfg(feature = "tls")]
+            tls: hub.secured.get(&slot).cloned(),
         }
     }
 

@@ -372,6 +372,8 @@ impl<D: 'static> Server<D> {
         trace::turn_begins(due_at, || self.driver.transport().now());
         self.ready.drain(..self.dispatched);
         self.dispatched = 0;
+        // What a panic has left was polled before the turn of the panic.
+        self.ready.retain(|&(Token(slot), _)| !self.driver.is_new_in_this_turn(slot));
         self.ready.extend(events.iter().map(|event| (event.token(), readiness(event))));
         self.has_more_events = self.ready.len() >= events.capacity();
         self.driver.begin_turn(handler);

@@ -182,7 +182,7 @@ impl Transport for Sockets {
     fn detach(&mut self, slot: usize) -> Option<DetachedStream> {
         let mut stream = self.streams.get_mut(slot)?.take()?;
         self.note_released();
-        // If it fails, the socket is watched until it is closed, and what is said of it is of no slot or harmless to another one.
+        // If it fails, the socket is watched until it is closed, and wakes the slot's next connection for nothing.
         let _ = self.poll.registry().deregister(&mut stream);
         let stream = std::net::TcpStream::from(stream);
         if is_unix(&stream) {

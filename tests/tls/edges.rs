@@ -1,13 +1,20 @@
 //! A poll says once that a socket has something. Whatever is in the ciphertext that came by then is found without being told again;
 //! and ciphertext is a sign of life, and work of a turn, although nothing is in it for the connection.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use adjourn::{
     Config,
     close::Cause,
     config::ProxyProtocol,
     error::{HandshakeError, TlsError},
+    http::Accept,
     hub::{Driver, Newcomer, Readiness},
     testing::{Clock, Memory, REQUEST, frame},
     tls::{ServerTls, Tls},
@@ -210,4 +217,30 @@ fn records_may_be_as_small_as_settings_of_rustls_ask_for() {
         assert_eq!(world.seen.borrow().report, None, "{size}");
         assert!(world.peer.received.ends_with(&message), "{size}");
     }
+}
+
+/// The decision about a deferred upgrade panics, and is made again: what the TLS handshake has agreed on is still known.
+#[test]
+fn a_panic_does_not_lose_what_was_agreed_on() {
+    let mut world = World::fresh(Config::default());
+    world.seen.borrow_mut().defers = true;
+    world.peer.send(REQUEST);
+    world.settle();
+    let id = world.seen.borrow().deferred.expect("it was asked");
+    let decide = |world: &mut World, panics: bool| {
+        let mut known = false;
+        let decided = catch_unwind(AssertUnwindSafe(|| {
+            world.driver.clients().accept(id, |request| {
+                known = request.tls().is_some();
+                assert!(!panics, "on purpose");
+                Accept::new(())
+            })
+        }));
+        (decided.is_ok(), known)
+    };
+    assert_eq!(decide(&mut world, true), (false, true));
+    assert_eq!(decide(&mut world, false), (true, true));
+    world.turn(Readiness::default());
+    world.settle();
+    assert!(world.peer.received.starts_with(b"HTTP/1.1 101 "));
 }

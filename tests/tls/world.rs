@@ -21,6 +21,9 @@ use crate::{
 pub(crate) struct Seen {
     pub(crate) id: Option<ConnectionId>,
     pub(crate) tls: Option<TlsSession>,
+    /// Upgrades are deferred, and this is the last one.
+    pub(crate) defers: bool,
+    pub(crate) deferred: Option<ConnectionId>,
     pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) closing: bool,
     pub(crate) report: Option<CloseReport>,
@@ -33,7 +36,12 @@ impl Handler for Echo {
     type Data = ();
 
     fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        self.0.borrow_mut().tls = request.tls().cloned();
+        let seen = &mut *self.0.borrow_mut();
+        seen.tls = request.tls().cloned();
+        if seen.defers {
+            seen.deferred = Some(request.id());
+            return Upgrade::Defer;
+        }
         Upgrade::accept(())
     }
 

@@ -18,13 +18,15 @@ pub(crate) const SHARE: usize = (1 << 20) + (64 << 10);
 /// Calls `act` at each event, and records the names of the events and the reports of the ends.
 pub(crate) struct App<F> {
     act: F,
+    /// Every upgrade waits for an answer.
+    pub(crate) defers: bool,
     pub(crate) closed: Vec<CloseReport>,
     pub(crate) events: Vec<String>,
 }
 
 impl<F: FnMut(&mut Clients<'_, ()>, &Event<'_>)> App<F> {
     pub(crate) fn new(act: F) -> Self {
-        Self { act, closed: Vec::new(), events: Vec::new() }
+        Self { act, defers: false, closed: Vec::new(), events: Vec::new() }
     }
 
     pub(crate) fn count(&self, what: &str) -> usize {
@@ -36,7 +38,7 @@ impl<F: FnMut(&mut Clients<'_, ()>, &Event<'_>)> Handler for App<F> {
     type Data = ();
 
     fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
-        Upgrade::accept(())
+        if self.defers { Upgrade::Defer } else { Upgrade::accept(()) }
     }
 
     fn on_event(&mut self, clients: &mut Clients<'_, ()>, event: Event<'_>) {

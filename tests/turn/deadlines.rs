@@ -2,7 +2,7 @@
 
 use adjourn::{
     Clients, CloseFrame, CloseReport, Config, Event,
-    close::Cause,
+    close::{Cause, CloseTiming},
     http::ConnectRequest,
     hub::{Driver, Readiness},
     shutdown::Pace,
@@ -361,4 +361,55 @@ fn a_pause_that_is_forgotten_ends_although_the_peer_lives() {
         let code = closed.sent.as_ref().and_then(CloseFrame::code);
         assert_eq!(code, Some(if clean { 1000 } else { 1011 }));
     }
+}
+
+/// A silence of more than twelve days cannot be recorded. It was taken for a shorter one, so the Ping after it was unanswered as soon
+/// as it was sent (9).
+#[test]
+fn a_pause_of_weeks_leaves_the_peer_its_time_to_answer() {
+    let mut app = nothing();
+    let config = config(|config| config.connection.heartbeat.timeout = 20 * SECOND);
+    let mut driver = open(config, 1, &mut app);
+    let (clock, id) = (driver.transport().clock.clone(), id_of(&mut driver, 0));
+    driver.clients().pause(id);
+    turn(&mut driver, &mut app, &[]);
+    clock.pass(13 * 24 * 3600 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    driver.clients().resume(id);
+    turn(&mut driver, &mut app, &[]);
+    for _ in 0..35 {
+        clock.pass(SECOND);
+        turn(&mut driver, &mut app, &[]);
+    }
+    assert_eq!(driver.stats().open, 1, "a Ping has been sent five seconds ago: {:?}", app.closed);
+    clock.pass(20 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    turn(&mut driver, &mut app, &[]);
+    assert_eq!(app.closed.len(), 1, "nothing came");
+}
+
+/// A timeout without end was taken for a flush budget that is used up: a shorter one asked for later did not cut it (6.1).
+#[test]
+fn a_flush_budget_without_end_can_be_cut() {
+    let mut app = nothing();
+    let mut driver = open(Config::default(), 1, &mut app);
+    let (clock, id) = (driver.transport().clock.clone(), id_of(&mut driver, 0));
+    driver.transport().socket(0).room = 100;
+    driver.clients().send(id, vec![0; 10_000]).expect("it is open");
+    turn(&mut driver, &mut app, &[]);
+    let within = |timeout| CloseTiming { close_timeout: Some(timeout), flush_budget: None };
+    driver.clients().close_with(id, CloseFrame::NORMAL, within(std::time::Duration::MAX));
+    turn(&mut driver, &mut app, &[]);
+    driver.clients().close_with(id, CloseFrame::NORMAL, within(4 * SECOND));
+    turn(&mut driver, &mut app, &[]);
+    clock.pass(2 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    turn(&mut driver, &mut app, &[]);
+    // The rest of the frame that was begun and the Close: data that had not begun is dropped.
+    let queued = driver.clients().get(id).map_or(0, |client| client.buffered_amount());
+    assert!(queued < 20_000, "{queued}");
+    clock.pass(2 * SECOND);
+    turn(&mut driver, &mut app, &[]);
+    turn(&mut driver, &mut app, &[]);
+    assert_eq!(app.closed.len(), 1);
 }

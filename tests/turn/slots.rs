@@ -57,6 +57,35 @@ fn a_stale_event_does_not_say_that_a_newcomer_has_left() {
     assert_eq!(app.count("Message"), 2, "{:?}", app.closed);
 }
 
+/// The same event, when the newcomer's request has arrived and its upgrade is deferred, so that nothing more is read of it: a client
+/// that waited was refused as one that had left (1.1).
+#[test]
+fn a_stale_event_does_not_end_a_newcomer_that_waits_for_the_application() {
+    let mut app = nothing();
+    let mut driver = open(config(|config| config.event_loop.reads_per_turn = 1), 2, &mut app);
+    let ended = Readiness { ended: true, ..READABLE };
+    let socket = driver.transport().socket(0);
+    (socket.input, socket.eof) = (frame(0x8A, b""), true);
+    turn(&mut driver, &mut app, &[(0, ended)]);
+    for _ in 0..3 {
+        driver.begin_turn(&mut app);
+        if driver.stats().total() == 1 {
+            break;
+        }
+        driver.end_turn(&mut app);
+    }
+    let slot = driver.accept(address()).expect("room");
+    assert_eq!(slot, 0, "freed by begin_turn, and given out again");
+    app.defers = true;
+    *driver.transport().socket(0) =
+        adjourn::testing::Socket { input: REQUEST.to_vec(), ..Default::default() };
+    driver.ready(0, ended, &mut app);
+    driver.end_turn(&mut app);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    rest(&mut driver, &mut app);
+    assert_eq!((app.count("HandshakeFailed"), driver.stats().total()), (0, 2));
+}
+
 /// A connect attempt that failed at once in the turn in which its deadline was due was counted as two failures, and
 /// the second took an address that had not been tried (3.5).
 #[test]

@@ -20,6 +20,9 @@ use super::{
     scenario::Behaviour,
 };
 
+/// From here on the loop hands out a message that came in pieces in a buffer of its own, which may be sent on as it is.
+const LARGE: usize = 16 << 10;
+
 /// What a callback of the simulated application panics with.
 pub struct Injected;
 
@@ -129,7 +132,12 @@ impl Handler for App {
             && let Some(conn) = conn.filter(|_| self.rng.u8(..100) < self.echo)
         {
             let length = message.len();
-            if self.expected(checker, clients, conn).is_some() {
+            let whole = message.as_bytes();
+            // One that came in a buffer of its own is sent on, or a part of it is, or echoed.
+            if length >= LARGE && length % 3 > 0 {
+                let sent_on = if length % 3 == 1 { whole } else { whole.get(..length / 2).unwrap_or(whole) };
+                self.send_to_some(checker, clients, None, sent_on);
+            } else if self.expected(checker, clients, conn).is_some() {
                 let room = Room::of(checker, clients, id);
                 let result = clients.send(id, message);
                 Self::sent(checker, conn, None, length, room, result);

@@ -18,6 +18,7 @@ use super::{
     checker::{Checker, ensure, trace},
     facts::SweepFacts,
     frames::{NUMBER, numbered},
+    scenario,
 };
 
 impl App {
@@ -136,11 +137,22 @@ impl App {
     pub fn broadcast(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
         let big = self.rng.u8(..3) == 0;
         let (number, payload) = self.payload(checker, big);
+        self.send_to_some(checker, clients, number, &payload);
+    }
+
+    /// A broadcast to some of those who are there.
+    pub fn send_to_some(
+        &mut self,
+        checker: &mut Checker,
+        clients: &mut Clients<'_, u32>,
+        number: Option<u64>,
+        payload: &[u8],
+    ) {
         let (length, frame) = (payload.len(), framed(payload.len()));
         let (of, rest) = (self.rng.u32(1..4), self.rng.u32(..4));
         let mut chosen = Vec::new();
         let seen = &*checker;
-        let result = clients.broadcast(payload.as_slice(), |client| {
+        let result = clients.broadcast(payload, |client| {
             let conn = *client.data();
             let takes = conn % of == rest % of;
             if takes {
@@ -150,7 +162,7 @@ impl App {
             takes
         });
         // Where all together may hold only so much, the loop is asked who was reached.
-        let mut room = Room::of_all(checker, clients);
+        let mut room = Room::of_shared(checker, clients);
         for (conn, id, queued, fits) in &mut chosen {
             room.queued = *queued;
             let reached = clients.get(*id).is_some_and(|client| client.buffered_amount() > *queued);
@@ -197,7 +209,7 @@ impl App {
         let told =
             clients.send_to(ids.iter().copied(), messages.iter().map(|(_, payload)| payload.as_slice()));
         // Its frames are made once: for the first that it reaches.
-        let all = Room { shares: true, ..Room::of_all(checker, clients) };
+        let all = Room::of_shared(checker, clients);
         let mut refused = told.refused.iter().peekable();
         let mut sent = 0;
         for (id, (conn, queued, known)) in ids.into_iter().zip(chosen) {
@@ -285,6 +297,8 @@ pub struct Room {
     total: Option<(usize, usize)>,
     /// Others get the message, too: its bytes may be here, and `total` is what it was after that.
     shares: bool,
+    /// So often they may have been here until the call returned: in the output buffer, in a block, and by size of window.
+    copies: usize,
 }
 
 impl Room {
@@ -299,12 +313,18 @@ impl Room {
             let used = clients.loop_stats().caps.backlog.used;
             (usize::try_from(used).unwrap_or(usize::MAX), limit)
         });
-        Self { queued: 0, total, shares: false }
+        Self { queued: 0, total, shares: false, copies: 0 }
+    }
+
+    /// The same of a message that others get, too, when it was sent.
+    fn of_shared(checker: &Checker, clients: &Clients<'_, u32>) -> Self {
+        let windows = if scenario::deflate(&checker.config).is_some() { 8 } else { 0 };
+        Self { shares: true, copies: 2 + windows, ..Self::of_all(checker, clients) }
     }
 
     /// All may hold so many bytes more.
     pub fn must_fit(self, frame: usize) -> bool {
-        self.total.is_none_or(|(total, limit)| total + frame <= limit)
+        self.total.is_none_or(|(total, limit)| total + frame * (1 + self.copies) <= limit)
     }
 
     fn may_fit(self, frame: usize) -> bool {

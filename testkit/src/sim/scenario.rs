@@ -160,6 +160,9 @@ fn compression(rng: &mut Rng) -> adjourn::config::Deflate {
     deflate.client_no_context_takeover = rng.bool();
     let mut bits = || if rng.bool() { 15 } else { rng.u8(8..=15) };
     (deflate.server_max_window_bits, deflate.client_max_window_bits) = (bits(), bits());
+    if rng.bool() {
+        deflate.release_after = Some(Duration::from_micros(rng.u64(1..2_000_000)));
+    }
     deflate
 }
 
