@@ -26,3 +26,5 @@ mod recovery;
 mod resumes;
 #[path = "core/rules.rs"]
 mod rules;
+#[path = "core/withheld.rs"]
+mod withheld;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::node_message::NodeMessage;
 use super::state::{
-    Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, SocketKey, SpaceKey, State,
-    Timer, Wait,
+    Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, Scope, SocketKey, SpaceKey,
+    State, Timer, Wait,
 };
 use crate::error::{AckError, AckSendError};
 use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs};
@@ -40,8 +40,9 @@ impl Io<'_> {
         let Some(space) = self.state.spaces.get(socket.space) else { return Err(AckSendError::Disconnected) };
         let frames = packet::ack(&space.name, ack.id, args)
             .map_err(|error| AckSendError::Arguments(error.to_string().into()))?;
-        if self.state.scope.pending {
-            self.state.queue.items.push_back(Item::Ack { socket: ack.socket, frames });
+        let Scope { pending, call } = self.state.scope;
+        if pending {
+            self.state.queue.items.push_back(Item::Ack { socket: ack.socket, frames, call });
         } else {
             self.send_ack(ack.socket, &frames);
         }

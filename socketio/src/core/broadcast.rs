@@ -396,7 +396,8 @@ impl Io<'_> {
             self.state.queue.undelivered += 1;
         }
         let event = event.filter(|_| !early);
-        let entry = QueuedEntry { space, new, event, bytes, then, delivered };
+        let call = self.state.scope.call;
+        let entry = QueuedEntry { space, new, event, bytes, then, delivered, call };
         self.state.queue.items.push_back(Item::Entry(Box::new(entry)));
     }
 

@@ -17,7 +17,8 @@
 //!
 //! A sealed batch is unsaved sessions and items from the front. When it is committed its items take effect in order:
 //! an entry is dispatched, a membership change applied at the position reached (which makes its session unsaved), an ack
-//! sent. So an ack ends a batch that has membership changes before it: it is first in the next one, with the sessions.
+//! sent. So an ack ends a batch that has membership changes before it: it is first in the next one, with the sessions. An ack in a
+//! later batch than the entries of its handler call is not sent if those have failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,11 +40,11 @@ impl Io<'_> {
                 Step::Wait => break,
                 Step::Seal => self.seal_batch(),
                 Step::Send => self.send_front(),
-                Step::TakeEffect => {
-                    if let Some(item) = self.state.queue.items.pop_front() {
-                        self.take_effect(item);
-                    }
-                }
+                Step::TakeEffect => match self.state.queue.items.pop_front() {
+                    Some(item) if self.state.queue.tells_failure(&item) => self.fails(item, &earlier()),
+                    Some(item) => self.take_effect(item),
+                    None => {}
+                },
             }
         }
         self.arm_store_timer();
@@ -56,9 +57,18 @@ impl Io<'_> {
             Item::Disconnect { socket, with_connection, .. } => {
                 self.disconnect_by_server(socket, with_connection);
             }
-            Item::Ack { socket, frames } => self.send_ack(socket, &frames),
-            Item::Saved { session, then } => self.saved(session, then, Ok(())),
+            Item::Ack { socket, frames, .. } => self.send_ack(socket, &frames),
+            Item::Saved { session, then, .. } => self.saved(session, then, Ok(())),
             Item::Done | Item::Entry(_) | Item::Create(_) | Item::Attach { .. } | Item::Transact(_) => {}
+        }
+    }
+
+    /// An item whose effects, or some before them of the same handler call, are not committed.
+    pub(super) fn fails(&mut self, item: Item, error: &StoreError) {
+        match item {
+            Item::Ack { .. } => self.state.stats.acks_withheld += 1,
+            Item::Saved { session, then, .. } => self.saved(session, then, Err(error.clone())),
+            other => self.take_effect(other),
         }
     }
 
@@ -90,7 +100,7 @@ impl Io<'_> {
         batch.sessions.extend(removed.iter().cloned());
         self.state.queue.orphans.clear();
         self.state.queue.flush_at = None;
-        let (mut taken, mut aside) = (Vec::new(), Vec::new());
+        let (mut taken, mut aside, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let mut changes = false;
         let early = self.delivers_early();
         let shared = self.state.cluster.is_some();
@@ -98,6 +108,10 @@ impl Io<'_> {
         while let Some(item) = self.state.queue.items.front() {
             if shared && (self.front_waits_for_log() || is_of_another_log(item, appends)) {
                 break;
+            }
+            if self.state.queue.tells_failure(item) {
+                failed.extend(self.state.queue.items.pop_front());
+                continue;
             }
             match item {
                 // What has been delivered is committed with the sessions that know of it.
@@ -127,6 +141,9 @@ impl Io<'_> {
                 Item::Attach { .. } | Item::Transact(_) => break,
             }
             taken.extend(self.state.queue.items.pop_front());
+        }
+        for item in failed {
+            self.fails(item, &earlier());
         }
         for attach in aside.into_iter().rev() {
             self.state.queue.items.push_front(attach);
@@ -169,7 +186,8 @@ impl Io<'_> {
         if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
             session.pending += 1;
         }
-        self.state.queue.items.push_back(Item::Saved { session, then });
+        let call = self.state.scope.call;
+        self.state.queue.items.push_back(Item::Saved { session, then, call });
     }
 
     pub(super) fn saved(
@@ -247,6 +265,10 @@ impl Io<'_> {
             self.state.timers.set(at, Timer::Store);
         }
     }
+}
+
+fn earlier() -> StoreError {
+    StoreError::Failed(Arc::from("something that was done before failed"))
 }
 
 /// A batch appends to one shared log only: it is read back as a whole.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::namespace::{Handler, Namespace};
 use super::socket::Socket;
 use super::state::{
-    Ack, BoundTo, ConnKey, ConnectStep, ConnectingKey, EventError, Io, Progress, ResumeOutcome, SocketKey,
-    SpaceKey, Upcall, Verdict,
+    Ack, BoundTo, ConnKey, ConnectStep, ConnectingKey, EventError, Io, Progress, ResumeOutcome, Scope,
+    SocketKey, SpaceKey, Upcall, Verdict,
 };
 use super::{Core, Predicate};
 use crate::links::{FrameRef, Links};
@@ -278,7 +278,7 @@ fn check(handlers: &mut [Namespace], io: &mut Io<'_>, key: ConnectingKey) {
 impl Io<'_> {
     /// Calls a handler: what it has done before is what its acks wait for; a panic costs the call alone.
     pub(super) fn guarded(&mut self, run: impl FnOnce(&mut Io<'_>)) {
-        self.state.scope.pending = false;
+        self.state.scope = Scope { pending: false, call: self.state.scope.call + 1 };
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             self.state.stats.handler_panics += 1;
             tracing::error!(target: "adjourn_socketio", "handler_panic");

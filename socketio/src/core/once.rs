@@ -209,7 +209,8 @@ impl Io<'_> {
             return Err(OnceError::Store(StoreError::Full("transactions that wait")));
         }
         let socket = self.state.live(key).ok_or(OnceError::Disconnected)?;
-        let caller = Caller { space: socket.space, socket: key, session: socket.session };
+        let call = self.state.scope.call;
+        let caller = Caller { space: socket.space, socket: key, session: socket.session, call };
         let session = caller.session.and_then(|session| self.state.sessions.get(session));
         let context = TransactContext {
             namespace: Arc::clone(&socket.handshake.namespace),

@@ -1,5 +1,6 @@
 //! What the store answers, and what becomes of it (specification 8, 17).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::command::{StoreCall, StoreReply, Ticket};
@@ -117,7 +118,7 @@ impl Io<'_> {
     }
 
     pub(super) fn entry_committed(&mut self, entry: QueuedEntry, position: Position) {
-        let QueuedEntry { space, new, event, bytes, then, delivered } = entry;
+        let QueuedEntry { space, new, event, bytes, then, delivered, .. } = entry;
         self.state.queue.bytes -= bytes;
         if let Some(log) = self.log(space) {
             log.uncommitted -= 1;
@@ -158,9 +159,7 @@ impl Io<'_> {
                 Item::Entry(entry) if entry.delivered.is_some() => again.push(Item::Entry(entry)),
                 Item::Entry(entry) => self.entry_failed(*entry, &EmitError::StoreUnavailable),
                 Item::Create(key) => self.created(key, false),
-                Item::Saved { session, then } => self.saved(session, then, Err(error.clone())),
-                Item::Ack { .. } => self.state.stats.acks_withheld += 1,
-                other => self.take_effect(other),
+                other => self.fails(other, error),
             }
         }
         // What clients have seen is written until it is.
@@ -170,7 +169,8 @@ impl Io<'_> {
     }
 
     pub(super) fn entry_failed(&mut self, entry: QueuedEntry, why: &EmitError) {
-        let QueuedEntry { space, new, bytes, then, .. } = entry;
+        let QueuedEntry { space, new, bytes, then, call, .. } = entry;
+        self.state.queue.failed_call = Some(call);
         self.state.queue.bytes -= bytes;
         self.state.queue.undelivered -= 1;
         self.state.stats.emits_failed += 1;
@@ -228,6 +228,7 @@ impl Io<'_> {
             }
             Err(error) => {
                 self.state.stats.once_rolled_back += 1;
+                self.state.queue.failed_call = Some(caller.call);
                 Err(match error {
                     TransactError::Run(error) => OnceError::Application(error),
                     TransactError::Panicked => OnceError::Panicked,
@@ -326,11 +327,16 @@ impl Io<'_> {
                 Item::Entry(entry) if entry.delivered.is_none() => {
                     self.entry_failed(*entry, &EmitError::StoreUnavailable);
                 }
-                Item::Ack { .. } => self.state.stats.acks_withheld += 1,
+                item @ Item::Ack { .. } => self.fails(item, &down()),
+                item if self.state.queue.tells_failure(&item) => self.fails(item, &down()),
                 other => self.state.queue.items.push_back(other),
             }
         }
     }
+}
+
+fn down() -> StoreError {
+    StoreError::Failed(Arc::from("it does not answer"))
 }
 
 impl StoreReply {

@@ -43,7 +43,7 @@ impl Io<'_> {
                 session.pending += 1;
             }
             let due = self.now + self.state.config.times.effect_timeout;
-            let caller = Caller { space, socket: key, session };
+            let caller = Caller { space, socket: key, session, call: self.state.scope.call };
             let change = MemberChange { caller, room, join, due };
             self.push_effect(Item::Member(change));
         }

@@ -154,10 +154,12 @@ pub(crate) enum Upcall {
 }
 
 /// The handler call that runs now: acks wait for what it has done before (specification 8).
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Scope {
     /// Has it done anything that the store has still to commit?
     pub(crate) pending: bool,
+    /// Its number. What it leaves in the store's queue is together there.
+    pub(crate) call: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -31,11 +31,13 @@ pub(crate) enum Item {
     Ack {
         socket: SocketKey,
         frames: Frames,
+        call: u64,
     },
     /// What was done to a session before it is committed.
     Saved {
         session: Option<SessionKey>,
         then: SavedThen,
+        call: u64,
     },
     Attach {
         connecting: ConnectingKey,
@@ -70,14 +72,17 @@ pub(crate) struct QueuedEntry {
     pub(crate) then: Option<EmitThen>,
     /// Dispatched at this position before its commit.
     pub(crate) delivered: Option<Position>,
+    /// The handler call, [`Scope::call`](super::Scope::call).
+    pub(crate) call: u64,
 }
 
-/// The socket whose call waits, and its session, which outlives it.
+/// The socket whose call waits, its session, which outlives it, and the handler call.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) space: SpaceKey,
     pub(crate) socket: SocketKey,
     pub(crate) session: Option<SessionKey>,
+    pub(crate) call: u64,
 }
 
 /// A socket joins or leaves a room at a place in the log that is not known yet.
@@ -146,6 +151,8 @@ pub(crate) struct Queue {
     pub(crate) flush_at: Option<Duration>,
     /// The last commit failed: what would only try again waits until then.
     pub(crate) retry_at: Option<Duration>,
+    /// The last handler call of which an entry or a transaction has failed: its acks, which are next in the queue, are not sent.
+    pub(crate) failed_call: Option<u64>,
     /// The store does not answer, since then.
     pub(crate) down_since: Option<Duration>,
     /// A store that is down is tried again then.
@@ -186,6 +193,11 @@ impl Queue {
         let ticket = self.ticket();
         self.reads.insert(ticket.0, read);
         self.commands.push_back(StoreCommand { ticket, call });
+    }
+
+    /// Is an item an ack, or a `saved`, of a handler call of which something has failed?
+    pub(crate) fn tells_failure(&self, item: &Item) -> bool {
+        item.told().is_some_and(|call| self.failed_call == Some(call))
     }
 
     pub(crate) fn has_unsaved(&self) -> bool {
@@ -231,6 +243,14 @@ impl Queue {
 }
 
 impl Item {
+    /// The handler call that is told whether what it did before is committed.
+    pub(crate) const fn told(&self) -> Option<u64> {
+        match self {
+            Self::Ack { call, .. } | Self::Saved { call, .. } => Some(*call),
+            _ => None,
+        }
+    }
+
     /// Overdue from then on.
     pub(crate) fn due(&self) -> Option<Duration> {
         match self {
