@@ -106,7 +106,7 @@ impl Io<'_> {
     /// As [`Io::take_effect`], but for acks of sessions that are somebody else's.
     pub(super) fn take_effect_if_held(&mut self, item: Item) {
         match item {
-            Item::Ack { socket, .. } if self.is_lost(socket) => self.state.stats.acks_withheld += 1,
+            Item::Ack { socket, .. } if self.is_lost(socket) => self.fails(item, &lost()),
             other => self.take_effect(other),
         }
     }
@@ -319,6 +319,11 @@ impl Io<'_> {
         self.state.queue.down_since.is_some()
     }
 
+    /// Does it take nothing that is to be committed, since it is down?
+    pub(super) fn refuses_entries(&self) -> bool {
+        self.is_store_down() && self.state.config.storage.on_emit == EmitPolicy::Refuse
+    }
+
     /// Entries that wait when the store is declared down were accepted before; under `Refuse` they fail then.
     fn refuse_queued(&mut self) {
         let items = std::mem::take(&mut self.state.queue.items);
@@ -327,12 +332,17 @@ impl Io<'_> {
                 Item::Entry(entry) if entry.delivered.is_none() => {
                     self.entry_failed(*entry, &EmitError::StoreUnavailable);
                 }
-                item @ Item::Ack { .. } => self.fails(item, &down()),
-                item if self.state.queue.tells_failure(&item) => self.fails(item, &down()),
+                item if matches!(item, Item::Ack { .. }) || self.state.queue.tells_failure(&item) => {
+                    self.fails(item, &down());
+                }
                 other => self.state.queue.items.push_back(other),
             }
         }
     }
+}
+
+fn lost() -> StoreError {
+    StoreError::Failed(Arc::from("somebody else holds the session"))
 }
 
 fn down() -> StoreError {
