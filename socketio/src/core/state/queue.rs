@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::super::command::{StoreCall, StoreCommand, Ticket};
@@ -10,6 +11,7 @@ use super::{ConnectingKey, Io, SessionKey, SocketKey, SpaceKey};
 use crate::error::{EmitError, OnceError};
 use crate::offset::{Offset, Position};
 use crate::packet::{Event, Frames};
+use crate::reason::Reason;
 use crate::store::{Attach, NewEntry, OnceKey, Run, SessionChange, StoreError, TransactContext, Transacted};
 
 pub(crate) type EmitThen = Box<dyn FnOnce(&mut Io<'_>, Result<Offset, EmitError>) + Send>;
@@ -24,6 +26,7 @@ pub(crate) enum Item {
     Member(MemberChange),
     Disconnect {
         socket: SocketKey,
+        reason: Reason,
         with_connection: bool,
         due: Duration,
     },
@@ -97,7 +100,11 @@ pub(crate) struct Transaction {
     pub(crate) key: Option<OnceKey>,
     pub(crate) context: TransactContext,
     pub(crate) caller: Caller,
+    /// What it holds, at least.
+    pub(crate) bytes: u64,
     pub(crate) run: Run<'static>,
+    /// Has `run` been called?
+    pub(crate) begun: Arc<AtomicBool>,
     pub(crate) then: TransactThen,
 }
 
@@ -111,7 +118,12 @@ pub(crate) enum InFlight {
         appends: Option<SpaceKey>,
     },
     Attach(ConnectingKey),
-    Transact(Caller, TransactThen),
+    Transact {
+        caller: Caller,
+        bytes: u64,
+        begun: Arc<AtomicBool>,
+        then: TransactThen,
+    },
     Trim(SpaceKey),
     Expire,
     DropLog(Arc<str>),
@@ -136,7 +148,7 @@ pub(crate) struct Sent {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) items: VecDeque<Item>,
-    /// Of entries that wait or are in flight.
+    /// Of entries and transactions that wait or are in flight.
     pub(crate) bytes: u64,
     pub(crate) in_flight: VecDeque<Sent>,
     pub(crate) reads: NumberMap<u64, Read>,
@@ -165,6 +177,9 @@ pub(crate) struct Queue {
     /// The earliest of its entries among the timers.
     pub(crate) armed: Option<Duration>,
 }
+
+/// Transactions in flight at a time: more than the loop needs to keep the store busy. Those that wait here can still be refused.
+const TRANSACTIONS: usize = 16;
 
 /// What the front of the queue asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,8 +225,9 @@ impl Queue {
         in_flight || !self.readings.is_empty()
     }
 
-    fn transacts(&self) -> bool {
-        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Transact(..)))
+    /// Transactions in flight.
+    fn transactions(&self) -> usize {
+        self.in_flight.iter().filter(|sent| matches!(sent.call, InFlight::Transact { .. })).count()
     }
 
     /// What the front of the queue asks for.
@@ -225,8 +241,11 @@ impl Queue {
             true => Step::Seal,
         };
         match self.items.front() {
-            Some(Item::Transact(_)) => Step::Send,
-            _ if self.transacts() => Step::Wait,
+            Some(Item::Transact(_)) => match self.transactions() {
+                TRANSACTIONS.. => Step::Wait,
+                _ => Step::Send,
+            },
+            _ if self.transactions() > 0 => Step::Wait,
             Some(Item::Entry(entry)) if entry.delivered.is_some() => match self.retry_at {
                 Some(at) if at > now => Step::Wait,
                 _ => Step::Seal,
