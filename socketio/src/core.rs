@@ -128,6 +128,7 @@ impl Core {
             space_names: HashMap::new(),
             dynamic_spaces: 0,
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
+            expiring: HashMap::new(),
             drop_again: VecDeque::new(),
             sockets: Arena::default(),
             sessions: Arena::default(),
@@ -243,6 +244,12 @@ impl Core {
         self.state.claims.len()
     }
 
+    /// For tests: entries of the timers' queue, those included that will find nothing to do.
+    #[doc(hidden)]
+    pub fn timers(&self) -> usize {
+        self.state.timers.len()
+    }
+
     /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.
     pub fn message_dropped(&mut self) {
         self.state.stats.node_messages_dropped += 1;
@@ -284,9 +291,9 @@ impl Io<'_> {
         let key = self.make_space(name, handlers, true);
         let window = self.state.config.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.window);
         if let Some(space) = self.state.spaces.get_mut(key) {
-            space.resumable_until = self.now + window;
+            space.resumable_until = self.now.saturating_add(window);
         }
-        self.state.timers.set(self.now + window, Timer::Space(key));
+        self.state.timers.set(self.now.saturating_add(window), Timer::Space(key));
     }
 
     /// A namespace that is used from now on.

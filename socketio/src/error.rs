@@ -12,6 +12,14 @@ pub enum EmitError {
     /// The arguments cannot be written as JSON.
     #[error("the arguments cannot be encoded: {0}")]
     Arguments(Box<str>),
+    /// No client could be sent the event.
+    #[error("an event of {size} bytes, attachments as base64, exceeds send_queue ({limit})")]
+    TooLarge {
+        /// Bytes that it takes in a send queue.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The socket is disconnected.
     #[error("the socket is disconnected")]
     Disconnected,

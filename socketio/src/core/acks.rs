@@ -64,14 +64,14 @@ impl Io<'_> {
 
     pub(super) fn wait_for_socket(&mut self, socket: SocketKey, timeout: Duration, then: AckThen) -> u64 {
         let id = self.state.waits.next_id();
-        let deadline = self.now + timeout;
+        let deadline = self.now.saturating_add(timeout);
         self.keep_wait(id, Wait::Socket { socket, deadline, then });
         id
     }
 
     pub(super) fn wait_for_session(&mut self, sid: Arc<str>, timeout: Duration, then: AckThen) -> u64 {
         let id = self.state.new_ask_id();
-        let deadline = self.now + timeout;
+        let deadline = self.now.saturating_add(timeout);
         self.keep_wait(id, Wait::Session { sid, deadline, then });
         id
     }
@@ -86,7 +86,7 @@ impl Io<'_> {
             awaited: HashSet::new(),
             missing_nodes: Vec::new(),
             redeliver,
-            deadline: self.now + timeout,
+            deadline: self.now.saturating_add(timeout),
             then,
         };
         self.keep_wait(id, Wait::Group(Box::new(group)));
@@ -96,7 +96,7 @@ impl Io<'_> {
     /// Another node waits for what these sockets answer.
     pub(super) fn wait_for_node(&mut self, origin: NodeId, id: u64, timeout: Duration) -> u64 {
         let own = self.state.waits.next_id();
-        let deadline = self.now + timeout;
+        let deadline = self.now.saturating_add(timeout);
         self.keep_wait(own, Wait::Node { origin, id, deadline });
         own
     }
@@ -113,8 +113,11 @@ impl Io<'_> {
     }
 
     fn keep_wait(&mut self, id: u64, wait: Wait) {
-        self.state.timers.set(wait.deadline(), Timer::Wait(id));
-        self.state.waits.map.insert(id, wait);
+        let State { timers, waits, .. } = &mut *self.state;
+        timers.set(wait.deadline(), Timer::Wait(id));
+        waits.map.insert(id, wait);
+        // Most answers come long before their deadline.
+        timers.forget_waits(waits.len(), |id| waits.map.contains_key(&id));
     }
 
     /// The event is on its way to these sockets.

@@ -11,7 +11,7 @@
 //!                       unsaved, else seal
 //! attach                sent if its session is   wait               wait
 //!                       saved, else seal
-//! transaction           sent                     wait               sent
+//! transaction           sent                     wait               sent, up to 16
 //! (empty)               seal at `flush_at`       wait               wait
 //! ```
 //!
@@ -55,8 +55,8 @@ impl Io<'_> {
         self.state.queue.bytes -= item.size();
         match item {
             Item::Member(change) => self.place_change(change),
-            Item::Disconnect { socket, with_connection, .. } => {
-                self.disconnect_by_server(socket, with_connection);
+            Item::Disconnect { socket, reason, with_connection, .. } => {
+                self.place_disconnect(socket, reason, with_connection);
             }
             Item::Ack { socket, frames, .. } => self.send_ack(socket, &frames),
             Item::Saved { session, then, .. } => self.saved(session, then, Ok(())),
@@ -89,13 +89,14 @@ impl Io<'_> {
                 queue.write(StoreCall::Attach(*ask), InFlight::Attach(connecting), self.now);
             }
             Some(Item::Transact(transaction)) => {
-                let Transaction { key, context, caller, run, then } = *transaction;
+                let Transaction { key, context, caller, bytes, run, begun, then } = *transaction;
                 let call = StoreCall::Transact(key, context, run);
                 if let Some(log) = self.log(caller.space) {
                     log.appending += 1;
                 }
                 let queue = &mut self.state.queue;
-                queue.write(call, InFlight::Transact(caller, then), self.now);
+                let in_flight = InFlight::Transact { caller, bytes, begun, then };
+                queue.write(call, in_flight, self.now);
             }
             _ => {}
         }

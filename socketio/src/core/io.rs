@@ -35,7 +35,7 @@ impl Io<'_> {
     /// Calls `then` after `delay`. Allocates the box.
     pub fn after(&mut self, delay: Duration, then: impl FnOnce(&mut Io<'_>) + Send + 'static) {
         let key = self.state.timers.calls.insert(Box::new(then));
-        self.state.timers.set(self.now + delay, Timer::Call(key));
+        self.state.timers.set(self.now.saturating_add(delay), Timer::Call(key));
     }
 
     /// The time since the start of the process's layer, monotonic.

@@ -1,6 +1,7 @@
 //! What the store answers, and what becomes of it (specification 8, 17).
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::command::{StoreCall, StoreReply, Ticket};
@@ -39,7 +40,8 @@ impl Io<'_> {
                 self.append_answered(appends);
             }
             (InFlight::Attach(connecting), StoreReply::Attach(answer)) => self.attached(connecting, answer),
-            (InFlight::Transact(caller, then), StoreReply::Transact(answer)) => {
+            (InFlight::Transact { caller, bytes, then, .. }, StoreReply::Transact(answer)) => {
+                self.state.queue.bytes -= bytes;
                 self.transacted(caller, then, answer);
             }
             (InFlight::Trim(space), StoreReply::Trim(answer)) => self.trimmed(space, &answer),
@@ -307,11 +309,12 @@ impl Io<'_> {
     }
 
     /// When the store is to be declared down if it does not answer. What runs in a transaction is the application's code,
-    /// which has its lease.
+    /// which has its lease; until it runs, the time is the store's.
     pub(super) fn stalls_at(&self) -> Option<Duration> {
         let (stall, lease) = (self.state.config.storage.stall, self.state.config.once.lease);
         let sent = self.state.queue.in_flight.front()?;
-        Some(sent.at + if matches!(sent.call, InFlight::Transact(..)) { stall.max(lease) } else { stall })
+        let runs = matches!(&sent.call, InFlight::Transact { begun, .. } if begun.load(Ordering::Relaxed));
+        Some(sent.at.saturating_add(if runs { stall.max(lease) } else { stall }))
     }
 
     /// Is the store declared down?
@@ -324,13 +327,18 @@ impl Io<'_> {
         self.is_store_down() && self.state.config.storage.on_emit == EmitPolicy::Refuse
     }
 
-    /// Entries that wait when the store is declared down were accepted before; under `Refuse` they fail then.
+    /// Entries and transactions that wait when the store is declared down were accepted before; under `Refuse` they fail then.
     fn refuse_queued(&mut self) {
         let items = std::mem::take(&mut self.state.queue.items);
         for item in items {
             match item {
                 Item::Entry(entry) if entry.delivered.is_none() => {
                     self.entry_failed(*entry, &EmitError::StoreUnavailable);
+                }
+                Item::Transact(transaction) => {
+                    self.state.queue.bytes -= transaction.bytes;
+                    let error = TransactError::Store(down());
+                    self.transaction_over(transaction.caller, transaction.then, Err(error));
                 }
                 item if matches!(item, Item::Ack { .. }) || self.state.queue.tells_failure(&item) => {
                     self.fails(item, &down());
@@ -356,7 +364,6 @@ impl StoreReply {
             self,
             Self::Commit(Err(_))
                 | Self::Attach(Err(crate::store::AttachError::Store(_)))
-                | Self::OnceBegin(Err(_))
                 | Self::Transact(Err(TransactError::Store(_)))
                 | Self::Trim(Err(_))
                 | Self::Expire(Err(_))

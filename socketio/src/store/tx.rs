@@ -52,6 +52,8 @@ pub struct TransactContext {
     pub session: Option<(Arc<str>, u64)>,
     /// Has the namespace a log? Otherwise nothing is appended: nobody would trim it.
     pub logged: bool,
+    /// Bytes that [`Tx::emit`] takes at most: the size of a client's send queue.
+    pub max_event: usize,
 }
 
 /// The application's part of a transaction.
@@ -127,6 +129,11 @@ impl<'t> Tx<'t> {
     /// The namespace of the socket.
     pub fn namespace(&self) -> &Arc<str> {
         &self.context.namespace
+    }
+
+    /// Bytes of an event at most.
+    pub(crate) const fn max_event(&self) -> usize {
+        self.context.max_event
     }
 
     /// The id of the socket, which is also the name of its own room.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::super::command::{StoreCall, StoreCommand, Ticket};
@@ -11,6 +12,7 @@ use crate::error::{EmitError, OnceError};
 use crate::links::Frame;
 use crate::offset::{Offset, Position};
 use crate::packet::{Event, Frames};
+use crate::reason::Reason;
 use crate::store::{Attach, NewEntry, OnceKey, Run, SessionChange, StoreError, TransactContext, Transacted};
 
 pub(crate) type EmitThen = Box<dyn FnOnce(&mut Io<'_>, Result<Offset, EmitError>) + Send>;
@@ -25,6 +27,7 @@ pub(crate) enum Item {
     Member(MemberChange),
     Disconnect {
         socket: SocketKey,
+        reason: Reason,
         with_connection: bool,
         due: Duration,
     },
@@ -98,7 +101,11 @@ pub(crate) struct Transaction {
     pub(crate) key: Option<OnceKey>,
     pub(crate) context: TransactContext,
     pub(crate) caller: Caller,
+    /// What it holds, at least.
+    pub(crate) bytes: u64,
     pub(crate) run: Run<'static>,
+    /// Has `run` been called?
+    pub(crate) begun: Arc<AtomicBool>,
     pub(crate) then: TransactThen,
 }
 
@@ -112,7 +119,12 @@ pub(crate) enum InFlight {
         appends: Option<SpaceKey>,
     },
     Attach(ConnectingKey),
-    Transact(Caller, TransactThen),
+    Transact {
+        caller: Caller,
+        bytes: u64,
+        begun: Arc<AtomicBool>,
+        then: TransactThen,
+    },
     Trim(SpaceKey),
     Expire,
     DropLog(Arc<str>),
@@ -167,6 +179,9 @@ pub(crate) struct Queue {
     pub(crate) armed: Option<Duration>,
 }
 
+/// Transactions in flight at a time: more than the loop needs to keep the store busy. Those that wait here can still be refused.
+const TRANSACTIONS: usize = 16;
+
 /// What the front of the queue asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -211,8 +226,9 @@ impl Queue {
         in_flight || !self.readings.is_empty()
     }
 
-    fn transacts(&self) -> bool {
-        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Transact(..)))
+    /// Transactions in flight.
+    fn transactions(&self) -> usize {
+        self.in_flight.iter().filter(|sent| matches!(sent.call, InFlight::Transact { .. })).count()
     }
 
     /// What the front of the queue asks for.
@@ -226,8 +242,11 @@ impl Queue {
             true => Step::Seal,
         };
         match self.items.front() {
-            Some(Item::Transact(_)) => Step::Send,
-            _ if self.transacts() => Step::Wait,
+            Some(Item::Transact(_)) => match self.transactions() {
+                TRANSACTIONS.. => Step::Wait,
+                _ => Step::Send,
+            },
+            _ if self.transactions() > 0 => Step::Wait,
             Some(Item::Entry(entry)) if entry.delivered.is_some() => match self.retry_at {
                 Some(at) if at > now => Step::Wait,
                 _ => Step::Seal,
