@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use super::command::{StoreCall, StoreReply, Ticket};
 use super::state::{
-    Caller, InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, TransactThen,
-    Upcall,
+    Caller, InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, State,
+    TransactThen, Upcall,
 };
 use crate::config::EmitPolicy;
 use crate::error::{AckError, EmitError, OnceError};
 use crate::offset::{Offset, Position};
-use crate::store::{Batch, Committed, Entry, SessionChange, StoreError, TransactError, Transacted, TxEffect};
+use crate::store::{
+    Batch, Committed, Entry, LogState, NewEntry, SessionChange, StoreError, TransactError, Transacted,
+    TxEffect,
+};
 
 impl Io<'_> {
     /// An answer of the store. One that nobody waits for is ignored.
@@ -243,18 +246,29 @@ impl Io<'_> {
     }
 
     fn transaction_effect(&mut self, caller: Caller, effect: &TxEffect, position: Position) {
-        let space = caller.space;
-        match effect {
-            TxEffect::Emit(new) if self.log(space).is_some() => {
-                let entry = Entry { position, at: self.state.millis(self.now), new: new.clone() };
-                if let Some(log) = self.log(space) {
-                    log.committed = position;
-                }
-                self.dispatch(space, &entry, None);
-            }
-            TxEffect::Emit(new) => self.deliver_entry(space, new),
-            TxEffect::Join(room) => self.place_for(caller, room, true, position),
+        let new = match effect {
+            TxEffect::Emit(new) => new,
+            TxEffect::Join(room) => return self.place_for(caller, room, true, position),
+        };
+        let Some(space) = self.space(&new.namespace) else { return self.unused_log_grows(new, position) };
+        let Some(log) = self.log(space) else { return self.deliver_entry(space, new) };
+        log.committed = position;
+        let entry = Entry { position, at: self.state.millis(self.now), new: new.clone() };
+        self.dispatch(space, &entry, None);
+    }
+
+    /// An entry of a namespace that is not in use: whoever uses it goes on behind it, and upkeep drops the log if nobody can.
+    fn unused_log_grows(&mut self, new: &NewEntry, position: Position) {
+        if self.state.config.recovery.is_none() {
+            return;
         }
+        let State { logs_found, drop_again, .. } = &mut *self.state;
+        let log = logs_found.entry(Arc::clone(&new.namespace)).or_insert_with(|| {
+            drop_again.push_back(Arc::clone(&new.namespace));
+            let floor = Position { number: position.number.saturating_sub(1), ..position };
+            LogState { namespace: Arc::clone(&new.namespace), tail: position, floor }
+        });
+        log.tail = position;
     }
 
     // ---- up and down

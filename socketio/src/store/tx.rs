@@ -157,7 +157,8 @@ impl<'t> Tx<'t> {
         }
     }
 
-    /// Appends an entry that was encoded already. (`emit` is the same for events.)
+    /// Appends an entry that was encoded already, to the log of its namespace, which may be another. (`emit` is the same for
+    /// events of this one.)
     pub fn append(&mut self, entry: NewEntry) {
         self.effects.push(TxEffect::Emit(entry));
     }
