@@ -55,6 +55,7 @@ pub use self::broadcast::{Broadcast, IntoRooms};
 pub use self::command::{FeedCommand, StoreCall, StoreCommand, StoreReply, Ticket};
 pub use self::engine_only::EngineSession;
 pub use self::namespace::Namespace;
+use self::namespace::full_name;
 pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
@@ -161,8 +162,9 @@ impl Core {
         Ok(core)
     }
 
-    /// The handlers of a namespace; registers it. `/` is one like any other.
+    /// The handlers of a namespace; registers it. `/` is one like any other; `chat` is `/chat`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
+        let name = &*full_name(name);
         if let Some(space) = self.state.space_names.get(name)
             && let Some(space) = self.state.spaces.get_mut(*space)
         {
@@ -209,7 +211,7 @@ impl Core {
     /// events are left out, so that the observer can send there. Costs a copy of each event, and an observation for each of its
     /// receivers. One observer: a second one replaces the first.
     pub fn observe(&mut self, except: &str, observer: impl FnMut(&mut Io<'_>, &Observed) + Send + 'static) {
-        self.state.observing = Some(state::Observing::new(Arc::from(except)));
+        self.state.observing = Some(state::Observing::new(Arc::from(&*full_name(except))));
         self.observer = Some(Box::new(observer));
     }
 
