@@ -165,7 +165,7 @@ pub struct OnceLimits {
 /// The store's queue and what to do while it does not answer (specification 17).
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// Bytes of entries, and of arguments of transactions, that wait for the store. Default 64 MiB. On a shared store as many of each log may be read while an append to
+    /// Bytes of entries, arguments of transactions, acks and changes of rooms that wait for the store. Default 64 MiB. On a shared store as many of each log may be read while an append to
     /// it is not answered; over it the sockets of the namespace are cut, and resume.
     pub queue: usize,
     /// Entries of one commit. Default 1,024.

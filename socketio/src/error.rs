@@ -67,6 +67,9 @@ pub enum AckSendError {
     /// The socket is disconnected.
     #[error("the socket is disconnected")]
     Disconnected,
+    /// It has to wait for what this handler call has done, and the store is down or its queue is full.
+    #[error("the store is not available")]
+    StoreUnavailable,
     /// The arguments cannot be written as JSON.
     #[error("the arguments cannot be encoded: {0}")]
     Arguments(Box<str>),
@@ -113,6 +116,9 @@ pub enum ChangeError {
     /// The data is no JSON object.
     #[error("session data is a JSON object")]
     NotAnObject,
+    /// The change has to wait for the store, whose queue is full.
+    #[error("the store is not available")]
+    StoreUnavailable,
 }
 
 /// Something that was to be done once did not happen; a later try runs anew.

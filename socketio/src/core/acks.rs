@@ -47,7 +47,11 @@ impl Io<'_> {
         }
         let Scope { pending, call } = self.state.scope;
         if pending {
-            self.state.queue.items.push_back(Item::Ack { socket: ack.socket, frames, call });
+            let item = Item::Ack { socket: ack.socket, frames, call };
+            if self.refuses_entries() || self.push_item(item).is_err() {
+                self.state.stats.acks_withheld += 1;
+                return Err(AckSendError::StoreUnavailable);
+            }
         } else {
             self.send_ack(ack.socket, &frames);
         }

@@ -9,7 +9,7 @@ use super::state::{
     AckMode, AckOptions, Address, Answers, AnswersThen, EmitThen, Fetched, Io, Item, QueuedEntry,
     Reliability, ShutdownPhase, SocketInfo, SocketKey, SpaceKey,
 };
-use crate::config::{Durability, EmitPolicy};
+use crate::config::Durability;
 use crate::error::EmitError;
 use crate::links::Frame;
 use crate::offset::{Offset, Position};
@@ -385,10 +385,9 @@ impl Io<'_> {
         if self.state.shutdown >= ShutdownPhase::Sweeping {
             return Err(EmitError::ShuttingDown);
         }
-        let storage = &self.state.config.storage;
-        let refused = self.is_store_down() && storage.on_emit == EmitPolicy::Refuse;
-        let full = self.state.queue.bytes.saturating_add(size as u64) > storage.queue as u64;
-        if refused || full {
+        let full =
+            self.state.queue.bytes.saturating_add(size as u64) > self.state.config.storage.queue as u64;
+        if self.refuses_entries() || full {
             self.state.stats.emits_refused += 1;
             return Err(EmitError::StoreUnavailable);
         }

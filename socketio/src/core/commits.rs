@@ -52,6 +52,7 @@ impl Io<'_> {
 
     /// An item whose effects wait for no commit any more.
     pub(super) fn take_effect(&mut self, item: Item) {
+        self.state.queue.bytes -= item.size();
         match item {
             Item::Member(change) => self.place_change(change),
             Item::Disconnect { socket, reason, with_connection, .. } => {
@@ -65,9 +66,16 @@ impl Io<'_> {
 
     /// An item whose effects, or some before them of the same handler call, are not committed.
     pub(super) fn fails(&mut self, item: Item, error: &StoreError) {
+        let size = item.size();
         match item {
-            Item::Ack { .. } => self.state.stats.acks_withheld += 1,
-            Item::Saved { session, then, .. } => self.saved(session, then, Err(error.clone())),
+            Item::Ack { .. } => {
+                self.state.queue.bytes -= size;
+                self.state.stats.acks_withheld += 1;
+            }
+            Item::Saved { session, then, .. } => {
+                self.state.queue.bytes -= size;
+                self.saved(session, then, Err(error.clone()));
+            }
             other => self.take_effect(other),
         }
     }
@@ -175,20 +183,33 @@ impl Io<'_> {
         log.is_some_and(|log| log.epoch.is_none())
     }
 
-    /// A membership change or a disconnect that has to wait for its place.
-    pub(super) fn push_effect(&mut self, item: Item) {
+    /// Puts an item that is no entry behind the others; gives it back if the queue is full.
+    pub(super) fn push_item(&mut self, item: Item) -> Result<(), Item> {
+        let bytes = self.state.queue.bytes.saturating_add(item.size());
+        if bytes > self.state.config.storage.queue as u64 {
+            return Err(item);
+        }
         let queue = &mut self.state.queue;
+        queue.bytes = bytes;
         queue.effects_due = queue.effects_due.or(item.due());
         queue.items.push_back(item);
+        Ok(())
     }
 
     /// Calls back when what was called before is committed: at once if nothing waits.
     pub(super) fn when_saved(&mut self, session: Option<SessionKey>, then: SavedThen) {
-        if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
-            session.pending += 1;
-        }
         let call = self.state.scope.call;
-        self.state.queue.items.push_back(Item::Saved { session, then, call });
+        match self.push_item(Item::Saved { session, then, call }) {
+            Ok(()) => {
+                if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+                    session.pending += 1;
+                }
+            }
+            Err(Item::Saved { then, .. }) => {
+                self.later(move |io| then(io, Err(StoreError::Full("what waits for it"))));
+            }
+            Err(_) => {}
+        }
     }
 
     pub(super) fn saved(
@@ -234,14 +255,21 @@ impl Io<'_> {
             ReadBack::Item(item) => Some(item),
             _ => None,
         });
-        for item in in_flight.flatten().chain(read_back).chain(queue.items.iter_mut()) {
-            match item.due() {
-                Some(due) if due <= now => overdue.push(std::mem::replace(item, Item::Done)),
-                // Pushed in the order of time.
-                Some(due) => next = next.or(Some(due)),
-                None => {}
+        let mut is_overdue = |item: &mut Item| match item.due() {
+            Some(due) if due <= now => {
+                overdue.push(std::mem::replace(item, Item::Done));
+                true
             }
+            // Pushed in the order of time.
+            due => {
+                next = next.or(due);
+                false
+            }
+        };
+        for item in in_flight.flatten().chain(read_back) {
+            is_overdue(item);
         }
+        queue.items.retain_mut(|item| !is_overdue(item));
         queue.effects_due = next;
         self.state.stats.effects_overdue += overdue.len() as u64;
         for item in overdue {

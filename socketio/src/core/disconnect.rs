@@ -127,10 +127,9 @@ impl Io<'_> {
     pub(super) fn request_disconnect(&mut self, key: SocketKey, reason: Reason, with_connection: bool) {
         let Some(socket) = self.state.live(key) else { return };
         let space = socket.space;
-        if self.state.queue.undelivered > 0 && self.log(space).is_some() {
-            let due = self.now + self.state.config.times.effect_timeout;
-            self.push_effect(Item::Disconnect { socket: key, reason, with_connection, due });
-        } else {
+        let waits = self.state.queue.undelivered > 0 && self.log(space).is_some();
+        let due = self.now + self.state.config.times.effect_timeout;
+        if !waits || self.push_item(Item::Disconnect { socket: key, reason, with_connection, due }).is_err() {
             self.place_disconnect(key, reason, with_connection);
         }
     }

@@ -10,7 +10,6 @@ use super::socket::Socket;
 use super::state::{
     Ack, Caller, EventError, Handshake, Io, Item, ShutdownPhase, SocketKey, TransactThen, Transaction,
 };
-use crate::config::EmitPolicy;
 use crate::error::OnceError;
 use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs};
 use crate::store::{AckValue, EntryKind, NewEntry, OnceKey, Run, RunError, StoreError, TransactContext, Tx};
@@ -203,8 +202,7 @@ impl Io<'_> {
         size: usize,
         then: TransactThen,
     ) -> Result<(), OnceError> {
-        let refused = self.is_store_down() && self.state.config.storage.on_emit == EmitPolicy::Refuse;
-        if refused || self.state.shutdown >= ShutdownPhase::Sweeping {
+        if self.refuses_entries() || self.state.shutdown >= ShutdownPhase::Sweeping {
             self.state.stats.emits_refused += 1;
             return Err(OnceError::Store(StoreError::Failed(Arc::from("it takes nothing now"))));
         }

@@ -108,7 +108,7 @@ impl Io<'_> {
     /// As [`Io::take_effect`], but for acks of sessions that are somebody else's.
     pub(super) fn take_effect_if_held(&mut self, item: Item) {
         match item {
-            Item::Ack { socket, .. } if self.is_lost(socket) => self.state.stats.acks_withheld += 1,
+            Item::Ack { socket, .. } if self.is_lost(socket) => self.fails(item, &lost()),
             other => self.take_effect(other),
         }
     }
@@ -322,6 +322,11 @@ impl Io<'_> {
         self.state.queue.down_since.is_some()
     }
 
+    /// Does it take nothing that is to be committed, since it is down?
+    pub(super) fn refuses_entries(&self) -> bool {
+        self.is_store_down() && self.state.config.storage.on_emit == EmitPolicy::Refuse
+    }
+
     /// Entries and transactions that wait when the store is declared down were accepted before; under `Refuse` they fail then.
     fn refuse_queued(&mut self) {
         let items = std::mem::take(&mut self.state.queue.items);
@@ -335,12 +340,17 @@ impl Io<'_> {
                     let error = TransactError::Store(down());
                     self.transaction_over(transaction.caller, transaction.then, Err(error));
                 }
-                item @ Item::Ack { .. } => self.fails(item, &down()),
-                item if self.state.queue.tells_failure(&item) => self.fails(item, &down()),
+                item if matches!(item, Item::Ack { .. }) || self.state.queue.tells_failure(&item) => {
+                    self.fails(item, &down());
+                }
                 other => self.state.queue.items.push_back(other),
             }
         }
     }
+}
+
+fn lost() -> StoreError {
+    StoreError::Failed(Arc::from("somebody else holds the session"))
 }
 
 fn down() -> StoreError {

@@ -25,6 +25,16 @@ fn set_up(core: &mut Core, log: &Arc<Mutex<Vec<String>>>) {
         socket.saved(move |_, done| note(&log, format!("saved {}", done.is_ok())));
         ack.expect("asked for").send(socket.io(), ()).expect("is connected");
     });
+    let log = Arc::clone(log);
+    namespace.on("join", move |socket, args, ack| {
+        let room: String = args.get(0).expect("text");
+        let joined = socket.join(&room);
+        socket.set_data("{}").expect("fits");
+        let sent = ack.expect("asked for").send(socket.io(), ());
+        let told = Arc::clone(&log);
+        socket.saved(move |_, done| note(&told, format!("saved {}", done.is_ok())));
+        note(&log, format!("{joined:?} {sent:?}"));
+    });
     namespace.on("transact", move |socket, args, ack| {
         let fails: bool = args.get(0).expect("a boolean");
         let run = move |_: &mut Tx<'_>| if fails { Err("as the test wants it".into()) } else { Ok(()) };
@@ -122,4 +132,57 @@ fn what_waits_for_a_store_that_is_declared_down_is_told() {
     world.mode = StoreMode::Inline;
     assert_eq!(client.take(&mut world), numbers(0..1));
     next_call(&mut world, &mut client, 2);
+}
+
+/// A client that sends on while a commit is in flight, whose events join, change data and ask for acks.
+#[test]
+fn what_waits_for_a_commit_is_bounded() {
+    let room = "r".repeat(500);
+    let mut config = quick();
+    config.storage.queue = 10_000;
+    let mut world = World::new(config, set_up);
+    let mut client = Client::new(&mut world);
+    for _ in 0..2 {
+        world.mode = StoreMode::Held;
+        say(&mut world, "", 0);
+        for number in 0..100 {
+            client.emit_with_ack(&mut world, number, &format!(r#"["join","{number}{room}"]"#));
+        }
+        let noted = world.noted();
+        let count = |what: &str| noted.iter().filter(|line| *line == what).count();
+        let taken = count("Ok(()) Ok(())");
+        assert!((5..20).contains(&taken), "{taken}");
+        assert!(count("Err(StoreUnavailable) Err(StoreUnavailable)") > 50, "{noted:?}");
+        assert!(count("saved false") > 50 && count("saved true") == 0, "each is told");
+        world.run_store();
+        world.mode = StoreMode::Inline;
+        world.advance(Duration::from_secs(1));
+        client.pump(&mut world);
+        assert!(client.packets.len() >= taken, "{:?}", client.packets);
+        client.packets.clear();
+        assert_eq!(world.core.stats().store_queue, 0, "nothing waits, so nothing counts");
+        world.noted();
+    }
+}
+
+/// What comes while the store is down would wait until it is back.
+#[test]
+fn an_ack_with_effects_is_refused_while_the_store_is_down() {
+    let mut world = World::new(quick(), set_up);
+    let mut client = Client::new(&mut world);
+    world.mode = StoreMode::Held;
+    say(&mut world, "", 0);
+    world.advance(Duration::from_secs(1));
+    client.emit_with_ack(&mut world, 1, r#"["join","r"]"#);
+    assert_eq!(world.noted(), ["Ok(()) Err(StoreUnavailable)"]);
+    world.advance(Duration::from_secs(1));
+    world.call(|io| assert_eq!(io.of("/").to("r").emit_volatile("v", (1,)), 1, "joined"));
+    world.run_store();
+    world.advance(Duration::from_secs(1));
+    world.run_store();
+    assert_eq!(world.noted(), ["saved true"]);
+    assert_eq!(world.core.stats().store_queue, 0);
+    client.events.clear();
+    client.pump(&mut world);
+    next_call(&mut world, &mut client, 1);
 }

@@ -9,6 +9,7 @@ use super::super::command::{StoreCall, StoreCommand, Ticket};
 use super::arena::NumberMap;
 use super::{ConnectingKey, Io, SessionKey, SocketKey, SpaceKey};
 use crate::error::{EmitError, OnceError};
+use crate::links::Frame;
 use crate::offset::{Offset, Position};
 use crate::packet::{Event, Frames};
 use crate::reason::Reason;
@@ -148,7 +149,7 @@ pub(crate) struct Sent {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) items: VecDeque<Item>,
-    /// Of entries and transactions that wait or are in flight.
+    /// Of what waits or is in flight.
     pub(crate) bytes: u64,
     pub(crate) in_flight: VecDeque<Sent>,
     pub(crate) reads: NumberMap<u64, Read>,
@@ -262,6 +263,20 @@ impl Queue {
 }
 
 impl Item {
+    /// What it counts for in [`Queue::bytes`] from [`Io::push_item`] until it takes effect or fails. Entries have their own, and
+    /// what begins sessions is bounded by them.
+    pub(crate) fn size(&self) -> u64 {
+        let held = match self {
+            Self::Ack { frames, .. } => frames.iter().map(Frame::len).sum(),
+            Self::Member(change) => change.room.len(),
+            Self::Saved { .. } | Self::Disconnect { .. } => 0,
+            Self::Entry(_) | Self::Create(_) | Self::Attach { .. } | Self::Transact(_) | Self::Done => {
+                return 0;
+            }
+        };
+        (size_of::<Self>() + held) as u64
+    }
+
     /// The handler call that is told whether what it did before is committed.
     pub(crate) const fn told(&self) -> Option<u64> {
         match self {
