@@ -56,6 +56,14 @@ pub enum AckError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckSendError {
+    /// The client could not be sent it.
+    #[error("an ack of {size} bytes, attachments as base64, exceeds send_queue ({limit})")]
+    TooLarge {
+        /// Bytes that it takes in a send queue.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The socket is disconnected.
     #[error("the socket is disconnected")]
     Disconnected,

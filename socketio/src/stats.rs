@@ -112,7 +112,7 @@ counters! {
     events_out,
     /// Packets for a socket that had been disconnected.
     packets_late,
-    /// Events that are larger than `send_queue`: refused when they were emitted, or passed over in the log.
+    /// Events and acks that are larger than `send_queue`: refused by the call, or passed over in the log.
     events_too_large,
     /// Durable emits refused at once.
     emits_refused,

@@ -17,7 +17,7 @@ use super::state::{
     State, Timer, Wait,
 };
 use crate::error::{AckError, AckSendError};
-use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs};
+use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs, queued_frames};
 use crate::reason::Reason;
 use crate::store::NodeId;
 
@@ -40,6 +40,11 @@ impl Io<'_> {
         let Some(space) = self.state.spaces.get(socket.space) else { return Err(AckSendError::Disconnected) };
         let frames = packet::ack(&space.name, ack.id, args)
             .map_err(|error| AckSendError::Arguments(error.to_string().into()))?;
+        let (size, limit) = (queued_frames(&frames), self.state.config.output.send_queue);
+        if size > limit {
+            self.state.stats.events_too_large += 1;
+            return Err(AckSendError::TooLarge { size, limit });
+        }
         let Scope { pending, call } = self.state.scope;
         if pending {
             let item = Item::Ack { socket: ack.socket, frames, call };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::args::{ArgsEncoder, ToArgs, Written};
+use super::engine_packet::encoded_len;
 use super::error::{DecodeError, EncodeError};
 use super::header::{Header, PacketKind, is_reserved};
 use super::json;
@@ -154,6 +155,11 @@ impl Event {
 pub fn queued_size(packet: &str, attachments: &[Bytes]) -> usize {
     let attachments = attachments.iter().map(|bytes| bytes.len().div_ceil(3).saturating_mul(4) + HEADERS);
     attachments.fold(packet.len() + OFFSET + HEADERS, usize::saturating_add)
+}
+
+/// The same of frames as they are.
+pub fn queued_frames(frames: &[Frame]) -> usize {
+    frames.iter().map(|frame| encoded_len(frame) + HEADERS).fold(0, usize::saturating_add)
 }
 
 /// `0{"sid":..}`, with `pid` if there is one.

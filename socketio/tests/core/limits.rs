@@ -55,6 +55,28 @@ fn s18_an_event_that_no_send_queue_takes_is_refused_at_the_call() {
 }
 
 #[test]
+fn s18_an_ack_that_no_send_queue_takes_is_refused_at_the_call() {
+    let mut world = World::new(small_queue(), |core, log| {
+        let log = Arc::clone(log);
+        core.namespace("/").on("size", move |socket, args, ack| {
+            let text = "x".repeat(args.get(0).expect("a number"));
+            let sent = ack.expect("asked for").send(socket.io(), (text,));
+            note(&log, format!("sent {}", sent.is_ok()));
+        });
+    });
+    let mut client = Client::new(&mut world);
+    let link = client.link.expect("is open");
+    client.pump(&mut world);
+    world.stick(link, QUEUE);
+    client.emit_with_ack(&mut world, 1, &format!(r#"["size",{QUEUE}]"#));
+    client.emit_with_ack(&mut world, 2, r#"["size",1000]"#);
+    assert_eq!(world.noted(), ["sent false", "sent true"]);
+    assert_eq!(world.closed(link), None);
+    assert_eq!(world.core.stats().events_too_large, 1);
+    client.pump(&mut world);
+}
+
+#[test]
 fn s18_a_logged_event_that_no_send_queue_takes_is_passed_over() {
     let mut world = world_with(quick());
     let mut client = Client::new(&mut world);
