@@ -196,6 +196,26 @@ RULES = [
         ],
     ),
     (
+        "an ack is sent though an earlier batch of its call failed",
+        [
+            (
+                "core/state/queue.rs",
+                "item.told().is_some_and(|call| self.failed_call == Some(call))",
+                "item.told().is_some_and(|call| self.failed_call == Some(call) && false)",
+            )
+        ],
+    ),
+    (
+        "a room that a transaction joins is the socket's alone",
+        [
+            (
+                "core/replies.rs",
+                "return self.place_for(caller, room, true, position),",
+                "return self.place_room(caller.socket, room, true, position),",
+            )
+        ],
+    ),
+    (
         "the application's error keeps the key",
         [
             (
