@@ -75,7 +75,8 @@ pub struct InputLimits {
 /// Sizes of what waits for a client (specification 4, 9, 13).
 #[derive(Clone, Debug)]
 pub struct OutputLimits {
-    /// Bytes that may wait for one connection; over it the client is a slow consumer. Default 4 MiB.
+    /// Bytes that may wait for one connection; over it the client is a slow consumer. An event that is larger (attachments count as
+    /// base64) is refused when it is emitted. Default 4 MiB.
     pub send_queue: usize,
     /// Volatile events are dropped above this number of unsent bytes. Default 64 KiB.
     pub volatile_limit: usize,
@@ -164,7 +165,7 @@ pub struct OnceLimits {
 /// The store's queue and what to do while it does not answer (specification 17).
 #[derive(Clone, Debug)]
 pub struct Storage {
-    /// Bytes of entries that wait for the store. Default 64 MiB. On a shared store as many of each log may be read while an append to
+    /// Bytes of entries, arguments of transactions, acks and changes of rooms that wait for the store. Default 64 MiB. On a shared store as many of each log may be read while an append to
     /// it is not answered; over it the sockets of the namespace are cut, and resume.
     pub queue: usize,
     /// Entries of one commit. Default 1,024.

@@ -55,6 +55,7 @@ pub use self::broadcast::{Broadcast, IntoRooms};
 pub use self::command::{FeedCommand, StoreCall, StoreCommand, StoreReply, Ticket};
 pub use self::engine_only::EngineSession;
 pub use self::namespace::Namespace;
+use self::namespace::full_name;
 pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
@@ -128,6 +129,7 @@ impl Core {
             space_names: HashMap::new(),
             dynamic_spaces: 0,
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
+            expiring: HashMap::new(),
             drop_again: VecDeque::new(),
             sockets: Arena::default(),
             sessions: Arena::default(),
@@ -160,8 +162,9 @@ impl Core {
         Ok(core)
     }
 
-    /// The handlers of a namespace; registers it. `/` is one like any other.
+    /// The handlers of a namespace; registers it. `/` is one like any other; `chat` is `/chat`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
+        let name = &*full_name(name);
         if let Some(space) = self.state.space_names.get(name)
             && let Some(space) = self.state.spaces.get_mut(*space)
         {
@@ -208,7 +211,7 @@ impl Core {
     /// events are left out, so that the observer can send there. Costs a copy of each event, and an observation for each of its
     /// receivers. One observer: a second one replaces the first.
     pub fn observe(&mut self, except: &str, observer: impl FnMut(&mut Io<'_>, &Observed) + Send + 'static) {
-        self.state.observing = Some(state::Observing::new(Arc::from(except)));
+        self.state.observing = Some(state::Observing::new(Arc::from(&*full_name(except))));
         self.observer = Some(Box::new(observer));
     }
 
@@ -241,6 +244,12 @@ impl Core {
     #[doc(hidden)]
     pub fn resuming(&self) -> usize {
         self.state.claims.len()
+    }
+
+    /// For tests: entries of the timers' queue, those included that will find nothing to do.
+    #[doc(hidden)]
+    pub fn timers(&self) -> usize {
+        self.state.timers.len()
     }
 
     /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.
@@ -284,9 +293,9 @@ impl Io<'_> {
         let key = self.make_space(name, handlers, true);
         let window = self.state.config.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.window);
         if let Some(space) = self.state.spaces.get_mut(key) {
-            space.resumable_until = self.now + window;
+            space.resumable_until = self.now.saturating_add(window);
         }
-        self.state.timers.set(self.now + window, Timer::Space(key));
+        self.state.timers.set(self.now.saturating_add(window), Timer::Space(key));
     }
 
     /// A namespace that is used from now on.

@@ -84,7 +84,7 @@ impl SocketIo {
         Ok(Self { bridge: Bridge::new(config, Box::new(store), node)? })
     }
 
-    /// The handlers of a namespace. It exists from now on.
+    /// The handlers of a namespace. It exists from now on. `chat` is `/chat`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
         self.bridge.core.namespace(name)
     }

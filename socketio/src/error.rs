@@ -12,6 +12,14 @@ pub enum EmitError {
     /// The arguments cannot be written as JSON.
     #[error("the arguments cannot be encoded: {0}")]
     Arguments(Box<str>),
+    /// No client could be sent the event.
+    #[error("an event of {size} bytes, attachments as base64, exceeds send_queue ({limit})")]
+    TooLarge {
+        /// Bytes that it takes in a send queue.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The socket is disconnected.
     #[error("the socket is disconnected")]
     Disconnected,
@@ -48,9 +56,20 @@ pub enum AckError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AckSendError {
+    /// The client could not be sent it.
+    #[error("an ack of {size} bytes, attachments as base64, exceeds send_queue ({limit})")]
+    TooLarge {
+        /// Bytes that it takes in a send queue.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The socket is disconnected.
     #[error("the socket is disconnected")]
     Disconnected,
+    /// It has to wait for what this handler call has done, and the store is down or its queue is full.
+    #[error("the store is not available")]
+    StoreUnavailable,
     /// The arguments cannot be written as JSON.
     #[error("the arguments cannot be encoded: {0}")]
     Arguments(Box<str>),
@@ -97,6 +116,9 @@ pub enum ChangeError {
     /// The data is no JSON object.
     #[error("session data is a JSON object")]
     NotAnObject,
+    /// The change has to wait for the store, whose queue is full.
+    #[error("the store is not available")]
+    StoreUnavailable,
 }
 
 /// Something that was to be done once did not happen; a later try runs anew.

@@ -15,7 +15,7 @@ mod query;
 pub use args::{Args, ArgsBuf, ArgsEncoder, ToArgs};
 pub use binary::{Binary, Raw};
 pub use decode::{Decoder, Packet, PacketLimits};
-pub use encode::{Event, Frames, ack, connect, connect_error, disconnect};
+pub use encode::{Event, Frames, ack, connect, connect_error, disconnect, queued_frames, queued_size};
 pub use engine_packet::{EnginePacket, EnginePacketError, encoded_len, push_packet, split_payload};
 pub use error::{ArgsError, DecodeError, EncodeError};
 pub use header::{PacketKind, is_reserved};

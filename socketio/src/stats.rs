@@ -112,6 +112,8 @@ counters! {
     events_out,
     /// Packets for a socket that had been disconnected.
     packets_late,
+    /// Events and acks that are larger than `send_queue`: refused by the call, or passed over in the log.
+    events_too_large,
     /// Durable emits refused at once.
     emits_refused,
     /// Durable emits that the store failed.
@@ -176,7 +178,7 @@ counters! {
     once_repeats,
     /// Transactions rolled back.
     once_rolled_back,
-    /// Bytes of entries that wait for the store, now.
+    /// Bytes of entries and transactions that wait for the store, now.
     store_queue,
     /// Commits.
     batches,

@@ -16,6 +16,8 @@ mod cluster_client;
 mod events;
 #[path = "core/failures.rs"]
 mod failures;
+#[path = "core/limits.rs"]
+mod limits;
 #[path = "core/nodes.rs"]
 mod nodes;
 #[path = "core/once.rs"]
@@ -26,3 +28,5 @@ mod recovery;
 mod resumes;
 #[path = "core/rules.rs"]
 mod rules;
+#[path = "core/withheld.rs"]
+mod withheld;

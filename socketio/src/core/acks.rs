@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use super::node_message::NodeMessage;
 use super::state::{
-    Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, SocketKey, SpaceKey, State,
-    Timer, Wait,
+    Ack, AckThen, Answer, Answers, AnswersThen, FIRST_ASK, Group, Io, Item, Scope, SocketKey, SpaceKey,
+    State, Timer, Wait,
 };
 use crate::error::{AckError, AckSendError};
-use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs};
+use crate::packet::{self, Args, ArgsBuf, Frames, ToArgs, queued_frames};
 use crate::reason::Reason;
 use crate::store::NodeId;
 
@@ -40,8 +40,18 @@ impl Io<'_> {
         let Some(space) = self.state.spaces.get(socket.space) else { return Err(AckSendError::Disconnected) };
         let frames = packet::ack(&space.name, ack.id, args)
             .map_err(|error| AckSendError::Arguments(error.to_string().into()))?;
-        if self.state.scope.pending {
-            self.state.queue.items.push_back(Item::Ack { socket: ack.socket, frames });
+        let (size, limit) = (queued_frames(&frames), self.state.config.output.send_queue);
+        if size > limit {
+            self.state.stats.events_too_large += 1;
+            return Err(AckSendError::TooLarge { size, limit });
+        }
+        let Scope { pending, call } = self.state.scope;
+        if pending {
+            let item = Item::Ack { socket: ack.socket, frames, call };
+            if self.refuses_entries() || self.push_item(item).is_err() {
+                self.state.stats.acks_withheld += 1;
+                return Err(AckSendError::StoreUnavailable);
+            }
         } else {
             self.send_ack(ack.socket, &frames);
         }
@@ -59,14 +69,14 @@ impl Io<'_> {
 
     pub(super) fn wait_for_socket(&mut self, socket: SocketKey, timeout: Duration, then: AckThen) -> u64 {
         let id = self.state.waits.next_id();
-        let deadline = self.now + timeout;
+        let deadline = self.now.saturating_add(timeout);
         self.keep_wait(id, Wait::Socket { socket, deadline, then });
         id
     }
 
     pub(super) fn wait_for_session(&mut self, sid: Arc<str>, timeout: Duration, then: AckThen) -> u64 {
         let id = self.state.new_ask_id();
-        let deadline = self.now + timeout;
+        let deadline = self.now.saturating_add(timeout);
         self.keep_wait(id, Wait::Session { sid, deadline, then });
         id
     }
@@ -81,7 +91,7 @@ impl Io<'_> {
             awaited: HashSet::new(),
             missing_nodes: Vec::new(),
             redeliver,
-            deadline: self.now + timeout,
+            deadline: self.now.saturating_add(timeout),
             then,
         };
         self.keep_wait(id, Wait::Group(Box::new(group)));
@@ -91,7 +101,7 @@ impl Io<'_> {
     /// Another node waits for what these sockets answer.
     pub(super) fn wait_for_node(&mut self, origin: NodeId, id: u64, timeout: Duration) -> u64 {
         let own = self.state.waits.next_id();
-        let deadline = self.now + timeout;
+        let deadline = self.now.saturating_add(timeout);
         self.keep_wait(own, Wait::Node { origin, id, deadline });
         own
     }
@@ -108,8 +118,11 @@ impl Io<'_> {
     }
 
     fn keep_wait(&mut self, id: u64, wait: Wait) {
-        self.state.timers.set(wait.deadline(), Timer::Wait(id));
-        self.state.waits.map.insert(id, wait);
+        let State { timers, waits, .. } = &mut *self.state;
+        timers.set(wait.deadline(), Timer::Wait(id));
+        waits.map.insert(id, wait);
+        // Most answers come long before their deadline.
+        timers.forget_waits(waits.len(), |id| waits.map.contains_key(&id));
     }
 
     /// The event is on its way to these sockets.

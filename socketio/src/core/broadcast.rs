@@ -9,11 +9,12 @@ use super::state::{
     AckMode, AckOptions, Address, Answers, AnswersThen, EmitThen, Fetched, Io, Item, QueuedEntry,
     Reliability, ShutdownPhase, SocketInfo, SocketKey, SpaceKey,
 };
-use crate::config::{Durability, EmitPolicy};
+use crate::config::Durability;
 use crate::error::EmitError;
 use crate::links::Frame;
 use crate::offset::{Offset, Position};
 use crate::packet::{EncodeError, Event, ToArgs};
+use crate::reason::Reason;
 use crate::store::{Entry, EntryKind, NewEntry};
 
 /// Whom an event, a join or a disconnect concerns.
@@ -136,7 +137,7 @@ impl<'a> Broadcast<'a> {
         if !self.local {
             return self.io.emit(self.space, &to, event, args, then);
         }
-        let event = Event::new(&self.namespace, event, args)?;
+        let event = self.io.event(&self.namespace, event, args)?;
         if let Some(space) = self.space {
             self.io.deliver(space, &to, &event, Reliability::Direct);
         }
@@ -146,7 +147,7 @@ impl<'a> Broadcast<'a> {
 
     /// Emits at once to those who have little unsent. Returns to how many of this process.
     pub fn emit_volatile(mut self, event: &str, args: impl ToArgs) -> usize {
-        let (Some(space), Ok(event)) = (self.space, Event::new(&self.namespace, event, &args)) else {
+        let (Some(space), Ok(event)) = (self.space, self.io.event(&self.namespace, event, &args)) else {
             return 0;
         };
         let to = self.address();
@@ -165,7 +166,7 @@ impl<'a> Broadcast<'a> {
         options: AckOptions,
         then: impl FnOnce(&mut Io<'_>, Answers) + Send + 'static,
     ) -> Result<(), EmitError> {
-        let event = Event::new(&self.namespace, event, &args)?;
+        let event = self.io.event(&self.namespace, event, &args)?;
         let then: AnswersThen = Box::new(then);
         let Some(space) = self.space else {
             let none = Answers { answers: Vec::new(), missing: 0, error: None, missing_nodes: Vec::new() };
@@ -235,7 +236,7 @@ impl<'a> Broadcast<'a> {
         if self.local || self.io.log(space).is_none() {
             let targets = self.io.state.targets(space, &to);
             for key in &targets {
-                self.io.request_disconnect(*key, with_connection);
+                self.io.request_disconnect(*key, Reason::ServerNamespaceDisconnect, with_connection);
             }
             self.io.state.done_with(targets);
             return Ok(());
@@ -276,12 +277,27 @@ impl From<EncodeError> for EmitError {
     fn from(error: EncodeError) -> Self {
         match error {
             EncodeError::ReservedName(name) => Self::Reserved(name.into()),
+            EncodeError::TooLarge { size, limit } => Self::TooLarge { size, limit },
             other => Self::Arguments(other.to_string().into()),
         }
     }
 }
 
 impl Io<'_> {
+    /// Encodes an event, unless no client could be sent it.
+    pub(super) fn event(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        args: &dyn ToArgs,
+    ) -> Result<Event, EmitError> {
+        let event = Event::new(namespace, name, args)?;
+        let fits = event.check_size(self.state.config.output.send_queue);
+        self.state.stats.events_too_large += u64::from(fits.is_err());
+        fits?;
+        Ok(event)
+    }
+
     /// A durable event, or without recovery a direct one.
     pub(super) fn emit(
         &mut self,
@@ -297,7 +313,7 @@ impl Io<'_> {
             self.emitted(then);
             return Ok(());
         };
-        let event = Event::new(&namespace, name, args)?;
+        let event = self.event(&namespace, name, args)?;
         if self.log(space).is_none() {
             self.deliver(space, to, &event, Reliability::Direct);
             self.tell_event(&namespace, to, event, false);
@@ -354,7 +370,7 @@ impl Io<'_> {
         timeout: Duration,
     ) {
         let window = self.state.config.recovery.as_ref().map_or(Duration::ZERO, |recovery| recovery.window);
-        let until = self.state.millis(self.now + timeout.min(window));
+        let until = self.state.millis(self.now.saturating_add(timeout.min(window)));
         let Some(namespace) = self.state.spaces.get(space).map(|space| Arc::clone(&space.name)) else {
             return;
         };
@@ -369,10 +385,9 @@ impl Io<'_> {
         if self.state.shutdown >= ShutdownPhase::Sweeping {
             return Err(EmitError::ShuttingDown);
         }
-        let storage = &self.state.config.storage;
-        let refused = self.is_store_down() && storage.on_emit == EmitPolicy::Refuse;
-        let full = self.state.queue.bytes.saturating_add(size as u64) > storage.queue as u64;
-        if refused || full {
+        let full =
+            self.state.queue.bytes.saturating_add(size as u64) > self.state.config.storage.queue as u64;
+        if self.refuses_entries() || full {
             self.state.stats.emits_refused += 1;
             return Err(EmitError::StoreUnavailable);
         }
@@ -396,7 +411,8 @@ impl Io<'_> {
             self.state.queue.undelivered += 1;
         }
         let event = event.filter(|_| !early);
-        let entry = QueuedEntry { space, new, event, bytes, then, delivered };
+        let call = self.state.scope.call;
+        let entry = QueuedEntry { space, new, event, bytes, then, delivered, call };
         self.state.queue.items.push_back(Item::Entry(Box::new(entry)));
     }
 

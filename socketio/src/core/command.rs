@@ -4,13 +4,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::offset::Position;
 use crate::store::{
-    Attach, AttachError, Attached, Batch, Committed, Entry, LogLimits, Millis, NodeId, OnceKey, OnceState,
-    Page, Reader, Run, SessionSummary, StoreError, TransactContext, TransactError, Transacted, Trimmed,
-    Writer,
+    Attach, AttachError, Attached, Batch, Committed, Entry, LogLimits, Millis, NodeId, OnceKey, Page, Reader,
+    Run, SessionSummary, StoreError, TransactContext, TransactError, Transacted, Trimmed, Writer,
 };
 
 /// Which call an answer belongs to; never used twice.
@@ -31,8 +29,6 @@ pub enum StoreCall {
     Commit(Batch),
     /// [`Writer::attach`].
     Attach(Attach),
-    /// [`Writer::once_begin`].
-    OnceBegin(OnceKey, Duration),
     /// [`Writer::transact`].
     Transact(Option<OnceKey>, TransactContext, Run<'static>),
     /// [`Writer::trim`].
@@ -54,8 +50,6 @@ pub enum StoreReply {
     Commit(Result<Committed, StoreError>),
     /// To `Attach`.
     Attach(Result<Box<Attached>, AttachError>),
-    /// To `OnceBegin`.
-    OnceBegin(Result<OnceState, StoreError>),
     /// To `Transact`.
     Transact(Result<Transacted, TransactError>),
     /// To `Trim`.
@@ -92,7 +86,6 @@ impl StoreCall {
         Ok(match self {
             Self::Commit(batch) => StoreReply::Commit(writer.commit(&batch, now)),
             Self::Attach(ask) => StoreReply::Attach(writer.attach(&ask, now).map(Box::new)),
-            Self::OnceBegin(key, lease) => StoreReply::OnceBegin(writer.once_begin(&key, lease, now)),
             Self::Transact(key, context, run) => {
                 StoreReply::Transact(writer.transact(key.as_ref(), &context, run, now))
             }

@@ -11,13 +11,14 @@
 //!                       unsaved, else seal
 //! attach                sent if its session is   wait               wait
 //!                       saved, else seal
-//! transaction           sent                     wait               sent
+//! transaction           sent                     wait               sent, up to 16
 //! (empty)               seal at `flush_at`       wait               wait
 //! ```
 //!
 //! A sealed batch is unsaved sessions and items from the front. When it is committed its items take effect in order:
 //! an entry is dispatched, a membership change applied at the position reached (which makes its session unsaved), an ack
-//! sent. So an ack ends a batch that has membership changes before it: it is first in the next one, with the sessions.
+//! sent. So an ack ends a batch that has membership changes before it: it is first in the next one, with the sessions. An ack in a
+//! later batch than the entries of its handler call is not sent if those have failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,11 +40,11 @@ impl Io<'_> {
                 Step::Wait => break,
                 Step::Seal => self.seal_batch(),
                 Step::Send => self.send_front(),
-                Step::TakeEffect => {
-                    if let Some(item) = self.state.queue.items.pop_front() {
-                        self.take_effect(item);
-                    }
-                }
+                Step::TakeEffect => match self.state.queue.items.pop_front() {
+                    Some(item) if self.state.queue.tells_failure(&item) => self.fails(item, &earlier()),
+                    Some(item) => self.take_effect(item),
+                    None => {}
+                },
             }
         }
         self.arm_store_timer();
@@ -51,14 +52,31 @@ impl Io<'_> {
 
     /// An item whose effects wait for no commit any more.
     pub(super) fn take_effect(&mut self, item: Item) {
+        self.state.queue.bytes -= item.size();
         match item {
             Item::Member(change) => self.place_change(change),
-            Item::Disconnect { socket, with_connection, .. } => {
-                self.disconnect_by_server(socket, with_connection);
+            Item::Disconnect { socket, reason, with_connection, .. } => {
+                self.place_disconnect(socket, reason, with_connection);
             }
-            Item::Ack { socket, frames } => self.send_ack(socket, &frames),
-            Item::Saved { session, then } => self.saved(session, then, Ok(())),
+            Item::Ack { socket, frames, .. } => self.send_ack(socket, &frames),
+            Item::Saved { session, then, .. } => self.saved(session, then, Ok(())),
             Item::Done | Item::Entry(_) | Item::Create(_) | Item::Attach { .. } | Item::Transact(_) => {}
+        }
+    }
+
+    /// An item whose effects, or some before them of the same handler call, are not committed.
+    pub(super) fn fails(&mut self, item: Item, error: &StoreError) {
+        let size = item.size();
+        match item {
+            Item::Ack { .. } => {
+                self.state.queue.bytes -= size;
+                self.state.stats.acks_withheld += 1;
+            }
+            Item::Saved { session, then, .. } => {
+                self.state.queue.bytes -= size;
+                self.saved(session, then, Err(error.clone()));
+            }
+            other => self.take_effect(other),
         }
     }
 
@@ -71,13 +89,14 @@ impl Io<'_> {
                 queue.write(StoreCall::Attach(*ask), InFlight::Attach(connecting), self.now);
             }
             Some(Item::Transact(transaction)) => {
-                let Transaction { key, context, caller, run, then } = *transaction;
+                let Transaction { key, context, caller, bytes, run, begun, then } = *transaction;
                 let call = StoreCall::Transact(key, context, run);
                 if let Some(log) = self.log(caller.space) {
                     log.appending += 1;
                 }
                 let queue = &mut self.state.queue;
-                queue.write(call, InFlight::Transact(caller, then), self.now);
+                let in_flight = InFlight::Transact { caller, bytes, begun, then };
+                queue.write(call, in_flight, self.now);
             }
             _ => {}
         }
@@ -90,7 +109,7 @@ impl Io<'_> {
         batch.sessions.extend(removed.iter().cloned());
         self.state.queue.orphans.clear();
         self.state.queue.flush_at = None;
-        let (mut taken, mut aside) = (Vec::new(), Vec::new());
+        let (mut taken, mut aside, mut failed) = (Vec::new(), Vec::new(), Vec::new());
         let mut changes = false;
         let early = self.delivers_early();
         let shared = self.state.cluster.is_some();
@@ -98,6 +117,10 @@ impl Io<'_> {
         while let Some(item) = self.state.queue.items.front() {
             if shared && (self.front_waits_for_log() || is_of_another_log(item, appends)) {
                 break;
+            }
+            if self.state.queue.tells_failure(item) {
+                failed.extend(self.state.queue.items.pop_front());
+                continue;
             }
             match item {
                 // What has been delivered is committed with the sessions that know of it.
@@ -128,6 +151,9 @@ impl Io<'_> {
             }
             taken.extend(self.state.queue.items.pop_front());
         }
+        for item in failed {
+            self.fails(item, &earlier());
+        }
         for attach in aside.into_iter().rev() {
             self.state.queue.items.push_front(attach);
         }
@@ -157,19 +183,33 @@ impl Io<'_> {
         log.is_some_and(|log| log.epoch.is_none())
     }
 
-    /// A membership change or a disconnect that has to wait for its place.
-    pub(super) fn push_effect(&mut self, item: Item) {
+    /// Puts an item that is no entry behind the others; gives it back if the queue is full.
+    pub(super) fn push_item(&mut self, item: Item) -> Result<(), Item> {
+        let bytes = self.state.queue.bytes.saturating_add(item.size());
+        if bytes > self.state.config.storage.queue as u64 {
+            return Err(item);
+        }
         let queue = &mut self.state.queue;
+        queue.bytes = bytes;
         queue.effects_due = queue.effects_due.or(item.due());
         queue.items.push_back(item);
+        Ok(())
     }
 
     /// Calls back when what was called before is committed: at once if nothing waits.
     pub(super) fn when_saved(&mut self, session: Option<SessionKey>, then: SavedThen) {
-        if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
-            session.pending += 1;
+        let call = self.state.scope.call;
+        match self.push_item(Item::Saved { session, then, call }) {
+            Ok(()) => {
+                if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
+                    session.pending += 1;
+                }
+            }
+            Err(Item::Saved { then, .. }) => {
+                self.later(move |io| then(io, Err(StoreError::Full("what waits for it"))));
+            }
+            Err(_) => {}
         }
-        self.state.queue.items.push_back(Item::Saved { session, then });
     }
 
     pub(super) fn saved(
@@ -215,14 +255,21 @@ impl Io<'_> {
             ReadBack::Item(item) => Some(item),
             _ => None,
         });
-        for item in in_flight.flatten().chain(read_back).chain(queue.items.iter_mut()) {
-            match item.due() {
-                Some(due) if due <= now => overdue.push(std::mem::replace(item, Item::Done)),
-                // Pushed in the order of time.
-                Some(due) => next = next.or(Some(due)),
-                None => {}
+        let mut is_overdue = |item: &mut Item| match item.due() {
+            Some(due) if due <= now => {
+                overdue.push(std::mem::replace(item, Item::Done));
+                true
             }
+            // Pushed in the order of time.
+            due => {
+                next = next.or(due);
+                false
+            }
+        };
+        for item in in_flight.flatten().chain(read_back) {
+            is_overdue(item);
         }
+        queue.items.retain_mut(|item| !is_overdue(item));
         queue.effects_due = next;
         self.state.stats.effects_overdue += overdue.len() as u64;
         for item in overdue {
@@ -247,6 +294,10 @@ impl Io<'_> {
             self.state.timers.set(at, Timer::Store);
         }
     }
+}
+
+fn earlier() -> StoreError {
+    StoreError::Failed(Arc::from("something that was done before failed"))
 }
 
 /// A batch appends to one shared log only: it is read back as a whole.

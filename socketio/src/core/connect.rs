@@ -383,6 +383,7 @@ impl Io<'_> {
             outcome,
             pending_acks: Vec::new(),
             last_event: self.now,
+            idle_at: Duration::ZERO,
             idle_warned: false,
             span: self.state.span_of(conn),
         });

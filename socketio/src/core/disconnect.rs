@@ -68,7 +68,7 @@ impl Io<'_> {
         if !reason.is_resumable() || session.is_none() {
             return None;
         }
-        let until = self.now + window;
+        let until = self.now.saturating_add(window);
         if let Some(space) = self.state.spaces.get_mut(space) {
             space.resumable_until = space.resumable_until.max(until);
         }
@@ -109,7 +109,7 @@ impl Io<'_> {
         let conn = socket.conn;
         let Some(space) = self.state.spaces.get(socket.space) else { return };
         let name = Arc::clone(&space.name);
-        self.send(key, &[packet::disconnect(&name)]);
+        let frame = packet::disconnect(&name);
         if let Some(conn) = self.state.conns.get_mut(conn) {
             conn.left.retain(|left| *left != name);
             if conn.left.len() >= self.state.config.counts.namespaces_per_connection {
@@ -117,18 +117,29 @@ impl Io<'_> {
             }
             conn.left.push(name);
         }
+        // First the end, so that a client that is too slow for the packet has ended for this reason.
         self.disconnect_socket(key, reason, None);
+        self.send(key, &[frame]);
     }
 
-    /// The application's call: after what was emitted before it.
-    pub(super) fn request_disconnect(&mut self, key: SocketKey, with_connection: bool) {
+    /// The application's call, or its policy: after what was emitted before it. `with_connection` is for
+    /// `ServerNamespaceDisconnect` only.
+    pub(super) fn request_disconnect(&mut self, key: SocketKey, reason: Reason, with_connection: bool) {
         let Some(socket) = self.state.live(key) else { return };
         let space = socket.space;
-        if self.state.queue.undelivered > 0 && self.log(space).is_some() {
-            let due = self.now + self.state.config.times.effect_timeout;
-            self.push_effect(Item::Disconnect { socket: key, with_connection, due });
+        let waits = self.state.queue.undelivered > 0 && self.log(space).is_some();
+        let due = self.now + self.state.config.times.effect_timeout;
+        if !waits || self.push_item(Item::Disconnect { socket: key, reason, with_connection, due }).is_err() {
+            self.place_disconnect(key, reason, with_connection);
+        }
+    }
+
+    /// A disconnect that was asked for takes effect.
+    pub(super) fn place_disconnect(&mut self, key: SocketKey, reason: Reason, with_connection: bool) {
+        if with_connection {
+            self.disconnect_by_server(key, true);
         } else {
-            self.disconnect_by_server(key, with_connection);
+            self.disconnect_with_packet(key, reason);
         }
     }
 
@@ -248,6 +259,7 @@ impl Io<'_> {
             let found =
                 LogState { namespace: Arc::clone(&space.name), tail: log.dispatched, floor: log.floor };
             self.state.logs_found.insert(Arc::clone(&space.name), found);
+            self.state.expiring.insert(Arc::clone(&space.name), space.handlers);
             let call = StoreCall::DropLog(Arc::clone(&space.name));
             self.state.queue.write(call, InFlight::DropLog(space.name), self.now);
         }
@@ -256,6 +268,7 @@ impl Io<'_> {
     /// A log is not in the store any more: what begins under its name finds out where positions begin, like any new log.
     pub(super) fn log_dropped(&mut self, name: &str) {
         self.state.logs_found.remove(name);
+        self.state.expiring.remove(name);
         if let Some(space) = self.space(name) {
             // It is in use again since, on what was known of the old one.
             if let Some(log) = self.log(space) {

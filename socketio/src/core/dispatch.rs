@@ -11,8 +11,8 @@ use super::io::bytes_of;
 use super::state::{Address, Io, Log, Progress, Reliability, SocketKey, SpaceKey};
 use crate::links::{Frame, LinkId};
 use crate::offset::{Offset, Position};
-use crate::packet::{Event, Frames};
-use crate::store::{Entry, EntryKind};
+use crate::packet::{Event, Frames, queued_size};
+use crate::store::{Entry, EntryKind, NewEntry};
 
 /// The frames of one event for all its receivers, made when the first needs them.
 pub(super) struct Variants<'e> {
@@ -103,6 +103,7 @@ impl Io<'_> {
             Some(id) => event.frames_with_ack(id),
             None => event.frames_with_offset(offset),
         };
+        let targets = if self.is_too_large(&entry.new) { &[] } else { targets };
         if let Some(id) = entry.new.ack {
             self.expect_answers(id, targets);
         }
@@ -125,6 +126,18 @@ impl Io<'_> {
         }
         self.send_to(&mut links, &frames);
         self.state.scratch.links = links;
+    }
+
+    /// Is a logged event larger than what a client can be sent? Another node has logged it, or an earlier life of this one: whoever
+    /// was sent it would be too slow, again after each resume.
+    pub(super) fn is_too_large(&mut self, new: &NewEntry) -> bool {
+        let limit = self.state.config.output.send_queue;
+        let size = queued_size(&new.packet, &new.attachments);
+        if size > limit {
+            self.state.stats.events_too_large += 1;
+            tracing::warn!(target: "adjourn_socketio", size, limit, "event_too_large");
+        }
+        size > limit
     }
 
     /// Does an entry concern a socket now: is it live, and was it before the entry?

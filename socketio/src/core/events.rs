@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::namespace::{Handler, Namespace};
 use super::socket::Socket;
 use super::state::{
-    Ack, BoundTo, ConnKey, ConnectStep, ConnectingKey, EventError, Io, Progress, ResumeOutcome, SocketKey,
-    SpaceKey, Upcall, Verdict,
+    Ack, BoundTo, ConnKey, ConnectStep, ConnectingKey, EventError, Io, Progress, ResumeOutcome, Scope,
+    SocketKey, SpaceKey, Upcall, Verdict,
 };
 use super::{Core, Predicate};
 use crate::links::{FrameRef, Links};
@@ -140,7 +140,10 @@ impl Core {
         self.state.stats.events_in += 1;
         let Some(socket) = self.state.live_mut(key) else { return };
         socket.last_event = now;
-        let space = socket.space;
+        let (space, warned) = (socket.space, socket.idle_warned);
+        if warned {
+            self.io(now, links).arm_idle(key);
+        }
         let Some(space) = self.state.spaces.get(space) else { return };
         let Some(handlers) = self.handlers.get_mut(space.handlers) else { return };
         let mut io = Io { state: &mut self.state, links, now };
@@ -168,7 +171,9 @@ impl Core {
                 Upcall::Then(then) => io.guarded(then),
                 Upcall::Expired(summary) => {
                     let space = io.space(&summary.namespace).and_then(|space| io.state.spaces.get(space));
-                    let handlers = space.and_then(|space| handlers.get_mut(space.handlers));
+                    let expiring = || io.state.expiring.get(&summary.namespace).copied();
+                    let index = space.map(|space| space.handlers).or_else(expiring);
+                    let handlers = index.and_then(|index| handlers.get_mut(index));
                     if let Some(handler) = handlers.and_then(|handlers| handlers.expired.as_mut()) {
                         io.guarded(|_| handler(&summary));
                     }
@@ -213,10 +218,16 @@ fn dispatch_event(
         if let Err(error) = filter(&mut Socket::new(io.reborrow(), key), &name, args) {
             return event_dropped(handlers, io, key, &name, &error);
         }
+        if ends_with(io, key) {
+            return;
+        }
     }
     io.state.notice_received(key, &name, args);
     if let Some(any) = &mut handlers.any {
         any(&mut Socket::new(io.reborrow(), key), &name, args);
+        if ends_with(io, key) {
+            return;
+        }
     }
     match handlers.events.get_mut(&*name) {
         Some(Handler::Each(handler)) => handler(&mut Socket::new(io.reborrow(), key), args, ack),
@@ -227,6 +238,13 @@ fn dispatch_event(
         }
         None => io.state.stats.events_unhandled += 1,
     }
+}
+
+/// Has what was called of the application for an event ended the socket? Then nothing of the event follows.
+fn ends_with(io: &mut Io<'_>, key: SocketKey) -> bool {
+    let ended = io.state.live(key).is_none();
+    io.state.stats.packets_late += u64::from(ended);
+    ended
 }
 
 fn event_dropped(handlers: &mut Namespace, io: &mut Io<'_>, key: SocketKey, name: &str, error: &EventError) {
@@ -278,7 +296,7 @@ fn check(handlers: &mut [Namespace], io: &mut Io<'_>, key: ConnectingKey) {
 impl Io<'_> {
     /// Calls a handler: what it has done before is what its acks wait for; a panic costs the call alone.
     pub(super) fn guarded(&mut self, run: impl FnOnce(&mut Io<'_>)) {
-        self.state.scope.pending = false;
+        self.state.scope = Scope { pending: false, call: self.state.scope.call + 1 };
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
             self.state.stats.handler_panics += 1;
             tracing::error!(target: "adjourn_socketio", "handler_panic");

@@ -337,7 +337,7 @@ impl Core {
             Timer::Conn(key) => self.conn_due(key, at, now, links),
             Timer::Wait(id) => self.io(now, links).wait_due(id),
             Timer::Connecting(key) => self.io(now, links).connecting_due(key),
-            Timer::Idle(key) => self.io(now, links).idle_due(key),
+            Timer::Idle(key) => self.io(now, links).idle_due(key, at),
             Timer::Call(key) => self.with_io(now, links, |io| {
                 if let Some(call) = io.state.timers.calls.remove(key) {
                     io.guarded(call);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::broadcast::Broadcast;
+use super::namespace::full_name;
 use super::socket::Socket;
 use super::state::{ConnKey, Io, SocketKey, SpaceKey, Timer};
 use crate::engine::SlowConsumer;
@@ -18,15 +19,16 @@ impl Io<'_> {
         Io { state: &mut *self.state, links: &mut *self.links, now: self.now }
     }
 
-    /// All sockets of a namespace; one that does not exist has none.
+    /// All sockets of a namespace; one that does not exist has none. `chat` is `/chat`.
     pub fn of(&mut self, namespace: &str) -> Broadcast<'_> {
+        let namespace = &*full_name(namespace);
         let space = self.space(namespace);
         Broadcast::new(self.reborrow(), space, Arc::from(namespace), None)
     }
 
     /// The socket with this id, if it is connected to this process.
     pub fn socket(&mut self, namespace: &str, id: &str) -> Option<Socket<'_>> {
-        let space = *self.state.space_names.get(namespace)?;
+        let space = self.space(&full_name(namespace))?;
         let key = *self.state.spaces.get(space)?.by_id.get(id)?;
         self.state.live(key)?;
         Some(Socket::new(self.reborrow(), key))
@@ -35,7 +37,7 @@ impl Io<'_> {
     /// Calls `then` after `delay`. Allocates the box.
     pub fn after(&mut self, delay: Duration, then: impl FnOnce(&mut Io<'_>) + Send + 'static) {
         let key = self.state.timers.calls.insert(Box::new(then));
-        self.state.timers.set(self.now + delay, Timer::Call(key));
+        self.state.timers.set(self.now.saturating_add(delay), Timer::Call(key));
     }
 
     /// The time since the start of the process's layer, monotonic.

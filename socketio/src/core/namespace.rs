@@ -1,5 +1,6 @@
 //! The application's handlers of a namespace, or of all that a predicate makes (specification 7, 21).
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -30,6 +31,11 @@ pub struct Namespace {
     pub(super) any: Option<OnAny>,
     pub(super) event_error: Option<OnEventError>,
     pub(super) expired: Option<OnExpired>,
+}
+
+/// The name of a namespace: `chat` is `/chat`, as officially.
+pub(super) fn full_name(name: &str) -> Cow<'_, str> {
+    if name.starts_with('/') { Cow::Borrowed(name) } else { Cow::Owned(format!("/{name}")) }
 }
 
 /// What an event does.

@@ -3,13 +3,13 @@
 //! A call goes to the store's writer as one transaction with its key. The writer makes one call after the other, so of calls
 //! with one key at the same time the first runs, and the others find its result.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::socket::Socket;
 use super::state::{
     Ack, Caller, EventError, Handshake, Io, Item, ShutdownPhase, SocketKey, TransactThen, Transaction,
 };
-use crate::config::EmitPolicy;
 use crate::error::OnceError;
 use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs};
 use crate::store::{AckValue, EntryKind, NewEntry, OnceKey, Run, RunError, StoreError, TransactContext, Tx};
@@ -118,6 +118,7 @@ impl Tx<'_> {
     /// Emits to the sockets in any of these rooms, at this place of the log; no rooms: to all of the namespace.
     pub fn emit_to(&mut self, rooms: &[Arc<str>], event: &str, args: impl ToArgs) -> Result<(), EncodeError> {
         let event = Event::new(self.namespace(), event, &args)?;
+        event.check_size(self.max_event())?;
         let entry = NewEntry {
             namespace: Arc::clone(self.namespace()),
             kind: EntryKind::Event,
@@ -143,13 +144,14 @@ impl Socket<'_> {
         then: impl FnOnce(&mut Io<'_>, Result<Once, OnceError>) + Send + 'static,
     ) -> Result<(), OnceError> {
         let socket = self.key();
+        let size = std::mem::size_of_val(&run);
         let key = self.io().once_key(socket, "", key, KeyScope::Principal)?;
         let then: TransactThen = Box::new(move |io, done| {
             let once =
                 done.map(|done| if done.repeat { Once::Repeat(done.ack) } else { Once::First(done.ack) });
             then(io, once);
         });
-        self.io().transact(socket, Some(key), Box::new(run), then)
+        self.io().transact(socket, Some(key), Box::new(run), size, then)
     }
 
     /// Runs `run` in a transaction of the store: rows that it reads and rooms that it joins make one sequence with the log.
@@ -161,11 +163,12 @@ impl Socket<'_> {
         then: impl FnOnce(&mut Io<'_>, Result<(), OnceError>) + Send + 'static,
     ) -> Result<(), OnceError> {
         let socket = self.key();
+        let size = std::mem::size_of_val(&run);
         let run: Run<'static> = Box::new(move |tx| {
             run(tx)?;
             Ok(AckValue { json: Arc::from("[]"), attachments: Arc::new([]) })
         });
-        self.io().transact(socket, None, run, Box::new(move |io, done| then(io, done.map(|_| ()))))
+        self.io().transact(socket, None, run, size, Box::new(move |io, done| then(io, done.map(|_| ()))))
     }
 }
 
@@ -196,31 +199,40 @@ impl Io<'_> {
         key: SocketKey,
         once: Option<OnceKey>,
         run: Run<'static>,
+        size: usize,
         then: TransactThen,
     ) -> Result<(), OnceError> {
-        let refused = self.is_store_down() && self.state.config.storage.on_emit == EmitPolicy::Refuse;
-        if refused || self.state.shutdown >= ShutdownPhase::Sweeping {
+        if self.refuses_entries() || self.state.shutdown >= ShutdownPhase::Sweeping {
             self.state.stats.emits_refused += 1;
             return Err(OnceError::Store(StoreError::Failed(Arc::from("it takes nothing now"))));
         }
-        let waiting = self.state.queue.items.iter().filter(|item| matches!(item, Item::Transact(_)));
-        if self.state.queue.items.len() > TRANSACTIONS && waiting.count() > TRANSACTIONS {
+        let bytes = size.saturating_add(TRANSACTION) as u64;
+        if self.state.queue.bytes.saturating_add(bytes) > self.state.config.storage.queue as u64 {
             self.state.stats.emits_refused += 1;
             return Err(OnceError::Store(StoreError::Full("transactions that wait")));
         }
         let socket = self.state.live(key).ok_or(OnceError::Disconnected)?;
-        let caller = Caller { space: socket.space, socket: key, session: socket.session };
+        let call = self.state.scope.call;
+        let caller = Caller { space: socket.space, socket: key, session: socket.session, call };
         let session = caller.session.and_then(|session| self.state.sessions.get(session));
         let context = TransactContext {
             namespace: Arc::clone(&socket.handshake.namespace),
             sid: Arc::clone(&socket.id),
             session: session.map(|session| (Arc::clone(&session.record.pid), session.record.generation)),
             logged: self.state.config.recovery.is_some(),
+            max_event: self.state.config.output.send_queue,
         };
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
+        let run: Run<'static> = Box::new(move |tx| {
+            begins.store(true, Ordering::Relaxed);
+            run(tx)
+        });
         if let Some(session) = caller.session.and_then(|session| self.state.sessions.get_mut(session)) {
             session.pending += 1;
         }
-        let transaction = Transaction { key: once, context, caller, run, then };
+        let transaction = Transaction { key: once, context, caller, bytes, run, begun, then };
+        self.state.queue.bytes += bytes;
         self.state.queue.undelivered += 1;
         self.state.scope.pending = true;
         self.state.queue.items.push_back(Item::Transact(Box::new(transaction)));
@@ -248,6 +260,8 @@ impl Io<'_> {
             key: Arc::clone(&once.key),
             args: ArgsBuf::new(&args).map_err(|error| EventError(error.to_string()))?,
         };
+        let attachments = call.args.attachments().iter().map(bytes::Bytes::len);
+        let size = attachments.fold(call.args.json().len(), usize::saturating_add);
         let run = Arc::clone(run);
         let run: Run<'static> = Box::new(move |tx| {
             // A panic of an earlier call has been rolled back.
@@ -260,7 +274,7 @@ impl Io<'_> {
                 io.send_stored_ack(&ack, &done.ack);
             }
         });
-        self.transact(key, Some(once), run, then).map_err(|error| EventError(error.to_string()))
+        self.transact(key, Some(once), run, size, then).map_err(|error| EventError(error.to_string()))
     }
 
     fn send_stored_ack(&mut self, ack: &Ack, value: &AckValue) {
@@ -276,5 +290,5 @@ impl Io<'_> {
     }
 }
 
-/// Transactions that wait for the store: each holds the application's closure.
-const TRANSACTIONS: usize = 65_536;
+/// What a transaction that waits for the store counts for besides what is known of the application's closure.
+const TRANSACTION: usize = 1024;

@@ -20,11 +20,11 @@ use super::dispatch::room_names;
 use super::sessions::{Change, change_membership, was_member};
 use super::state::{
     BoundTo, ConnKey, ConnectingKey, Io, Progress, Read, Replay, Resume, ResumeOutcome, SessionKey,
-    SocketKey, SocketState, SpaceKey, Timer,
+    SocketKey, SocketState, SpaceKey, State, Timer,
 };
 use crate::links::Frame;
 use crate::offset::{Offset, Position};
-use crate::packet::Event;
+use crate::packet::{self, Event, queued_size};
 use crate::store::{
     Entry, EntryKind, Millis, NewEntry, Page, ResumeRefusal, SessionChange, SessionRecord, StoreError,
 };
@@ -38,6 +38,10 @@ const PAUSE: Duration = Duration::from_nanos(1);
 /// What a page means for one session.
 #[derive(Default)]
 struct PageFrames {
+    /// Bytes that the client's queue has room for.
+    room: usize,
+    /// Something did not fit: it is the first of the next page.
+    full: bool,
     frames: Vec<Frame>,
     events: u64,
     /// A disconnect entry: with its connection?
@@ -154,18 +158,23 @@ impl Io<'_> {
         let Resume { away, start, applied } = resume;
         let open: Vec<Arc<str>> =
             record.memberships.iter().filter(|it| it.to.is_none()).map(|it| Arc::clone(&it.room)).collect();
-        let asks = self.asks_before(space, &record, start);
+        let asks = record.first;
         record.earlier = earlier_of(&record, start);
         let session = self.hold_session(record, None);
         let position = start.min(applied);
-        let replay = Replay { position, start, applied, waiting: false };
+        let replay = Replay { position, start, applied, asks, waiting: false };
         let progress = Progress::CatchingUp(Box::new(replay));
         let outcome = ResumeOutcome::Fresh;
         let socket = self.insert_socket(key, connecting, Some(session), start, progress, outcome);
         for room in open {
             self.index_room(space, socket, &room, true);
         }
-        let page = self.page_frames(socket, session, entries, reached);
+        // What else is on the connection may be catching up, too.
+        let name = self.state.spaces.get(space).map_or("", |space| &space.name);
+        let connect = packet::connect(name, &pid, Some(&pid)).len();
+        let room = self.room(socket).saturating_sub(connect);
+        let page = self.page_frames(socket, session, entries, reached, room);
+        let reached = if page.full { self.replayed(socket) } else { reached };
         let now = self.state.millis(self.now);
         let away = away.map_or(Duration::ZERO, |since| Duration::from_millis(now.saturating_sub(since)));
         let complete = reached >= self.dispatched(space);
@@ -175,7 +184,7 @@ impl Io<'_> {
             socket.outcome = outcome;
         }
         self.state.stats.resumes += 1;
-        self.send_first_page(socket, &pid, asks, page.frames);
+        self.send_first_page(socket, &pid, page.frames);
         self.arm_conn(conn);
         if let Some(with_connection) = page.disconnect {
             return self.disconnect_by_server(socket, with_connection);
@@ -184,11 +193,9 @@ impl Io<'_> {
     }
 
     /// CONNECT, then the replay; a part of it before, for clients whose listeners need that.
-    fn send_first_page(&mut self, key: SocketKey, pid: &str, asks: Vec<Frame>, mut page: Vec<Frame>) {
+    fn send_first_page(&mut self, key: SocketKey, pid: &str, mut frames: Vec<Frame>) {
         let recovery = self.state.config.recovery.as_ref();
         let before = recovery.map_or(0, |recovery| recovery.replay_before_connect);
-        let mut frames = asks;
-        frames.append(&mut page);
         let mut bytes = 0;
         let early = frames.iter().take_while(|frame| {
             bytes += frame.len();
@@ -205,18 +212,44 @@ impl Io<'_> {
         }
     }
 
-    /// Asks at or below the start whose answer may have been lost.
-    fn asks_before(&mut self, space: SpaceKey, record: &SessionRecord, start: Position) -> Vec<Frame> {
-        let now = self.state.millis(self.now);
-        let Some(log) = self.log(space) else { return Vec::new() };
-        let range = (Bound::Excluded(record.first), Bound::Included(start));
-        if record.first >= start {
-            return Vec::new();
+    /// Bytes that the queue of a socket's client has room for.
+    fn room(&mut self, key: SocketKey) -> usize {
+        self.state.config.output.send_queue.saturating_sub(self.unsent(key))
+    }
+
+    /// Up to where a socket that catches up has got.
+    fn replayed(&self, key: SocketKey) -> Position {
+        let socket = self.state.sockets.get(key);
+        match socket.map(|socket| &socket.progress) {
+            Some(Progress::CatchingUp(replay)) => replay.position,
+            _ => Position::START,
         }
-        let asks = log.asks.range(range).map(|(_, entry)| entry);
-        let open =
-            asks.filter(|entry| is_open(entry, record, now) && concerns(&entry.new, entry.position, record));
-        open.filter_map(ask_frames).flatten().collect()
+    }
+
+    /// Asks at or below the start whose answer may have been lost, as many as fit.
+    fn ask_again(&mut self, key: SocketKey, session: SessionKey, page: &mut PageFrames) {
+        let now = self.state.millis(self.now);
+        let limit = self.state.config.output.send_queue;
+        let State { sockets, sessions, spaces, .. } = &mut *self.state;
+        let (Some(socket), Some(session)) = (sockets.get_mut(key), sessions.get(session)) else { return };
+        let log = spaces.get(socket.space).and_then(|space| space.log.as_ref());
+        let Progress::CatchingUp(replay) = &mut socket.progress else { return };
+        if replay.asked_again() {
+            return;
+        }
+        let range = (Bound::Excluded(replay.asks), Bound::Included(replay.start));
+        for (position, entry) in log.into_iter().flat_map(|log| log.asks.range(range)) {
+            let concerned = concerns(&entry.new, *position, &session.record);
+            let size = queued_size(&entry.new.packet, &entry.new.attachments);
+            if concerned && size <= limit && is_open(entry, &session.record, now) {
+                if !page.takes(size) {
+                    return;
+                }
+                page.frames.extend(ask_frames(entry).into_iter().flatten());
+            }
+            replay.asks = *position;
+        }
+        replay.asks = replay.start;
     }
 
     // ---- pages
@@ -228,40 +261,47 @@ impl Io<'_> {
         session: SessionKey,
         entries: &[Entry],
         reached: Position,
+        room: usize,
     ) -> PageFrames {
-        let mut page = PageFrames::default();
+        let mut page = PageFrames { room, ..PageFrames::default() };
+        self.ask_again(key, session, &mut page);
         let now = self.state.millis(self.now);
         let epoch = self.state.sockets.get(key).map_or(0, |socket| self.state.epoch_of(socket.space));
-        for entry in entries {
+        let limit = self.state.config.output.send_queue;
+        for entry in if page.full { &[] } else { entries } {
             let Some(held) = self.state.sessions.get(session) else { break };
             let Some(socket) = self.state.sockets.get_mut(key) else { break };
             let Progress::CatchingUp(replay) = &mut socket.progress else { break };
             if entry.position <= replay.position {
                 continue;
             }
-            replay.position = entry.position;
             let (first_time, sent) = (entry.position > replay.applied, entry.position <= replay.start);
-            if !concerns(&entry.new, entry.position, &held.record) {
+            let concerned = concerns(&entry.new, entry.position, &held.record);
+            let is_due = match entry.new.kind {
+                EntryKind::Event => concerned && !sent,
+                EntryKind::Ask => concerned && !sent && is_open(entry, &held.record, now),
+                _ => false,
+            };
+            let size = queued_size(&entry.new.packet, &entry.new.attachments);
+            // One that is too large for any page is passed over, as in `dispatch_event`.
+            let too_large = is_due && size > limit;
+            self.state.stats.events_too_large += u64::from(too_large);
+            if is_due && !too_large && !page.takes(size) {
+                break;
+            }
+            replay.position = entry.position;
+            if !concerned || too_large {
                 continue;
             }
             match entry.new.kind {
-                EntryKind::Event | EntryKind::Ask if sent => {}
-                EntryKind::Event => {
+                EntryKind::Event if is_due => {
                     socket.last = socket.last.max(entry.position);
                     let offset = Offset { epoch, position: entry.position };
                     page.push(event_frames(entry, offset));
                 }
-                EntryKind::Ask if is_open(entry, &held.record, now) => page.push(ask_frames(entry)),
+                EntryKind::Ask if is_due => page.push(ask_frames(entry)),
                 EntryKind::Join | EntryKind::Leave if first_time => {
-                    for room in room_names(&entry.new.packet) {
-                        self.replay_room(
-                            key,
-                            session,
-                            &room,
-                            entry.new.kind == EntryKind::Join,
-                            entry.position,
-                        );
-                    }
+                    self.replay_rooms(key, session, entry);
                 }
                 EntryKind::Disconnect if first_time => {
                     page.disconnect = Some(&*entry.new.packet == "true");
@@ -271,6 +311,7 @@ impl Io<'_> {
             }
         }
         if page.disconnect.is_none()
+            && !page.full
             && let Some(socket) = self.state.sockets.get_mut(key)
             && let Progress::CatchingUp(replay) = &mut socket.progress
         {
@@ -281,7 +322,14 @@ impl Io<'_> {
         page
     }
 
-    /// A join or leave entry is read. What a handler has changed since stands.
+    /// A join or leave entry is read.
+    fn replay_rooms(&mut self, key: SocketKey, session: SessionKey, entry: &Entry) {
+        for room in room_names(&entry.new.packet) {
+            self.replay_room(key, session, &room, entry.new.kind == EntryKind::Join, entry.position);
+        }
+    }
+
+    /// The same for one room. What a handler has changed since stands.
     fn replay_room(
         &mut self,
         key: SocketKey,
@@ -325,11 +373,11 @@ impl Io<'_> {
         let socket = self.state.live(key)?;
         let (space, session, conn) = (socket.space, socket.session?, socket.conn);
         let Progress::CatchingUp(replay) = &socket.progress else { return None };
-        let position = replay.position;
+        let (position, asked_again) = (replay.position, replay.asked_again());
         if replay.waiting {
             return None;
         }
-        if position >= self.dispatched(space) {
+        if asked_again && position >= self.dispatched(space) {
             self.go_live(key, conn, position);
             self.keep_caught_up(session);
             return None;
@@ -353,7 +401,8 @@ impl Io<'_> {
     }
 
     fn send_page(&mut self, key: SocketKey, session: SessionKey, entries: &[Entry], reached: Position) {
-        let page = self.page_frames(key, session, entries, reached);
+        let room = self.room(key);
+        let page = self.page_frames(key, session, entries, reached, room);
         if !page.frames.is_empty() {
             self.send(key, &page.frames);
         }
@@ -421,6 +470,15 @@ impl SocketState {
 }
 
 impl PageFrames {
+    /// Is there room for so many bytes more? Otherwise the page ends before them.
+    const fn takes(&mut self, size: usize) -> bool {
+        match self.room.checked_sub(size) {
+            Some(left) => self.room = left,
+            None => self.full = true,
+        }
+        !self.full
+    }
+
     fn push(&mut self, frames: Option<Vec<Frame>>) {
         if let Some(frames) = frames {
             self.events += 1;

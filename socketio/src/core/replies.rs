@@ -1,16 +1,21 @@
 //! What the store answers, and what becomes of it (specification 8, 17).
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::command::{StoreCall, StoreReply, Ticket};
 use super::state::{
-    Caller, InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, TransactThen,
-    Upcall,
+    Caller, InFlight, Io, Item, QueuedEntry, Read, Sent, SessionKey, SocketKey, SpaceKey, State,
+    TransactThen, Upcall,
 };
 use crate::config::EmitPolicy;
 use crate::error::{AckError, EmitError, OnceError};
 use crate::offset::{Offset, Position};
-use crate::store::{Batch, Committed, Entry, SessionChange, StoreError, TransactError, Transacted, TxEffect};
+use crate::store::{
+    Batch, Committed, Entry, LogState, NewEntry, SessionChange, StoreError, TransactError, Transacted,
+    TxEffect,
+};
 
 impl Io<'_> {
     /// An answer of the store. One that nobody waits for is ignored.
@@ -38,7 +43,8 @@ impl Io<'_> {
                 self.append_answered(appends);
             }
             (InFlight::Attach(connecting), StoreReply::Attach(answer)) => self.attached(connecting, answer),
-            (InFlight::Transact(caller, then), StoreReply::Transact(answer)) => {
+            (InFlight::Transact { caller, bytes, then, .. }, StoreReply::Transact(answer)) => {
+                self.state.queue.bytes -= bytes;
                 self.transacted(caller, then, answer);
             }
             (InFlight::Trim(space), StoreReply::Trim(answer)) => self.trimmed(space, &answer),
@@ -105,7 +111,7 @@ impl Io<'_> {
     /// As [`Io::take_effect`], but for acks of sessions that are somebody else's.
     pub(super) fn take_effect_if_held(&mut self, item: Item) {
         match item {
-            Item::Ack { socket, .. } if self.is_lost(socket) => self.state.stats.acks_withheld += 1,
+            Item::Ack { socket, .. } if self.is_lost(socket) => self.fails(item, &lost()),
             other => self.take_effect(other),
         }
     }
@@ -117,7 +123,7 @@ impl Io<'_> {
     }
 
     pub(super) fn entry_committed(&mut self, entry: QueuedEntry, position: Position) {
-        let QueuedEntry { space, new, event, bytes, then, delivered } = entry;
+        let QueuedEntry { space, new, event, bytes, then, delivered, .. } = entry;
         self.state.queue.bytes -= bytes;
         if let Some(log) = self.log(space) {
             log.uncommitted -= 1;
@@ -158,9 +164,7 @@ impl Io<'_> {
                 Item::Entry(entry) if entry.delivered.is_some() => again.push(Item::Entry(entry)),
                 Item::Entry(entry) => self.entry_failed(*entry, &EmitError::StoreUnavailable),
                 Item::Create(key) => self.created(key, false),
-                Item::Saved { session, then } => self.saved(session, then, Err(error.clone())),
-                Item::Ack { .. } => self.state.stats.acks_withheld += 1,
-                other => self.take_effect(other),
+                other => self.fails(other, error),
             }
         }
         // What clients have seen is written until it is.
@@ -170,7 +174,8 @@ impl Io<'_> {
     }
 
     pub(super) fn entry_failed(&mut self, entry: QueuedEntry, why: &EmitError) {
-        let QueuedEntry { space, new, bytes, then, .. } = entry;
+        let QueuedEntry { space, new, bytes, then, call, .. } = entry;
+        self.state.queue.failed_call = Some(call);
         self.state.queue.bytes -= bytes;
         self.state.queue.undelivered -= 1;
         self.state.stats.emits_failed += 1;
@@ -228,6 +233,7 @@ impl Io<'_> {
             }
             Err(error) => {
                 self.state.stats.once_rolled_back += 1;
+                self.state.queue.failed_call = Some(caller.call);
                 Err(match error {
                     TransactError::Run(error) => OnceError::Application(error),
                     TransactError::Panicked => OnceError::Panicked,
@@ -240,18 +246,29 @@ impl Io<'_> {
     }
 
     fn transaction_effect(&mut self, caller: Caller, effect: &TxEffect, position: Position) {
-        let space = caller.space;
-        match effect {
-            TxEffect::Emit(new) if self.log(space).is_some() => {
-                let entry = Entry { position, at: self.state.millis(self.now), new: new.clone() };
-                if let Some(log) = self.log(space) {
-                    log.committed = position;
-                }
-                self.dispatch(space, &entry, None);
-            }
-            TxEffect::Emit(new) => self.deliver_entry(space, new),
-            TxEffect::Join(room) => self.place_for(caller, room, true, position),
+        let new = match effect {
+            TxEffect::Emit(new) => new,
+            TxEffect::Join(room) => return self.place_for(caller, room, true, position),
+        };
+        let Some(space) = self.space(&new.namespace) else { return self.unused_log_grows(new, position) };
+        let Some(log) = self.log(space) else { return self.deliver_entry(space, new) };
+        log.committed = position;
+        let entry = Entry { position, at: self.state.millis(self.now), new: new.clone() };
+        self.dispatch(space, &entry, None);
+    }
+
+    /// An entry of a namespace that is not in use: whoever uses it goes on behind it, and upkeep drops the log if nobody can.
+    fn unused_log_grows(&mut self, new: &NewEntry, position: Position) {
+        if self.state.config.recovery.is_none() {
+            return;
         }
+        let State { logs_found, drop_again, .. } = &mut *self.state;
+        let log = logs_found.entry(Arc::clone(&new.namespace)).or_insert_with(|| {
+            drop_again.push_back(Arc::clone(&new.namespace));
+            let floor = Position { number: position.number.saturating_sub(1), ..position };
+            LogState { namespace: Arc::clone(&new.namespace), tail: position, floor }
+        });
+        log.tail = position;
     }
 
     // ---- up and down
@@ -306,11 +323,12 @@ impl Io<'_> {
     }
 
     /// When the store is to be declared down if it does not answer. What runs in a transaction is the application's code,
-    /// which has its lease.
+    /// which has its lease; until it runs, the time is the store's.
     pub(super) fn stalls_at(&self) -> Option<Duration> {
         let (stall, lease) = (self.state.config.storage.stall, self.state.config.once.lease);
         let sent = self.state.queue.in_flight.front()?;
-        Some(sent.at + if matches!(sent.call, InFlight::Transact(..)) { stall.max(lease) } else { stall })
+        let runs = matches!(&sent.call, InFlight::Transact { begun, .. } if begun.load(Ordering::Relaxed));
+        Some(sent.at.saturating_add(if runs { stall.max(lease) } else { stall }))
     }
 
     /// Is the store declared down?
@@ -318,7 +336,12 @@ impl Io<'_> {
         self.state.queue.down_since.is_some()
     }
 
-    /// Entries that wait when the store is declared down were accepted before; under `Refuse` they fail then.
+    /// Does it take nothing that is to be committed, since it is down?
+    pub(super) fn refuses_entries(&self) -> bool {
+        self.is_store_down() && self.state.config.storage.on_emit == EmitPolicy::Refuse
+    }
+
+    /// Entries and transactions that wait when the store is declared down were accepted before; under `Refuse` they fail then.
     fn refuse_queued(&mut self) {
         let items = std::mem::take(&mut self.state.queue.items);
         for item in items {
@@ -326,11 +349,26 @@ impl Io<'_> {
                 Item::Entry(entry) if entry.delivered.is_none() => {
                     self.entry_failed(*entry, &EmitError::StoreUnavailable);
                 }
-                Item::Ack { .. } => self.state.stats.acks_withheld += 1,
+                Item::Transact(transaction) => {
+                    self.state.queue.bytes -= transaction.bytes;
+                    let error = TransactError::Store(down());
+                    self.transaction_over(transaction.caller, transaction.then, Err(error));
+                }
+                item if matches!(item, Item::Ack { .. }) || self.state.queue.tells_failure(&item) => {
+                    self.fails(item, &down());
+                }
                 other => self.state.queue.items.push_back(other),
             }
         }
     }
+}
+
+fn lost() -> StoreError {
+    StoreError::Failed(Arc::from("somebody else holds the session"))
+}
+
+fn down() -> StoreError {
+    StoreError::Failed(Arc::from("it does not answer"))
 }
 
 impl StoreReply {
@@ -340,7 +378,6 @@ impl StoreReply {
             self,
             Self::Commit(Err(_))
                 | Self::Attach(Err(crate::store::AttachError::Store(_)))
-                | Self::OnceBegin(Err(_))
                 | Self::Transact(Err(TransactError::Store(_)))
                 | Self::Trim(Err(_))
                 | Self::Expire(Err(_))

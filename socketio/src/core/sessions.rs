@@ -38,14 +38,19 @@ impl Io<'_> {
             self.place_room(key, &Arc::from(room), join, position);
         } else {
             let room: Arc<str> = Arc::from(room);
-            socket.pending_rooms.push((Arc::clone(&room), join));
+            let due = self.now + self.state.config.times.effect_timeout;
+            let caller = Caller { space, socket: key, session, call: self.state.scope.call };
+            let change = MemberChange { caller, room: Arc::clone(&room), join, due };
+            if self.push_item(Item::Member(change)).is_err() {
+                self.state.stats.rooms_refused += 1;
+                return Err(ChangeError::StoreUnavailable);
+            }
+            if let Some(socket) = self.state.live_mut(key) {
+                socket.pending_rooms.push((room, join));
+            }
             if let Some(session) = session.and_then(|key| self.state.sessions.get_mut(key)) {
                 session.pending += 1;
             }
-            let due = self.now + self.state.config.times.effect_timeout;
-            let caller = Caller { space, socket: key, session };
-            let change = MemberChange { caller, room, join, due };
-            self.push_effect(Item::Member(change));
         }
         self.state.scope.pending |= session.is_some();
         Ok(())

@@ -165,10 +165,10 @@ impl<'a> Socket<'a> {
         if self.is_connected() { Ok(self.state().space) } else { Err(EmitError::Disconnected) }
     }
 
-    fn encode(&self, event: &str, args: &dyn ToArgs) -> Result<(SpaceKey, Event), EmitError> {
+    fn encode(&mut self, event: &str, args: &dyn ToArgs) -> Result<(SpaceKey, Event), EmitError> {
         let space = self.connected()?;
-        let event = Event::new(&self.state().handshake.namespace, event, args)?;
-        Ok((space, event))
+        let handshake = Arc::clone(self.handshake());
+        Ok((space, self.io.event(&handshake.namespace, event, args)?))
     }
 
     // ---- rooms and data
@@ -214,12 +214,12 @@ impl<'a> Socket<'a> {
     /// Ends this socket: its client gets `io server disconnect` and does not come back by itself. Behind what has been
     /// emitted before.
     pub fn disconnect(&mut self) {
-        self.io.request_disconnect(self.key, false);
+        self.io.request_disconnect(self.key, Reason::ServerNamespaceDisconnect, false);
     }
 
     /// The same for all sockets of its connection, which ends too.
     pub fn disconnect_connection(&mut self) {
-        self.io.request_disconnect(self.key, true);
+        self.io.request_disconnect(self.key, Reason::ServerNamespaceDisconnect, true);
     }
 
     /// Closes its connection; the client comes back and resumes. At once.
@@ -234,7 +234,8 @@ impl<'a> Socket<'a> {
         self.io.cut_conn(conn);
     }
 
-    /// Sends `event` past log and queue, and disconnects after `after`.
+    /// Sends `event` at once, ahead of what waits for the log, and disconnects after `after`, then behind what has been emitted before.
+    /// `Err`: it was not sent, and nothing follows; a client whose send queue has no room for it is disconnected as too slow.
     pub fn warn_then_disconnect(
         &mut self,
         event: &str,
@@ -243,13 +244,13 @@ impl<'a> Socket<'a> {
     ) -> Result<(), EmitError> {
         let (space, event) = self.encode(event, &args)?;
         self.io.deliver_to(space, &[self.key], &event, Reliability::Direct);
+        self.connected()?;
         let key = self.key;
+        let end = move |io: &mut Io<'_>| io.request_disconnect(key, Reason::ServerNamespaceDisconnect, false);
         if after.is_zero() {
-            self.io.disconnect_with_packet(key, Reason::ServerNamespaceDisconnect);
+            end(&mut self.io);
         } else {
-            self.io.after(after, move |io| {
-                io.disconnect_with_packet(key, Reason::ServerNamespaceDisconnect);
-            });
+            self.io.after(after, end);
         }
         Ok(())
     }

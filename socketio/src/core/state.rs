@@ -102,6 +102,8 @@ pub(crate) struct State {
     pub(crate) dynamic_spaces: usize,
     /// Logs found at the start whose namespaces have not been used yet.
     pub(crate) logs_found: HashMap<Arc<str>, LogState>,
+    /// Whose handlers namespaces had that were dropped, while their logs are in the store: the last of their sessions expire then.
+    pub(crate) expiring: HashMap<Arc<str>, usize>,
     /// Logs of namespaces that were dropped while sessions of them were still in the store.
     pub(crate) drop_again: VecDeque<Arc<str>>,
     pub(crate) sockets: Arena<SocketState>,
@@ -154,10 +156,12 @@ pub(crate) enum Upcall {
 }
 
 /// The handler call that runs now: acks wait for what it has done before (specification 8).
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Scope {
     /// Has it done anything that the store has still to commit?
     pub(crate) pending: bool,
+    /// Its number. What it leaves in the store's queue is together there.
+    pub(crate) call: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -257,6 +261,8 @@ pub(crate) struct SocketState {
     pub(crate) pending_acks: Vec<u64>,
     /// The last EVENT, for the idle policy.
     pub(crate) last_event: Duration,
+    /// The idle policy's timer that counts; others find nothing to do.
+    pub(crate) idle_at: Duration,
     pub(crate) idle_warned: bool,
     /// Of its connection, which may be gone before its end is reported.
     pub(crate) span: Span,

@@ -200,23 +200,33 @@ impl Io<'_> {
 
     // ---- idle
 
+    /// After its CONNECT, and after an event that follows a warning: the next warning may be due before the end that was near.
     pub(super) fn arm_idle(&mut self, key: SocketKey) {
         let Some(policy) = &self.state.config.idle else { return };
-        let at = self.now + policy.after.saturating_sub(policy.warn_before);
-        self.state.timers.set(at, Timer::Idle(key));
+        let at = self.now.saturating_add(policy.after.saturating_sub(policy.warn_before));
+        if let Some(socket) = self.state.live_mut(key) {
+            socket.idle_warned = false;
+            self.set_idle(key, at);
+        }
     }
 
-    pub(super) fn idle_due(&mut self, key: SocketKey) {
+    fn set_idle(&mut self, key: SocketKey, at: Duration) {
+        if let Some(socket) = self.state.live_mut(key) {
+            socket.idle_at = at;
+            self.state.timers.set(at, Timer::Idle(key));
+        }
+    }
+
+    pub(super) fn idle_due(&mut self, key: SocketKey, at: Duration) {
         let Some(policy) = self.state.config.idle.clone() else { return };
-        let Some(socket) = self.state.live_mut(key) else { return };
-        let end = socket.last_event + policy.after;
+        let Some(socket) = self.state.live_mut(key).filter(|socket| socket.idle_at == at) else { return };
+        let end = socket.last_event.saturating_add(policy.after);
         let warning = end.saturating_sub(policy.warn_before);
         if self.now >= end {
-            return self.disconnect_with_packet(key, Reason::Idle);
+            return self.request_disconnect(key, Reason::Idle, false);
         }
         if self.now < warning {
-            socket.idle_warned = false;
-            return self.state.timers.set(warning, Timer::Idle(key));
+            return self.set_idle(key, warning);
         }
         if !std::mem::replace(&mut socket.idle_warned, true) {
             let space = socket.space;
@@ -226,6 +236,6 @@ impl Io<'_> {
                 self.deliver_to(space, &[key], &event, Reliability::Direct);
             }
         }
-        self.state.timers.set(end, Timer::Idle(key));
+        self.set_idle(key, end);
     }
 }

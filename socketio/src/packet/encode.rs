@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::args::{ArgsEncoder, ToArgs, Written};
+use super::engine_packet::encoded_len;
 use super::error::{DecodeError, EncodeError};
 use super::header::{Header, PacketKind, is_reserved};
 use super::json;
@@ -18,6 +19,12 @@ const MAX_NAME: usize = 1024;
 
 /// Bytes that a packet begins with room for, so that a small one is not moved while it is written.
 const USUAL: usize = 192;
+
+/// At least the bytes of an offset as an element (three numbers of 20 digits), and of an ack id.
+const OFFSET: usize = 66;
+
+/// At least the bytes of a WebSocket frame's header, or of what separates packets in a polling response.
+const HEADERS: usize = 12;
 
 /// The frames of one packet: the text, then its attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +116,12 @@ impl Event {
         self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
 
+    /// Is it too large for a send queue of `limit` bytes, by [`queued_size`]?
+    pub fn check_size(&self, limit: usize) -> Result<(), EncodeError> {
+        let size = queued_size(&self.text, &self.attachments);
+        if size > limit { Err(EncodeError::TooLarge { size, limit }) } else { Ok(()) }
+    }
+
     /// Would a client take its last element for an offset (specification 12)?
     pub const fn ends_in_string(&self) -> bool {
         self.ends_in_string
@@ -135,6 +148,18 @@ impl Event {
         let (header, array) = self.text.split_at_checked(self.array).unwrap_or((&self.text, ""));
         frames(format!("{header}{id}{array}"), &self.attachments)
     }
+}
+
+/// The most that an event takes in a send queue, whatever the transport: with an offset or an ack id, with the headers of its
+/// messages, and attachments as base64.
+pub fn queued_size(packet: &str, attachments: &[Bytes]) -> usize {
+    let attachments = attachments.iter().map(|bytes| bytes.len().div_ceil(3).saturating_mul(4) + HEADERS);
+    attachments.fold(packet.len() + OFFSET + HEADERS, usize::saturating_add)
+}
+
+/// The same of frames as they are.
+pub fn queued_frames(frames: &[Frame]) -> usize {
+    frames.iter().map(|frame| encoded_len(frame) + HEADERS).fold(0, usize::saturating_add)
 }
 
 /// `0{"sid":..}`, with `pid` if there is one.

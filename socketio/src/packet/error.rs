@@ -89,6 +89,14 @@ pub enum EncodeError {
         /// The limit.
         limit: usize,
     },
+    /// No client could be sent it.
+    #[error("an event of {size} bytes, attachments as base64, exceeds send_queue ({limit})")]
+    TooLarge {
+        /// Bytes that it takes in a send queue.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// An argument that came as JSON holds a placeholder for an attachment that there is not: receivers would refuse the packet.
     #[error("an argument holds a placeholder without its attachment")]
     Placeholder,

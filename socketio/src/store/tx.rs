@@ -52,6 +52,8 @@ pub struct TransactContext {
     pub session: Option<(Arc<str>, u64)>,
     /// Has the namespace a log? Otherwise nothing is appended: nobody would trim it.
     pub logged: bool,
+    /// Bytes that [`Tx::emit`] takes at most: the size of a client's send queue.
+    pub max_event: usize,
 }
 
 /// The application's part of a transaction.
@@ -129,6 +131,11 @@ impl<'t> Tx<'t> {
         &self.context.namespace
     }
 
+    /// Bytes of an event at most.
+    pub(crate) const fn max_event(&self) -> usize {
+        self.context.max_event
+    }
+
     /// The id of the socket, which is also the name of its own room.
     pub fn sid(&self) -> &Arc<str> {
         &self.context.sid
@@ -150,7 +157,8 @@ impl<'t> Tx<'t> {
         }
     }
 
-    /// Appends an entry that was encoded already. (`emit` is the same for events.)
+    /// Appends an entry that was encoded already, to the log of its namespace, which may be another. (`emit` is the same for
+    /// events of this one.)
     pub fn append(&mut self, entry: NewEntry) {
         self.effects.push(TxEffect::Emit(entry));
     }

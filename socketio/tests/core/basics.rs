@@ -394,3 +394,20 @@ fn an_event_before_the_connect_answer_is_a_state_error() {
     assert!(world.closed(link).is_some());
     assert_eq!(world.core.stats().state_error_kinds, [("not_answered", 1)]);
 }
+
+#[test]
+fn a_namespace_without_its_slash_gets_it() {
+    let mut world = World::new(quick(), |core, log| {
+        handlers(core.namespace("chat"), log);
+        core.namespace("/chat").on("more", |socket, _, _| socket.emit("n", (0,)).expect("is connected"));
+    });
+    let mut client = Client::of(&mut world, "/chat");
+    assert_eq!(world.noted(), ["connected fresh"]);
+    client.emit(&mut world, r#"["more"]"#);
+    let sid = client.sid.clone();
+    world.call(move |io| {
+        io.of("chat").emit("n", (1,)).expect("goes");
+        io.socket("chat", &sid).expect("is connected").emit("n", (2,)).expect("goes");
+    });
+    assert_eq!(client.take(&mut world), [r#"["n",0]"#, r#"["n",1]"#, r#"["n",2]"#]);
+}

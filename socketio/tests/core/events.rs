@@ -293,6 +293,62 @@ fn idle_clients_are_warned_and_disconnected() {
 }
 
 #[test]
+fn an_event_after_the_warning_has_a_warning_of_its_own() {
+    let mut config = plain();
+    let after = Duration::from_secs(3);
+    let warn_before = Duration::from_secs(2);
+    config.idle = Some(IdlePolicy { after, warn_before, warn_event: "idle_warning".to_owned() });
+    let mut world = world(config);
+    let mut client = Client::new(&mut world);
+    world.noted();
+    for _ in 0..3 {
+        world.advance(Duration::from_secs(1));
+        assert_eq!(client.take(&mut world), [r#"["idle_warning",2000]"#]);
+        world.advance(Duration::from_millis(200));
+        client.emit(&mut world, r#"["echo"]"#);
+    }
+    world.advance(Duration::from_secs(1));
+    assert_eq!(client.take(&mut world), [r#"["idle_warning",2000]"#]);
+    world.advance(Duration::from_millis(1999));
+    assert!(world.noted().is_empty());
+    world.advance(Duration::from_millis(1));
+    assert_eq!(world.noted(), ["idle None []"]);
+    client.pump(&mut world);
+    assert_eq!((client.packets.len(), client.events.len()), (1, 0));
+}
+
+#[test]
+fn nothing_of_an_event_follows_a_disconnect_by_what_comes_before_its_handler() {
+    for in_filter in [true, false] {
+        let mut world = World::new(plain(), |core, log| {
+            let log = Arc::clone(log);
+            handlers(core.namespace("/"), &log);
+            let after = Arc::clone(&log);
+            core.namespace("/")
+                .filter(move |socket, _, _| {
+                    if in_filter {
+                        socket.disconnect();
+                    }
+                    Ok(())
+                })
+                .filter(move |_, _, _| {
+                    note(&after, "second filter");
+                    Ok(())
+                })
+                .on_any(|socket, _, _| socket.disconnect())
+                .on("event", move |_, _, _| note(&log, "handler"));
+        });
+        let mut client = Client::new(&mut world);
+        world.noted();
+        client.emit(&mut world, r#"["event"]"#);
+        let noted = world.noted();
+        let before: &[&str] = if in_filter { &[] } else { &["second filter"] };
+        assert_eq!(noted, [before, &["server namespace disconnect None []"]].concat());
+        assert_eq!(world.core.stats().packets_late, 1);
+    }
+}
+
+#[test]
 fn attachments_that_do_not_come_are_a_state_error() {
     let mut world = world(plain());
     let link = world.open();

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adjourn_socketio::core::{Core, KeyFrom, KeyScope, Once};
-use adjourn_socketio::store::{AckValue, RunError};
+use adjourn_socketio::core::{Core, KeyFrom, KeyScope, Once, StoreCall, StoreReply};
+use adjourn_socketio::offset::Position;
+use adjourn_socketio::packet::Event;
+use adjourn_socketio::store::{AckValue, EntryKind, NewEntry, RunError};
 
 use super::recovery::{numbers, say};
 use super::world::{Client, StoreMode, World, quick};
@@ -250,6 +252,85 @@ fn a_session_whose_transaction_failed_comes_back_without_the_room_and_asks_again
         client.connect(&mut world);
         say(&mut world, "chat", 1);
         assert_eq!((client.take(&mut world), client.sid == sid), (numbers(1..2), true));
+    }
+}
+
+fn entry_for(namespace: &str, number: u32) -> NewEntry {
+    let event = Event::new(namespace, "n", &(number,)).expect("fits");
+    NewEntry {
+        namespace: Arc::from(namespace),
+        kind: EntryKind::Event,
+        rooms: Arc::new([]),
+        except: Arc::new([]),
+        packet: Arc::from(event.packet()),
+        attachments: Arc::new([]),
+        ack: None,
+        until: None,
+    }
+}
+
+#[test]
+fn an_entry_of_a_transaction_for_another_namespace_is_that_namespace_s() {
+    let mut world = World::new(quick(), |core, log| {
+        set_up(core, log);
+        core.namespace("/other");
+        core.namespace_matching(|name, _| name == "/late");
+        core.namespace("/").on("elsewhere", |socket, _, _| {
+            let run = |tx: &mut adjourn_socketio::store::Tx<'_>| {
+                tx.append(entry_for("/other", 0));
+                tx.append(entry_for("/late", 8));
+                tx.append(entry_for("/other", 1));
+                tx.append(entry_for("/late", 9));
+                tx.emit("n", (0,))?;
+                Ok(())
+            };
+            socket.transact(run, |_, done| done.expect("commits")).expect("is connected");
+        });
+    });
+    let (mut client, mut other) = (Client::new(&mut world), Client::of(&mut world, "/other"));
+    client.emit(&mut world, r#"["elsewhere"]"#);
+    assert_eq!((client.take(&mut world), other.take(&mut world)), (numbers(0..1), numbers(0..2)));
+    assert_eq!((client.offset.as_deref(), other.offset.as_deref()), (Some("1-1"), Some("1-2")));
+    // Nobody was there; positions go on.
+    let mut late = Client::of(&mut world, "/late");
+    for number in 1..3 {
+        say(&mut world, "", number);
+        world.call(move |io| {
+            io.of("/other").emit("n", (number + 1,)).expect("goes");
+            io.of("/late").emit("n", (number,)).expect("goes");
+        });
+        for client in [&mut client, &mut other, &mut late] {
+            client.roam(&mut world);
+        }
+    }
+    assert_eq!((client.take(&mut world), other.take(&mut world)), (numbers(1..3), numbers(2..4)));
+    assert_eq!((late.take(&mut world), late.offset.as_deref()), (numbers(1..3), Some("1-4")));
+}
+
+/// What a transaction appends for a namespace that is never used does not stay.
+#[test]
+fn a_log_that_only_transactions_write_is_dropped() {
+    let mut world = World::new(quick(), |core, _| {
+        core.namespace("/").on("elsewhere", |socket, _, _| {
+            let run = |tx: &mut adjourn_socketio::store::Tx<'_>| {
+                tx.append(entry_for("/nobody", 0));
+                Ok(())
+            };
+            socket.transact(run, |_, done| done.expect("commits")).expect("is connected");
+        });
+    });
+    let mut client = Client::new(&mut world);
+    for _ in 0..2 {
+        client.emit(&mut world, r#"["elsewhere"]"#);
+        let all = Position::START..Position::counter(u64::MAX >> 2);
+        let page = |world: &mut World| {
+            let asked = StoreCall::Page(Arc::from("/nobody"), all.clone(), usize::MAX >> 12);
+            let StoreReply::Page(Ok(page)) = world.ask_store(asked) else { panic!("no page") };
+            page.entries.len()
+        };
+        assert_eq!(page(&mut world), 1);
+        world.advance(Duration::from_secs(2));
+        assert_eq!(page(&mut world), 0);
     }
 }
 

@@ -1,9 +1,11 @@
 //! Sections 8, 10 and 13: the rules around a resume.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::basics::handlers;
+use adjourn_socketio::core::Core;
+
+use super::basics::{handlers, note};
 use super::recovery::{numbers, say, world, world_with};
 use super::world::{Client, StoreMode, World, quick};
 
@@ -184,5 +186,29 @@ fn a_dynamic_namespace_waits_for_its_sessions() {
     assert_eq!(client.take(&mut world), numbers(0..1));
     client.cut(&mut world);
     world.advance(Duration::from_mins(5));
+    assert_eq!(world.core.stats().namespaces, 0);
+}
+
+#[test]
+fn the_last_session_of_a_dynamic_namespace_is_told_when_it_expires() {
+    let mut config = quick();
+    config.recovery.as_mut().expect("is on").window = Duration::from_secs(10);
+    let set_up = |core: &mut Core, log: &Arc<Mutex<Vec<String>>>| {
+        let expired = Arc::clone(log);
+        let namespace = core.namespace_matching(|name, _| name.starts_with("/dyn-"));
+        namespace.on_session_expired(move |session| note(&expired, format!("expired {}", session.sid)));
+    };
+    let mut world = World::new(config.clone(), set_up);
+    let mut client = Client::of(&mut world, "/dyn-1");
+    client.cut(&mut world);
+    world.advance(Duration::from_secs(30));
+    assert_eq!(world.noted(), [format!("expired {}", client.sid)]);
+    // After a restart: nobody connects to it again.
+    let mut client = Client::of(&mut world, "/dyn-2");
+    world.call(|io| io.of("/dyn-2").emit("n", (0,)).expect("is logged"));
+    client.cut(&mut world);
+    world.restart(config, set_up);
+    world.advance(Duration::from_secs(30));
+    assert_eq!(world.noted(), [format!("expired {}", client.sid)]);
     assert_eq!(world.core.stats().namespaces, 0);
 }

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use adjourn_socketio::config::IdlePolicy;
 use adjourn_socketio::core::{AckOptions, Io, StoreCall};
-use adjourn_socketio::error::AckError;
+use adjourn_socketio::error::{AckError, EmitError};
+use adjourn_socketio::links::LinkClose;
 use adjourn_socketio::packet::Args;
 use adjourn_socketio::store::AckValue;
 
@@ -151,11 +153,71 @@ fn s11_a_warning_to_a_client_that_is_too_slow_ends_it_as_such() {
     world.noted();
     world.call(move |io| {
         let mut socket = io.socket("/", &sid).expect("is connected");
-        socket.warn_then_disconnect("warning", ("bye",), Duration::from_secs(1)).expect("is connected");
+        let warned = socket.warn_then_disconnect("warning", ("bye",), Duration::from_secs(1));
+        assert_eq!(warned, Err(EmitError::Disconnected), "there was no room for it");
     });
     assert_eq!(world.noted(), ["slow consumer Some(1013) []"]);
     world.advance(Duration::from_secs(2));
     assert!(world.noted().is_empty(), "cancelled by the disconnect before");
+}
+
+#[test]
+fn s11_a_disconnect_ends_the_session_of_a_client_that_is_too_slow() {
+    let mut world = world_with(quick());
+    let mut client = Client::new(&mut world);
+    let (sid, link) = (client.sid.clone(), client.link.take().expect("is open"));
+    world.stick(link, 1);
+    world.noted();
+    let id = sid.clone();
+    world.call(move |io| io.socket("/", &id).expect("is connected").disconnect());
+    assert_eq!(world.noted(), ["server namespace disconnect None []"], "the first cause");
+    assert_eq!(world.closed(link), Some(LinkClose::SlowConsumer), "its `41` had no room");
+    client.connect(&mut world);
+    assert_ne!(client.sid, sid, "it does not resume");
+}
+
+#[test]
+fn s8_a_disconnect_after_a_warning_has_its_place_behind_what_was_emitted() {
+    let mut world = world_with(quick());
+    for after in [Duration::ZERO, Duration::from_millis(100)] {
+        let client = Client::new(&mut world);
+        let (sid, link) = (client.sid.clone(), client.link.expect("is open"));
+        world.received(link);
+        world.mode = StoreMode::Held;
+        world.call(move |io| {
+            let mut socket = io.socket("/", &sid).expect("is connected");
+            socket.emit("a", (1,)).expect("is logged");
+            socket.warn_then_disconnect("warning", (1,), after).expect("is connected");
+        });
+        world.advance(after);
+        world.run_store();
+        let received = world.received(link);
+        let starts: Vec<_> = received.iter().map(|text| &text[..text.len().min(5)]).collect();
+        assert_eq!(starts, [r#"42["w"#, r#"42["a"#, "41"], "{after:?}");
+        world.mode = StoreMode::Inline;
+    }
+}
+
+#[test]
+fn s8_an_idle_client_gets_what_was_emitted_before_its_end() {
+    let mut config = quick();
+    config.idle = Some(IdlePolicy {
+        after: Duration::from_secs(3),
+        warn_before: Duration::from_secs(1),
+        warn_event: "warning".to_owned(),
+    });
+    let mut world = world_with(config);
+    let mut client = Client::new(&mut world);
+    let link = client.link.take().expect("is open");
+    world.advance(Duration::from_millis(2500));
+    world.received(link);
+    world.mode = StoreMode::Held;
+    say(&mut world, "", 0);
+    world.noted();
+    world.advance(Duration::from_millis(500));
+    world.run_store();
+    assert_eq!(world.received(link), [r#"42["n",0,"1-1"]"#, "41"]);
+    assert_eq!(world.noted(), ["idle None []"]);
 }
 
 #[test]
@@ -213,10 +275,12 @@ fn s17_a_long_transaction_is_no_store_that_is_down() {
         let run = |_: &mut adjourn_socketio::store::Tx<'_>| Ok(AckValue::new(())?);
         socket.once("k", run, |_, _| {}).expect("is taken");
     });
+    let reply = world.begin_held_write();
     world.advance(stall * 3);
     assert_eq!(world.core.stats().store_downs, 0, "its time is the application's");
     world.advance(lease);
     assert_eq!(world.core.stats().store_downs, 1, "but not for ever");
+    world.deliver(reply);
     world.run_store();
     world.call(|io| io.of("/").emit("n", (0,)).expect("it is back"));
     // What comes after it has the store's own time.

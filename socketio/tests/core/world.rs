@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adjourn_socketio::config::SocketIoConfig;
-use adjourn_socketio::core::{Core, CoreSetup, Peer, StoreCall, StoreCommand, StoreReply, Transport};
+use adjourn_socketio::core::{Core, CoreSetup, Peer, StoreCall, StoreCommand, StoreReply, Ticket, Transport};
 use adjourn_socketio::engine::PostBody;
 use adjourn_socketio::links::{Frame, FrameRef, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
 use adjourn_socketio::packet::Query;
@@ -255,6 +255,17 @@ impl World {
         true
     }
 
+    /// Makes the first held call of the writer, but does not answer it yet.
+    pub(crate) fn begin_held_write(&mut self) -> (Ticket, StoreReply) {
+        let StoreCommand { ticket, call } = self.held_writes.pop_front().expect("one is held");
+        (ticket, self.ask_store(call))
+    }
+
+    /// Answers such a call.
+    pub(crate) fn deliver(&mut self, (ticket, reply): (Ticket, StoreReply)) {
+        self.input(|core, now, wire| core.store_reply(ticket, reply, now, wire));
+    }
+
     /// Answers one held call of the writer with an error.
     pub(crate) fn fail_held(&mut self) {
         let command = self.held_writes.pop_front().expect("a call is held");
@@ -419,7 +430,6 @@ fn failure(call: &StoreCall) -> StoreReply {
     match call {
         StoreCall::Commit(_) => StoreReply::Commit(Err(error)),
         StoreCall::Attach(_) => StoreReply::Attach(Err(error.into())),
-        StoreCall::OnceBegin(..) => StoreReply::OnceBegin(Err(error)),
         StoreCall::Transact(..) => StoreReply::Transact(Err(error.into())),
         StoreCall::Trim(..) => StoreReply::Trim(Err(error)),
         StoreCall::Expire(_) => StoreReply::Expire(Err(error)),

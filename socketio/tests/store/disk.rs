@@ -198,6 +198,7 @@ pub(crate) fn context(session: Option<(&str, u64)>) -> TransactContext {
         sid: "sid".into(),
         session: session.map(|(pid, generation)| (pid.into(), generation)),
         logged: true,
+        max_event: 4 << 20,
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::super::command::{StoreCall, StoreCommand, Ticket};
 use super::arena::NumberMap;
 use super::{ConnectingKey, Io, SessionKey, SocketKey, SpaceKey};
 use crate::error::{EmitError, OnceError};
+use crate::links::Frame;
 use crate::offset::{Offset, Position};
 use crate::packet::{Event, Frames};
+use crate::reason::Reason;
 use crate::store::{Attach, NewEntry, OnceKey, Run, SessionChange, StoreError, TransactContext, Transacted};
 
 pub(crate) type EmitThen = Box<dyn FnOnce(&mut Io<'_>, Result<Offset, EmitError>) + Send>;
@@ -24,6 +27,7 @@ pub(crate) enum Item {
     Member(MemberChange),
     Disconnect {
         socket: SocketKey,
+        reason: Reason,
         with_connection: bool,
         due: Duration,
     },
@@ -31,11 +35,13 @@ pub(crate) enum Item {
     Ack {
         socket: SocketKey,
         frames: Frames,
+        call: u64,
     },
     /// What was done to a session before it is committed.
     Saved {
         session: Option<SessionKey>,
         then: SavedThen,
+        call: u64,
     },
     Attach {
         connecting: ConnectingKey,
@@ -70,14 +76,17 @@ pub(crate) struct QueuedEntry {
     pub(crate) then: Option<EmitThen>,
     /// Dispatched at this position before its commit.
     pub(crate) delivered: Option<Position>,
+    /// The handler call, [`Scope::call`](super::Scope::call).
+    pub(crate) call: u64,
 }
 
-/// The socket whose call waits, and its session, which outlives it.
+/// The socket whose call waits, its session, which outlives it, and the handler call.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller {
     pub(crate) space: SpaceKey,
     pub(crate) socket: SocketKey,
     pub(crate) session: Option<SessionKey>,
+    pub(crate) call: u64,
 }
 
 /// A socket joins or leaves a room at a place in the log that is not known yet.
@@ -92,7 +101,11 @@ pub(crate) struct Transaction {
     pub(crate) key: Option<OnceKey>,
     pub(crate) context: TransactContext,
     pub(crate) caller: Caller,
+    /// What it holds, at least.
+    pub(crate) bytes: u64,
     pub(crate) run: Run<'static>,
+    /// Has `run` been called?
+    pub(crate) begun: Arc<AtomicBool>,
     pub(crate) then: TransactThen,
 }
 
@@ -106,7 +119,12 @@ pub(crate) enum InFlight {
         appends: Option<SpaceKey>,
     },
     Attach(ConnectingKey),
-    Transact(Caller, TransactThen),
+    Transact {
+        caller: Caller,
+        bytes: u64,
+        begun: Arc<AtomicBool>,
+        then: TransactThen,
+    },
     Trim(SpaceKey),
     Expire,
     DropLog(Arc<str>),
@@ -131,7 +149,7 @@ pub(crate) struct Sent {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) items: VecDeque<Item>,
-    /// Of entries that wait or are in flight.
+    /// Of what waits or is in flight.
     pub(crate) bytes: u64,
     pub(crate) in_flight: VecDeque<Sent>,
     pub(crate) reads: NumberMap<u64, Read>,
@@ -146,6 +164,8 @@ pub(crate) struct Queue {
     pub(crate) flush_at: Option<Duration>,
     /// The last commit failed: what would only try again waits until then.
     pub(crate) retry_at: Option<Duration>,
+    /// The last handler call of which an entry or a transaction has failed: its acks, which are next in the queue, are not sent.
+    pub(crate) failed_call: Option<u64>,
     /// The store does not answer, since then.
     pub(crate) down_since: Option<Duration>,
     /// A store that is down is tried again then.
@@ -158,6 +178,9 @@ pub(crate) struct Queue {
     /// The earliest of its entries among the timers.
     pub(crate) armed: Option<Duration>,
 }
+
+/// Transactions in flight at a time: more than the loop needs to keep the store busy. Those that wait here can still be refused.
+const TRANSACTIONS: usize = 16;
 
 /// What the front of the queue asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +211,11 @@ impl Queue {
         self.commands.push_back(StoreCommand { ticket, call });
     }
 
+    /// Is an item an ack, or a `saved`, of a handler call of which something has failed?
+    pub(crate) fn tells_failure(&self, item: &Item) -> bool {
+        item.told().is_some_and(|call| self.failed_call == Some(call))
+    }
+
     pub(crate) fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty() || !self.orphans.is_empty()
     }
@@ -198,8 +226,9 @@ impl Queue {
         in_flight || !self.readings.is_empty()
     }
 
-    fn transacts(&self) -> bool {
-        self.in_flight.iter().any(|sent| matches!(sent.call, InFlight::Transact(..)))
+    /// Transactions in flight.
+    fn transactions(&self) -> usize {
+        self.in_flight.iter().filter(|sent| matches!(sent.call, InFlight::Transact { .. })).count()
     }
 
     /// What the front of the queue asks for.
@@ -213,8 +242,11 @@ impl Queue {
             true => Step::Seal,
         };
         match self.items.front() {
-            Some(Item::Transact(_)) => Step::Send,
-            _ if self.transacts() => Step::Wait,
+            Some(Item::Transact(_)) => match self.transactions() {
+                TRANSACTIONS.. => Step::Wait,
+                _ => Step::Send,
+            },
+            _ if self.transactions() > 0 => Step::Wait,
             Some(Item::Entry(entry)) if entry.delivered.is_some() => match self.retry_at {
                 Some(at) if at > now => Step::Wait,
                 _ => Step::Seal,
@@ -231,6 +263,28 @@ impl Queue {
 }
 
 impl Item {
+    /// What it counts for in [`Queue::bytes`] from [`Io::push_item`] until it takes effect or fails. Entries have their own, and
+    /// what begins sessions is bounded by them.
+    pub(crate) fn size(&self) -> u64 {
+        let held = match self {
+            Self::Ack { frames, .. } => frames.iter().map(Frame::len).sum(),
+            Self::Member(change) => change.room.len(),
+            Self::Saved { .. } | Self::Disconnect { .. } => 0,
+            Self::Entry(_) | Self::Create(_) | Self::Attach { .. } | Self::Transact(_) | Self::Done => {
+                return 0;
+            }
+        };
+        (size_of::<Self>() + held) as u64
+    }
+
+    /// The handler call that is told whether what it did before is committed.
+    pub(crate) const fn told(&self) -> Option<u64> {
+        match self {
+            Self::Ack { call, .. } | Self::Saved { call, .. } => Some(*call),
+            _ => None,
+        }
+    }
+
     /// Overdue from then on.
     pub(crate) fn due(&self) -> Option<Duration> {
         match self {

@@ -1,4 +1,4 @@
-//! What is due when. Entries are never taken out: one that finds nothing to do does nothing.
+//! What is due when. An entry that finds nothing to do does nothing; only those of acks are taken out before their time, many at once.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -32,18 +32,28 @@ pub(crate) enum Timer {
     Checkpoint,
 }
 
+/// So many entries of acks that are over are no matter.
+const WAITS: usize = 1024;
+
 #[derive(Default)]
 pub(crate) struct Timers {
     heap: BinaryHeap<Reverse<(Duration, u64, Timer)>>,
     /// Equal times fire in the order in which they were set.
     count: u64,
+    /// Entries of acks.
+    waits: usize,
     pub(crate) calls: Arena<Then>,
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, at: Duration, timer: Timer) {
         self.count += 1;
+        self.waits += usize::from(matches!(timer, Timer::Wait(_)));
         self.heap.push(Reverse((at, self.count, timer)));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
     }
 
     pub(crate) fn next(&self) -> Option<Duration> {
@@ -52,6 +62,25 @@ impl Timers {
 
     pub(crate) fn pop(&mut self, now: Duration) -> Option<(Duration, Timer)> {
         let due = self.heap.peek().is_some_and(|entry| entry.0.0 <= now);
-        due.then(|| self.heap.pop()).flatten().map(|Reverse((at, _, timer))| (at, timer))
+        let Reverse((at, _, timer)) = due.then(|| self.heap.pop()).flatten()?;
+        self.waits -= usize::from(matches!(timer, Timer::Wait(_)));
+        Some((at, timer))
+    }
+
+    /// Takes out the entries of acks that nobody waits for, if they are the greater part: so each costs little.
+    pub(crate) fn forget_waits(&mut self, waiting: usize, is_waiting: impl Fn(u64) -> bool) {
+        if self.waits <= waiting.saturating_mul(2).saturating_add(WAITS) {
+            return;
+        }
+        let mut left = 0;
+        self.heap.retain(|Reverse((_, _, timer))| match timer {
+            Timer::Wait(id) => {
+                let waits = is_waiting(*id);
+                left += usize::from(waits);
+                waits
+            }
+            _ => true,
+        });
+        self.waits = left;
     }
 }
