@@ -269,7 +269,7 @@ fn bounds_have_counters() {
 #[test]
 fn sessions_over_polling_are_bounded_also_with_a_connect() {
     let mut config = quick();
-    config.counts.polling_sessions = 2;
+    (config.polling, config.counts.polling_sessions) = (true, 2);
     let mut world = world_with(config);
     let opens = |world: &mut World, transport: &str| {
         let query = Query::parse(&format!("EIO=4&transport={transport}"));
