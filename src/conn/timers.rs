@@ -151,6 +151,10 @@ impl Conn {
     /// Does what is due after a probe. What one turn did not see the end of is probed on in the next turn, see
     /// [`MOST_PROBED`].
     pub(crate) fn handle_probed(&mut self, probe: Probe, found: Found, cx: &mut Context<'_>) {
+        if self.is_open() && !probe.write && self.is_stalled(cx.now, cx.config) {
+            // That fell due while the probe's callbacks ran: the next turn asks the kernel whether it takes more.
+            return;
+        }
         let goes_on = found.takes_more || (probe.closing && found.read == Extent::Partly);
         let may_go_on = self.life.closing().is_some_and(|closing| closing.probed < MOST_PROBED);
         match found.read {

@@ -98,6 +98,42 @@ fn room_that_the_kernel_has_is_no_stall() {
     }
 }
 
+/// A callback that ran while a silent peer was looked at took longer than `stall_timeout`. What the connection had queued just before
+/// that was not offered to the kernel again, and it ended as a stall (3.4).
+#[test]
+fn what_falls_due_while_a_silent_one_is_read_is_looked_at_first() {
+    let config = config(|config| {
+        config.connection.heartbeat.interval = Some(10 * SECOND);
+        config.connection.stall_timeout = Some(SECOND);
+    });
+    for (room, causes) in [(usize::MAX, vec![]), (0, vec![Cause::WriteStall])] {
+        let clock = Clock::default();
+        let slow = clock.clone();
+        let mut app = App::new(move |_: &mut Clients<'_, ()>, event: &Event<'_>| {
+            if matches!(event, Event::Message { .. }) {
+                slow.pass(2 * SECOND);
+            }
+        });
+        let mut driver = open_at(config.clone(), 1, &mut app, &clock);
+        clock.pass(10 * SECOND);
+        turn(&mut driver, &mut app, &[]);
+        clock.pass(60 * SECOND);
+        let id = id_of(&mut driver, 0);
+        driver.clients().send(id, "more than ten bytes").expect("room");
+        let socket = driver.transport().socket(0);
+        socket.input = [frame(0x8A, b""), frame(0x81, b"slow")].concat();
+        (socket.room, socket.takes) = (room, [10].into());
+        turn(&mut driver, &mut app, &[]);
+        assert_eq!((app.count("Message"), driver.stats().open), (1, 1), "{:?}", app.closed);
+        clock.pass(MS);
+        turn(&mut driver, &mut app, &[]);
+        let ends: Vec<_> = app.closed.iter().map(|closed| closed.cause).collect();
+        assert_eq!(ends, causes);
+        let whole = driver.transport().socket(0).written.ends_with(b"more than ten bytes");
+        assert_eq!(whole, ends.is_empty());
+    }
+}
+
 #[test]
 fn a_request_that_lies_in_the_kernel_is_no_timeout() {
     let mut session = Session::new(Config::default(), nothing());
