@@ -165,7 +165,8 @@ impl App {
         let mut room = Room::of_shared(checker, clients);
         for (conn, id, queued, fits) in &mut chosen {
             room.queued = *queued;
-            let reached = clients.get(*id).is_some_and(|client| client.buffered_amount() > *queued);
+            // A message that is queued may take the place of Pongs that are superseded, and be shorter than they.
+            let reached = clients.get(*id).is_some_and(|client| client.buffered_amount() != *queued);
             if *fits && !reached && !room.must_fit(frame) {
                 *fits = false;
                 room.await_it(checker, *conn, frame);

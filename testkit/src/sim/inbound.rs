@@ -64,7 +64,8 @@ impl Checker {
     /// The application is given a message, a Ping or a Pong: it must be the next one of what was read.
     pub fn delivered(&mut self, conn: u32, given: Given<'_>) {
         self.parsing = Some(conn);
-        self.of(conn).delayed = false;
+        let facts = self.of(conn);
+        (facts.delayed, facts.maybe_discarded) = (false, false);
         let mut held = std::mem::take(&mut self.busy(conn).held);
         let mut rest = &*held.make_contiguous();
         let before = rest.len();
@@ -139,7 +140,8 @@ impl Checker {
         }
         let parsed_at = facts.parsed_at;
         self.take_rest(conn, held.make_contiguous());
-        self.of(conn).maybe_paused = false;
+        let facts = self.of(conn);
+        (facts.maybe_paused, facts.maybe_discarded) = (false, false);
         let now = self.now;
         let changed = late && self.state(conn) != state;
         if let Some(ending) = self.ending(conn).filter(|_| changed) {
@@ -151,7 +153,7 @@ impl Checker {
     fn take_rest(&mut self, conn: u32, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
-            let discards = discards || self.of(conn).searched;
+            let discards = discards || self.of(conn).searched || self.of(conn).maybe_discarded;
             match self.state(conn) {
                 Some(State::Open | State::LocalClosing) => {}
                 Some(State::RemoteClosing | State::Failing) => {
@@ -247,6 +249,7 @@ impl Checker {
     pub fn is_discarded(&mut self, conn: u32, len: usize, given: bool) -> bool {
         let (facts, state) = (&self.facts[conn as usize], self.state(conn));
         let paused = if facts.maybe_paused { !given } else { facts.paused };
+        let maybe_discarded = facts.maybe_discarded;
         if state == Some(State::Open) && self.of(conn).discards {
             let discarded = &mut self.busy(conn).discarded;
             *discarded = (discarded.0 + 1, discarded.1 + len as u64);
@@ -256,8 +259,11 @@ impl Checker {
         let Some(ending) = self.ending(conn).filter(|_| state == Some(State::LocalClosing)) else {
             return false;
         };
-        ending.taken_in += len as u64;
-        let discarded = paused || policy == adjourn::config::ClosingData::Discard || ending.taken_in > most;
+        ending.taken_in += if maybe_discarded { 0 } else { len as u64 };
+        let discarded = maybe_discarded
+            || paused
+            || policy == adjourn::config::ClosingData::Discard
+            || ending.taken_in > most;
         if discarded {
             ending.lost_in += 1;
             ending.lost_in_bytes += len as u64;

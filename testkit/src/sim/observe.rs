@@ -136,6 +136,8 @@ impl Checker {
             return; // The first error counts.
         }
         self.ended.take_if(|(ended, _)| *ended == conn);
+        // If it was due, this was its probe, and what is read of it now has a share of its own.
+        self.is_judged(conn);
         let facts = self.of(conn);
         // That it takes nothing more is no stall.
         (facts.failing, facts.behind) = (facts.failing.or(Some(kind)), None);

@@ -25,6 +25,9 @@ impl Checker {
         if self.state(conn) == Some(State::Open) && state.is_closing() {
             self.start_with_the_return(conn, None);
             self.unpaused(conn);
+            let facts = self.of(conn);
+            let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
+            facts.maybe_discarded = facts.discards && facts.delayed && holds;
         }
         let deadline = after(now, self.close_timeout(conn, timing));
         let flush_deadline = after(now, self.flush_budget(conn, timing));
