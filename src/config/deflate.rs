@@ -26,7 +26,7 @@ use crate::error::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Deflate {
-    /// From 0 (stored) and 1 (fastest) to 9 (smallest). 3: most of what can be saved, in two thirds of the time that 6
+    /// From 1 (fastest; 2 is the same) to 9 (smallest); with 0 nothing is compressed. 3: most of what can be saved, in two thirds of the time that 6
     /// takes.
     pub level: u8,
     /// Bytes below which a message of ours is sent as it is. 1,024, as npm ws has it: what fits in a packet anyway
