@@ -94,7 +94,7 @@ LOOPS = [
      "Self((worker as u64) << 56", "Self((worker as u64 & 0) << 56"),
     ("the id of another loop is as good", "ids_of_others_name_nobody", "src/hub/slot.rs",
      "&& worker == id.loop_number() ", "&& (worker == id.loop_number() || worker != id.loop_number()) "),
-    ("a connect that fails at once is told in its turn", "failed_connects_are_told_in_the_next_turn", "src/hub/driver.rs",
+    ("a connect that fails at once is told in its turn", "failed_connects_are_told_in_the_next_turn", "src/hub/dialling.rs",
      "            self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });",
      "            let address = target.address();\n"
      "            self.hub.handle_connect_failed_at_once(&FailedConnect { id, address, kind: error.kind() });"),
