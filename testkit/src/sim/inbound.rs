@@ -139,7 +139,7 @@ impl Checker {
             return;
         }
         let parsed_at = facts.parsed_at;
-        self.take_rest(conn, held.make_contiguous());
+        self.take_rest(conn, held.make_contiguous(), late);
         let facts = self.of(conn);
         (facts.maybe_paused, facts.maybe_discarded) = (false, false);
         let now = self.now;
@@ -150,7 +150,8 @@ impl Checker {
         }
     }
 
-    fn take_rest(&mut self, conn: u32, mut bytes: &[u8]) {
+    /// `late`: it may have been parsed when it was read.
+    fn take_rest(&mut self, conn: u32, mut bytes: &[u8], late: bool) {
         while !bytes.is_empty() {
             let discards = self.state(conn) == Some(State::Open) && self.of(conn).discards;
             let discards = discards || self.of(conn).searched || self.of(conn).maybe_discarded;
@@ -172,6 +173,11 @@ impl Checker {
                         && ending.or_causes.contains(&Cause::Crossed)
                     {
                         ending.trailing.1 += n;
+                    }
+                    if late {
+                        // Then it did not come while it lingered.
+                        self.of(conn).undecided += n;
+                        return;
                     }
                     return self.discarded(conn, bytes.len());
                 }
