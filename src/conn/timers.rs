@@ -151,7 +151,7 @@ impl Conn {
     /// Does what is due after a probe. What one turn did not see the end of is probed on in the next turn, see
     /// [`MOST_PROBED`].
     pub(crate) fn handle_probed(&mut self, probe: Probe, found: Found, cx: &mut Context<'_>) {
-        if self.is_open() && !probe.write && self.is_stalled(cx.now, cx.config) {
+        if self.is_open() && !probe.write && self.probe(cx.now, cx.config).write {
             // That fell due while the probe's callbacks ran: the next turn asks the kernel whether it takes more.
             return;
         }
