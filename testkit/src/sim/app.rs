@@ -167,6 +167,7 @@ impl App {
     pub fn apply_order(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>, order: Item) {
         // The loop does not read while it lets the application act.
         checker.parsing_ends();
+        checker.calls += 1;
         match order {
             Item::Command => self.command(checker, clients, None),
             Item::Decide(conn) => Self::decide(checker, clients, conn),

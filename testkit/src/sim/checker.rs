@@ -97,6 +97,8 @@ pub struct Checker {
     pub timers_set: Vec<u32>,
     /// So many handshakes had to make room, as far as was known when somebody came.
     pub evictions: u64,
+    /// How often the application could ask for something: in a callback, or outside of any.
+    pub calls: u64,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
@@ -130,6 +132,7 @@ impl Checker {
             unarmed: Vec::new(),
             timers_set: Vec::new(),
             evictions: 0,
+            calls: 0,
             opens: 0,
             closes: 0,
             numbers: 0,

@@ -87,7 +87,7 @@ pub struct Facts {
     pub maybe_discarded: bool,
     /// So many heartbeat's Pings may be queued: one was due when it was read or paused.
     pub may_beat: u32,
-    /// The callback that paused it, by its number.
+    /// The callback that paused it, or what did so outside of any, by its number.
     pub delayed_by: u64,
     /// A FIN was read that counts only when the replies had their chance.
     pub eof_read: bool,

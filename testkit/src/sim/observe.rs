@@ -227,14 +227,14 @@ impl Checker {
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
         self.note_pause_in_closing(conn);
-        let (now, parsing, callback) = (self.now, self.parsing == Some(conn), self.tally.events);
+        let (now, parsing, call) = (self.now, self.parsing == Some(conn), self.calls);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         self.of(conn).may_beat += u32::from(beats);
         let facts = self.of(conn);
         let holds = parsing || facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
         if facts.state == Some(State::Open) && holds && !facts.delayed {
-            (facts.delayed, facts.delayed_by) = (true, callback);
+            (facts.delayed, facts.delayed_by) = (true, call);
         }
         if facts.state == Some(State::Open) && !facts.paused {
             (facts.paused_since, facts.left, facts.eof_read) = (now, None, false);
@@ -248,9 +248,9 @@ impl Checker {
     /// It is not paused any more, or its state does not care. If the callback that paused it has not returned, nothing is
     /// held back.
     pub fn unpaused(&mut self, conn: u32) {
-        let callback = self.tally.events;
+        let call = self.calls;
         let facts = self.of(conn);
-        facts.delayed &= facts.delayed_by != callback;
+        facts.delayed &= facts.delayed_by != call;
     }
 
     /// The application looks at a request: it is whole.

@@ -36,6 +36,7 @@ impl Checker {
         } else {
             trace!(self, "{conn:?} event {event:?}");
         }
+        self.calls += 1;
         self.turn.callbacks += 1;
         self.take_end(None);
         let Some(conn) = conn else { return self.server_event(event) };
