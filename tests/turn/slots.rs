@@ -3,13 +3,33 @@
 use std::io::ErrorKind;
 
 use adjourn::{
-    Clients, CloseFrame, Config, Event,
+    Clients, CloseFrame, Config, Event, Handler,
     http::ConnectRequest,
     hub::{Driver, Readiness},
     testing::{Clock, Memory, REQUEST, frame},
 };
 
 use crate::app::{App, MS, READABLE, SECOND, address, config, id_of, nothing, open, open_at, rest, turn};
+
+const ENDED: Readiness = Readiness { ended: true, ..READABLE };
+
+/// In a turn that has begun, slot 0 is that of a new connection: the one before it has left, and was closed by `begin_turn`.
+fn give_out_again<H: Handler<Data = ()>>(driver: &mut Driver<(), Memory>, app: &mut H) {
+    // The FIN is read in the next turn, because one read is the share of a turn.
+    let socket = driver.transport().socket(0);
+    (socket.input, socket.eof) = (frame(0x8A, b""), true);
+    turn(driver, app, &[(0, ENDED)]);
+    assert_eq!(driver.stats().open, 2);
+    for _ in 0..3 {
+        driver.begin_turn(app);
+        if driver.stats().total() == 1 {
+            break;
+        }
+        driver.end_turn(app);
+    }
+    let slot = driver.accept(address()).expect("room");
+    assert_eq!(slot, 0, "freed by begin_turn, and given out again");
+}
 
 /// An event fetched for a socket that was closed in the same turn was taken for one of the new connection in its
 /// slot. If that event said that the peer had left, the newcomer's input was discarded `close_timeout` after its
@@ -23,23 +43,9 @@ fn a_stale_event_does_not_say_that_a_newcomer_has_left() {
     });
     let mut driver = open(config(|config| config.event_loop.reads_per_turn = 1), 2, &mut app);
     let clock = driver.transport().clock.clone();
-    let ended = Readiness { ended: true, ..READABLE };
-    // The FIN is read in the next turn, because one read is the share of a turn.
-    let socket = driver.transport().socket(0);
-    (socket.input, socket.eof) = (frame(0x8A, b""), true);
-    turn(&mut driver, &mut app, &[(0, ended)]);
-    assert_eq!(driver.stats().open, 2);
-    for _ in 0..3 {
-        driver.begin_turn(&mut app);
-        if driver.stats().total() == 1 {
-            break;
-        }
-        driver.end_turn(&mut app);
-    }
-    let slot = driver.accept(address()).expect("room");
-    assert_eq!(slot, 0, "freed by begin_turn, and given out again");
+    give_out_again(&mut driver, &mut app);
     *driver.transport().socket(0) = adjourn::testing::Socket::default();
-    driver.ready(0, ended, &mut app);
+    driver.ready(0, ENDED, &mut app);
     driver.end_turn(&mut app);
     driver.transport().socket(0).input = REQUEST.to_vec();
     turn(&mut driver, &mut app, &[(0, READABLE)]);
@@ -63,23 +69,11 @@ fn a_stale_event_does_not_say_that_a_newcomer_has_left() {
 fn a_stale_event_does_not_end_a_newcomer_that_waits_for_the_application() {
     let mut app = nothing();
     let mut driver = open(config(|config| config.event_loop.reads_per_turn = 1), 2, &mut app);
-    let ended = Readiness { ended: true, ..READABLE };
-    let socket = driver.transport().socket(0);
-    (socket.input, socket.eof) = (frame(0x8A, b""), true);
-    turn(&mut driver, &mut app, &[(0, ended)]);
-    for _ in 0..3 {
-        driver.begin_turn(&mut app);
-        if driver.stats().total() == 1 {
-            break;
-        }
-        driver.end_turn(&mut app);
-    }
-    let slot = driver.accept(address()).expect("room");
-    assert_eq!(slot, 0, "freed by begin_turn, and given out again");
+    give_out_again(&mut driver, &mut app);
     app.defers = true;
     *driver.transport().socket(0) =
         adjourn::testing::Socket { input: REQUEST.to_vec(), ..Default::default() };
-    driver.ready(0, ended, &mut app);
+    driver.ready(0, ENDED, &mut app);
     driver.end_turn(&mut app);
     turn(&mut driver, &mut app, &[(0, READABLE)]);
     rest(&mut driver, &mut app);
@@ -205,7 +199,6 @@ fn a_stale_event_does_not_say_that_a_server_has_left() {
     });
     let clock = Clock::default();
     let mut driver = open_at(Config::default(), 2, &mut app, &clock);
-    let ended = Readiness { ended: true, ..READABLE };
     let id = id_of(&mut driver, 0);
     driver.clients().terminate(id);
     driver.begin_turn(&mut app);
@@ -214,7 +207,7 @@ fn a_stale_event_does_not_say_that_a_server_has_left() {
     let request = ConnectRequest::new("ws://127.0.0.1:9/").expect("a URL");
     let id = driver.act(&mut app, |clients, _| clients.connect(request, ()).expect("room"));
     assert_eq!(id.slot(), 0);
-    driver.ready(0, ended, &mut app);
+    driver.ready(0, ENDED, &mut app);
     driver.end_turn(&mut app);
     driver.transport().socket(0).connected = Some(true);
     turn(&mut driver, &mut app, &[(0, Readiness { writable: true, ..Readiness::default() })]);

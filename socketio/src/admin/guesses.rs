@@ -1,4 +1,4 @@
-//! How often a wrong password may be tried. Time comes from outside: whoever ticks.
+//! How often a wrong password may be tried. Time is a parameter.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

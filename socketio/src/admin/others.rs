@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Admin, STATS_INTERVAL, locked, report};
 use crate::core::{Core, Io};
 
-/// For how long a process is told after it has said that it has pages. It says so every [`STATS_INTERVAL`].
+/// For how long a process gets events after it has announced that it has pages. It announces that every [`STATS_INTERVAL`].
 const INTEREST: Duration = STATS_INTERVAL.saturating_mul(3);
 /// How long events wait for others that go with them.
 const GATHER: Duration = Duration::from_millis(50);

@@ -128,8 +128,8 @@ impl Io<'_> {
         self.state.scratch.links = links;
     }
 
-    /// Is a logged event larger than what a client can be sent? Another node has logged it, or an earlier life of this one: whoever
-    /// was sent it would be too slow, again after each resume.
+    /// Is a logged event larger than what a client can be sent? Another node may have logged it, or this one with
+    /// another setting. A client that was sent it would exceed its send queue, again after each resume.
     pub(super) fn is_too_large(&mut self, new: &NewEntry) -> bool {
         let limit = self.state.config.output.send_queue;
         let size = queued_size(&new.packet, &new.attachments);

@@ -218,7 +218,7 @@ impl Io<'_> {
         }
     }
 
-    /// The sockets after a number, so many as a message may have, and the number of the last one if there are more.
+    /// The sockets after a number, as many as one message may hold, and the number of the last one if there are more.
     fn sockets_in(&mut self, namespace: &str, to: &Address, after: u64) -> (Vec<SocketInfo>, Option<u64>) {
         let Some(space) = self.space(namespace) else { return (Vec::new(), None) };
         let mut targets = self.state.targets(space, to);

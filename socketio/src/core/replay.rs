@@ -470,7 +470,7 @@ impl SocketState {
 }
 
 impl PageFrames {
-    /// Is there room for so many bytes more? Otherwise the page ends before them.
+    /// Takes `size` bytes of the room. Returns whether they fit; if not, the page ends before them.
     const fn takes(&mut self, size: usize) -> bool {
         match self.room.checked_sub(size) {
             Some(left) => self.room = left,

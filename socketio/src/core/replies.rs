@@ -257,7 +257,7 @@ impl Io<'_> {
         self.dispatch(space, &entry, None);
     }
 
-    /// An entry of a namespace that is not in use: whoever uses it goes on behind it, and upkeep drops the log if nobody can.
+    /// An entry of a namespace that is not in use: its positions continue after this one, and upkeep drops the log if no client can join it.
     fn unused_log_grows(&mut self, new: &NewEntry, position: Position) {
         if self.state.config.recovery.is_none() {
             return;
