@@ -252,6 +252,11 @@ impl Core {
         self.state.timers.len()
     }
 
+    /// Code of the application that the driver has called has panicked: it is counted as a handler.
+    pub fn application_panicked(&mut self) {
+        self.state.handler_panicked();
+    }
+
     /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.
     pub fn message_dropped(&mut self) {
         self.state.stats.node_messages_dropped += 1;

@@ -106,7 +106,7 @@ impl SocketIo {
         self.bridge.core.on_engine_message(handler);
     }
 
-    /// Asked for each request that wants to open a session; an error is a 403 with its text.
+    /// Asked for each request that wants to open a session; an error is a 403 with its text, a panic one without.
     pub fn allow_request(
         &mut self,
         allow: impl FnMut(&RequestHead<'_>) -> Result<(), String> + Send + 'static,

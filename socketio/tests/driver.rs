@@ -263,3 +263,28 @@ fn a_drain_ends_within_its_bound_whatever_clients_do() {
     let answer = read_head(&mut held);
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n1"), "{answer:?}");
 }
+
+#[test]
+fn a_panic_of_allow_request_or_initial_headers_costs_its_request_alone() {
+    let served = Served::start(SocketIoConfig::default(), |io| {
+        io.allow_request(|head| {
+            assert_ne!(head.query().get("panic"), Some("allow"), "asked for");
+            Ok(())
+        });
+        io.initial_headers(|head| {
+            assert_ne!(head.query().get("panic"), Some("headers"), "asked for");
+            vec![("x-greeting".to_owned(), "hello".to_owned())]
+        });
+    });
+    for (request, opened) in [(POLL, "HTTP/1.1 200 "), (UPGRADE, "HTTP/1.1 101 ")] {
+        let refused = served.ask(&request.replace("EIO=4", "EIO=4&panic=allow"));
+        assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+        let bare = served.ask(&request.replace("EIO=4", "EIO=4&panic=headers"));
+        assert!(bare.starts_with(opened) && !bare.contains("x-greeting"), "{bare}");
+        let answer = served.ask(request);
+        assert!(answer.starts_with(opened) && answer.contains("x-greeting: hello\r\n"), "{answer}");
+    }
+    assert_eq!(served.handle.stats().map(|stats| stats.handler_panics), Some(4));
+    served.drain(Duration::ZERO);
+}
+

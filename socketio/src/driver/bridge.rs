@@ -1,6 +1,7 @@
 //! Adjourn's events, HTTP requests and the store's answers <-> inputs of the core.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -218,20 +219,44 @@ impl Bridge {
         }
     }
 
-    /// Row 8: the `Origin`, and the application.
+    /// Rows 1 to 8 of the table of requests.
+    fn admit(&mut self, ask: &EngineRequest<'_>, head: &RequestHead<'_>) -> Result<Admission, Refusal> {
+        let Self { core, config, allow_request, .. } = self;
+        let mut panicked = false;
+        let admitted = core.admit(ask, || Self::allow(config, allow_request.as_mut(), head, &mut panicked));
+        if panicked {
+            core.application_panicked();
+        }
+        admitted
+    }
+
+    /// Row 8: the `Origin`, and the application. One that panics refuses.
     ///
     /// A request without an `Origin` is no cross-origin request of a browser.
     fn allow(
         config: &SocketIoConfig,
         allow_request: Option<&mut AllowRequest>,
         head: &RequestHead<'_>,
+        panicked: &mut bool,
     ) -> Result<(), Refusal> {
         if let (Some(origins), Some(origin)) = (&config.origins, head.header("origin"))
             && !origins.iter().any(|allowed| allowed == origin)
         {
             return Err(Refusal::forbidden(None));
         }
-        allow_request.map_or(Ok(()), |allow| allow(head)).map_err(|message| Refusal::forbidden(Some(message)))
+        let Some(allow) = allow_request else { return Ok(()) };
+        let allowed = catch_unwind(AssertUnwindSafe(|| allow(head).map_err(Some)));
+        *panicked = allowed.is_err();
+        allowed.unwrap_or(Err(None)).map_err(Refusal::forbidden)
+    }
+
+    /// The application's headers for the first answer to a session; none if it panics.
+    fn headers_of_application(&mut self, head: &RequestHead<'_>) -> Vec<(String, String)> {
+        let Some(headers) = &mut self.initial_headers else { return Vec::new() };
+        catch_unwind(AssertUnwindSafe(|| headers(head))).unwrap_or_else(|_| {
+            self.core.application_panicked();
+            Vec::new()
+        })
     }
 
     /// A WebSocket upgrade of the engine's path.
@@ -239,11 +264,9 @@ impl Bridge {
         let query = Query::parse(request.query().unwrap_or_default());
         let head = RequestHead::of_loop(request, &query);
         let ask = EngineRequest { method: request.method(), query: &query, upgrade: true, detached: false };
-        let (config, allow_request) = (&self.config, self.allow_request.as_mut());
-        let admitted = self.core.admit(&ask, || Self::allow(config, allow_request, &head));
-        let purpose = match admitted {
+        let purpose = match self.admit(&ask, &head) {
             Ok(Admission::OpenWebSocket) => {
-                Purpose::Session(head.peer(&config.keep_headers, self.clock.millis()))
+                Purpose::Session(head.peer(&self.config.keep_headers, self.clock.millis()))
             }
             Ok(Admission::Probe) => Purpose::Probe(query.get("sid").unwrap_or_default().into()),
             Ok(_) => Purpose::Refused,
@@ -251,13 +274,10 @@ impl Bridge {
         };
         let opens = matches!(purpose, Purpose::Session(_));
         let mut accept = Accept::new(Conn::new(purpose)).config(self.connection.clone());
-        if let Some(headers) = self.initial_headers.as_mut().filter(|_| opens) {
-            // One that is no header is left out, as over polling.
-            for header in
-                headers(&head).into_iter().filter_map(|(name, value)| ExtraHeader::new(name, value).ok())
-            {
-                accept = accept.header(header);
-            }
+        let headers = if opens { self.headers_of_application(&head) } else { Vec::new() };
+        // One that is no header is left out, as over polling.
+        for header in headers.into_iter().filter_map(|(name, value)| ExtraHeader::new(name, value).ok()) {
+            accept = accept.header(header);
         }
         Upgrade::Accept(accept)
     }
