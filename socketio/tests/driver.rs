@@ -288,3 +288,12 @@ fn a_panic_of_allow_request_or_initial_headers_costs_its_request_alone() {
     served.drain(Duration::ZERO);
 }
 
+#[test]
+fn a_drain_does_not_wait_for_http_connections_that_are_kept_alive() {
+    let served = Served::start(SocketIoConfig::default(), |_| {});
+    let mut idle = served.send(&POLL.replace("EIO=4", "EIO=3"));
+    assert!(read_head(&mut idle).starts_with("HTTP/1.1 400 "));
+    let (_, took) = served.drain(Duration::from_secs(8));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
