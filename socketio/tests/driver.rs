@@ -3,6 +3,7 @@
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -295,5 +296,28 @@ fn a_drain_does_not_wait_for_http_connections_that_are_kept_alive() {
     assert!(read_head(&mut idle).starts_with("HTTP/1.1 400 "));
     let (_, took) = served.drain(Duration::from_secs(8));
     assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// Each emit is answered, and the answer emits.
+fn emit_without_end(io: &mut Io<'_>, stop: Arc<AtomicBool>) {
+    if !stop.load(Ordering::Relaxed) {
+        let _ = io.of("/").emit_then("n", (), move |io, _| emit_without_end(io, stop));
+    }
+}
+
+#[test]
+fn a_chain_of_emits_on_a_store_in_memory_leaves_others_their_turn() {
+    let served = Served::start(SocketIoConfig::default(), |io| {
+        io.namespace("/");
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let of_chain = Arc::clone(&stop);
+    served.handle.defer(move |io| emit_without_end(io, of_chain)).expect("room");
+    let mut answer = [0; 12];
+    let read = served.send(POLL).read_exact(&mut answer);
+    stop.store(true, Ordering::Relaxed);
+    read.expect("the loop serves others, too");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    served.drain(Duration::ZERO);
 }
 

@@ -38,6 +38,10 @@ mod http;
 /// What `Retry-After` says.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// Calls of an inline store that one input makes. Those that follow from their answers wait for the next turn: an application that
+/// emits whenever an emit is committed would have all of them.
+const STORE_CALLS: usize = 64;
+
 /// How often a loop without connections looks at what is left.
 const REST: Duration = Duration::from_millis(2);
 
@@ -61,6 +65,8 @@ pub(super) struct Bridge {
     /// While the loop runs, with a store that other processes share.
     nodes: Option<Nodes>,
     answers: Vec<(Ticket, StoreReply)>,
+    /// Calls of an inline store are left to the next turn.
+    store_behind: bool,
     clock: Clock,
     waker: Waker,
     links: LinkTable,
@@ -103,6 +109,7 @@ impl Bridge {
             nodes: None,
             parts: Some((parts, inline)),
             answers: Vec::new(),
+            store_behind: false,
             clock,
             waker,
             links: LinkTable::default(),
@@ -151,7 +158,7 @@ impl Bridge {
         self.hearing.begin_turn(now);
         let core = self.core.next_timeout().map(|at| at.saturating_sub(now));
         let sweep = self.sweep.next(now).map(|at| at.saturating_sub(now));
-        let behind = self.http.is_behind().then_some(Duration::ZERO);
+        let behind = (self.http.is_behind() || self.store_behind).then_some(Duration::ZERO);
         [timeout, core, sweep, behind].into_iter().flatten().min()
     }
 
@@ -170,12 +177,17 @@ impl Bridge {
             http: self.http.get_mut(),
         };
         act(&mut self.core, now, &mut links);
-        while let Some(command) = self.core.poll_store() {
+        let mut made = 0;
+        while made < STORE_CALLS
+            && let Some(command) = self.core.poll_store()
+        {
             let Some(storage) = &mut self.storage else { break };
             if let Some((ticket, reply)) = storage.submit(command) {
+                made += 1;
                 self.core.store_reply(ticket, reply, now, &mut links);
             }
         }
+        self.store_behind = made == STORE_CALLS;
         while let Some(command) = self.core.poll_feed() {
             let Some(nodes) = &self.nodes else { break };
             if !nodes.submit(command) {
