@@ -321,3 +321,65 @@ fn a_chain_of_emits_on_a_store_in_memory_leaves_others_their_turn() {
     served.drain(Duration::ZERO);
 }
 
+/// A WebSocket with a socket in `/`, which reads nothing more.
+fn deaf(served: &Served) -> TcpStream {
+    let mut stream = served.send(UPGRADE);
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    for text in ["40", r#"42["flood"]"#] {
+        let length = u8::try_from(text.len()).expect("short");
+        stream.write_all(&[0x81, 0x80 | length, 0, 0, 0, 0]).expect("writes");
+        stream.write_all(text.as_bytes()).expect("writes");
+    }
+    stream
+}
+
+/// How long it takes from the first Close until no WebSocket is left.
+fn closing_time(served: &Served) -> Duration {
+    let (patience, mut begun) = (Instant::now() + Duration::from_secs(20), None);
+    loop {
+        let connections = served.handle.loop_stats().connections;
+        if connections.closing > 0 {
+            begun.get_or_insert_with(Instant::now);
+        }
+        if let Some(begun) = begun.filter(|_| connections.open + connections.closing == 0) {
+            return begun.elapsed();
+        }
+        assert!(Instant::now() < patience, "{connections:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn s5_a_slow_consumer_has_two_seconds_for_its_close() {
+    let mut config = SocketIoConfig::default();
+    config.recovery = None;
+    config.output.send_queue = 64 << 10;
+    let served = Served::start(config, |io| {
+        io.namespace("/").on("flood", |socket, _, _| {
+            let text = "x".repeat(16 << 10);
+            while socket.emit("x", (&text,)).is_ok() {}
+        });
+    });
+    let stream = deaf(&served);
+    let took = closing_time(&served);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    drop(stream);
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn s5_a_quick_close_takes_no_longer_than_close_timeout() {
+    let mut config = SocketIoConfig::default();
+    config.times.ping_interval = Duration::from_millis(50);
+    config.times.ping_timeout = Duration::from_millis(50);
+    config.times.close_timeout = Duration::from_millis(100);
+    let served = Served::start(config, |io| {
+        io.namespace("/");
+    });
+    let stream = deaf(&served);
+    let took = closing_time(&served);
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    drop(stream);
+    served.drain(Duration::ZERO);
+}
+

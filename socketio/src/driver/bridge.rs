@@ -102,7 +102,6 @@ impl Bridge {
         Ok(Self {
             core,
             connection: connection(&config)?,
-            config,
             allow_request: None,
             initial_headers: None,
             storage: None,
@@ -112,12 +111,13 @@ impl Bridge {
             store_behind: false,
             clock,
             waker,
-            links: LinkTable::default(),
+            links: LinkTable::new(config.times.close_timeout),
             hearing: Hearing::default(),
             http: http::HttpSide::default(),
             phase: ShutdownPhase::Serving,
             plan: PlanCell::default(),
             sweep: Sweep::new(&ShutdownPlan::default()),
+            config,
         })
     }
 
