@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -12,7 +13,10 @@ use adjourn::shutdown::ShutdownPlan;
 use adjourn::tls::{Identity, ServerTls};
 use adjourn_socketio::config::SocketIoConfig;
 use adjourn_socketio::core::Io;
-use adjourn_socketio::store::MemoryStore;
+use adjourn_socketio::offset::Position;
+use adjourn_socketio::store::{
+    Entry, MemoryStore, Millis, NodeId, Page, Parts, Reader, Store, StoreError, StoreSettings,
+};
 use adjourn_socketio::{Conn, DrainReport, SocketIo, SocketIoHandle};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -383,3 +387,58 @@ fn s5_a_quick_close_takes_no_longer_than_close_timeout() {
     served.drain(Duration::ZERO);
 }
 
+/// A store that blocks, whose reader takes its time to end.
+struct Blocking {
+    store: MemoryStore,
+    ended: Arc<AtomicBool>,
+}
+
+struct SlowReader {
+    reader: Box<dyn Reader>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Store for Blocking {
+    fn open(
+        self: Box<Self>,
+        node: NodeId,
+        settings: &StoreSettings,
+        now: Millis,
+    ) -> Result<Parts, StoreError> {
+        let Self { store, ended } = *self;
+        let parts = Box::new(store).open(node, settings, now)?;
+        Ok(Parts { reader: Box::new(SlowReader { reader: parts.reader, ended }), ..parts })
+    }
+
+    fn inline(&self) -> bool {
+        false
+    }
+}
+
+impl Reader for SlowReader {
+    fn page(&mut self, namespace: &str, of: Range<Position>, bytes: usize) -> Result<Page, StoreError> {
+        self.reader.page(namespace, of, bytes)
+    }
+
+    fn asks(&mut self, namespace: &str, of: Range<Position>, now: Millis) -> Result<Vec<Entry>, StoreError> {
+        self.reader.asks(namespace, of, now)
+    }
+}
+
+impl Drop for SlowReader {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_millis(200));
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_server_that_has_ended_has_closed_its_store() {
+    let ended = Arc::new(AtomicBool::new(false));
+    let store = Blocking { store: MemoryStore::new(), ended: Arc::clone(&ended) };
+    let mut io = SocketIo::new(SocketIoConfig::default(), store).expect("starts");
+    let mut server = bind();
+    io.handle(&server).drain(ShutdownPlan::soft(Duration::ZERO)).expect("it runs");
+    io.run(&mut server).expect("serves");
+    assert!(ended.load(Ordering::SeqCst), "its file can be opened again");
+}
