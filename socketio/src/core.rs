@@ -69,7 +69,7 @@ use self::state::{
 use crate::config::{ConfigError, SocketIoConfig};
 use crate::engine::EngineConfig;
 use crate::links::Links;
-use crate::packet::PacketLimits;
+use crate::packet::{PacketLimits, is_namespace};
 use crate::stats::SocketIoStats;
 use crate::store::{LogState, Millis};
 
@@ -163,8 +163,16 @@ impl Core {
     }
 
     /// The handlers of a namespace; registers it. `/` is one like any other; `chat` is `/chat`.
+    ///
+    /// # Panics
+    /// If no client can connect to it: a packet cannot name it, since there is a comma in it, or it is longer than `input.max_name`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
         let name = &*full_name(name);
+        let max = self.state.config.input.max_name;
+        assert!(
+            is_namespace(name, max),
+            "no client can connect to the namespace {name:?}: a name has no comma, and at most {max} bytes (input.max_name)"
+        );
         if let Some(space) = self.state.space_names.get(name)
             && let Some(space) = self.state.spaces.get_mut(*space)
         {

@@ -85,6 +85,9 @@ impl SocketIo {
     }
 
     /// The handlers of a namespace. It exists from now on. `chat` is `/chat`.
+    ///
+    /// # Panics
+    /// If no client can connect to it: a packet cannot name it, since there is a comma in it, or it is longer than `input.max_name`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
         self.bridge.core.namespace(name)
     }
