@@ -11,7 +11,7 @@ use super::state::{
     Ack, Caller, EventError, Handshake, Io, Item, ShutdownPhase, SocketKey, TransactThen, Transaction,
 };
 use crate::error::OnceError;
-use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs};
+use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs, queued_size};
 use crate::store::{AckValue, EntryKind, NewEntry, OnceKey, Run, RunError, StoreError, TransactContext, Tx};
 
 /// Where the key of an event is found.
@@ -266,7 +266,10 @@ impl Io<'_> {
         let run: Run<'static> = Box::new(move |tx| {
             // A panic of an earlier call has been rolled back.
             let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
-            run(&call, tx)
+            let ack = run(&call, tx)?;
+            // One that is kept would cut the client each time that it asks again.
+            let (size, limit) = (queued_size(&ack.json, &ack.attachments), tx.max_event());
+            if size > limit { Err(EncodeError::TooLarge { size, limit }.into()) } else { Ok(ack) }
         });
         let then: TransactThen = Box::new(move |io, done| {
             // Without a result there is no ack: the client tries again.

@@ -266,6 +266,29 @@ fn a_time_that_never_comes_is_no_overflow() {
     assert_eq!(client.take(&mut world).len(), 5);
     assert_eq!(world.core.stats().acks_received, 4);
 }
+
+#[test]
+fn s18_a_stored_ack_that_no_send_queue_takes_is_refused_where_it_is_made() {
+    let mut world = World::new(small_queue(), |core, _| {
+        core.namespace("/").on_once("size", KeyFrom::argument(1), |call, _| {
+            let size: usize = call.args.as_args().get(0)?;
+            Ok(AckValue::new(("x".repeat(size),))?)
+        });
+    });
+    let mut client = Client::new(&mut world);
+    let link = client.link.expect("is open");
+    client.pump(&mut world);
+    world.stick(link, QUEUE);
+    for ack in 1..3 {
+        client.emit_with_ack(&mut world, ack, &format!(r#"["size",{QUEUE},"large"]"#));
+        assert_eq!(world.closed(link), None, "it would come back, ask again and be cut again");
+    }
+    assert_eq!(world.core.stats().once_rolled_back, 2);
+    client.emit_with_ack(&mut world, 3, r#"["size",1000,"small"]"#);
+    client.pump(&mut world);
+    assert_eq!(client.packets.len(), 1);
+}
+
 /// The setting that is refused.
 fn wrong(adapt: impl FnOnce(&mut SocketIoConfig)) -> &'static str {
     let mut config = SocketIoConfig::default();
