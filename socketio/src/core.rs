@@ -110,6 +110,7 @@ impl Core {
     pub fn new(config: SocketIoConfig, setup: CoreSetup) -> Result<Self, ConfigError> {
         config.check()?;
         let CoreSetup { epoch, logs, wall, random, wake } = setup;
+        let drop_again = logs.iter().map(|log| Arc::clone(&log.namespace)).collect();
         let state = State {
             engine: engine_config(&config),
             packets: packet_limits(&config),
@@ -130,7 +131,8 @@ impl Core {
             dynamic_spaces: 0,
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
             expiring: HashMap::new(),
-            drop_again: VecDeque::new(),
+            // Those whose names are not registered any more; the others are in use when upkeep looks.
+            drop_again,
             sockets: Arena::default(),
             sessions: Arena::default(),
             by_pid: HashMap::new(),
