@@ -202,7 +202,8 @@ impl SocketIo {
     }
 
     /// One turn: waits for something to happen, `timeout` at most, and deals with it. Gives the report once a shutdown is
-    /// complete; that turn flushes the store, which takes `storage.flush_timeout` at most.
+    /// complete; that turn waits for polling sessions until the plan's end, and flushes the store, which takes `storage.flush_timeout`
+    /// at most.
     ///
     /// # Errors
     /// If the system's poll fails, or a thread cannot be started.

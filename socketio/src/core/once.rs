@@ -136,7 +136,7 @@ impl Tx<'_> {
 
 impl Socket<'_> {
     /// Runs `run` unless it has run for this key, in a transaction of the store that keeps the key, the ack and what is
-    /// emitted; then calls `then`. Scope of the key: namespace and principal.
+    /// emitted; then calls `then`. Scope of the key: namespace and principal. [`Socket::transact`] says when and where it runs.
     pub fn once(
         &mut self,
         key: &str,
@@ -154,9 +154,18 @@ impl Socket<'_> {
         self.io().transact(socket, Some(key), Box::new(run), size, then)
     }
 
-    /// Runs `run` in a transaction of the store: rows that it reads and rooms that it joins make one sequence with the log.
-    /// The rooms are the session's also if the socket is gone by then; to decide whether to ask, look at [`Socket::rooms`], not at
-    /// [`Socket::resume`].
+    /// Runs `run` in a transaction of the store: rows of the store that it reads (`Tx::sql`, `Tx::lists`) and rooms that it joins make
+    /// one sequence with the log. The rooms are the session's also if the socket is gone by then; to decide whether to ask, look at
+    /// [`Socket::rooms`], not at [`Socket::resume`].
+    ///
+    /// It runs later than this call, when what was emitted before is committed, and while it runs nothing else of this process is: with
+    /// `SqliteStore` and `RedisStore` on the store's thread, with `MemoryStore` on the loop. With SQLite the transaction is open meanwhile. With
+    /// Redis its key, if it has one, is claimed before, for 30 s, and nothing that `run` does is sent before it returns, but for calls of
+    /// `Tx::lists`; then all of it is one script. So it may have run when the transaction fails: Redis is full, another node holds the
+    /// session by then, or the claim is over, since `run` took so long or Redis did not answer.
+    ///
+    /// A database beside the store is in no such transaction, with whatever store: what is written there stays if this one fails, and
+    /// between what is read there and the room events can be missed.
     pub fn transact(
         &mut self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<(), RunError> + Send + 'static,
