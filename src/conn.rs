@@ -63,7 +63,9 @@ pub use self::{
     connect::ConnectRequest,
     inbox::Cursor,
     opening::Target,
-    state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
+    state::{
+        Capabilities, Effect, Failure, Input, InputKind, Parses, PeerFin, State, Step, TakesSends, step,
+    },
     writer::Ahead,
 };
 pub(crate) use crate::close::CloseTiming;

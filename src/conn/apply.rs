@@ -7,7 +7,7 @@ use super::{
     closing::End,
     inbox::Item,
     life::Life,
-    state::{Effect, Input, State, step},
+    state::{Effect, Input, PeerFin, State, step},
     watch::Watch,
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Before {
     paused: bool,
-    /// The peer's FIN was read.
-    eof: bool,
+    /// The peer's FIN, if it was read.
+    fin: Option<PeerFin>,
     /// The application knows its id, and was to decide on its upgrade.
     deferred: bool,
 }
@@ -33,11 +33,11 @@ impl Conn {
     pub(super) fn apply(&mut self, mut input: Input<'_>, cx: &mut Context<'_>) {
         let state = self.state();
         let mut step = step(state, &mut input);
-        let eof = match &self.life {
-            Life::Refusing { eof, .. } => *eof,
-            life => life.closing().is_some_and(|closing| closing.eof),
+        let before = Before {
+            paused: self.life.is_paused(),
+            fin: self.life.peer_fin(),
+            deferred: self.deferred().is_some(),
         };
-        let before = Before { paused: self.life.is_paused(), eof, deferred: self.deferred().is_some() };
         self.pending.add(Pending::ALARM);
         if step.next != state {
             if state == State::Open
@@ -127,14 +127,7 @@ impl Conn {
                     self.pending.add(Pending::READ);
                 }
             }
-            Effect::KeepEof => match &mut self.life {
-                Life::Refusing { eof, .. } => *eof = true,
-                life => {
-                    if let Some(closing) = life.closing_mut() {
-                        closing.eof = true;
-                    }
-                }
-            },
+            Effect::KeepEof(fin) => self.life.keep_peer_fin(fin),
             Effect::StartPauseDeadline => {
                 let close_timeout = self.settings(cx.config).close_timeout;
                 if let Life::Paused(paused) = &mut self.life {
@@ -151,8 +144,8 @@ impl Conn {
                 if !self.client {
                     self.pending.add(Pending::FIN);
                 }
-                if before.eof {
-                    self.apply(Input::Eof, cx);
+                if let Some(fin) = before.fin {
+                    self.apply(Input::Eof { fin }, cx);
                 }
             }
             Effect::Abort(style) => self.begin_abort(style, cx),
@@ -252,11 +245,7 @@ impl Conn {
         let Life::Paused(paused) = &mut self.life else { return };
         paused.discards = true;
         paused.watch = Watch::rested(paused.times.silence(cx.now));
-        let over = paused.eof && !self.inbox.has_held();
         self.pending.add(Pending::READ);
-        if over {
-            self.apply(Input::Eof, cx);
-        }
     }
 
     /// Asks for the abort; it is carried out, and reported, before the turn ends.
@@ -285,7 +274,7 @@ impl Conn {
     /// abort was asked for.
     pub(crate) fn handle_aborted(&mut self, kernel_unsent: Option<u32>, by_fin: bool, cx: &mut Context<'_>) {
         let Life::Closed { unreported: Some(closing), .. } = &self.life else { return };
-        let eof = closing.eof;
+        let eof = closing.fin.is_some();
         self.pending = Pending::only(if by_fin { Pending::READ } else { Pending::RELEASE });
         self.report(kernel_unsent, cx);
         if by_fin {

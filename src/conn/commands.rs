@@ -429,8 +429,6 @@ impl Conn {
                     discards: false,
                     left: None,
                     closes: None,
-                    eof: false,
-                    truncated: false,
                     messages: 0,
                     bytes: 0,
                 }));

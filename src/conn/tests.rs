@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::{
-    CloseTiming, Common, Conn, Context, Cursor, Note, Pending, State, broken::Broken, life::Life,
+    CloseTiming, Common, Conn, Context, Cursor, Note, PeerFin, Pending, State, broken::Broken, life::Life,
     output::OutputBuffer,
 };
 use crate::{
@@ -231,7 +231,7 @@ fn everywhere() -> Vec<Bench> {
             }
             10 => {
                 bench.read(frame(CLOSE, b""));
-                bench.with(|conn, cx| conn.handle_eof(false, cx));
+                bench.with(|conn, cx| conn.handle_eof(PeerFin::default(), cx));
             }
             _ => {
                 bench.with(|conn, cx| conn.terminate(Some(Abort::Fin), cx));

@@ -3,7 +3,11 @@
 use std::io;
 
 use super::{
-    Conn, Context, Note, Pending, broken::Broken, life::Life, outbox::WriteError, state::Input,
+    Conn, Context, Note, Pending,
+    broken::Broken,
+    life::Life,
+    outbox::WriteError,
+    state::{Input, PeerFin},
     writer::Writer,
 };
 use crate::time::Time;
@@ -56,20 +60,10 @@ impl Conn {
         }
     }
 
-    /// The peer's FIN was read; `truncated` says that it came without the end of the TLS session before it. On a paused
-    /// connection it counts when the application resumes, or has had its time to.
-    pub(crate) fn handle_eof(&mut self, truncated: bool, cx: &mut Context<'_>) {
-        if let Life::Paused(paused) = &mut self.life {
-            paused.truncated |= truncated;
-            if !paused.discards {
-                paused.eof = true;
-                return self.apply(Input::PeerLeftPaused, cx);
-            }
-        }
-        self.apply(Input::Eof, cx);
-        if truncated && let Some(closing) = self.life.closing_mut() {
-            closing.truncated = true;
-        }
+    /// The peer's FIN was read. A connection that holds its input is not read from: see [`Conn::handle_read_closed`].
+    pub(crate) fn handle_eof(&mut self, fin: PeerFin, cx: &mut Context<'_>) {
+        debug_assert!(!self.holds_input(), "what comes before the FIN is yet to be parsed");
+        self.apply(Input::Eof { fin }, cx);
     }
 
     /// Reading is paused: input waits for the application.
@@ -82,7 +76,7 @@ impl Conn {
     pub(crate) fn handle_read_closed(&mut self, cx: &mut Context<'_>) {
         match &self.life {
             // It does not wait for its upgrade any more.
-            Life::Deferred(_) => self.apply(Input::Eof, cx),
+            Life::Deferred(_) => self.apply(Input::Eof { fin: PeerFin::default() }, cx),
             life if life.holds_input() => self.apply(Input::PeerLeftPaused, cx),
             _ => {}
         }

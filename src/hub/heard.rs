@@ -4,14 +4,14 @@ use std::io;
 
 use super::table::Hub;
 use crate::{
-    conn::{Conn, Pending},
+    conn::{Conn, PeerFin, Pending},
     time::Time,
 };
 
 impl<D> Hub<D> {
     /// The peer's FIN was read.
-    pub(super) fn handle_eof(&mut self, slot: usize, truncated: bool) {
-        self.with(slot, |conn, cx| conn.handle_eof(truncated, cx));
+    pub(super) fn handle_eof(&mut self, slot: usize, fin: PeerFin) {
+        self.with(slot, |conn, cx| conn.handle_eof(fin, cx));
     }
 
     /// The socket failed.

@@ -9,7 +9,7 @@ use super::{
     incoming::NextRead,
     transport::Transport,
 };
-use crate::conn::{Cursor, Extent};
+use crate::conn::{Cursor, Extent, PeerFin};
 
 /// From this many missing bytes on, a message is read straight into its own buffer.
 const DIRECT: u64 = 32 << 10;
@@ -82,8 +82,8 @@ impl<D, T: Transport> Driver<D, T> {
                         // The FIN stays where it is until the replies have had their chance.
                         return Extent::Partly;
                     }
-                    let truncated = self.transport.is_truncated(slot);
-                    self.hub.handle_eof(slot, truncated);
+                    let fin = PeerFin { truncated: self.transport.is_truncated(slot) };
+                    self.hub.handle_eof(slot, fin);
                     return Extent::Wholly;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -78,8 +78,8 @@ RULES = [
      "if fresh > 0 && !output.fits(fresh) {", "if fresh > usize::MAX - 1 && !output.fits(fresh) {"),
     ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layered.rs",
      "        noticed.more\n", "        false\n"),
-    ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/transport.rs",
-     "closing.truncated = true;", "closing.truncated = false;"),
+    ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/closing.rs",
+     "self.fin.is_some_and(|fin| fin.truncated)", "self.fin.is_some_and(|fin| fin.truncated && false)"),
 ]
 
 # The same for the worlds of several loops.
