@@ -103,6 +103,15 @@ pub(super) enum Bytes {
     Held,
 }
 
+/// When a socket has been read wholly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// A read did not fill its buffer, and the socket has not announced its end: mostly that saves a system call.
+    ShortRead,
+    /// A read would block: its end, if it has one, is found although nothing has announced it.
+    Blocked,
+}
+
 /// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches.
 /// They wait until there are this many bytes of them, which suits the caches, too ...
 pub(super) const BATCH_BYTES: usize = 16 << 10;
@@ -371,13 +380,13 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.handle_writable(slot);
         }
         if readiness.ended && !self.hub.is_dialling(slot) {
-            self.hub.note_ended(slot);
+            self.hub.handle_announced_end(slot);
         }
         if readiness.readable || readiness.ended {
             if self.hub.is_over_budget_of(slot) {
                 self.hub.put_off_read(slot);
             } else {
-                self.read(slot, self.hub.has_ended(slot), handler);
+                self.read(slot, Until::ShortRead, handler);
             }
         }
     }
@@ -492,7 +501,7 @@ impl<D, T: Transport> Driver<D, T> {
         }
         let takes_more = probe.write && self.write(slot);
         let read = if probe.read || self.hub.has_failed(slot) {
-            self.read(slot, true, handler)
+            self.read(slot, Until::Blocked, handler)
         } else {
             Extent::Wholly
         };
@@ -518,7 +527,7 @@ impl<D, T: Transport> Driver<D, T> {
                     self.write(slot);
                 }
                 Some(Action::Read(slot)) => {
-                    self.read(slot, self.hub.has_ended(slot), handler);
+                    self.read(slot, Until::ShortRead, handler);
                 }
                 Some(Action::Connect(slot)) => self.begin_connect(slot),
                 Some(Action::Fin(slot)) => self.transport.shutdown_write(slot),
@@ -535,14 +544,6 @@ impl<D, T: Transport> Driver<D, T> {
                 Some(Action::Release(slot, reset)) => self.transport.close(slot, reset),
                 Some(Action::Detach(slot)) => self.detach(slot),
             }
-        }
-    }
-
-    /// The peer of a paused connection has left: nothing is read that would say so.
-    pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
-        match self.transport.take_error(slot) {
-            Some(kind) => self.hub.handle_reset(slot, kind),
-            None => self.hub.handle_read_closed(slot),
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::{io, time::Duration};
 
 use super::{
-    slot::Slot,
+    slot::{Slot, SocketEnd},
     table::{Hub, ROOM, Turn, Unarmed, list},
 };
 use crate::{
@@ -228,7 +228,7 @@ impl<D> Hub<D> {
         let turn = self.turn.number;
         let done = self.with_if(
             slot,
-            |entry| entry.failed.is_none(),
+            |entry| !matches!(entry.end, SocketEnd::Failed(_)),
             |conn, share, cx| {
                 let share = share.of(turn);
                 conn.pending.take(Pending::WRITE);

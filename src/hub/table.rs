@@ -71,8 +71,6 @@ pub(crate) struct Hub<D> {
     /// The connection whose `Close` was delivered last: its data is dropped when the callback has returned.
     pub(super) drop_data_of: Option<usize>,
     pub(super) turn: Turn,
-    /// Slots whose socket has failed, and whose input is read to its end: mostly none.
-    pub(super) failed: usize,
     pub(super) stats: Stats,
     pub(super) timers: Timers,
     /// What the application's own sources have become, of those whose event waits.
@@ -149,7 +147,6 @@ impl<D> Hub<D> {
             unarmed: Vec::new(),
             drop_data_of: None,
             turn: Turn::default(),
-            failed: 0,
             stats: Stats::default(),
             timers: Timers::default(),
             ready_sources: BTreeMap::new(),
@@ -368,7 +365,6 @@ impl<D> Hub<D> {
 
     /// Frees a slot. Returns whether its descriptor is to be closed by a reset.
     pub(super) fn free(&mut self, slot: usize) -> bool {
-        self.take_failed(slot);
         self.forget_secured(slot);
         let entry = self.slots.get(slot);
         let reset = entry.is_some_and(|entry| entry.conn.is_released_by_reset());
