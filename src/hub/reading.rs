@@ -3,10 +3,10 @@
 use std::io;
 
 use super::{
-    calling::{call, start_timers},
+    callbacks::{call, start_timers},
     driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, Until},
     handler::Handler,
-    incoming::NextRead,
+    parsing::NextRead,
     slot::SocketEnd,
     transport::Transport,
 };

@@ -76,7 +76,7 @@ RULES = [
      "cx.common.waiting.add(cx.id, fresh);", ""),
     ("all backlogs together may hold any amount", "send_answers", "src/conn/commands.rs",
      "if fresh > 0 && !output.fits(fresh) {", "if fresh > usize::MAX - 1 && !output.fits(fresh) {"),
-    ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layered.rs",
+    ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layer_events.rs",
      "        noticed.more\n", "        false\n"),
     ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/closing.rs",
      "self.fin.is_some_and(|fin| fin.truncated)", "self.fin.is_some_and(|fin| fin.truncated && false)"),

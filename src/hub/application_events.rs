@@ -1,4 +1,4 @@
-//! What a loop serves beside its connections: the application's timers and sources.
+//! The application's own events: its timers and its sources.
 
 use std::time::Duration;
 
