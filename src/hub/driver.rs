@@ -90,17 +90,17 @@ pub struct Driver<D, T> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parsing {
     pub(super) slot: usize,
-    pub(super) bytes: Bytes,
+    /// `None` if nothing is being parsed: it was, or is yet to be read.
+    pub(super) from: Option<ParsedFrom>,
 }
 
-/// Where what is being parsed lies.
+/// Where the bytes lie that are being parsed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Bytes {
-    /// Nothing is: it was parsed, or is yet to be read.
-    None,
-    /// The first bytes of the receive buffer.
-    OfBuffer(usize),
-    Held,
+pub(super) enum ParsedFrom {
+    /// The first `n` of the receive buffer.
+    ReceiveBuffer(usize),
+    /// All of [`Driver::held`].
+    HeldBytes,
 }
 
 /// When a socket has been read wholly.
@@ -428,11 +428,11 @@ impl<D, T: Transport> Driver<D, T> {
     /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost.
     fn recover(&mut self) {
         self.hub.finish_read();
-        let Some(Parsing { slot, bytes }) = self.parsing.take() else { return };
-        let bytes = match bytes {
-            Bytes::None => None,
-            Bytes::OfBuffer(n) => self.buffer.get(..n),
-            Bytes::Held => self.held.get(..),
+        let Some(Parsing { slot, from }) = self.parsing.take() else { return };
+        let bytes = match from {
+            None => None,
+            Some(ParsedFrom::ReceiveBuffer(n)) => self.buffer.get(..n),
+            Some(ParsedFrom::HeldBytes) => self.held.get(..),
         };
         self.hub.recover(slot, bytes.unwrap_or_default());
         self.held = Vec::new();

@@ -15,10 +15,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextRead {
     Socket,
-    /// They were read before.
-    Held,
+    /// What was read earlier and is not parsed.
+    HeldBytes,
     /// It is not to be read.
-    None,
+    Nothing,
     /// It has had its share of the turn.
     Later,
 }
@@ -29,11 +29,11 @@ impl<D> Hub<D> {
     #[inline]
     pub(super) fn next_read(&mut self, slot: usize, held: &mut Vec<u8>) -> NextRead {
         let turn = self.turn.number;
-        let Some(entry) = self.slots.get_mut(slot) else { return NextRead::None };
+        let Some(entry) = self.slots.get_mut(slot) else { return NextRead::Nothing };
         let reads = entry.share.of(turn).reads;
         let holds = entry.conn.has_held_to_parse();
         if !holds && !entry.conn.wants_read() {
-            return NextRead::None;
+            return NextRead::Nothing;
         }
         if !entry.share.may_read(&self.config) {
             return NextRead::Later;
@@ -41,7 +41,7 @@ impl<D> Hub<D> {
         entry.share.reads = reads.saturating_add(1);
         if holds {
             *held = entry.conn.take_held();
-            return NextRead::Held;
+            return NextRead::HeldBytes;
         }
         NextRead::Socket
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use super::{
     callbacks::{call, start_timers},
-    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing, Until},
+    driver::{BATCH_BYTES, BATCH_READS, Driver, ParsedFrom, Parsing, Until},
     handler::Handler,
     parsing::NextRead,
     slot::SocketEnd,
@@ -21,7 +21,7 @@ impl<D, T: Transport> Driver<D, T> {
     /// Reads what one socket has, for its share of the turn, parses and delivers it, and writes large replies. When all is
     /// read, what the socket has said of its end counts. Returns how far it was read.
     pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, until: Until, handler: &mut H) -> Extent {
-        self.parsing = Some(Parsing { slot, bytes: Bytes::None });
+        self.parsing = Some(Parsing { slot, from: None });
         self.hub.begin_read(slot);
         let extent = self.read_share(slot, until, handler);
         match self.hub.socket_end(slot) {
@@ -56,8 +56,8 @@ impl<D, T: Transport> Driver<D, T> {
                     extent = Extent::Partly;
                     self.read_socket(slot, until, handler)
                 }
-                NextRead::Held => self.read_held(slot, handler),
-                NextRead::None => Progress::Done,
+                NextRead::HeldBytes => self.read_held(slot, handler),
+                NextRead::Nothing => Progress::Done,
                 NextRead::Later => Progress::PutOff,
             };
             match progress {
@@ -70,7 +70,7 @@ impl<D, T: Transport> Driver<D, T> {
 
     /// Parses what was read earlier.
     fn read_held<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> Progress {
-        self.feed(slot, Bytes::Held, handler);
+        self.feed(slot, ParsedFrom::HeldBytes, handler);
         self.held = Vec::new();
         if self.hub.is_over_budget() { Progress::PutOff } else { Progress::More }
     }
@@ -153,20 +153,19 @@ impl<D, T: Transport> Driver<D, T> {
         let more = self.hub.handle_noticed(slot, self.transport.noticed(slot));
         if let Ok(n @ 1..) = result {
             self.hub.handle_readable(slot, n);
-            self.feed(slot, Bytes::OfBuffer(n), handler);
+            self.feed(slot, ParsedFrom::ReceiveBuffer(n), handler);
         }
         Read::of(result, self.buffer.len(), more)
     }
 
     /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it, as far as the turn's
     /// budget goes. The rest is held.
-    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, which: Bytes, handler: &mut H) {
-        self.parsing = Some(Parsing { slot, bytes: which });
+    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, from: ParsedFrom, handler: &mut H) {
+        self.parsing = Some(Parsing { slot, from: Some(from) });
         let Self { hub, transport, buffer, held, scratch, .. } = self;
-        let bytes = match which {
-            Bytes::None => &mut [],
-            Bytes::OfBuffer(n) => buffer.get_mut(..n).unwrap_or_default(),
-            Bytes::Held => held.as_mut_slice(),
+        let bytes = match from {
+            ParsedFrom::ReceiveBuffer(n) => buffer.get_mut(..n).unwrap_or_default(),
+            ParsedFrom::HeldBytes => held.as_mut_slice(),
         };
         hub.begin_parsing(bytes.len());
         let mut cursor = Cursor::new(bytes, scratch);
@@ -185,7 +184,7 @@ impl<D, T: Transport> Driver<D, T> {
             if let Some(event) = hub.next(slot, &mut cursor, handler) {
                 call(hub, transport, event, handler);
             } else if [0, before].contains(&cursor.remaining()) {
-                // All is parsed, or the rest waits for more.
+                // All is parsed, or nothing can be parsed now.
                 break;
             }
         }
@@ -201,7 +200,7 @@ impl<D, T: Transport> Driver<D, T> {
         if cursor.remaining() > 0 {
             hub.hold(slot, cursor.take_all());
         }
-        self.parsing = Some(Parsing { slot, bytes: Bytes::None });
+        self.parsing = Some(Parsing { slot, from: None });
     }
 }
 
