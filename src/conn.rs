@@ -29,12 +29,12 @@ mod dialling;
 mod head;
 mod inbox;
 mod life;
-mod note;
 mod opening;
 mod outbox;
 mod output;
 mod peer;
 mod pending;
+mod queued_event;
 mod receiving;
 mod segment;
 pub mod state;
@@ -53,7 +53,7 @@ pub(crate) use self::{
     deflate::Compression,
     head::WholeHead,
     inbox::Item,
-    note::{Ended, Note},
+    queued_event::{Ended, QueuedEvent},
     pending::{Listed, Pending},
     timers::{Extent, Found, Probe},
     transport::Transmitted,

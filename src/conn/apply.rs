@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Cursor, Ended, Note, Pending,
+    Conn, Context, Cursor, Ended, QueuedEvent, Pending,
     closing::End,
     inbox::Item,
     life::Life,
@@ -38,7 +38,7 @@ impl Conn {
             fin: self.life.peer_fin(),
             deferred: self.deferred().is_some(),
         };
-        self.pending.add(Pending::ALARM);
+        self.pending.add(Pending::DEADLINE);
         if step.next != state {
             if state == State::Open
                 && let Some(compression) = self.details.compression_mut()
@@ -69,7 +69,7 @@ impl Conn {
                 if !response.is_empty() {
                     self.push_http(std::mem::take(response), cx);
                 }
-                cx.notes.push_back(Note::Open(cx.id));
+                cx.event_queue.push_back(QueuedEvent::Open(cx.id));
             }
             Effect::Answer(response) => {
                 if let Life::Refusing { status, .. } = &mut self.life {
@@ -86,7 +86,7 @@ impl Conn {
             }
             Effect::ReportFailure(cause) => {
                 let id = (self.client || before.deferred).then_some(cx.id);
-                cx.notes.push_back(Note::Failed(id, self.peer(), cause));
+                cx.event_queue.push_back(QueuedEvent::Failed(id, self.peer(), cause));
             }
             Effect::QueueMessage(message) => {
                 let message = std::mem::replace(message, Payload::from(&[]));
@@ -210,7 +210,7 @@ impl Conn {
             Some(received) => (Initiator::Remote, received),
             None => (Initiator::Local, closing.sent.as_ref().unwrap_or(&CloseFrame::EMPTY)),
         };
-        cx.notes.push_back(Note::Closing(cx.id, initiator, frame.clone()));
+        cx.event_queue.push_back(QueuedEvent::Closing(cx.id, initiator, frame.clone()));
     }
 
     fn queue_answer(&mut self, frame: &CloseFrame, cx: &mut Context<'_>) {
@@ -288,7 +288,7 @@ impl Conn {
         let End { state, queued, .. } = closing.end;
         let (closed, sweeps) = closing.into_report(kernel_unsent, self.details.traffic(), cx.now);
         self.drop_everything(cx);
-        cx.notes.push_back(Note::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
+        cx.event_queue.push_back(QueuedEvent::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
     }
 
     fn drop_everything(&mut self, cx: &mut Context<'_>) {

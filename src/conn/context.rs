@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{
     deflate,
-    note::Note,
+    queued_event::QueuedEvent,
     output::{BufferPool, Lent, OutputBuffer},
     waiting::WaitingForRoom,
 };
@@ -22,7 +22,7 @@ pub(crate) struct Context<'h> {
     pub(crate) common: &'h mut Common,
     pub(crate) now: Time,
     /// What is to be reported, in order.
-    pub(crate) notes: &'h mut VecDeque<Note>,
+    pub(crate) event_queue: &'h mut VecDeque<QueuedEvent>,
     pub(crate) id: ConnectionId,
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Conn, Context, Note, Pending,
+    Conn, Context, QueuedEvent, Pending,
     broken::Broken,
     life::Life,
     outbox::WriteError,
@@ -56,7 +56,7 @@ impl Conn {
         };
         if waited {
             // The next Ping is due before the end of the wait for this answer would have been.
-            self.pending.add(Pending::ALARM);
+            self.pending.add(Pending::DEADLINE);
         }
     }
 
@@ -160,7 +160,7 @@ impl Conn {
         }
         if self.outbox.has_backlog() {
             if !had_backlog {
-                self.pending.add(Pending::ALARM);
+                self.pending.add(Pending::DEADLINE);
             }
             if written.refused {
                 common.totals.short_writes += 1;
@@ -199,7 +199,7 @@ impl Conn {
     /// Emits the `Drain` that is owed, unless something is queued again.
     pub(crate) fn report_drain(&mut self, cx: &mut Context<'_>) {
         if self.queued() == 0 && self.drain_owed.take() && self.takes_sends() {
-            cx.notes.push_back(Note::Drain(cx.id));
+            cx.event_queue.push_back(QueuedEvent::Drain(cx.id));
         }
     }
 

@@ -261,7 +261,7 @@ impl<D> Clients<'_, D> {
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         let pause = self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).unwrap_or(Pause::Not);
         if pause == Pause::Begins {
-            self.hub.start_with_the_return(id, None);
+            self.hub.start_timers_on_return(id, None);
         }
         pause != Pause::Not
     }

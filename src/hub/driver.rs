@@ -30,7 +30,7 @@ use super::{
 use crate::{
     adopt::Adoption,
     config::{Abort, Config},
-    conn::{Ahead, ConnectRequest, Extent, Found, Note, Probe, Writer},
+    conn::{Ahead, ConnectRequest, Extent, Found, QueuedEvent, Probe, Writer},
     error::{AdoptRefusal, ConnectError},
     event::{SourceId, Stats},
     id::ConnectionId,
@@ -127,18 +127,18 @@ impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
 }
 
 impl<D, T: Transport> Driver<D, T> {
-    /// A loop without a connection. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the
+    /// A loop without a connection. `loop_number` is part of its ids; `seed` is for the instants of a spread sweep, and for the
     /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     ///
     /// # Panics
     /// If a setting cannot work: see [`Config::validate`].
-    pub fn new(config: Config, worker: u8, seed: u64, transport: T) -> Self {
+    pub fn new(config: Config, loop_number: u8, seed: u64, transport: T) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
         Self {
             buffer: vec![0; config.event_loop.read_buffer],
-            hub: Hub::new(config, worker, seed),
+            hub: Hub::new(config, loop_number, seed),
             transport,
             held: Vec::new(),
             scratch: Vec::new(),
@@ -288,7 +288,7 @@ impl<D, T: Transport> Driver<D, T> {
     pub fn note_accept_error(&mut self, error: io::Error, lasting: bool) {
         self.hub.stats.accept_errors += 1;
         if lasting {
-            self.hub.notes.push_back(Note::AcceptFailed(error));
+            self.hub.event_queue.push_back(QueuedEvent::AcceptFailed(error));
         }
     }
 

@@ -84,7 +84,7 @@ impl<D> Slot<D> {
 
     /// Whether it is this connection's, and the application may still name it.
     #[inline]
-    pub(super) fn is(&self, id: ConnectionId, worker: u8) -> bool {
-        self.conn.generation == id.generation() && worker == id.loop_number() && self.data.is_some()
+    pub(super) fn is(&self, id: ConnectionId, loop_number: u8) -> bool {
+        self.conn.generation == id.generation() && loop_number == id.loop_number() && self.data.is_some()
     }
 }

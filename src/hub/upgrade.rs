@@ -45,7 +45,7 @@ impl<D> Hub<D> {
         }
         let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let requester = Requester::of(ConnectionId::new(self.worker, key, conn.generation), conn);
+        let requester = Requester::of(ConnectionId::new(self.loop_number, key, conn.generation), conn);
         let answer = match conn.take_request(cursor, &self.config) {
             Ok(None) => return,
             Ok(Some(mut head)) => {
@@ -251,7 +251,7 @@ impl<D> Hub<D> {
 
     fn deferred(&self, id: ConnectionId) -> Option<&Slot<D>> {
         let entry = self.slots.get(id.slot())?;
-        let same = entry.conn.generation == id.generation() && self.worker == id.loop_number();
+        let same = entry.conn.generation == id.generation() && self.loop_number == id.loop_number();
         (same && entry.conn.deferred().is_some()).then_some(entry)
     }
 

@@ -93,7 +93,7 @@ LOOPS = [
     ("loops number their connections alike", "ids_do_not_collide", "src/id.rs",
      "Self((worker as u64) << 56", "Self((worker as u64 & 0) << 56"),
     ("the id of another loop is as good", "ids_of_others_name_nobody", "src/hub/slot.rs",
-     "&& worker == id.loop_number() ", "&& (worker == id.loop_number() || worker != id.loop_number()) "),
+     "&& loop_number == id.loop_number() ", "&& (loop_number == id.loop_number() || loop_number != id.loop_number()) "),
     ("a connect that fails at once is told in its turn", "failed_connects_are_told_in_the_next_turn", "src/hub/dialling.rs",
      "            self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });",
      "            let address = target.address();\n"
