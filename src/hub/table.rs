@@ -449,29 +449,35 @@ impl<D> Hub<D> {
         }
         let may_be_earlier = conn.pending.take(Pending::DEADLINE);
         if before != after {
-            if before.is_established() && !after.is_established() {
-                self.sweeps.undelivered += 1;
-                self.timers.clear_all(id);
-                self.common.waiting.remove(id);
-            }
-            if !conn.is_client() {
-                self.admission.changed(id, || conn.counted_address(), before, after);
-            }
-            if (before, after) == (State::Connecting, State::Open) {
-                let totals = &mut self.common.totals;
-                *if conn.is_client() { &mut totals.opened_outgoing } else { &mut totals.opened } += 1;
-                self.sweeps.handle_opened(id, self.now);
-            }
-            if before == State::Open && after.is_closing() || after == State::Refusing {
-                self.start_timers_on_return(id, None);
-            }
-            *self.counter(before) -= 1;
-            *self.counter(after) += 1;
+            self.record_transition(id, before, after);
         }
         if may_be_earlier {
             self.advance_deadline(slot);
         }
         Some(result)
+    }
+
+    /// A connection has another state.
+    fn record_transition(&mut self, id: ConnectionId, before: State, after: State) {
+        let Some(Slot { conn, .. }) = self.slots.get(id.slot()) else { return };
+        if before.is_established() && !after.is_established() {
+            self.sweeps.undelivered += 1;
+            self.timers.clear_all(id);
+            self.common.waiting.remove(id);
+        }
+        if !conn.is_client() {
+            self.admission.changed(id, || conn.counted_address(), before, after);
+        }
+        if (before, after) == (State::Connecting, State::Open) {
+            let totals = &mut self.common.totals;
+            *if conn.is_client() { &mut totals.opened_outgoing } else { &mut totals.opened } += 1;
+            self.sweeps.handle_opened(id, self.now);
+        }
+        if before == State::Open && after.is_closing() || after == State::Refusing {
+            self.start_timers_on_return(id, None);
+        }
+        *self.counter(before) -= 1;
+        *self.counter(after) += 1;
     }
 
     /// The same for a connection that an application names. `None` if the id is stale.
