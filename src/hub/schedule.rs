@@ -121,12 +121,8 @@ impl<D> Hub<D> {
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
     pub(super) fn set_now(&mut self, now: Time) {
-        for Unarmed { id, .. } in self.unarmed.drain(..) {
-            if let Some(entry) = self.slots.get_mut(id.slot()) {
-                entry.unarmed = false;
-            }
-        }
-        self.timers.callback_returned(Duration::ZERO);
+        // What was asked for before has begun already.
+        self.callback_returned(self.now);
         self.now = self.now.max(now);
     }
 
