@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Cursor, Ended, QueuedEvent, Pending,
+    Conn, Context, Cursor, Ended, Pending, QueuedEvent,
     closing::End,
     inbox::Item,
     life::Life,
@@ -288,7 +288,8 @@ impl Conn {
         let End { state, queued, .. } = closing.end;
         let (closed, sweeps) = closing.into_report(kernel_unsent, self.details.traffic(), cx.now);
         self.drop_everything(cx);
-        cx.event_queue.push_back(QueuedEvent::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
+        cx.event_queue
+            .push_back(QueuedEvent::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
     }
 
     fn drop_everything(&mut self, cx: &mut Context<'_>) {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::{
     deflate,
-    queued_event::QueuedEvent,
     output::{BufferPool, Lent, OutputBuffer},
+    queued_event::QueuedEvent,
     waiting::WaitingForRoom,
 };
 use crate::{

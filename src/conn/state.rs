@@ -297,10 +297,8 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         (Connecting, Input::Eof { .. }) => no_handshake(HandshakeError::PeerFin),
         // §8: a half-close after the request is legal; the answer is still due. And so is the answer to a Close.
         (Refusing | RemoteClosing, Input::Eof { fin }) => to(state, [E::KeepEof(*fin)]),
-        (Open, Input::Eof { fin }) => {
-            to(Closed, [E::KeepEof(*fin), E::DropInbound, E::Abort(Abort::Auto)])
-                .by(Transport, Cause::PeerFin)
-        }
+        (Open, Input::Eof { fin }) => to(Closed, [E::KeepEof(*fin), E::DropInbound, E::Abort(Abort::Auto)])
+            .by(Transport, Cause::PeerFin),
         (LocalClosing, Input::Eof { fin }) => {
             to(Closed, [E::KeepEof(*fin), E::DropInbound, E::Abort(Abort::Auto)])
                 .because(Cause::PeerFinDuringClose)

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::{
-    CloseTiming, Common, Conn, Context, Cursor, QueuedEvent, PeerFin, Pending, State, broken::Broken, life::Life,
-    output::OutputBuffer,
+    CloseTiming, Common, Conn, Context, Cursor, PeerFin, Pending, QueuedEvent, State, broken::Broken,
+    life::Life, output::OutputBuffer,
 };
 use crate::{
     close::{Cause, CloseFrame, CloseReport},

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Conn, Context, QueuedEvent, Pending,
+    Conn, Context, Pending, QueuedEvent,
     broken::Broken,
     life::Life,
     outbox::WriteError,

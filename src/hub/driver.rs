@@ -30,7 +30,7 @@ use super::{
 use crate::{
     adopt::Adoption,
     config::{Abort, Config},
-    conn::{Ahead, ConnectRequest, Extent, Found, QueuedEvent, Probe, Writer},
+    conn::{Ahead, ConnectRequest, Extent, Found, Probe, QueuedEvent, Writer},
     error::{AdoptRefusal, ConnectError},
     event::{SourceId, Stats},
     id::ConnectionId,

@@ -20,7 +20,12 @@ const DIRECT_READ: usize = 256 << 10;
 impl<D, T: Transport> Driver<D, T> {
     /// Reads what one socket has, for its share of the turn, parses and delivers it, and writes large replies. When all is
     /// read, what the socket has said of its end counts. Returns how far it was read.
-    pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, until: Until, handler: &mut H) -> Extent {
+    pub(super) fn read<H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        until: Until,
+        handler: &mut H,
+    ) -> Extent {
         self.parsing = Some(Parsing { slot, from: None });
         self.hub.begin_read(slot);
         let extent = self.read_share(slot, until, handler);

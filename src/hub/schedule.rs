@@ -364,7 +364,10 @@ impl<D> Hub<D> {
 
     /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
     pub(super) fn has_more(&self) -> bool {
-        !(self.event_queue.is_empty() && self.run.is_empty() && self.unserved.is_empty() && self.served.is_empty())
+        !(self.event_queue.is_empty()
+            && self.run.is_empty()
+            && self.unserved.is_empty()
+            && self.served.is_empty())
             || self.reading.is_some()
             || self.common.has_room_for_waiting()
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
-    conn::{Conn, Ended, QueuedEvent, Probe, State},
+    conn::{Conn, Ended, Probe, QueuedEvent, State},
     id::ConnectionId,
     shutdown::{Pace, ShutdownPhase, SlowestConnection, SweepId},
     time::Time,

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
     config::Config,
-    conn::{Common, Conn, Context, Listed, QueuedEvent, Pending, State},
+    conn::{Common, Conn, Context, Listed, Pending, QueuedEvent, State},
     detach::Handover,
     error::{ConnectionLimit, HandshakeError, ProxyFault},
     event::{Event, SourceId, Stats},
