@@ -98,7 +98,15 @@ impl Piece {
 
 impl Backlogs {
     pub(super) fn new(limit: usize) -> Self {
-        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit, spare: Vec::new(), unmapped: [const { Vec::new() }; 2] }
+        Self {
+            blocks: Slab::new(),
+            open: None,
+            shared: 0,
+            owned: 0,
+            limit,
+            spare: Vec::new(),
+            unmapped: [const { Vec::new() }; 2],
+        }
     }
 
     /// Bytes of all backlogs: what they own, and what they share counted once.
@@ -255,7 +263,7 @@ mod tests {
         assert_eq!(newer.block, written.block, "the block is used again");
         backlogs.end_turn();
         assert!(is_mapped(&backlogs, waits));
-        assert_eq!(backlogs.bytes(waits).expect("it is there"), [1; 100_000]);
+        assert_eq!(backlogs.bytes(waits).expect("it is there"), vec![1; 100_000]);
         backlogs.end_turn();
         assert!(is_mapped(&backlogs, newer));
         for piece in [waits, newer] {

@@ -8,7 +8,6 @@ mod shared;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
-    time::Duration,
 };
 
 use adjourn::{

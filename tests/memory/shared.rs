@@ -96,8 +96,8 @@ fn own_messages_keep_their_place_among_shared_ones() {
         let ids = fleet.app.open.clone();
         let mut expected = vec![Vec::new(); 3];
         for round in 0..100_u8 {
-            // Small and large: copied, frozen when a backlog waits for it, and frozen at once.
-            let size = [100, 300, 1000, 200, 10, 400, 700, 5000][usize::from(round) % 8];
+            // Small and large: copied, frozen into a block of many frames, into one of its own, and mapped if it waits.
+            let size = [100, 300, 1000, 20_000, 10, 400, 700, 5000][usize::from(round) % 8];
             let shared = vec![round; size];
             // At times nobody gets anything alone, and what is shared has gaps for one that was left out.
             let alone = round % 20 >= 10;
