@@ -401,6 +401,8 @@ impl<D: 'static> Server<D> {
         self.driver.shutdown_report().filter(|_| !self.driver.has_undelivered())?;
         self.commands.extend(self.mailbox.0.stop());
         self.execute_commands(handler);
+        // This loop is done, the others may not be.
+        self.forward_requests();
         self.driver.transport().resolver.stop();
         self.driver.shutdown_report().cloned()
     }
