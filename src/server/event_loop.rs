@@ -19,7 +19,7 @@ use super::{
     adopting::adopt_into,
     carrier::Carrier,
     handle::{Command, Handle},
-    listener::{Listener, ListeningSocket},
+    listener::{Listener, ListeningSocket, Sharing},
     number::LoopNumber,
     parts::{LISTENERS, MailboxOwner, Parts, WAKER},
     siblings::Siblings,
@@ -190,7 +190,7 @@ impl<D: 'static> Server<D> {
         if !self.driver.is_listening() {
             return Err(BindError::ShuttingDown);
         }
-        let socket = ListeningSocket::bind(address, &self.driver.config().listener, false)?;
+        let socket = ListeningSocket::bind(address, &self.driver.config().listener, Sharing::Alone)?;
         let bound = socket.local_addr().ok_or(BindError::NoAddress)?;
         self.listen_on(socket)?;
         Ok(bound)

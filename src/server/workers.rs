@@ -14,7 +14,11 @@ use std::{
 #[cfg(feature = "signals")]
 use super::signals::Signals;
 use super::{
-    event_loop::Server, handle::Handle, listener::ListeningSocket, parts::Parts, siblings::Siblings,
+    event_loop::Server,
+    handle::Handle,
+    listener::{ListeningSocket, Sharing},
+    parts::Parts,
+    siblings::Siblings,
 };
 use crate::{
     close::CloseFrame,
@@ -66,9 +70,11 @@ impl<D: 'static> Workers<D> {
     pub fn bind(address: impl ToSocketAddrs, count: u8, config: Config) -> Result<Self, BindError> {
         let mut parts = loops(count, &config)?;
         let mut address = address.to_socket_addrs().map_err(BindError::Resolve)?.collect::<Vec<_>>();
+        let mut sharing = if count > 1 { Sharing::First } else { Sharing::Alone };
         for part in &mut parts {
             // The others bind what the first was given for port 0.
-            let socket = ListeningSocket::bind(address.as_slice(), &config.listener, count > 1)?;
+            let socket = ListeningSocket::bind(address.as_slice(), &config.listener, sharing)?;
+            sharing = Sharing::Further;
             address = vec![socket.local_addr().ok_or(BindError::NoAddress)?];
             part.listen_on(socket)?;
         }
