@@ -39,7 +39,7 @@ use crate::{
     stats::Cap,
 };
 
-/// Commands of other threads that a turn executes.
+/// Commands of other threads that a turn executes at most.
 const COMMANDS: usize = 1024;
 /// Events per wait.
 const EVENTS: usize = 1024;
@@ -447,7 +447,9 @@ impl<D: 'static> Server<D> {
 
     /// Commands of other threads, signals, and names that were looked up.
     fn handle_wake_up<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.mailbox.0.take(&mut self.commands, COMMANDS);
+        // A budget of its own, so that neither commands nor callbacks keep the others waiting.
+        let callbacks = usize::try_from(self.driver.config().event_loop.turn_callbacks).unwrap_or(COMMANDS);
+        self.mailbox.0.take(&mut self.commands, callbacks.min(COMMANDS));
         #[cfg(feature = "signals")]
         while let Some(request) = self.watcher.as_mut().and_then(signals::Watcher::poll) {
             // Every loop has a watcher of its own.
