@@ -187,7 +187,7 @@ impl Conn {
             let compressed =
                 compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config, now);
             if had.is_none() && compression.release_due(cx.config).is_some() {
-                self.pending.add(Pending::ALARM);
+                self.pending.add(Pending::DEADLINE);
             }
             compressed
         });
@@ -232,7 +232,7 @@ impl Conn {
         match pushed {
             Ok(()) => {
                 if self.outbox.waiting_since() == Some(cx.now) {
-                    self.pending.add(Pending::ALARM);
+                    self.pending.add(Pending::DEADLINE);
                 }
                 self.want_write();
             }
@@ -406,7 +406,7 @@ impl Conn {
             && end < closing.deadline
         {
             closing.shorten_flushing(end, now);
-            self.pending.add(Pending::ALARM);
+            self.pending.add(Pending::DEADLINE);
         }
     }
 
@@ -429,12 +429,10 @@ impl Conn {
                     discards: false,
                     left: None,
                     closes: None,
-                    eof: false,
-                    truncated: false,
                     messages: 0,
                     bytes: 0,
                 }));
-                self.pending.add(Pending::ALARM);
+                self.pending.add(Pending::DEADLINE);
                 Pause::Begins
             }
             Life::Paused(paused) if !paused.discards => Pause::Holds,
@@ -464,7 +462,7 @@ impl Conn {
             Life::LocalClosing { paused, .. } if *paused => *paused = false,
             life => return matches!(life, Life::Open { .. } | Life::LocalClosing { .. }),
         }
-        self.pending.add(Pending::READ | Pending::ALARM);
+        self.pending.add(Pending::READ | Pending::DEADLINE);
         true
     }
 }
