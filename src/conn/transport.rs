@@ -141,7 +141,7 @@ impl Conn {
     where
         W: Writer,
     {
-        let (had_backlog, common) = (self.outbox.has_backlog(), &mut *cx.common);
+        let (waited, common) = (self.outbox.waiting_since().is_some(), &mut *cx.common);
         let written = match self.outbox.transmit(&mut common.output, &mut common.pool, limit, cx.now, writer)
         {
             Ok(written) => written,
@@ -165,10 +165,10 @@ impl Conn {
             closing.note_probed(written.bytes, cx.now);
         }
         if self.outbox.has_backlog() {
-            if !had_backlog {
-                self.pending.add(Pending::ALARM);
-            }
             if written.refused {
+                if !waited {
+                    self.pending.add(Pending::ALARM);
+                }
                 common.totals.short_writes += 1;
                 self.drain_owed.set(true);
             } else {
