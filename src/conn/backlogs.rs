@@ -17,7 +17,7 @@ use super::{
 const BLOCK: usize = 16 << 10;
 /// Segments that are kept when no backlog has them: a megabyte.
 const SPARE: usize = 4;
-/// From here on a frame has a block to itself. Less than half a block.
+/// From here on a frame that waits has a block to itself. Less than half a block.
 pub(super) const OWN_BLOCK: usize = 4 << 10;
 /// A smaller frame is not worth a reference: each backlog has its own copy.
 pub(super) const WORTH_SHARING: usize = 64;
@@ -36,6 +36,8 @@ pub(crate) struct Backlogs {
     limit: usize,
     /// Segments for the next backlogs, a few: to map and unmap one for each would be page faults.
     spare: Vec<Segment>,
+    /// Blocks of large frames that the allocator has: of this turn, and of the turn before.
+    unmapped: [Vec<usize>; 2],
 }
 
 #[derive(Debug)]
@@ -44,7 +46,7 @@ struct Block {
     users: usize,
 }
 
-/// Where the bytes of a block are. What only one turn needs is the allocator's; what waits for a slow reader is mapped.
+/// Where the bytes of a block are. What is written soon is the allocator's; what waits for a slow reader is mapped.
 #[derive(Debug)]
 enum Bytes {
     Allocated(Vec<u8>),
@@ -96,7 +98,15 @@ impl Piece {
 
 impl Backlogs {
     pub(super) fn new(limit: usize) -> Self {
-        Self { blocks: Slab::new(), open: None, shared: 0, owned: 0, limit, spare: Vec::new() }
+        Self {
+            blocks: Slab::new(),
+            open: None,
+            shared: 0,
+            owned: 0,
+            limit,
+            spare: Vec::new(),
+            unmapped: [const { Vec::new() }; 2],
+        }
     }
 
     /// Bytes of all backlogs: what they own, and what they share counted once.
@@ -156,21 +166,38 @@ impl Backlogs {
     pub(super) fn freeze_owned(&mut self, frame: Vec<u8>) -> Piece {
         self.shared += frame.len();
         let end = frame.len();
-        Piece { block: self.blocks.insert(Block { bytes: Bytes::Allocated(frame), users: 1 }), start: 0, end }
+        let block = self.blocks.insert(Block { bytes: Bytes::Allocated(frame), users: 1 });
+        if end >= BLOCK {
+            self.unmapped[0].push(block);
+        }
+        Piece { block, start: 0, end }
     }
 
-    /// The turn that a piece was frozen in needs it no longer. If backlogs do, a large one is copied to where it goes back to the
-    /// system when they do not.
-    pub(super) fn settle(&mut self, piece: Piece) {
-        self.release(piece);
-        if let Some(Block { bytes, .. }) = self.blocks.get_mut(piece.block)
-            && let Bytes::Allocated(frame) = bytes
-            && frame.len() >= BLOCK
-            && let Some(mut segment) = Segment::with_size(frame.len())
-            && segment.append(frame)
-        {
-            *bytes = Bytes::Mapped(segment);
+    /// A turn has ended. Large frames that were made in the turn before it and are still waited for are copied to mappings, which
+    /// go back to the system when they are freed. Earlier would be too early: most are written in their turn or the next one,
+    /// and a mapping of its own costs a frame more than all the rest.
+    #[inline]
+    pub(super) fn end_turn(&mut self) {
+        if self.unmapped.iter().any(|blocks| !blocks.is_empty()) {
+            self.map_waiting();
         }
+    }
+
+    #[inline(never)]
+    fn map_waiting(&mut self) {
+        let [young, old] = &mut self.unmapped;
+        for block in old.drain(..) {
+            // It may be free, and even another frame's since.
+            if let Some(Block { bytes, .. }) = self.blocks.get_mut(block)
+                && let Bytes::Allocated(frame) = bytes
+                && frame.len() >= BLOCK
+                && let Some(mut segment) = Segment::with_size(frame.len())
+                && segment.append(frame)
+            {
+                *bytes = Bytes::Mapped(segment);
+            }
+        }
+        std::mem::swap(young, old);
     }
 
     pub(super) fn add_user(&mut self, piece: Piece) {
@@ -219,6 +246,30 @@ mod tests {
         assert_eq!(backlogs.total(), 300, "a block goes as a whole");
         backlogs.release(both);
         assert_eq!((backlogs.total(), backlogs.blocks.len(), backlogs.open), (0, 0, None));
+    }
+
+    #[test]
+    fn a_large_frame_is_mapped_when_it_has_waited_for_a_whole_turn() {
+        let mut backlogs = Backlogs::new(usize::MAX);
+        let is_mapped = |backlogs: &Backlogs, piece: Piece| {
+            matches!(backlogs.blocks.get(piece.block).map(|block| &block.bytes), Some(Bytes::Mapped(_)))
+        };
+        let waits = backlogs.freeze_owned(vec![1; 100_000]);
+        let written = backlogs.freeze_owned(vec![2; 100_000]);
+        backlogs.end_turn();
+        assert!(!is_mapped(&backlogs, waits));
+        backlogs.release(written);
+        let newer = backlogs.freeze_owned(vec![3; 50_000]);
+        assert_eq!(newer.block, written.block, "the block is used again");
+        backlogs.end_turn();
+        assert!(is_mapped(&backlogs, waits));
+        assert_eq!(backlogs.bytes(waits).expect("it is there"), vec![1; 100_000]);
+        backlogs.end_turn();
+        assert!(is_mapped(&backlogs, newer));
+        for piece in [waits, newer] {
+            backlogs.release(piece);
+        }
+        assert_eq!(backlogs.total(), 0);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{message::Payload, wire::header::frame_length};
 
+/// From this many bytes of payload on a frame is not put into the output buffer: what is queued after it would leave the caches.
+const LARGE: usize = 64 << 10;
+
 /// A shared frame: a range of the output buffer or, if it is large, frozen at once.
 #[derive(Clone, Copy)]
 pub(super) enum Shared {
@@ -105,8 +108,9 @@ impl<'m> Frames<'m> {
 
 impl Shared {
     fn new(head: FrameHead, payload: &[u8], output: &mut OutputBuffer) -> Self {
-        if payload.len() >= OWN_BLOCK {
-            let mut frame = Vec::with_capacity(frame_length(payload.len(), false));
+        let length = frame_length(payload.len(), false);
+        if payload.len() >= LARGE || (payload.len() >= OWN_BLOCK && !output.has_room_for(length)) {
+            let mut frame = Vec::with_capacity(length);
             write_frame(&mut frame, None, head, payload);
             return Self::Frozen(output.freeze(frame));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     arriving::Arriving,
-    backlogs::{Backlogs, Piece, WORTH_SHARING},
+    backlogs::{Backlogs, OWN_BLOCK, Piece, WORTH_SHARING},
     broken::{Broken, broken, part},
 };
 use crate::wire::header::MAX_HEADER;
@@ -142,7 +142,12 @@ impl OutputBuffer {
         if let Some(piece) = frame.frozen {
             return Ok(piece);
         }
-        let piece = self.backlogs.freeze(part(&self.bytes, frame.start..frame.end)?);
+        let bytes = part(&self.bytes, frame.start..frame.end)?;
+        let piece = if bytes.len() < OWN_BLOCK {
+            self.backlogs.freeze(bytes)
+        } else {
+            self.backlogs.freeze_owned(bytes.to_vec())
+        };
         self.frozen.push(piece);
         frame.frozen = Some(piece);
         Ok(piece)
@@ -173,8 +178,13 @@ impl OutputBuffer {
         self.bytes.shrink_to(Self::KEPT);
         self.shared.clear();
         for piece in self.frozen.drain(..) {
-            self.backlogs.settle(piece);
+            self.backlogs.release(piece);
         }
+    }
+
+    /// A turn has ended.
+    pub(crate) fn end_turn(&mut self) {
+        self.backlogs.end_turn();
     }
 
     pub(super) fn get(&self, start: usize, end: usize) -> Result<&[u8], Broken> {

@@ -87,6 +87,7 @@ impl<D> Hub<D> {
     /// The turn is over, and lasted until the clock was read last.
     #[inline]
     pub(super) fn note_turn_ends(&mut self) {
+        self.common.output.end_turn();
         if self.now == self.turn.began {
             self.common.totals.turns.record_zero();
         } else {
