@@ -187,7 +187,7 @@ impl Conn {
             let compressed =
                 compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config, cx.now);
             if had.is_none() && compression.release_due(cx.config).is_some() {
-                self.pending.add(Pending::ALARM);
+                self.pending.add(Pending::DEADLINE);
             }
             compressed
         });
@@ -399,7 +399,7 @@ impl Conn {
             && end < closing.deadline
         {
             closing.shorten_flushing(end, now);
-            self.pending.add(Pending::ALARM);
+            self.pending.add(Pending::DEADLINE);
         }
     }
 
@@ -422,12 +422,10 @@ impl Conn {
                     discards: false,
                     left: None,
                     closes: None,
-                    eof: false,
-                    truncated: false,
                     messages: 0,
                     bytes: 0,
                 }));
-                self.pending.add(Pending::ALARM);
+                self.pending.add(Pending::DEADLINE);
                 Pause::Begins
             }
             Life::Paused(paused) if !paused.discards => Pause::Holds,
@@ -457,7 +455,7 @@ impl Conn {
             Life::LocalClosing { paused, .. } if *paused => *paused = false,
             life => return matches!(life, Life::Open { .. } | Life::LocalClosing { .. }),
         }
-        self.pending.add(Pending::READ | Pending::ALARM);
+        self.pending.add(Pending::READ | Pending::DEADLINE);
         true
     }
 }
