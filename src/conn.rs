@@ -29,12 +29,12 @@ mod dialling;
 mod head;
 mod inbox;
 mod life;
-mod note;
 mod opening;
 mod outbox;
 mod output;
 mod peer;
 mod pending;
+mod queued_event;
 mod receiving;
 mod segment;
 pub mod state;
@@ -53,8 +53,8 @@ pub(crate) use self::{
     deflate::Compression,
     head::WholeHead,
     inbox::Item,
-    note::{Ended, Note},
     pending::{Listed, Pending},
+    queued_event::{Ended, QueuedEvent},
     timers::{Extent, Found, Probe},
     transport::Transmitted,
     writer::Writer,
@@ -63,7 +63,9 @@ pub use self::{
     connect::ConnectRequest,
     inbox::Cursor,
     opening::Target,
-    state::{Capabilities, Effect, Failure, Input, InputKind, Parses, State, Step, TakesSends, step},
+    state::{
+        Capabilities, Effect, Failure, Input, InputKind, Parses, PeerFin, State, Step, TakesSends, step,
+    },
     writer::Ahead,
 };
 pub(crate) use crate::close::CloseTiming;

@@ -30,13 +30,14 @@
 //!
 //! ```text
 //!   driver      the turn: when what is read, delivered, written, judged and done
-//!     calling        the callbacks of a turn
-//!     reading        the reading of a turn
+//!     reading        one socket's share of a turn
+//!     callbacks      calling the application, and what a callback took
 //!     dialling       the connects of a turn
 //!     transport      what carries the bytes
 //!     schedule       who is served when, and who is due
-//!     incoming       what was read, and the events in it
-//!     layered        what a layer of the transport says besides bytes
+//!     parsing        from bytes that were read to events
+//!     socket_events  what the transport reports of a socket: its end, room to write
+//!     layer_events   what a layer of the transport, TLS, reports besides bytes
 //!     table     the connections, and their event queue
 //!       handler      what an application is to the loop
 //!       decision     a request as it sees it, and what it decides
@@ -46,18 +47,18 @@
 //!       adopting     connections whose handshake was somebody else's
 //!       admission    who is let in
 //!       deadlines    one deadline a connection, earliest first
-//!       beside       what a loop serves beside its connections
 //!       timers       the application's timers, earliest first
+//!       application_events  what the application has asked for itself: its timers and sources
 //!       sweeping     sweeps over the connections
 //!         sweep      shutdown and sweeps as state machines, without connections
-//!       room         the cap on all backlogs together, and the room of a former crowd
+//!       memory_limits  the cap on all backlogs together, and the room of a former crowd
 //!       slots        which slots are in use
 //! ```
 
 mod admission;
 mod adopting;
-mod beside;
-mod calling;
+mod application_events;
+mod callbacks;
 mod client;
 mod clients;
 mod connecting;
@@ -66,14 +67,14 @@ mod decision;
 mod dialling;
 mod driver;
 mod handler;
-mod heard;
-mod incoming;
-mod layered;
+mod layer_events;
+mod memory_limits;
+mod parsing;
 mod reading;
-mod room;
 mod schedule;
 mod slot;
 mod slots;
+mod socket_events;
 mod sweep;
 mod sweeping;
 mod table;

@@ -12,7 +12,7 @@ use adjourn::{
     clients::State,
     close::{Cause, CloseTiming},
     config::Abort,
-    conn::{Effect, Failure, Input, InputKind, Step, TakesSends, step},
+    conn::{Effect, Failure, Input, InputKind, PeerFin, Step, TakesSends, step},
     error::{ConnectionLimit, HandshakeError},
 };
 
@@ -47,7 +47,7 @@ fn samples(kind: InputKind) -> Vec<(String, Input<'static>)> {
         InputKind::PeerCloseAfterFlush => Input::PeerCloseAfterFlush { frame },
         InputKind::Violation => Input::Violation { failure: failure() },
         InputKind::ViolationAfterFlush => Input::ViolationAfterFlush { failure: failure() },
-        InputKind::Eof => Input::Eof,
+        InputKind::Eof => Input::Eof { fin: PeerFin::default() },
         InputKind::PeerLeftPaused => Input::PeerLeftPaused,
         InputKind::Reset => Input::Reset { kind: ErrorKind::ConnectionReset },
         InputKind::Flushed => Input::Flushed,

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    Conn, Context, Cursor, Ended, Note, Pending,
+    Conn, Context, Cursor, Ended, Pending, QueuedEvent,
     closing::End,
     inbox::Item,
     life::Life,
-    state::{Effect, Input, State, step},
+    state::{Effect, Input, PeerFin, State, step},
     watch::Watch,
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Before {
     paused: bool,
-    /// The peer's FIN was read.
-    eof: bool,
+    /// The peer's FIN, if it was read.
+    fin: Option<PeerFin>,
     /// The application knows its id, and was to decide on its upgrade.
     deferred: bool,
 }
@@ -33,12 +33,12 @@ impl Conn {
     pub(super) fn apply(&mut self, mut input: Input<'_>, cx: &mut Context<'_>) {
         let state = self.state();
         let mut step = step(state, &mut input);
-        let eof = match &self.life {
-            Life::Refusing { eof, .. } => *eof,
-            life => life.closing().is_some_and(|closing| closing.eof),
+        let before = Before {
+            paused: self.life.is_paused(),
+            fin: self.life.peer_fin(),
+            deferred: self.deferred().is_some(),
         };
-        let before = Before { paused: self.life.is_paused(), eof, deferred: self.deferred().is_some() };
-        self.pending.add(Pending::ALARM);
+        self.pending.add(Pending::DEADLINE);
         if step.next != state {
             if state == State::Open
                 && let Some(compression) = self.details.compression_mut()
@@ -69,7 +69,7 @@ impl Conn {
                 if !response.is_empty() {
                     self.push_http(std::mem::take(response), cx);
                 }
-                cx.notes.push_back(Note::Open(cx.id));
+                cx.event_queue.push_back(QueuedEvent::Open(cx.id));
             }
             Effect::Answer(response) => {
                 if let Life::Refusing { status, .. } = &mut self.life {
@@ -86,7 +86,7 @@ impl Conn {
             }
             Effect::ReportFailure(cause) => {
                 let id = (self.client || before.deferred).then_some(cx.id);
-                cx.notes.push_back(Note::Failed(id, self.peer(), cause));
+                cx.event_queue.push_back(QueuedEvent::Failed(id, self.peer(), cause));
             }
             Effect::QueueMessage(message) => {
                 let message = std::mem::replace(message, Payload::from(&[]));
@@ -127,14 +127,7 @@ impl Conn {
                     self.pending.add(Pending::READ);
                 }
             }
-            Effect::KeepEof => match &mut self.life {
-                Life::Refusing { eof, .. } => *eof = true,
-                life => {
-                    if let Some(closing) = life.closing_mut() {
-                        closing.eof = true;
-                    }
-                }
-            },
+            Effect::KeepEof(fin) => self.life.keep_peer_fin(fin),
             Effect::StartPauseDeadline => {
                 let close_timeout = self.settings(cx.config).close_timeout;
                 if let Life::Paused(paused) = &mut self.life {
@@ -151,8 +144,8 @@ impl Conn {
                 if !self.client {
                     self.pending.add(Pending::FIN);
                 }
-                if before.eof {
-                    self.apply(Input::Eof, cx);
+                if let Some(fin) = before.fin {
+                    self.apply(Input::Eof { fin }, cx);
                 }
             }
             Effect::Abort(style) => self.begin_abort(style, cx),
@@ -205,7 +198,7 @@ impl Conn {
         let mask = self.mask(cx);
         let Some(closing) = self.life.closing_mut() else { return };
         let output = &mut cx.common.output;
-        match self.outbox.drop_unbegun(mask, closing.sent.as_ref(), output, cx.now) {
+        match self.outbox.drop_unbegun(mask, closing.sent.as_ref(), output) {
             Ok(dropped) => closing.count(dropped),
             Err(broken) => self.fail_internally(broken, cx),
         }
@@ -217,7 +210,7 @@ impl Conn {
             Some(received) => (Initiator::Remote, received),
             None => (Initiator::Local, closing.sent.as_ref().unwrap_or(&CloseFrame::EMPTY)),
         };
-        cx.notes.push_back(Note::Closing(cx.id, initiator, frame.clone()));
+        cx.event_queue.push_back(QueuedEvent::Closing(cx.id, initiator, frame.clone()));
     }
 
     fn queue_answer(&mut self, frame: &CloseFrame, cx: &mut Context<'_>) {
@@ -235,7 +228,7 @@ impl Conn {
     /// Queues our Close after all that is queued.
     fn push_close(&mut self, frame: CloseFrame, cx: &mut Context<'_>) {
         let mask = self.mask(cx);
-        let pushed = self.outbox.push_close(mask, &frame, &mut cx.common.output, cx.now);
+        let pushed = self.outbox.push_close(mask, &frame, &mut cx.common.output);
         self.note_pushed(pushed, cx);
         // Also while the kernel takes nothing: the driver then lets it hold less, so that the Close can overtake the rest.
         self.pending.add(Pending::WRITE);
@@ -252,11 +245,7 @@ impl Conn {
         let Life::Paused(paused) = &mut self.life else { return };
         paused.discards = true;
         paused.watch = Watch::rested(paused.times.silence(cx.now));
-        let over = paused.eof && !self.inbox.has_held();
         self.pending.add(Pending::READ);
-        if over {
-            self.apply(Input::Eof, cx);
-        }
     }
 
     /// Asks for the abort; it is carried out, and reported, before the turn ends.
@@ -285,7 +274,7 @@ impl Conn {
     /// abort was asked for.
     pub(crate) fn handle_aborted(&mut self, kernel_unsent: Option<u32>, by_fin: bool, cx: &mut Context<'_>) {
         let Life::Closed { unreported: Some(closing), .. } = &self.life else { return };
-        let eof = closing.eof;
+        let eof = closing.fin.is_some();
         self.pending = Pending::only(if by_fin { Pending::READ } else { Pending::RELEASE });
         self.report(kernel_unsent, cx);
         if by_fin {
@@ -299,7 +288,8 @@ impl Conn {
         let End { state, queued, .. } = closing.end;
         let (closed, sweeps) = closing.into_report(kernel_unsent, self.details.traffic(), cx.now);
         self.drop_everything(cx);
-        cx.notes.push_back(Note::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
+        cx.event_queue
+            .push_back(QueuedEvent::Close(cx.id, Ended { closed: Box::new(closed), sweeps, state, queued }));
     }
 
     fn drop_everything(&mut self, cx: &mut Context<'_>) {

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use super::{backlog::Dropped, watch::Times};
+use super::{
+    backlog::Dropped,
+    state::{PeerFin, State},
+    watch::Times,
+};
 use crate::{
     close::{Cause, CloseFrame, CloseReport, CloseTiming, Initiator, Lost, Traffic},
     config::{Abort, ConnectionConfig},
     shutdown::SweepId,
-    state::State,
     time::Time,
 };
 
@@ -29,10 +32,8 @@ pub(super) struct Closing {
     pub(super) delivered: u64,
     /// Bytes that were read and written since a deadline was due, to see what can be completed after all.
     pub(super) probed: u64,
-    /// The peer's FIN was read.
-    pub(super) eof: bool,
-    /// That came without the end of the TLS session.
-    pub(super) truncated: bool,
+    /// The peer's FIN, if it was read.
+    pub(super) fin: Option<PeerFin>,
     pub(super) sweeps: Vec<SweepId>,
     /// How TCP is to be aborted.
     pub(super) abort: Abort,
@@ -63,8 +64,7 @@ impl Closing {
             flush_deadline: None,
             delivered: 0,
             probed: 0,
-            eof: false,
-            truncated: false,
+            fin: None,
             sweeps: Vec::new(),
             abort: Abort::Reset,
             end: End { state: State::Open, queued: 0, flushed: false },
@@ -148,7 +148,7 @@ impl Closing {
             received: self.received,
             lost: Lost { kernel_unsent, ..self.lost },
             duration: now.since(self.times.opened),
-            truncated: self.truncated,
+            truncated: self.fin.is_some_and(|fin| fin.truncated),
             close_phase: if had_close { now.since(self.began) } else { Duration::ZERO },
             traffic,
         };

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::{
     deflate,
-    note::Note,
     output::{BufferPool, Lent, OutputBuffer},
+    queued_event::QueuedEvent,
     waiting::WaitingForRoom,
 };
 use crate::{
@@ -22,7 +22,7 @@ pub(crate) struct Context<'h> {
     pub(crate) common: &'h mut Common,
     pub(crate) now: Time,
     /// What is to be reported, in order.
-    pub(crate) notes: &'h mut VecDeque<Note>,
+    pub(crate) event_queue: &'h mut VecDeque<QueuedEvent>,
     pub(crate) id: ConnectionId,
 }
 

@@ -343,12 +343,12 @@ mod tests {
     fn contexts_are_made_when_needed_and_given_back_when_closing() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
         let mut common = Common::new(&config.event_loop, MaskKeys::new(1));
-        let mut notes = VecDeque::new();
+        let mut event_queue = VecDeque::new();
         let mut cx = Context {
             config: &config,
             common: &mut common,
             now: Time::ZERO,
-            notes: &mut notes,
+            event_queue: &mut event_queue,
             id: ConnectionId::new(0, 0, 1),
         };
         let (hello, long) = ([0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00], "long ".repeat(500));
@@ -378,14 +378,14 @@ mod tests {
     fn a_message_that_is_not_finished_is_held_as_it_came() {
         let config = Config { deflate: Some(Deflate::default()), ..Config::default() };
         let mut common = Common::new(&config.event_loop, MaskKeys::new(1));
-        let mut notes = VecDeque::new();
+        let mut event_queue = VecDeque::new();
         let mut compressed = Vec::new();
         assert!(Deflater::new(15, 9).message(&vec![0; 10_000_000], &mut compressed));
         let mut cx = Context {
             config: &config,
             common: &mut common,
             now: Time::ZERO,
-            notes: &mut notes,
+            event_queue: &mut event_queue,
             id: ConnectionId::new(0, 0, 1),
         };
         for takeover in [false, true] {

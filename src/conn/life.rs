@@ -5,7 +5,7 @@ use super::{
     closing::Closing,
     dialling::Dialling,
     head::HeadBuffer,
-    state::State,
+    state::{PeerFin, State},
     watch::{Times, Watch},
 };
 use crate::{detach::Handover, time::Time};
@@ -25,8 +25,8 @@ pub(super) enum Life {
     Refusing {
         since: Time,
         discarded: u32,
-        /// The peer's FIN was read.
-        eof: bool,
+        /// The peer's FIN, if it was read.
+        fin: Option<PeerFin>,
         /// Of the answer.
         status: u16,
     },
@@ -82,10 +82,6 @@ pub(super) struct Paused {
     pub(super) left: Option<Time>,
     /// When we close, because the peer has not left and input has been discarded for long enough.
     pub(super) closes: Option<Time>,
-    /// The peer's FIN was read: when there is nothing held any more, it counts.
-    pub(super) eof: bool,
-    /// That came without the end of the TLS session.
-    pub(super) truncated: bool,
     /// What was discarded.
     pub(super) messages: u64,
     pub(super) bytes: u64,
@@ -138,6 +134,25 @@ impl Life {
             | Self::Open { .. }
             | Self::Paused(_)
             | Self::Detached(_) => None,
+        }
+    }
+
+    /// The peer's FIN, if it was read. An open connection ends by it at once, so it need not keep it.
+    pub(super) fn peer_fin(&self) -> Option<PeerFin> {
+        match self {
+            Self::Refusing { fin, .. } => *fin,
+            life => life.closing()?.fin,
+        }
+    }
+
+    pub(super) fn keep_peer_fin(&mut self, read: PeerFin) {
+        match self {
+            Self::Refusing { fin, .. } => *fin = Some(read),
+            life => {
+                if let Some(closing) = life.closing_mut() {
+                    closing.fin = Some(read);
+                }
+            }
         }
     }
 
@@ -218,7 +233,7 @@ impl Life {
             _ => (now, 0),
         };
         *self = match (next, before.into_closing(now)) {
-            (State::Refusing, _) => Self::Refusing { since: now, discarded: 0, eof: false, status: 0 },
+            (State::Refusing, _) => Self::Refusing { since: now, discarded: 0, fin: None, status: 0 },
             (State::Open, _) => {
                 let times = Times { opened: now, last_inbound: now };
                 Self::Open { watch: Watch::NOTHING, times }
@@ -244,7 +259,6 @@ impl Life {
                 let mut closing = Closing::new(paused.times, now);
                 closing.lost.inbound_messages = paused.messages;
                 closing.lost.inbound_bytes = paused.bytes;
-                closing.truncated = paused.truncated;
                 Some(Box::new(closing))
             }
             Self::LocalClosing { closing, .. }

@@ -270,7 +270,7 @@ impl Conn {
         let Some(address) = dialling.addresses.pop() else { return self.give_up(failure, cx) };
         dialling.deadline = cx.now.after(dialling.give_up.since(cx.now) / left.max(1));
         self.peer = Peer::from(address);
-        self.pending.add(Pending::CONNECT | Pending::ALARM);
+        self.pending.add(Pending::CONNECT | Pending::DEADLINE);
     }
 
     /// The deadline of the present stage is due.

@@ -11,13 +11,13 @@ impl Pending {
     pub(crate) const ABORT: u8 = 8;
     pub(crate) const RELEASE: u8 = 16;
     /// The deadline may have moved to an earlier moment.
-    pub(crate) const ALARM: u8 = 32;
+    pub(crate) const DEADLINE: u8 = 32;
     pub(crate) const CONNECT: u8 = 64;
     /// A `Drain` is owed and nothing is queued.
     pub(crate) const DRAIN: u8 = 128;
-    const FOR_THE_DRIVER: u8 = !Self::ALARM;
+    const FOR_THE_DRIVER: u8 = !Self::DEADLINE;
     /// What uses up a share of a turn, and can wait for the next one.
-    const SHARED: u8 = Self::WRITE | Self::READ | Self::DRAIN | Self::CONNECT | Self::ALARM;
+    const SHARED: u8 = Self::WRITE | Self::READ | Self::DRAIN | Self::CONNECT | Self::DEADLINE;
 
     #[inline]
     pub(crate) fn add(&mut self, what: u8) {

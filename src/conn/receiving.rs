@@ -28,9 +28,6 @@ impl Conn {
             match self.parse(cursor, cx) {
                 Ok(None) => {
                     self.inbox.tidy();
-                    if !open {
-                        self.end_if_left(cx);
-                    }
                     return None;
                 }
                 // Most messages: there is nothing to give back, and no ending to ask.
@@ -143,15 +140,6 @@ impl Conn {
         while (1..before).contains(&cursor.remaining()) {
             before = cursor.remaining();
             self.next(&mut cursor, cx);
-        }
-    }
-
-    /// All that a peer had sent before it left is discarded.
-    fn end_if_left(&mut self, cx: &mut Context<'_>) {
-        if matches!(&self.life, Life::Paused(paused) if paused.discards && paused.eof)
-            && !self.inbox.has_held()
-        {
-            self.apply(Input::Eof, cx);
         }
     }
 

@@ -33,7 +33,7 @@ use std::io;
 
 mod input;
 
-pub use self::input::{Failure, Input, InputKind};
+pub use self::input::{Failure, Input, InputKind, PeerFin};
 pub use crate::state::State;
 use crate::{
     close::{Cause, CloseFrame, CloseTiming, Initiator},
@@ -154,7 +154,7 @@ effects! {
     /// Read again even if paused.
     ResumeReading,
     /// Remember that there is nothing more to read.
-    KeepEof,
+    KeepEof(PeerFin),
     /// Give the application `close_timeout` to resume.
     StartPauseDeadline,
     /// Read on, and discard what comes.
@@ -294,17 +294,17 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         ) => to(state, []),
 
         // What becomes of the socket.
-        (Connecting, Input::Eof) => no_handshake(HandshakeError::PeerFin),
+        (Connecting, Input::Eof { .. }) => no_handshake(HandshakeError::PeerFin),
         // §8: a half-close after the request is legal; the answer is still due. And so is the answer to a Close.
-        (Refusing | RemoteClosing, Input::Eof) => to(state, [E::KeepEof]),
-        (Open, Input::Eof) => {
-            to(Closed, [E::KeepEof, E::DropInbound, E::Abort(Abort::Auto)]).by(Transport, Cause::PeerFin)
+        (Refusing | RemoteClosing, Input::Eof { fin }) => to(state, [E::KeepEof(*fin)]),
+        (Open, Input::Eof { fin }) => to(Closed, [E::KeepEof(*fin), E::DropInbound, E::Abort(Abort::Auto)])
+            .by(Transport, Cause::PeerFin),
+        (LocalClosing, Input::Eof { fin }) => {
+            to(Closed, [E::KeepEof(*fin), E::DropInbound, E::Abort(Abort::Auto)])
+                .because(Cause::PeerFinDuringClose)
         }
-        (LocalClosing, Input::Eof) => {
-            to(Closed, [E::KeepEof, E::DropInbound, E::Abort(Abort::Auto)]).because(Cause::PeerFinDuringClose)
-        }
-        (Failing, Input::Eof) => to(Closed, [E::KeepEof, E::Abort(Abort::Auto)]),
-        (Lingering, Input::Eof) => to(Closed, [E::Release(false)]),
+        (Failing, Input::Eof { fin }) => to(Closed, [E::KeepEof(*fin), E::Abort(Abort::Auto)]),
+        (Lingering, Input::Eof { .. }) => to(Closed, [E::Release(false)]),
         (Connecting, Input::Reset { kind }) => {
             no_handshake(if is_reset(*kind) { HandshakeError::PeerReset } else { HandshakeError::Io(*kind) })
         }
@@ -319,7 +319,7 @@ pub fn step<'i, 'm>(state: State, input: &'i mut Input<'m>) -> Step<'i, 'm> {
         }
         // The first failure stays the cause, whatever ends it then.
         (Failing, Input::Reset { .. }) => to(Closed, [E::Abort(Abort::Reset)]),
-        (Closed, Input::Eof | Input::Reset { .. }) => to(Closed, []),
+        (Closed, Input::Eof { .. } | Input::Reset { .. }) => to(Closed, []),
         (Refusing, Input::Flushed) => to(Lingering, [E::Fin]),
         (RemoteClosing | Failing, Input::Flushed) => to(Lingering, [E::Report, E::Fin]),
         (Connecting | Open | LocalClosing | Lingering | Closed, Input::Flushed) => to(state, []),

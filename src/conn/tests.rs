@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, io, time::Duration};
 
 use super::{
-    CloseTiming, Common, Conn, Context, Cursor, Note, Pending, State, broken::Broken, life::Life,
-    output::OutputBuffer,
+    CloseTiming, Common, Conn, Context, Cursor, PeerFin, Pending, QueuedEvent, State, broken::Broken,
+    life::Life, output::OutputBuffer,
 };
 use crate::{
     close::{Cause, CloseFrame, CloseReport},
@@ -23,7 +23,7 @@ struct Bench {
     config: Config,
     common: Common,
     now: Time,
-    notes: VecDeque<Note>,
+    event_queue: VecDeque<QueuedEvent>,
     conn: Conn,
 }
 
@@ -32,7 +32,7 @@ impl Bench {
         let (common, now) =
             (Common::new(&config.event_loop, MaskKeys::new(1)), Time::from_start(Duration::from_secs(1)));
         let conn = Conn::new(&crate::newcomer::Newcomer::tcp(([127, 0, 0, 1], 1).into()), 1, now);
-        Self { config, common, now, notes: VecDeque::new(), conn }
+        Self { config, common, now, event_queue: VecDeque::new(), conn }
     }
 
     fn open(config: Config) -> Self {
@@ -42,8 +42,8 @@ impl Bench {
     }
 
     fn with<R>(&mut self, happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R) -> R {
-        let Self { config, common, now, notes, conn } = self;
-        let mut cx = Context { config, common, now: *now, notes, id: ConnectionId::new(0, 0, 1) };
+        let Self { config, common, now, event_queue, conn } = self;
+        let mut cx = Context { config, common, now: *now, event_queue, id: ConnectionId::new(0, 0, 1) };
         happen(conn, &mut cx)
     }
 
@@ -83,8 +83,8 @@ impl Bench {
     }
 
     fn closed(&self) -> Option<&CloseReport> {
-        self.notes.iter().find_map(|note| match note {
-            Note::Close(_, ended) => Some(&*ended.closed),
+        self.event_queue.iter().find_map(|note| match note {
+            QueuedEvent::Close(_, ended) => Some(&*ended.closed),
             _ => None,
         })
     }
@@ -231,7 +231,7 @@ fn everywhere() -> Vec<Bench> {
             }
             10 => {
                 bench.read(frame(CLOSE, b""));
-                bench.with(|conn, cx| conn.handle_eof(false, cx));
+                bench.with(|conn, cx| conn.handle_eof(PeerFin::default(), cx));
             }
             _ => {
                 bench.with(|conn, cx| conn.terminate(Some(Abort::Fin), cx));

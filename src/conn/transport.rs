@@ -3,7 +3,11 @@
 use std::io;
 
 use super::{
-    Conn, Context, Note, Pending, broken::Broken, life::Life, outbox::WriteError, state::Input,
+    Conn, Context, Pending, QueuedEvent,
+    broken::Broken,
+    life::Life,
+    outbox::WriteError,
+    state::{Input, PeerFin},
     writer::Writer,
 };
 use crate::time::Time;
@@ -52,24 +56,14 @@ impl Conn {
         };
         if waited {
             // The next Ping is due before the end of the wait for this answer would have been.
-            self.pending.add(Pending::ALARM);
+            self.pending.add(Pending::DEADLINE);
         }
     }
 
-    /// The peer's FIN was read; `truncated` says that it came without the end of the TLS session before it. On a paused
-    /// connection it counts when the application resumes, or has had its time to.
-    pub(crate) fn handle_eof(&mut self, truncated: bool, cx: &mut Context<'_>) {
-        if let Life::Paused(paused) = &mut self.life {
-            paused.truncated |= truncated;
-            if !paused.discards {
-                paused.eof = true;
-                return self.apply(Input::PeerLeftPaused, cx);
-            }
-        }
-        self.apply(Input::Eof, cx);
-        if truncated && let Some(closing) = self.life.closing_mut() {
-            closing.truncated = true;
-        }
+    /// The peer's FIN was read. A connection that holds its input is not read from: see [`Conn::handle_read_closed`].
+    pub(crate) fn handle_eof(&mut self, fin: PeerFin, cx: &mut Context<'_>) {
+        debug_assert!(!self.holds_input(), "what comes before the FIN is yet to be parsed");
+        self.apply(Input::Eof { fin }, cx);
     }
 
     /// Reading is paused: input waits for the application.
@@ -82,7 +76,7 @@ impl Conn {
     pub(crate) fn handle_read_closed(&mut self, cx: &mut Context<'_>) {
         match &self.life {
             // It does not wait for its upgrade any more.
-            Life::Deferred(_) => self.apply(Input::Eof, cx),
+            Life::Deferred(_) => self.apply(Input::Eof { fin: PeerFin::default() }, cx),
             life if life.holds_input() => self.apply(Input::PeerLeftPaused, cx),
             _ => {}
         }
@@ -141,7 +135,7 @@ impl Conn {
     where
         W: Writer,
     {
-        let (had_backlog, common) = (self.outbox.has_backlog(), &mut *cx.common);
+        let (waited, common) = (self.outbox.waiting_since().is_some(), &mut *cx.common);
         let written = match self.outbox.transmit(&mut common.output, &mut common.pool, limit, cx.now, writer)
         {
             Ok(written) => written,
@@ -165,10 +159,10 @@ impl Conn {
             closing.note_probed(written.bytes, cx.now);
         }
         if self.outbox.has_backlog() {
-            if !had_backlog {
-                self.pending.add(Pending::ALARM);
-            }
             if written.refused {
+                if !waited {
+                    self.pending.add(Pending::DEADLINE);
+                }
                 common.totals.short_writes += 1;
                 self.drain_owed.set(true);
             } else {
@@ -205,7 +199,7 @@ impl Conn {
     /// Emits the `Drain` that is owed, unless something is queued again.
     pub(crate) fn report_drain(&mut self, cx: &mut Context<'_>) {
         if self.queued() == 0 && self.drain_owed.take() && self.takes_sends() {
-            cx.notes.push_back(Note::Drain(cx.id));
+            cx.event_queue.push_back(QueuedEvent::Drain(cx.id));
         }
     }
 

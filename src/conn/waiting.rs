@@ -23,7 +23,7 @@ struct Place {
 }
 
 impl WaitingForRoom {
-    /// A connection waits for room for so many bytes. O(log waiting), allocates.
+    /// A connection waits for room for `bytes`. O(log waiting), allocates.
     pub(super) fn add(&mut self, id: ConnectionId, bytes: usize) {
         let before = self.by_id.get(&id).copied();
         if before.is_some_and(|before| before.bytes <= bytes) {

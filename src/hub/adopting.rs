@@ -43,7 +43,7 @@ impl<D> Hub<D> {
         self.common.totals.adopted += 1;
         let generation = self.next_generation();
         let slot = self.insert(Conn::adopted(newcomer, role, &received, generation, self.now), Some(data));
-        let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
+        let id = ConnectionId::new(self.loop_number, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if role == Role::Server {
             self.admission.adopted(id, newcomer.counted_address());
         }

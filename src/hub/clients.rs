@@ -117,7 +117,7 @@ impl<D> Clients<'_, D> {
     ) -> Broadcast {
         let mut frames = Frames::new(message.into());
         let mut result = Broadcast::default();
-        let Held(hub) = &mut Held::new(self.hub);
+        let OutputLock(hub) = &mut OutputLock::new(self.hub);
         let mut from = 0;
         while let Some(slot) = hub.next_slot(from) {
             from = slot + 1;
@@ -161,7 +161,7 @@ impl<D> Clients<'_, D> {
     ) -> SentTo {
         let mut frames: Vec<_> = messages.into_iter().map(|message| Frames::new(message.into())).collect();
         let mut result = SentTo::default();
-        let Held(hub) = &mut Held::new(self.hub);
+        let OutputLock(hub) = &mut OutputLock::new(self.hub);
         for id in ids {
             match hub.send_shared(id, &mut frames) {
                 Ok(()) => result.sent += 1,
@@ -261,7 +261,7 @@ impl<D> Clients<'_, D> {
     pub fn pause(&mut self, id: ConnectionId) -> bool {
         let pause = self.hub.with_id(id, |conn, cx| conn.pause(cx.now)).unwrap_or(Pause::Not);
         if pause == Pause::Begins {
-            self.hub.start_with_the_return(id, None);
+            self.hub.start_timers_on_return(id, None);
         }
         pause != Pause::Not
     }
@@ -384,16 +384,16 @@ impl<D> Clients<'_, D> {
 
 /// Keeps the frames of a broadcast in the output buffer, also while no connection has a range of it. Releases them when it is
 /// dropped, also if a predicate panics.
-struct Held<'h, D>(&'h mut Hub<D>);
+struct OutputLock<'h, D>(&'h mut Hub<D>);
 
-impl<'h, D> Held<'h, D> {
+impl<'h, D> OutputLock<'h, D> {
     fn new(hub: &'h mut Hub<D>) -> Self {
         hub.common.output.lock();
         Self(hub)
     }
 }
 
-impl<D> Drop for Held<'_, D> {
+impl<D> Drop for OutputLock<'_, D> {
     fn drop(&mut self) {
         self.0.common.output.unlock();
     }

@@ -40,7 +40,7 @@ impl<D> Hub<D> {
         let slot = self.insert(conn, Some(data));
         // Puts it into the list of those with something to do.
         let id = self.with(slot, |_, cx| cx.id).ok_or(ConnectError::TooManyConnections(limit))?;
-        self.start_with_the_return(id, None);
+        self.start_timers_on_return(id, None);
         Ok(id)
     }
 
@@ -48,7 +48,7 @@ impl<D> Hub<D> {
     pub(super) fn target(&self, slot: usize) -> Option<(ConnectionId, Target<'_>)> {
         let conn = &self.slots.get(slot)?.conn;
         let key = u32::try_from(slot).ok()?;
-        Some((ConnectionId::new(self.worker, key, conn.generation), conn.target()?))
+        Some((ConnectionId::new(self.loop_number, key, conn.generation), conn.target()?))
     }
 
     /// The addresses of a name, to be tried in this order; none if it has none. Of no effect if the connection is gone.

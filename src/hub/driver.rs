@@ -30,7 +30,7 @@ use super::{
 use crate::{
     adopt::Adoption,
     config::{Abort, Config},
-    conn::{Ahead, ConnectRequest, Extent, Found, Note, Probe, Writer},
+    conn::{Ahead, ConnectRequest, Extent, Found, Probe, QueuedEvent, Writer},
     error::{AdoptRefusal, ConnectError},
     event::{SourceId, Stats},
     id::ConnectionId,
@@ -90,17 +90,26 @@ pub struct Driver<D, T> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parsing {
     pub(super) slot: usize,
-    pub(super) bytes: Bytes,
+    /// `None` if nothing is being parsed: it was, or is yet to be read.
+    pub(super) from: Option<ParsedFrom>,
 }
 
-/// Where what is being parsed lies.
+/// Where the bytes lie that are being parsed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Bytes {
-    /// Nothing is: it was parsed, or is yet to be read.
-    None,
-    /// The first bytes of the receive buffer.
-    OfBuffer(usize),
-    Held,
+pub(super) enum ParsedFrom {
+    /// The first `n` of the receive buffer.
+    ReceiveBuffer(usize),
+    /// All of [`Driver::held`].
+    HeldBytes,
+}
+
+/// When a socket has been read wholly.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// A read did not fill its buffer, and the socket has not announced its end: mostly that saves a system call.
+    ShortRead,
+    /// A read would block: its end, if it has one, is found although nothing has announced it.
+    Blocked,
 }
 
 /// Replies wait for each other, so that reads follow reads and writes follow writes, which suits the processor's caches.
@@ -118,18 +127,18 @@ impl<D, T: std::fmt::Debug> std::fmt::Debug for Driver<D, T> {
 }
 
 impl<D, T: Transport> Driver<D, T> {
-    /// A loop without a connection. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the
+    /// A loop without a connection. `loop_number` is part of its ids; `seed` is for the instants of a spread sweep, and for the
     /// masks and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
     ///
     /// # Panics
     /// If a setting cannot work: see [`Config::validate`].
-    pub fn new(config: Config, worker: u8, seed: u64, transport: T) -> Self {
+    pub fn new(config: Config, loop_number: u8, seed: u64, transport: T) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
         Self {
             buffer: vec![0; config.event_loop.read_buffer],
-            hub: Hub::new(config, worker, seed),
+            hub: Hub::new(config, loop_number, seed),
             transport,
             held: Vec::new(),
             scratch: Vec::new(),
@@ -279,7 +288,7 @@ impl<D, T: Transport> Driver<D, T> {
     pub fn note_accept_error(&mut self, error: io::Error, lasting: bool) {
         self.hub.stats.accept_errors += 1;
         if lasting {
-            self.hub.notes.push_back(Note::AcceptFailed(error));
+            self.hub.event_queue.push_back(QueuedEvent::AcceptFailed(error));
         }
     }
 
@@ -371,13 +380,13 @@ impl<D, T: Transport> Driver<D, T> {
             self.hub.handle_writable(slot);
         }
         if readiness.ended && !self.hub.is_dialling(slot) {
-            self.hub.note_ended(slot);
+            self.hub.handle_announced_end(slot);
         }
         if readiness.readable || readiness.ended {
             if self.hub.is_over_budget_of(slot) {
                 self.hub.put_off_read(slot);
             } else {
-                self.read(slot, self.hub.has_ended(slot), handler);
+                self.read(slot, Until::ShortRead, handler);
             }
         }
     }
@@ -419,11 +428,11 @@ impl<D, T: Transport> Driver<D, T> {
     /// A callback has panicked, and the application has caught that: nothing of the read that it came from is lost.
     fn recover(&mut self) {
         self.hub.finish_read();
-        let Some(Parsing { slot, bytes }) = self.parsing.take() else { return };
-        let bytes = match bytes {
-            Bytes::None => None,
-            Bytes::OfBuffer(n) => self.buffer.get(..n),
-            Bytes::Held => self.held.get(..),
+        let Some(Parsing { slot, from }) = self.parsing.take() else { return };
+        let bytes = match from {
+            None => None,
+            Some(ParsedFrom::ReceiveBuffer(n)) => self.buffer.get(..n),
+            Some(ParsedFrom::HeldBytes) => self.held.get(..),
         };
         self.hub.recover(slot, bytes.unwrap_or_default());
         self.held = Vec::new();
@@ -492,7 +501,7 @@ impl<D, T: Transport> Driver<D, T> {
         }
         let takes_more = probe.write && self.write(slot);
         let read = if probe.read || self.hub.has_failed(slot) {
-            self.read(slot, true, handler)
+            self.read(slot, Until::Blocked, handler)
         } else {
             Extent::Wholly
         };
@@ -518,7 +527,7 @@ impl<D, T: Transport> Driver<D, T> {
                     self.write(slot);
                 }
                 Some(Action::Read(slot)) => {
-                    self.read(slot, self.hub.has_ended(slot), handler);
+                    self.read(slot, Until::ShortRead, handler);
                 }
                 Some(Action::Connect(slot)) => self.begin_connect(slot),
                 Some(Action::Fin(slot)) => self.transport.shutdown_write(slot),
@@ -535,14 +544,6 @@ impl<D, T: Transport> Driver<D, T> {
                 Some(Action::Release(slot, reset)) => self.transport.close(slot, reset),
                 Some(Action::Detach(slot)) => self.detach(slot),
             }
-        }
-    }
-
-    /// The peer of a paused connection has left: nothing is read that would say so.
-    pub(super) fn handle_left_while_paused(&mut self, slot: usize) {
-        match self.transport.take_error(slot) {
-            Some(kind) => self.hub.handle_reset(slot, kind),
-            None => self.hub.handle_read_closed(slot),
         }
     }
 }

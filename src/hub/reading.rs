@@ -3,13 +3,14 @@
 use std::io;
 
 use super::{
-    calling::{call, start_timers},
-    driver::{BATCH_BYTES, BATCH_READS, Bytes, Driver, Parsing},
+    callbacks::{call, start_timers},
+    driver::{BATCH_BYTES, BATCH_READS, Driver, ParsedFrom, Parsing, Until},
     handler::Handler,
-    incoming::NextRead,
+    parsing::NextRead,
+    slot::SocketEnd,
     transport::Transport,
 };
-use crate::conn::{Cursor, Extent};
+use crate::conn::{Cursor, Extent, PeerFin};
 
 /// From this many missing bytes on, a message is read straight into its own buffer.
 const DIRECT: u64 = 32 << 10;
@@ -17,19 +18,22 @@ const DIRECT: u64 = 32 << 10;
 const DIRECT_READ: usize = 256 << 10;
 
 impl<D, T: Transport> Driver<D, T> {
-    /// Reads what one socket has, for its share of the turn, and writes large replies. `ended` says that a FIN or
-    /// an error may come after a short read. Returns whether all was read.
-    pub(super) fn read<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Extent {
-        self.parsing = Some(Parsing { slot, bytes: Bytes::None });
+    /// Reads what one socket has, for its share of the turn, parses and delivers it, and writes large replies. When all is
+    /// read, what the socket has said of its end counts. Returns how far it was read.
+    pub(super) fn read<H: Handler<Data = D>>(
+        &mut self,
+        slot: usize,
+        until: Until,
+        handler: &mut H,
+    ) -> Extent {
+        self.parsing = Some(Parsing { slot, from: None });
         self.hub.begin_read(slot);
-        let extent = self.read_share(slot, ended, handler);
-        if extent != Extent::Wholly {
-            self.hub.put_off_read(slot);
-        } else if let Some(kind) = self.hub.take_failed(slot) {
-            self.hub.handle_reset(slot, kind);
-        } else if self.hub.has_ended(slot) && self.hub.holds_input(slot) {
-            // The edge has come, and will not come again.
-            self.handle_left_while_paused(slot);
+        let extent = self.read_share(slot, until, handler);
+        match self.hub.socket_end(slot) {
+            _ if extent != Extent::Wholly => self.hub.put_off_read(slot),
+            SocketEnd::Failed(kind) => self.hub.handle_reset(slot, kind),
+            SocketEnd::Announced if self.hub.holds_input(slot) => self.handle_left_while_paused(slot),
+            SocketEnd::None | SocketEnd::Announced => {}
         }
         self.hub.finish_read();
         self.parsing = None;
@@ -44,7 +48,7 @@ impl<D, T: Transport> Driver<D, T> {
         extent
     }
 
-    fn read_share<H: Handler<Data = D>>(&mut self, slot: usize, ended: bool, handler: &mut H) -> Extent {
+    fn read_share<H: Handler<Data = D>>(&mut self, slot: usize, until: Until, handler: &mut H) -> Extent {
         let mut extent = Extent::Not;
         loop {
             // What has happened before comes before what is read now.
@@ -52,64 +56,87 @@ impl<D, T: Transport> Driver<D, T> {
             if self.hub.has_undelivered() {
                 return extent;
             }
-            match self.hub.next_read(slot, &mut self.held) {
-                NextRead::Socket => {}
-                NextRead::Held => {
-                    self.feed(slot, Bytes::Held, handler);
-                    self.held = Vec::new();
-                    if self.hub.is_over_budget() {
-                        return extent;
-                    }
-                    continue;
+            let progress = match self.hub.next_read(slot, &mut self.held) {
+                NextRead::Socket => {
+                    extent = Extent::Partly;
+                    self.read_socket(slot, until, handler)
                 }
-                NextRead::None => return Extent::Wholly,
-                NextRead::Later => return extent,
-            }
-            extent = Extent::Partly;
-            let read = self.read_once(slot, handler);
-            // A write has failed: what comes first was to be read, and that was all of it.
-            let failed = self.hub.has_failed(slot);
-            let drained = matches!(read, Ok(Read::Short)) && !ended && !failed;
-            match read {
-                Ok(Read::Full | Read::Short) => {}
-                Ok(Read::Eof) if failed => return Extent::Wholly,
-                Ok(Read::Eof) => {
-                    self.write_now(slot, 0);
-                    if self.hub.has_failed(slot) {
-                        return Extent::Wholly;
-                    }
-                    if self.hub.has_put_off_write(slot) {
-                        // The FIN stays where it is until the replies have had their chance.
-                        return Extent::Partly;
-                    }
-                    let truncated = self.transport.is_truncated(slot);
-                    self.hub.handle_eof(slot, truncated);
-                    return Extent::Wholly;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // There is no end yet, whatever the poll has said.
-                    self.hub.note_not_ended(slot);
-                    return Extent::Wholly;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) if failed => return Extent::Wholly,
-                Err(error) => {
-                    self.write_now(slot, 0);
-                    self.hub.handle_error(slot, &error);
-                    return Extent::Wholly;
-                }
-            }
-            self.write_now(slot, BATCH_BYTES);
-            if drained && !self.hub.has_failed(slot) {
-                return Extent::Wholly;
-            }
-            if self.hub.is_over_budget_of(slot) {
-                return Extent::Partly;
+                NextRead::HeldBytes => self.read_held(slot, handler),
+                NextRead::Nothing => Progress::Done,
+                NextRead::Later => Progress::PutOff,
+            };
+            match progress {
+                Progress::More => {}
+                Progress::PutOff => return extent,
+                Progress::Done => return Extent::Wholly,
             }
         }
     }
 
-    fn read_once<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> io::Result<Read> {
+    /// Parses what was read earlier.
+    fn read_held<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> Progress {
+        self.feed(slot, ParsedFrom::HeldBytes, handler);
+        self.held = Vec::new();
+        if self.hub.is_over_budget() { Progress::PutOff } else { Progress::More }
+    }
+
+    /// Reads the socket once, and writes the replies if they are large.
+    fn read_socket<H: Handler<Data = D>>(&mut self, slot: usize, until: Until, handler: &mut H) -> Progress {
+        let is_short = match self.read_once(slot, handler) {
+            Read::Full => false,
+            Read::Short => until == Until::ShortRead,
+            Read::Blocked => {
+                self.hub.handle_no_end(slot);
+                return Progress::Done;
+            }
+            Read::Fin => return self.handle_fin(slot),
+            Read::Failed(error) => {
+                self.handle_read_error(slot, &error);
+                return Progress::Done;
+            }
+        };
+        self.write_now(slot, BATCH_BYTES);
+        if is_short && matches!(self.hub.socket_end(slot), SocketEnd::None) {
+            Progress::Done
+        } else if self.hub.is_over_budget_of(slot) {
+            Progress::PutOff
+        } else {
+            Progress::More
+        }
+    }
+
+    /// The peer's FIN was read. The replies to what came before it have their chance first.
+    fn handle_fin(&mut self, slot: usize) -> Progress {
+        self.write_now(slot, 0);
+        if self.hub.has_failed(slot) {
+            return Progress::Done;
+        }
+        if self.hub.has_put_off_write(slot) {
+            // The FIN is read again when the rest of them is written.
+            return Progress::PutOff;
+        }
+        let fin = PeerFin { truncated: self.transport.is_truncated(slot) };
+        self.hub.handle_eof(slot, fin);
+        Progress::Done
+    }
+
+    /// A read has failed. If a write had failed before, that is how the connection ends.
+    fn handle_read_error(&mut self, slot: usize, error: &io::Error) {
+        if !self.hub.has_failed(slot) {
+            self.write_now(slot, 0);
+            self.hub.handle_error(slot, error);
+        }
+    }
+
+    /// The peer of a paused connection has left: nothing is read that would show it.
+    fn handle_left_while_paused(&mut self, slot: usize) {
+        match self.transport.take_error(slot) {
+            Some(kind) => self.hub.handle_reset(slot, kind),
+            None => self.hub.handle_read_closed(slot),
+        }
+    }
+
+    fn read_once<H: Handler<Data = D>>(&mut self, slot: usize, handler: &mut H) -> Read {
         if let Some((message, left)) = self.hub.direct(slot, DIRECT) {
             let from = message.len();
             // It grows with what arrives, never by what was announced.
@@ -117,8 +144,7 @@ impl<D, T: Transport> Driver<D, T> {
             let result = self.transport.read(slot, message.room(asked));
             message.advance(result.as_ref().copied().unwrap_or(0));
             let more = self.hub.handle_noticed(slot, self.transport.noticed(slot));
-            let n = result?;
-            if n > 0 {
+            if let Ok(n @ 1..) = result {
                 self.hub.handle_readable(slot, n);
                 let mut cursor = Cursor::new(&mut [], &mut self.scratch);
                 if let Some(event) = self.hub.handle_direct(slot, from, &mut cursor) {
@@ -126,27 +152,25 @@ impl<D, T: Transport> Driver<D, T> {
                 }
                 self.hub.take_back(&mut cursor);
             }
-            return Ok(Read::of(n, asked, more));
+            return Read::of(result, asked, more);
         }
         let result = self.transport.read(slot, &mut self.buffer);
         let more = self.hub.handle_noticed(slot, self.transport.noticed(slot));
-        let n = result?;
-        if n > 0 {
+        if let Ok(n @ 1..) = result {
             self.hub.handle_readable(slot, n);
-            self.feed(slot, Bytes::OfBuffer(n), handler);
+            self.feed(slot, ParsedFrom::ReceiveBuffer(n), handler);
         }
-        Ok(Read::of(n, self.buffer.len(), more))
+        Read::of(result, self.buffer.len(), more)
     }
 
     /// Parses what was read, the first bytes of `buffer` or all of `held`, and delivers what is in it, as far as the turn's
     /// budget goes. The rest is held.
-    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, which: Bytes, handler: &mut H) {
-        self.parsing = Some(Parsing { slot, bytes: which });
+    fn feed<H: Handler<Data = D>>(&mut self, slot: usize, from: ParsedFrom, handler: &mut H) {
+        self.parsing = Some(Parsing { slot, from: Some(from) });
         let Self { hub, transport, buffer, held, scratch, .. } = self;
-        let bytes = match which {
-            Bytes::None => &mut [],
-            Bytes::OfBuffer(n) => buffer.get_mut(..n).unwrap_or_default(),
-            Bytes::Held => held.as_mut_slice(),
+        let bytes = match from {
+            ParsedFrom::ReceiveBuffer(n) => buffer.get_mut(..n).unwrap_or_default(),
+            ParsedFrom::HeldBytes => held.as_mut_slice(),
         };
         hub.begin_parsing(bytes.len());
         let mut cursor = Cursor::new(bytes, scratch);
@@ -164,7 +188,8 @@ impl<D, T: Transport> Driver<D, T> {
             let before = cursor.remaining();
             if let Some(event) = hub.next(slot, &mut cursor, handler) {
                 call(hub, transport, event, handler);
-            } else if !(1..before).contains(&cursor.remaining()) {
+            } else if [0, before].contains(&cursor.remaining()) {
+                // All is parsed, or nothing can be parsed now.
                 break;
             }
         }
@@ -180,25 +205,41 @@ impl<D, T: Transport> Driver<D, T> {
         if cursor.remaining() > 0 {
             hub.hold(slot, cursor.take_all());
         }
-        self.parsing = Some(Parsing { slot, bytes: Bytes::None });
+        self.parsing = Some(Parsing { slot, from: None });
     }
 }
 
-/// How a read went.
+/// What a step of a connection's share has led to.
+enum Progress {
+    /// There may be more to read, and the share is not used up.
+    More,
+    /// The rest is the next turn's.
+    PutOff,
+    /// All was read.
+    Done,
+}
+
+/// How a read of a socket went.
 enum Read {
     /// There may be more: the buffer was filled, or the transport says so.
     Full,
-    /// There is no more for now.
+    /// There is no more for now, but for an end that the socket has announced.
     Short,
-    Eof,
+    /// There is nothing for now, and no end.
+    Blocked,
+    Fin,
+    Failed(io::Error),
 }
 
 impl Read {
-    const fn of(n: usize, asked: usize, more: bool) -> Self {
-        match n {
-            0 => Self::Eof,
-            n if n < asked && !more => Self::Short,
-            _ => Self::Full,
+    fn of(result: io::Result<usize>, asked: usize, more: bool) -> Self {
+        match result {
+            Ok(0) => Self::Fin,
+            Ok(n) if n < asked && !more => Self::Short,
+            Ok(_) => Self::Full,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Self::Blocked,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Self::Full,
+            Err(error) => Self::Failed(error),
         }
     }
 }

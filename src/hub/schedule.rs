@@ -9,8 +9,8 @@
 use std::{io, time::Duration};
 
 use super::{
-    slot::Slot,
-    table::{Hub, ROOM, Turn, Unarmed, list},
+    slot::{Slot, SocketEnd},
+    table::{Hub, KEPT_CAPACITY, Turn, Unarmed, list},
 };
 use crate::{
     config::Abort,
@@ -75,8 +75,8 @@ impl<D> Hub<D> {
                 self.run.push_back(key);
             }
         }
-        self.unserved.shrink_to(ROOM);
-        self.served.shrink_to(ROOM);
+        self.unserved.shrink_to(KEPT_CAPACITY);
+        self.served.shrink_to(KEPT_CAPACITY);
     }
 
     /// The clock was read, and the turn's first callback is yet to come.
@@ -122,12 +122,8 @@ impl<D> Hub<D> {
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
     pub(super) fn set_now(&mut self, now: Time) {
-        for Unarmed { id, .. } in self.unarmed.drain(..) {
-            if let Some(entry) = self.slots.get_mut(id.slot()) {
-                entry.unarmed = false;
-            }
-        }
-        self.timers.callback_returned(Duration::ZERO);
+        // What was asked for before has begun already.
+        self.callback_returned(self.now);
         self.now = self.now.max(now);
     }
 
@@ -149,7 +145,7 @@ impl<D> Hub<D> {
                 entry.conn.shift_timers(by, before);
             }
         }
-        self.unarmed.shrink_to(ROOM);
+        self.unarmed.shrink_to(KEPT_CAPACITY);
     }
 
     /// Whether timers were started since the clock was read last.
@@ -229,7 +225,7 @@ impl<D> Hub<D> {
         let turn = self.turn.number;
         let done = self.with_if(
             slot,
-            |entry| entry.failed.is_none(),
+            |entry| !matches!(entry.end, SocketEnd::Failed(_)),
             |conn, share, cx| {
                 let share = share.of(turn);
                 conn.pending.take(Pending::WRITE);
@@ -350,7 +346,7 @@ impl<D> Hub<D> {
             if conn.state() == state && conn.deadline(cx.config).is_some_and(|at| at <= cx.now) {
                 conn.handle_probed(probe, found, cx);
             }
-            conn.pending.take(Pending::ALARM);
+            conn.pending.take(Pending::DEADLINE);
             conn.deadline(cx.config)
         });
         self.set_deadline(key, due.flatten());
@@ -364,12 +360,15 @@ impl<D> Hub<D> {
 
     /// Whether an event waits to be delivered.
     pub(super) fn has_undelivered(&self) -> bool {
-        !self.notes.is_empty()
+        !self.event_queue.is_empty()
     }
 
     /// Whether something waits to be delivered or done: then a driver does not wait for its sockets.
     pub(super) fn has_more(&self) -> bool {
-        !(self.notes.is_empty() && self.run.is_empty() && self.unserved.is_empty() && self.served.is_empty())
+        !(self.event_queue.is_empty()
+            && self.run.is_empty()
+            && self.unserved.is_empty()
+            && self.served.is_empty())
             || self.reading.is_some()
             || self.common.has_room_for_waiting()
     }
@@ -400,9 +399,9 @@ impl<D> Hub<D> {
             }
         }
         // After a sweep of many there is no need for so much room. Events that wait are not moved.
-        self.run.shrink_to(ROOM);
-        if self.notes.is_empty() {
-            self.notes.shrink_to(ROOM);
+        self.run.shrink_to(KEPT_CAPACITY);
+        if self.event_queue.is_empty() {
+            self.event_queue.shrink_to(KEPT_CAPACITY);
         }
         None
     }

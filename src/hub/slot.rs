@@ -7,13 +7,20 @@ use crate::{config::Config, conn::Conn, id::ConnectionId};
 pub(super) struct Slot<D> {
     pub(super) conn: Conn,
     pub(super) share: Share,
-    /// The socket has said that a FIN or an error comes after what there is to read: no edge will say so again.
-    pub(super) ended: bool,
-    /// The socket has failed like that: what the peer sent before is read, and then the connection ends.
-    pub(super) failed: Option<io::ErrorKind>,
+    pub(super) end: SocketEnd,
     /// It is in [`Hub::unarmed`](super::table::Hub).
     pub(super) unarmed: bool,
     pub(super) data: Option<D>,
+}
+
+/// What a socket has said of its end that no read has shown yet. What a read has shown of it is the connection's to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SocketEnd {
+    None,
+    /// A FIN or an error comes after what there is to read. No edge will say so again.
+    Announced,
+    /// A write has failed like this. What the peer sent before, its Close perhaps, is read first.
+    Failed(io::ErrorKind),
 }
 
 /// What a connection has used of a turn. It does not count in another turn: if a turn has the same number again, the
@@ -72,12 +79,12 @@ impl Share {
 
 impl<D> Slot<D> {
     pub(super) const fn new(conn: Conn, data: Option<D>) -> Self {
-        Self { conn, share: Share::whole(0), ended: false, failed: None, unarmed: false, data }
+        Self { conn, share: Share::whole(0), end: SocketEnd::None, unarmed: false, data }
     }
 
     /// Whether it is this connection's, and the application may still name it.
     #[inline]
-    pub(super) fn is(&self, id: ConnectionId, worker: u8) -> bool {
-        self.conn.generation == id.generation() && worker == id.loop_number() && self.data.is_some()
+    pub(super) fn is(&self, id: ConnectionId, loop_number: u8) -> bool {
+        self.conn.generation == id.generation() && loop_number == id.loop_number() && self.data.is_some()
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
-    conn::{Conn, Ended, Note, Probe, State},
+    conn::{Conn, Ended, Probe, QueuedEvent, State},
     id::ConnectionId,
     shutdown::{Pace, ShutdownPhase, SlowestConnection, SweepId},
     time::Time,
@@ -45,7 +45,7 @@ impl<D> Hub<D> {
         let live = self.stats.open + self.stats.closing + self.sweeps.undelivered;
         let present = Present { live, open: self.stats.open };
         if let Some(phase) = self.sweeps.handle_request(request, present, self.now) {
-            self.notes.push_back(Note::Phase(phase, self.stats));
+            self.event_queue.push_back(QueuedEvent::Phase(phase, self.stats));
         }
     }
 
@@ -113,7 +113,7 @@ impl<D> Hub<D> {
             Doing::Close(_) => state == State::Open,
             Doing::Terminate => state.is_established(),
         };
-        let id = ConnectionId::new(self.worker, u32::try_from(slot).ok()?, entry.conn.generation);
+        let id = ConnectionId::new(self.loop_number, u32::try_from(slot).ok()?, entry.conn.generation);
         if !eligible || !sweep.includes(id, entry.conn.since()) {
             return None;
         }
@@ -159,7 +159,7 @@ impl<D> Hub<D> {
 
     fn report_sweeps(&mut self) {
         while let Some((id, report)) = self.sweeps.poll_done() {
-            self.notes.push_back(Note::SweepDone(id, report));
+            self.event_queue.push_back(QueuedEvent::SweepDone(id, report));
         }
     }
 
@@ -204,7 +204,7 @@ impl<D> Hub<D> {
     fn enter_next_phase(&mut self) {
         if let Some(phase) = self.sweeps.poll_phase(self.slots.len(), self.now) {
             self.report_sweeps();
-            self.notes.push_back(Note::Phase(phase, self.stats));
+            self.event_queue.push_back(QueuedEvent::Phase(phase, self.stats));
         }
     }
 

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     close::{Cause, CloseFrame, CloseTiming},
     config::Config,
-    conn::{Common, Conn, Context, Listed, Note, Pending, State},
+    conn::{Common, Conn, Context, Listed, Pending, QueuedEvent, State},
     detach::Handover,
     error::{ConnectionLimit, HandshakeError, ProxyFault},
     event::{Event, SourceId, Stats},
@@ -44,7 +44,7 @@ use crate::{
 /// All connections of one loop. `D` is what the application keeps for each.
 pub(crate) struct Hub<D> {
     pub(super) config: Config,
-    pub(super) worker: u8,
+    pub(super) loop_number: u8,
     pub(super) now: Time,
     pub(super) slots: Slab<Slot<D>>,
     /// The slots that are in use.
@@ -54,7 +54,7 @@ pub(crate) struct Hub<D> {
     pub(super) deadlines: Deadlines,
     pub(super) common: Common,
     /// The event queue.
-    pub(super) notes: VecDeque<Note>,
+    pub(super) event_queue: VecDeque<QueuedEvent>,
     /// The run queue: slots with something pending for the driver.
     pub(super) run: VecDeque<u32>,
     /// Of the next turn's run queue, those that had nothing of this turn because its budget was used up: they come first.
@@ -71,8 +71,6 @@ pub(crate) struct Hub<D> {
     /// The connection whose `Close` was delivered last: its data is dropped when the callback has returned.
     pub(super) drop_data_of: Option<usize>,
     pub(super) turn: Turn,
-    /// Slots whose socket has failed, and whose input is read to its end: mostly none.
-    pub(super) failed: usize,
     pub(super) stats: Stats,
     pub(super) timers: Timers,
     /// What the application's own sources have become, of those whose event waits.
@@ -119,7 +117,7 @@ pub(super) struct Turn {
 }
 
 /// Slots and events for which room is kept when there are none.
-pub(super) const ROOM: usize = 4096;
+pub(super) const KEPT_CAPACITY: usize = 4096;
 
 impl<D> std::fmt::Debug for Hub<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,19 +126,19 @@ impl<D> std::fmt::Debug for Hub<D> {
 }
 
 impl<D> Hub<D> {
-    /// An empty hub. `worker` is part of its ids; `seed` is for the instants of a spread sweep, and for the masks
+    /// An empty hub. `loop_number` is part of its ids; `seed` is for the instants of a spread sweep, and for the masks
     /// and keys of connections of our own, which must be unpredictable (§5.3): take it from the system's entropy.
-    pub(super) fn new(config: Config, worker: u8, seed: u64) -> Self {
+    pub(super) fn new(config: Config, loop_number: u8, seed: u64) -> Self {
         Self {
             admission: Admission::new(&config.event_loop),
-            worker,
+            loop_number,
             now: Time::ZERO,
             slots: Slab::new(),
             used: SlotSet::default(),
             generation: 0,
             deadlines: Deadlines::default(),
             common: Common::new(&config.event_loop, MaskKeys::new(seed)),
-            notes: VecDeque::new(),
+            event_queue: VecDeque::new(),
             run: VecDeque::new(),
             unserved: VecDeque::new(),
             served: VecDeque::new(),
@@ -149,7 +147,6 @@ impl<D> Hub<D> {
             unarmed: Vec::new(),
             drop_data_of: None,
             turn: Turn::default(),
-            failed: 0,
             stats: Stats::default(),
             timers: Timers::default(),
             ready_sources: BTreeMap::new(),
@@ -197,7 +194,7 @@ impl<D> Hub<D> {
     /// The same, copied once: it is written in each turn.
     pub(super) fn write_loop_stats(&self, stats: &mut LoopStats) {
         let (output, limit) = (&self.common.output, self.config.event_loop.max_backlog_total);
-        stats.number = Some(self.worker);
+        stats.number = Some(self.loop_number);
         stats.connections = self.stats();
         stats.phase = self.phase();
         stats.totals = self.common.totals;
@@ -238,7 +235,7 @@ impl<D> Hub<D> {
             return None;
         }
         let key = u32::try_from(slot).ok()?;
-        Client::new(ConnectionId::new(self.worker, key, entry.conn.generation), entry, self.now)
+        Client::new(ConnectionId::new(self.loop_number, key, entry.conn.generation), entry, self.now)
     }
 
     /// The id of the established connection in a slot.
@@ -266,7 +263,7 @@ impl<D> Hub<D> {
             None
         };
         if let Some(error) = refusal {
-            self.notes.push_back(Note::Failed(None, newcomer.from.address(), error));
+            self.event_queue.push_back(QueuedEvent::Failed(None, newcomer.from.address(), error));
             return None;
         }
         self.common.totals.accepted += 1;
@@ -274,7 +271,7 @@ impl<D> Hub<D> {
         let conn = Conn::new(newcomer, generation, self.now);
         let slot = self.insert(conn, None);
         self.sweeps.handle_accepted(generation);
-        let id = ConnectionId::new(self.worker, u32::try_from(slot).unwrap_or(u32::MAX), generation);
+        let id = ConnectionId::new(self.loop_number, u32::try_from(slot).unwrap_or(u32::MAX), generation);
         if let Some(oldest) = self.admission.accepted(id, newcomer.counted_address()) {
             self.with(oldest, |conn, cx| conn.evict(ConnectionLimit::Handshakes, cx));
         }
@@ -309,7 +306,7 @@ impl<D> Hub<D> {
         let slot = self.slots.insert(Slot::new(conn, data));
         self.used.insert(slot);
         self.stats.connecting += 1;
-        self.set_alarm(slot);
+        self.advance_deadline(slot);
         slot
     }
 
@@ -327,32 +324,32 @@ impl<D> Hub<D> {
     /// The next event that waits. The data of a connection whose `Close` this returned is dropped by the next call.
     #[inline]
     pub(super) fn poll_event(&mut self) -> Option<Event<'static>> {
-        if self.has_events() { self.poll_note() } else { None }
+        if self.has_events() { self.pop_event() } else { None }
     }
 
-    pub(super) fn poll_note(&mut self) -> Option<Event<'static>> {
+    pub(super) fn pop_event(&mut self) -> Option<Event<'static>> {
         self.drop_data();
-        let note = self.notes.pop_front()?;
-        Some(match note {
-            Note::Open(id) => Event::Open { id },
-            Note::Drain(id) => Event::Drain { id },
-            Note::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
-            Note::Failed(id, peer, cause) => {
+        let queued = self.event_queue.pop_front()?;
+        Some(match queued {
+            QueuedEvent::Open(id) => Event::Open { id },
+            QueuedEvent::Drain(id) => Event::Drain { id },
+            QueuedEvent::Closing(id, initiator, frame) => Event::Closing { id, initiator, frame },
+            QueuedEvent::Failed(id, peer, cause) => {
                 // One whose upgrade was deferred has none, and its slot may be another one's by now.
                 self.drop_data_of = id.filter(|id| self.find(*id).is_some()).map(ConnectionId::slot);
                 self.common.totals.handshakes_failed.count(cause);
                 Event::HandshakeFailed { id, peer, error: cause }
             }
-            Note::AcceptFailed(error) => Event::AcceptFailed { error },
-            Note::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
-            Note::Phase(phase, stats) => Event::Phase { phase, stats },
-            Note::Timer(id, key) => Event::Timer { id, key },
-            Note::Source(source) => {
+            QueuedEvent::AcceptFailed(error) => Event::AcceptFailed { error },
+            QueuedEvent::SweepDone(sweep, report) => Event::SweepDone { sweep, report },
+            QueuedEvent::Phase(phase, stats) => Event::Phase { phase, stats },
+            QueuedEvent::Timer(id, key) => Event::Timer { id, key },
+            QueuedEvent::Source(source) => {
                 let Readiness { readable, writable, ended } =
                     self.ready_sources.remove(&source).unwrap_or_default();
                 Event::Source { source, readable, writable, ended }
             }
-            Note::Close(id, ended) => {
+            QueuedEvent::Close(id, ended) => {
                 self.drop_data_of = Some(id.slot());
                 self.record_close(id, &ended);
                 Event::Close { id, report: ended.closed }
@@ -363,12 +360,11 @@ impl<D> Hub<D> {
     /// Whether [`Hub::poll_event`] has something.
     #[inline]
     pub(super) fn has_events(&self) -> bool {
-        self.drop_data_of.is_some() || !self.notes.is_empty()
+        self.drop_data_of.is_some() || !self.event_queue.is_empty()
     }
 
     /// Frees a slot. Returns whether its descriptor is to be closed by a reset.
     pub(super) fn free(&mut self, slot: usize) -> bool {
-        self.take_failed(slot);
         self.forget_secured(slot);
         let entry = self.slots.get(slot);
         let reset = entry.is_some_and(|entry| entry.conn.is_released_by_reset());
@@ -418,7 +414,7 @@ impl<D> Hub<D> {
 
     // Inside.
 
-    /// Lets something happen to a connection, and keeps the books about it.
+    /// Lets something happen to a connection, and records what follows from it: counters, the run queue, the deadline.
     #[inline]
     pub(super) fn with<R>(
         &mut self,
@@ -438,12 +434,12 @@ impl<D> Hub<D> {
         let Slot { conn, share, .. } = self.slots.get_mut(slot).filter(|entry| meant(entry))?;
         let before = conn.state();
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let id = ConnectionId::new(self.worker, key, conn.generation);
+        let id = ConnectionId::new(self.loop_number, key, conn.generation);
         let mut cx = Context {
             config: &self.config,
             common: &mut self.common,
             now: self.now,
-            notes: &mut self.notes,
+            event_queue: &mut self.event_queue,
             id,
         };
         let result = happen(conn, share, &mut cx);
@@ -451,31 +447,37 @@ impl<D> Hub<D> {
         if self.reading != Some(key) {
             list(conn, key, &mut self.run);
         }
-        let alarm = conn.pending.take(Pending::ALARM);
+        let may_be_earlier = conn.pending.take(Pending::DEADLINE);
         if before != after {
-            if before.is_established() && !after.is_established() {
-                self.sweeps.undelivered += 1;
-                self.timers.clear_all(id);
-                self.common.waiting.remove(id);
-            }
-            if !conn.is_client() {
-                self.admission.changed(id, || conn.counted_address(), before, after);
-            }
-            if (before, after) == (State::Connecting, State::Open) {
-                let totals = &mut self.common.totals;
-                *if conn.is_client() { &mut totals.opened_outgoing } else { &mut totals.opened } += 1;
-                self.sweeps.handle_opened(id, self.now);
-            }
-            if before == State::Open && after.is_closing() || after == State::Refusing {
-                self.start_with_the_return(id, None);
-            }
-            *self.counter(before) -= 1;
-            *self.counter(after) += 1;
+            self.record_transition(id, before, after);
         }
-        if alarm {
-            self.set_alarm(slot);
+        if may_be_earlier {
+            self.advance_deadline(slot);
         }
         Some(result)
+    }
+
+    /// A connection has another state.
+    fn record_transition(&mut self, id: ConnectionId, before: State, after: State) {
+        let Some(Slot { conn, .. }) = self.slots.get(id.slot()) else { return };
+        if before.is_established() && !after.is_established() {
+            self.sweeps.undelivered += 1;
+            self.timers.clear_all(id);
+            self.common.waiting.remove(id);
+        }
+        if !conn.is_client() {
+            self.admission.changed(id, || conn.counted_address(), before, after);
+        }
+        if (before, after) == (State::Connecting, State::Open) {
+            let totals = &mut self.common.totals;
+            *if conn.is_client() { &mut totals.opened_outgoing } else { &mut totals.opened } += 1;
+            self.sweeps.handle_opened(id, self.now);
+        }
+        if before == State::Open && after.is_closing() || after == State::Refusing {
+            self.start_timers_on_return(id, None);
+        }
+        *self.counter(before) -= 1;
+        *self.counter(after) += 1;
     }
 
     /// The same for a connection that an application names. `None` if the id is stale.
@@ -484,8 +486,8 @@ impl<D> Hub<D> {
         id: ConnectionId,
         happen: impl FnOnce(&mut Conn, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        let worker = self.worker;
-        self.with_if(id.slot(), |entry| entry.is(id, worker), |conn, _, cx| happen(conn, cx))
+        let loop_number = self.loop_number;
+        self.with_if(id.slot(), |entry| entry.is(id, loop_number), |conn, _, cx| happen(conn, cx))
     }
 
     /// Begins the closing handshake, or makes its deadline shorter. Returns whether it began.
@@ -496,13 +498,13 @@ impl<D> Hub<D> {
         if let (Some(before), Some(after)) = (before, deadline(self))
             && after < before
         {
-            self.start_with_the_return(id, Some(before));
+            self.start_timers_on_return(id, Some(before));
         }
         begun.unwrap_or(false)
     }
 
     /// The timers of a connection start when the present callback has returned.
-    pub(super) fn start_with_the_return(&mut self, id: ConnectionId, before: Option<Time>) {
+    pub(super) fn start_timers_on_return(&mut self, id: ConnectionId, before: Option<Time>) {
         if let Some(entry) = self.slots.get_mut(id.slot())
             && !mem::replace(&mut entry.unarmed, true)
         {
@@ -511,7 +513,7 @@ impl<D> Hub<D> {
     }
 
     pub(super) fn find(&self, id: ConnectionId) -> Option<&Slot<D>> {
-        self.slots.get(id.slot()).filter(|entry| entry.is(id, self.worker))
+        self.slots.get(id.slot()).filter(|entry| entry.is(id, self.loop_number))
     }
 
     fn counter(&mut self, state: State) -> &mut usize {
@@ -525,7 +527,7 @@ impl<D> Hub<D> {
     }
 
     /// Moves the deadline to an earlier moment; a later one is found out when the present one fires.
-    pub(super) fn set_alarm(&mut self, slot: usize) {
+    pub(super) fn advance_deadline(&mut self, slot: usize) {
         let Some(entry) = self.slots.get(slot) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let Some(at) = entry.conn.deadline(&self.config) else { return };

@@ -45,25 +45,25 @@ impl<D> Hub<D> {
         }
         let Some(conn) = self.slots.get_mut(slot).map(|entry| &mut entry.conn) else { return };
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let from = From::of(ConnectionId::new(self.worker, key, conn.generation), conn);
+        let requester = Requester::of(ConnectionId::new(self.loop_number, key, conn.generation), conn);
         let answer = match conn.take_request(cursor, &self.config) {
             Ok(None) => return,
             Ok(Some(mut head)) => {
                 self.turn.unparsed = cursor.remaining();
                 self.deciding = Some(slot);
                 let mut storage = HeaderStorage::new();
-                let beside = Beside::take(self, slot);
+                let secured = Secured::take(self, slot);
                 let answer = match head.get().and_then(|head| head.parse(&mut storage)) {
-                    Ok(request) => self.decide(from, request, &beside, handler),
+                    Ok(request) => self.decide(requester, request, &secured, handler),
                     Err(refusal) => Answered::refusal(refusal, false),
                 };
                 self.deciding = None;
                 if matches!(answer, Answered::Defer) {
-                    beside.put_back(self, slot);
+                    secured.put_back(self, slot);
                 }
                 match answer {
                     Answered::Detach(take) => return self.detach(slot, take, head, cursor),
-                    Answered::Defer => return self.defer(from.id, head),
+                    Answered::Defer => return self.defer(requester.id, head),
                     answer => answer,
                 }
             }
@@ -125,9 +125,9 @@ impl<D> Hub<D> {
     /// Who answers a request, and how: we if it is invalid, the application if it is not.
     fn decide<H: Handler<Data = D>>(
         &mut self,
-        from: From,
+        requester: Requester,
         request: Request<'_>,
-        beside: &Beside,
+        secured: &Secured,
         handler: &mut H,
     ) -> Answered<D> {
         let accepted = Accepted::check(&request);
@@ -145,7 +145,7 @@ impl<D> Hub<D> {
             return Answered::refusal(Refusal::FOREIGN_ORIGIN, false);
         }
         let has_body = request.body_length() != BodyLength::Zero;
-        let request = from.with(request, beside, self.is_ready());
+        let request = requester.show(request, secured, self.is_ready());
         self.note_callback_begins();
         match (handler.on_upgrade(&request), accepted) {
             (Upgrade::Detach(take), Err(_)) => Answered::Detach(take),
@@ -211,14 +211,14 @@ impl<D> Hub<D> {
             self.refuse_deferred(id.slot());
             return Err(DecideError::ShuttingDown);
         }
-        let beside = Beside::of(self, id.slot());
+        let secured = Secured::of(self, id.slot());
         let conn = &self.deferred(id).ok_or(DecideError::NotFound)?.conn;
-        let from = From::of(id, conn);
+        let requester = Requester::of(id, conn);
         let head = conn.deferred().unwrap_or_default();
         let mut storage = HeaderStorage::new();
         let answer = match read_again(head, &self.config.handshake, &mut storage) {
             Ok((request, accepted)) => {
-                let request = from.with(request, &beside, self.is_ready());
+                let request = requester.show(request, &secured, self.is_ready());
                 self.open(&request, &accepted, decide(&request))
             }
             Err(refusal) => Answered::refusal(refusal, false),
@@ -251,7 +251,7 @@ impl<D> Hub<D> {
 
     fn deferred(&self, id: ConnectionId) -> Option<&Slot<D>> {
         let entry = self.slots.get(id.slot())?;
-        let same = entry.conn.generation == id.generation() && self.worker == id.loop_number();
+        let same = entry.conn.generation == id.generation() && self.loop_number == id.loop_number();
         (same && entry.conn.deferred().is_some()).then_some(entry)
     }
 
@@ -305,20 +305,21 @@ enum Answered<D> {
 
 /// Whose request it is.
 #[derive(Clone, Copy)]
-struct From {
+struct Requester {
     id: ConnectionId,
     peer: SocketAddr,
     proxy: Option<SocketAddr>,
     credentials: Option<PeerCredentials>,
 }
 
-impl From {
+impl Requester {
     fn of(id: ConnectionId, conn: &Conn) -> Self {
         Self { id, peer: conn.peer(), proxy: conn.proxy(), credentials: conn.peer_credentials() }
     }
 
+    /// The request as the application sees it.
     #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is nothing in it"))]
-    fn with<'r>(self, request: Request<'r>, beside: &'r Beside, ready: bool) -> UpgradeRequest<'r> {
+    fn show<'r>(self, request: Request<'r>, secured: &'r Secured, ready: bool) -> UpgradeRequest<'r> {
         let Self { id, peer, proxy, credentials } = self;
         UpgradeRequest {
             request,
@@ -328,19 +329,19 @@ impl From {
             credentials,
             ready,
             #[cfg(feature = "tls")]
-            tls: beside.tls.as_deref(),
+            tls: secured.tls.as_deref(),
         }
     }
 }
 
-/// What is known of a request besides its bytes and its sender.
-struct Beside {
+/// What the TLS handshake of the connection has agreed on, if it was one.
+struct Secured {
     #[cfg(feature = "tls")]
     tls: Option<Box<crate::config::TlsSession>>,
 }
 
 #[cfg_attr(not(feature = "tls"), expect(unused_variables, clippy::unused_self, reason = "there is nothing"))]
-impl Beside {
+impl Secured {
     fn take<D>(hub: &mut Hub<D>, slot: usize) -> Self {
         Self {
             #[cfg(feature = "tls")]

@@ -53,6 +53,14 @@ RULES = [
      "self.put(timer, at.after(by));", "self.put(timer, at.after(by / 2));"),
     ("timers outlive their connection", "data_until_close", "src/hub/table.rs",
      "self.timers.clear_all(id);", "let _ = id;"),
+    ("a stall begins and the loop does not wake up for it", "woken_for_every_deadline", "src/conn/transport.rs",
+     "                if !waited {\n                    self.pending.add(Pending::DEADLINE);\n                }\n", ""),
+    ("whatever is offered ends a stall", "what_is_due_is_done", "src/conn/outbox.rs",
+     "waited.filter(|_| !progressed).or(Some(now))", "waited.filter(|_| false).or(Some(now))"),
+    ("a stall goes on although the kernel takes a part", "abort_has_a_reason", "src/conn/outbox.rs",
+     "waited.filter(|_| !progressed).or(Some(now))", "waited.or(Some(now))"),
+    ("a stall goes on although the kernel takes all", "abort_has_a_reason", "src/conn/outbox.rs",
+     "let waited = queue.refused.take();", "let waited = queue.refused;"),
     ("a pause that was forgotten has no end", "what_is_due_is_done", "src/conn/timers.rs",
      "paused.closes = Some(closes);", "paused.closes = Some(closes).filter(|_| false);"),
     ("a message has what its buffer had before, after a short read", "closing_has_a_reason",
@@ -76,10 +84,10 @@ RULES = [
      "cx.common.waiting.add(cx.id, fresh);", ""),
     ("all backlogs together may hold any amount", "send_answers", "src/conn/commands.rs",
      "if fresh > 0 && !output.fits(fresh) {", "if fresh > usize::MAX - 1 && !output.fits(fresh) {"),
-    ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layered.rs",
+    ("a layer that has more is not asked again", "input_is_not_forgotten", "src/hub/layer_events.rs",
      "        noticed.more\n", "        false\n"),
-    ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/transport.rs",
-     "closing.truncated = true;", "closing.truncated = false;"),
+    ("a stream that was cut looks like one that has ended", "truncation_is_told", "src/conn/closing.rs",
+     "self.fin.is_some_and(|fin| fin.truncated)", "self.fin.is_some_and(|_| false)"),
 ]
 
 # The same for the worlds of several loops.
@@ -93,7 +101,7 @@ LOOPS = [
     ("loops number their connections alike", "ids_do_not_collide", "src/id.rs",
      "Self((worker as u64) << 56", "Self((worker as u64 & 0) << 56"),
     ("the id of another loop is as good", "ids_of_others_name_nobody", "src/hub/slot.rs",
-     "&& worker == id.loop_number() ", "&& (worker == id.loop_number() || worker != id.loop_number()) "),
+     "&& loop_number == id.loop_number() ", "&& (loop_number == id.loop_number() || loop_number != id.loop_number()) "),
     ("a connect that fails at once is told in its turn", "failed_connects_are_told_in_the_next_turn", "src/hub/dialling.rs",
      "            self.failed_connects.push(FailedConnect { id, address: target.address(), kind: error.kind() });",
      "            let address = target.address();\n"

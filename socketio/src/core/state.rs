@@ -320,6 +320,12 @@ impl State {
         self.conns.get(key).map_or_else(Span::none, |conn| conn.span.clone())
     }
 
+    /// Code of the application has panicked.
+    pub(crate) fn handler_panicked(&mut self) {
+        self.stats.handler_panics += 1;
+        tracing::error!(target: "adjourn_socketio", "handler_panic");
+    }
+
     /// The store's time.
     pub(crate) fn millis(&self, now: Duration) -> Millis {
         self.wall.saturating_add(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))

@@ -105,7 +105,10 @@ inputs! {
         failure: Failure,
     },
     /// The peer's FIN was read.
-    Eof,
+    Eof {
+        /// What is known of it.
+        fin: PeerFin,
+    },
     /// The peer's FIN is known of while reading is paused.
     PeerLeftPaused,
     /// A reset, EPIPE, or another error of the socket.
@@ -198,6 +201,13 @@ inputs! {
         /// Whether the bytes are used up.
         exceeded: bool,
     },
+}
+
+/// The peer's FIN, which was read: nothing can follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerFin {
+    /// It came without the end of the TLS session before it.
+    pub truncated: bool,
 }
 
 /// Why we fail a connection (§7.1.7), and the Close that says so.

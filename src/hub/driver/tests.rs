@@ -57,9 +57,9 @@ fn a_slot_that_waits_for_its_close_to_be_delivered_is_not_looked_at() {
         driver.begin_turn(&mut Quiet);
         driver.end_turn(&mut Quiet);
         assert_eq!(driver.hub.unserved.len() + driver.hub.served.len(), 0, "for the next turn");
-        assert_eq!(driver.hub.slots.len(), driver.hub.notes.len(), "released when it was delivered");
+        assert_eq!(driver.hub.slots.len(), driver.hub.event_queue.len(), "released when it was delivered");
         if driver.hub.has_undelivered() {
-            let capacity = driver.hub.notes.capacity();
+            let capacity = driver.hub.event_queue.capacity();
             assert_eq!(*room.get_or_insert(capacity), capacity, "the event queue is not moved");
         }
     }

@@ -2,16 +2,19 @@
 
 use std::io;
 
-use super::table::Hub;
+use super::{
+    slot::{Slot, SocketEnd},
+    table::Hub,
+};
 use crate::{
-    conn::{Conn, Pending},
+    conn::{Conn, PeerFin, Pending},
     time::Time,
 };
 
 impl<D> Hub<D> {
     /// The peer's FIN was read.
-    pub(super) fn handle_eof(&mut self, slot: usize, truncated: bool) {
-        self.with(slot, |conn, cx| conn.handle_eof(truncated, cx));
+    pub(super) fn handle_eof(&mut self, slot: usize, fin: PeerFin) {
+        self.with(slot, |conn, cx| conn.handle_eof(fin, cx));
     }
 
     /// The socket failed.
@@ -29,14 +32,23 @@ impl<D> Hub<D> {
         self.with(slot, Conn::handle_read_closed);
     }
 
-    /// The socket failed before a read reported it. What the peer sent before, its Close perhaps, is read first; see
-    /// [`Hub::take_failed`].
+    /// What the socket of this slot has said of its end that no read has shown yet.
+    #[inline]
+    pub(super) fn socket_end(&self, slot: usize) -> SocketEnd {
+        self.slots.get(slot).map_or(SocketEnd::None, |entry| entry.end)
+    }
+
+    /// A write to this slot has failed, and what the peer sent before it is not read to its end.
+    pub(super) fn has_failed(&self, slot: usize) -> bool {
+        matches!(self.socket_end(slot), SocketEnd::Failed(_))
+    }
+
+    /// A write has failed. What the peer sent before, its Close perhaps, is read first; then comes [`Hub::handle_reset`].
     pub(super) fn handle_failed(&mut self, slot: usize, kind: io::ErrorKind) {
         if let Some(entry) = self.slots.get_mut(slot)
-            && entry.failed.is_none()
+            && !matches!(entry.end, SocketEnd::Failed(_))
         {
-            entry.failed = Some(kind);
-            self.failed += 1;
+            entry.end = SocketEnd::Failed(kind);
             self.with(slot, |conn, cx| {
                 conn.handle_failed(cx);
                 conn.pending.add(Pending::READ);
@@ -44,21 +56,18 @@ impl<D> Hub<D> {
         }
     }
 
-    /// Whether it has failed like that.
-    #[inline]
-    pub(super) fn has_failed(&self, slot: usize) -> bool {
-        self.failed > 0 && self.slots.get(slot).is_some_and(|entry| entry.failed.is_some())
+    /// The socket says that a FIN or an error comes after what there is to read.
+    pub(super) fn handle_announced_end(&mut self, slot: usize) {
+        if let Some(Slot { end: end @ SocketEnd::None, .. }) = self.slots.get_mut(slot) {
+            *end = SocketEnd::Announced;
+        }
     }
 
-    /// How, for [`Hub::handle_reset`] when all was read. `None` if it has not.
-    #[inline]
-    pub(super) fn take_failed(&mut self, slot: usize) -> Option<io::ErrorKind> {
-        if self.failed == 0 {
-            return None;
+    /// A read would block: there is no FIN or error, whatever the socket has said.
+    pub(super) fn handle_no_end(&mut self, slot: usize) {
+        if let Some(Slot { end: end @ SocketEnd::Announced, .. }) = self.slots.get_mut(slot) {
+            *end = SocketEnd::None;
         }
-        let failed = self.slots.get_mut(slot)?.failed.take();
-        self.failed -= usize::from(failed.is_some());
-        failed
     }
 
     /// Whether something is queued for this slot.
@@ -82,25 +91,6 @@ impl<D> Hub<D> {
                 let number = entry.conn.generation.wrapping_sub(self.turn.last_generation).wrapping_sub(1);
                 number < came
             })
-    }
-
-    /// The socket of this slot says that a FIN or an error comes after what there is to read.
-    pub(super) fn note_ended(&mut self, slot: usize) {
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.ended = true;
-        }
-    }
-
-    /// There is no FIN or error.
-    pub(super) fn note_not_ended(&mut self, slot: usize) {
-        if let Some(entry) = self.slots.get_mut(slot) {
-            entry.ended = false;
-        }
-    }
-
-    /// Whether it has said so.
-    pub(super) fn has_ended(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|entry| entry.ended)
     }
 
     /// The kernel takes more from this slot again.

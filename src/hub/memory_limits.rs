@@ -1,6 +1,6 @@
 //! Memory that connections share: the cap on all backlogs of a loop together, who waits for it, and the room of a former crowd.
 
-use super::table::{Hub, ROOM};
+use super::table::{Hub, KEPT_CAPACITY};
 use crate::{
     config::OnTotalOverflow,
     conn::{Conn, Frames, State},
@@ -47,7 +47,7 @@ impl<D> Hub<D> {
     /// Gives back what a former crowd needed when no slot beyond a quarter of it is in use.
     pub(super) fn shrink(&mut self) {
         let (room, end) = (self.slots.capacity(), self.slots_end());
-        if room > ROOM && end < room / 4 {
+        if room > KEPT_CAPACITY && end < room / 4 {
             self.slots.shrink_to_fit();
             self.deadlines.shrink(end);
         }

@@ -1,4 +1,4 @@
-//! Reports on their way to the application, until the hub delivers them.
+//! Events of the event queue: the application gets them when the hub delivers them.
 
 use std::{io, net::SocketAddr};
 
@@ -11,9 +11,9 @@ use crate::{
     state::State,
 };
 
-/// A report that waits for its delivery.
+/// An event that waits for its delivery.
 #[derive(Debug)]
-pub(crate) enum Note {
+pub(crate) enum QueuedEvent {
     Open(ConnectionId),
     Drain(ConnectionId),
     Closing(ConnectionId, Initiator, CloseFrame),
@@ -25,11 +25,11 @@ pub(crate) enum Note {
     Phase(ShutdownPhase, Stats),
     /// A timer of a connection, or of the loop, with its key.
     Timer(Option<ConnectionId>, u64),
-    /// What it has become is kept beside it.
+    /// What it is ready for is kept by the hub.
     Source(SourceId),
 }
 
-/// The report of an ending, and what the hub's accounts need besides.
+/// The report of an ending, and what the hub records besides.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) closed: Box<CloseReport>,

@@ -4,7 +4,7 @@ use std::mem;
 
 use super::{handler::Handler, table::Hub};
 use crate::{
-    conn::{Arriving, Conn, Cursor, Item, State},
+    conn::{Arriving, Conn, Cursor, Item, Parses},
     event::Event,
     id::ConnectionId,
     message::{Message, MessageKind},
@@ -15,10 +15,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextRead {
     Socket,
-    /// They were read before.
-    Held,
+    /// What was read earlier and is not parsed.
+    HeldBytes,
     /// It is not to be read.
-    None,
+    Nothing,
     /// It has had its share of the turn.
     Later,
 }
@@ -29,11 +29,11 @@ impl<D> Hub<D> {
     #[inline]
     pub(super) fn next_read(&mut self, slot: usize, held: &mut Vec<u8>) -> NextRead {
         let turn = self.turn.number;
-        let Some(entry) = self.slots.get_mut(slot) else { return NextRead::None };
+        let Some(entry) = self.slots.get_mut(slot) else { return NextRead::Nothing };
         let reads = entry.share.of(turn).reads;
         let holds = entry.conn.has_held_to_parse();
         if !holds && !entry.conn.wants_read() {
-            return NextRead::None;
+            return NextRead::Nothing;
         }
         if !entry.share.may_read(&self.config) {
             return NextRead::Later;
@@ -41,7 +41,7 @@ impl<D> Hub<D> {
         entry.share.reads = reads.saturating_add(1);
         if holds {
             *held = entry.conn.take_held();
-            return NextRead::Held;
+            return NextRead::HeldBytes;
         }
         NextRead::Socket
     }
@@ -67,17 +67,19 @@ impl<D> Hub<D> {
             return None;
         }
         let conn = &self.slots.get(slot)?.conn;
-        if conn.state() == State::Connecting {
-            if conn.is_client() {
-                self.next_response(slot, cursor);
-            } else {
-                self.next_head(slot, cursor, handler);
-            }
-            self.turn.unparsed = cursor.remaining();
-            if !self.notes.is_empty() {
-                return self.poll_event();
-            }
+        match (conn.state().capabilities().parses, conn.is_client()) {
+            (Parses::Frames | Parses::Nothing, _) => return self.next_item(slot, cursor),
+            (Parses::Head, false) => self.next_head(slot, cursor, handler),
+            (Parses::Head, true) => self.next_response(slot, cursor),
         }
+        self.turn.unparsed = cursor.remaining();
+        // What comes after a head is of the state that the head has led to, and that is reported first.
+        if self.has_undelivered() { self.poll_event() } else { self.next_item(slot, cursor) }
+    }
+
+    /// The same after the head: frames, or what is to be held or discarded.
+    #[inline]
+    fn next_item<'c>(&mut self, slot: usize, cursor: &'c mut Cursor<'_>) -> Option<Event<'c>> {
         let (item, id, closing) = self.with(slot, |conn, cx| {
             let item = conn.next(cursor, cx);
             (item, cx.id, !conn.is_open())

@@ -1,15 +1,15 @@
-//! What a loop serves beside its connections: the application's timers and sources.
+//! The application's own events: its timers and its sources.
 
 use std::time::Duration;
 
 use super::{table::Hub, transport::Readiness};
-use crate::{conn::Note, event::SourceId, id::ConnectionId};
+use crate::{conn::QueuedEvent, event::SourceId, id::ConnectionId};
 
 impl<D> Hub<D> {
     /// A source of the application's own became ready. One event waits for each at most.
     pub(super) fn handle_source(&mut self, source: SourceId, readiness: Readiness) {
         let waiting = self.ready_sources.entry(source).or_insert_with(|| {
-            self.notes.push_back(Note::Source(source));
+            self.event_queue.push_back(QueuedEvent::Source(source));
             Readiness::default()
         });
         waiting.readable |= readiness.readable;
@@ -41,7 +41,7 @@ impl<D> Hub<D> {
             && let Some((at, (id, key))) = self.timers.poll(self.now)
         {
             self.common.totals.lateness.record(self.now.since(at));
-            self.notes.push_back(Note::Timer(id, key));
+            self.event_queue.push_back(QueuedEvent::Timer(id, key));
         }
     }
 }
