@@ -29,6 +29,8 @@ pub(super) enum Life {
         fin: Option<PeerFin>,
         /// Of the answer.
         status: u16,
+        /// A byte of the answer is written.
+        begun: bool,
     },
     Open {
         watch: Watch,
@@ -233,7 +235,9 @@ impl Life {
             _ => (now, 0),
         };
         *self = match (next, before.into_closing(now)) {
-            (State::Refusing, _) => Self::Refusing { since: now, discarded: 0, fin: None, status: 0 },
+            (State::Refusing, _) => {
+                Self::Refusing { since: now, discarded: 0, fin: None, status: 0, begun: false }
+            }
             (State::Open, _) => {
                 let times = Times { opened: now, last_inbound: now };
                 Self::Open { watch: Watch::NOTHING, times }

@@ -171,6 +171,12 @@ impl Conn {
         } else {
             self.note_drained();
         }
+        if let Life::Refusing { since, begun: begun @ false, .. } = &mut self.life
+            && written.bytes > 0
+        {
+            // Its time begins with the first byte of the answer, however long a callback has kept that waiting.
+            (*since, *begun) = (cx.now, true);
+        }
         if let Life::Refusing { status, .. } = self.life
             && !self.outbox.has_backlog()
         {

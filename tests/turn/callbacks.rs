@@ -228,6 +228,36 @@ fn a_refused_connection_lingers_after_a_slow_on_upgrade() {
     assert!(!session.is_gone(), "it lingers");
 }
 
+/// The same of a slow callback for `HandshakeFailed`, which is delivered before the answer is written.
+#[test]
+fn a_refused_connection_lingers_after_a_slow_handshake_failed() {
+    struct Slow(Option<Clock>);
+
+    impl Handler for Slow {
+        type Data = ();
+
+        fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+            Upgrade::Reject(adjourn::http::Response::new(403).expect("a status"))
+        }
+
+        fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
+            if matches!(event, Event::HandshakeFailed { .. }) {
+                self.0.iter().for_each(|clock| clock.pass(3 * SECOND));
+            }
+        }
+    }
+
+    let mut session = Session::new(Config::default(), Slow(None));
+    session.handler().0 = Some(session.clock());
+    session.read(REQUEST);
+    assert!(session.take_written().starts_with(b"HTTP/1.1 403 "));
+    for (passes, gone) in [(MS, false), (1980 * MS, false), (20 * MS, true)] {
+        session.clock().pass(passes);
+        session.turn();
+        assert_eq!(session.is_gone(), gone, "it lingers for 2 s");
+    }
+}
+
 /// Callbacks that a command caused were not measured, so the report named the connection of the next callback, or
 /// none, as the one that took long (8.9).
 #[test]
