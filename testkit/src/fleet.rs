@@ -93,14 +93,14 @@ pub fn live(seed: u64, tracing: bool) -> Result<Summary, Failure> {
         world.borrow_mut().go_to(now);
         let orders = world.borrow_mut().happen();
         for (number, item) in orders {
-            give(&mut loops[number], item, &world, proxies.as_ref());
+            pass(&mut loops[number], item, &world, proxies.as_ref());
         }
         for number in 0..loops.len() {
             if is_due(&loops[number], number, &world) {
                 turn(&mut loops, number, &world);
             }
         }
-        // A loop that nobody has told would go on for ever.
+        // A loop that was not asked would go on for ever.
         if world.borrow().failure.is_some() || now > LIFETIME {
             break;
         }
@@ -140,7 +140,7 @@ fn is_due(one: &Loop, number: usize, world: &Rc<RefCell<World>>) -> bool {
 }
 
 /// What comes to a loop from outside: a connection, a command, or what another loop was asked.
-fn give(one: &mut Loop, item: Item, world: &Rc<RefCell<World>>, proxies: Option<&ProxyProtocol>) {
+fn pass(one: &mut Loop, item: Item, world: &Rc<RefCell<World>>, proxies: Option<&ProxyProtocol>) {
     match item {
         Item::Relay(request) => one.relayed.push(request),
         Item::Arrive(link) => accept(one, link, world, proxies),

@@ -4,6 +4,7 @@
 //! `README.md` beside the files of this module lists the checks, and which bugs they are known to catch.
 
 mod alarms;
+mod answers;
 mod app;
 mod asked;
 mod chance;

@@ -42,10 +42,10 @@ impl Handler for App {
                 self.set_timer(world, clients, Some(link));
             }
             (Event::Message { id, message, .. }, Some(link)) => {
-                let expected = format!("{link}.{}", world.link(link).given);
+                let expected = format!("{link}.{}", world.link(link).delivered);
                 let right = message.as_text() == Some(&expected);
                 world.check("messages_in_order", Some(link), right, || format!("{message:?}, {expected}"));
-                world.of(link).given += 1;
+                world.of(link).delivered += 1;
                 let _ = clients.send(id, message);
             }
             (Event::Closing { frame, .. }, Some(_)) if frame.reason() == "shutdown" => {
@@ -54,13 +54,13 @@ impl Handler for App {
             (Event::Close { report, .. }, Some(link)) => {
                 let known = world.link(link);
                 let once = known.opened && !known.closed;
-                let (given, sent) = (known.given, known.sent);
+                let (delivered, sent) = (known.delivered, known.sent);
                 world.check("one_end_each", Some(link), once, || "Close".to_owned());
-                let all = !report.was_clean() || given == sent || report.lost.inbound_messages > 0;
+                let all = !report.was_clean() || delivered == sent || report.lost.inbound_messages > 0;
                 let answered =
                     world.link(link).peer_closed && report.initiator == adjourn::close::Initiator::Remote;
-                world.check("all_that_was_sent_is_given", Some(link), all || !answered, || {
-                    format!("{given} of {sent}")
+                world.check("all_that_was_sent_is_delivered", Some(link), all || !answered, || {
+                    format!("{delivered} of {sent}")
                 });
                 world.of(link).closed = true;
                 world.of(link).timers.clear();

@@ -72,8 +72,8 @@ pub struct Link {
     pub closed: bool,
     pub failed: bool,
     pub refused: bool,
-    /// Messages that the application was given.
-    pub given: u32,
+    /// Messages that the application got.
+    pub delivered: u32,
     /// The turn in which a connect failed at once.
     pub failed_at_once: Option<u64>,
     pub connected: Option<bool>,
@@ -215,7 +215,7 @@ impl World {
             closed: false,
             failed: false,
             refused: false,
-            given: 0,
+            delivered: 0,
             failed_at_once: None,
             connected: None,
             input: Vec::new(),
@@ -296,7 +296,7 @@ impl World {
                 Some((_, Item::Peer(link))) => self.peer_acts(link),
                 Some((_, Item::Connected(link, succeeds))) => {
                     self.of(link).connected = Some(succeeds);
-                    self.tell(link, Readiness { writable: true, ..Readiness::default() });
+                    self.notify(link, Readiness { writable: true, ..Readiness::default() });
                 }
                 Some(order) => orders.push(order),
                 None => {}
@@ -306,7 +306,7 @@ impl World {
     }
 
     /// The kernel says this of a connection.
-    pub fn tell(&mut self, link: u32, readiness: Readiness) {
+    pub fn notify(&mut self, link: u32, readiness: Readiness) {
         let Link { slot, number, .. } = self.links[link as usize];
         if let Some(slot) = slot {
             self.loops[number].edges.push((slot, readiness));
@@ -381,7 +381,7 @@ impl World {
         }
     }
 
-    /// So many connections of this one's address are here, besides it.
+    /// How many connections of its address there are besides it.
     fn neighbours(&self, link: u32, counts: impl Fn(&Link) -> bool) -> usize {
         let (this, own) = (self.link(link), link as usize);
         let others = self.links.iter().enumerate().filter(|(index, _)| *index != own);
@@ -425,8 +425,8 @@ impl World {
         let (first, at_once) = (!known.opened && !known.failed, known.failed_at_once);
         let (how, number) = (known.how, known.number);
         self.check("open_or_failed", Some(link), first, || format!("{error:?}, again"));
-        let told_later = at_once.is_none_or(|turn| turn < self.loops[number].turn);
-        self.check("failed_connects_are_told_in_the_next_turn", Some(link), told_later, String::new);
+        let in_a_later_turn = at_once.is_none_or(|turn| turn < self.loops[number].turn);
+        self.check("failed_connects_are_reported_in_the_next_turn", Some(link), in_a_later_turn, String::new);
         match (how, error) {
             (How::Accepted(_), HandshakeError::TooManyConnections { .. }) => self.check_refusal(link),
             (How::Accepted(header), HandshakeError::ProxyHeader(fault)) => {
@@ -502,7 +502,7 @@ impl World {
     }
 }
 
-/// An address whose port tells the connection.
+/// An address from whose port the connection follows.
 pub fn at(ip: [u8; 4], link: u32) -> SocketAddr {
     (ip, u16::try_from(20_000 + link).unwrap_or(u16::MAX)).into()
 }

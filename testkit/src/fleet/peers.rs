@@ -40,7 +40,7 @@ impl World {
 
     fn says(&mut self, link: u32, bytes: &[u8]) {
         self.of(link).input.extend_from_slice(bytes);
-        self.tell(link, Readiness { readable: true, ..Readiness::default() });
+        self.notify(link, Readiness { readable: true, ..Readiness::default() });
     }
 
     fn leaves(&mut self, link: u32, resets: bool) {
@@ -52,7 +52,7 @@ impl World {
         } else {
             known.eof = true;
         }
-        self.tell(link, Readiness { readable: true, writable: resets, ended: true });
+        self.notify(link, Readiness { readable: true, writable: resets, ended: true });
     }
 
     /// Its time has come to do something of its own accord.
@@ -77,7 +77,7 @@ impl World {
         }
         // What was cut is whole now.
         if !self.link(link).input.is_empty() {
-            self.tell(link, Readiness { readable: true, ..Readiness::default() });
+            self.notify(link, Readiness { readable: true, ..Readiness::default() });
         }
         if self.link(link).acts == 0 {
             match self.rng.u8(..6) {
@@ -145,7 +145,7 @@ impl World {
             self.of(link).head_done = true;
             return self.answers(link, &written[..end]);
         }
-        // A 101, if it is one, and what is behind it.
+        // A 101, if it is one, and what comes after it.
         if written.starts_with(b"HTTP/1.1 ") {
             let end = find(&written, b"\r\n\r\n").unwrap_or(written.len());
             written.drain(..end);

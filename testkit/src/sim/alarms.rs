@@ -110,7 +110,7 @@ impl Checker {
                 Some(due) if due <= self.now && wake <= self.now + 1000 => {
                     later.push(Reverse((at, conn, alarm)));
                 }
-                // What was told late may have been done before the checker knew of it.
+                // What was noticed late may have been done before the checker knew of it.
                 Some(due)
                     if self.uncertainty(conn, alarm) > 0
                         && due.saturating_sub(self.uncertainty(conn, alarm)) <= self.now + 1000 =>
@@ -181,7 +181,7 @@ impl Checker {
     /// A heartbeat's Ping is sent.
     pub fn heart_beats(&mut self, conn: u32) {
         trace!(self, "#{conn} heart beats");
-        // Deadlines go in slices: it may have been sent in an earlier turn, and nobody has told.
+        // Deadlines are judged in slices: it may have been sent in an earlier turn, unnoticed.
         let now = self.now;
         let earliest = self.due(conn, Alarm::Heartbeat).unwrap_or(now).min(self.turn.began);
         self.cover(conn, InputKind::HeartbeatIdle);
@@ -212,9 +212,11 @@ impl Checker {
     /// The kernel took less than it was offered, at `now`: the loop reads the clock for that. A stall begins, or goes on if the
     /// kernel took nothing.
     pub fn refused(&mut self, conn: u32, now: u64) {
+        self.counted.short_writes += 1;
         // Until the loop reads the clock again, everything happens at one moment.
         let loops = self.now;
         let facts = self.of(conn);
+        facts.may_owe = true;
         if facts.progress == loops {
             facts.progress = now;
         }

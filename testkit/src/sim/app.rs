@@ -10,6 +10,7 @@ use adjourn::{
     conn::InputKind,
     http::BodyLength,
     http::{Accept, Response, Upgrade, UpgradeRequest},
+    shutdown::ShutdownPhase,
 };
 
 use super::{
@@ -75,6 +76,8 @@ impl Handler for App {
         let checker = &mut outside.checker;
         let conn = Checker::at_address(request.peer_addr());
         checker.deciding(conn);
+        let (ready, asked) = (request.is_ready(), checker.shutdown.is_some());
+        ensure!(checker, conn, "not_ready_from_the_call_on", ready != asked, "{ready} for `on_upgrade`");
         let path = request.path().as_bytes();
         let text = |status| Response::new(status).map(|response| response.body("hello\n"));
         if self.rng.u16(..1000) < self.behaviour.panics {
@@ -270,7 +273,7 @@ impl App {
     }
 
     /// The state that the checker has for a connection whose id is still good. `None` if the id is stale, or if a sweep
-    /// has just told it and the event is still to come.
+    /// has just closed it and the event is still to come.
     pub fn expected(
         &mut self,
         checker: &mut Checker,
@@ -301,7 +304,7 @@ impl App {
         let swift = (settings.linger_timeout.is_zero() || spent || facts.eof_unsure)
             && state == Some(State::Lingering);
         if seen != state && !(swift && seen == Some(State::Closed)) {
-            let sweeping = clients.phase() >= adjourn::shutdown::ShutdownPhase::SoftSweep
+            let sweeping = clients.phase() >= ShutdownPhase::SoftSweep
                 || checker.sweeps.values().any(|sweep| !sweep.done);
             ensure!(checker, conn, "state_is_as_expected", sweeping, "{seen:?} instead of {state:?}");
             return None;
@@ -370,8 +373,7 @@ impl App {
                 ensure!(checker, conn, "terminate_answers", right, "{ended} in {state:?}");
                 if state.is_established() {
                     let style = style.unwrap_or(checker.settings(conn).terminate);
-                    let asked = Some(style).filter(|style| *style != Abort::Auto);
-                    checker.abort(conn, Cause::Terminated, adjourn::close::Initiator::Local, asked);
+                    checker.abort(conn, Cause::Terminated, adjourn::close::Initiator::Local, Some(style));
                 }
             }
             66..74 if !self.calm => {
@@ -438,15 +440,19 @@ impl App {
         let plan = self.plan.clone();
         checker.called_shutdown(&plan);
         clients.shutdown(plan);
+        ensure!(checker, None, "not_ready_from_the_call_on", !clients.is_ready(), "{:?}", clients.phase());
     }
 
     /// Something that can only make a running shutdown shorter.
     pub fn cut_short(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
         trace!(checker, "the shutdown is cut short");
+        let how = self.rng.u8(..3);
         if let Some(shutdown) = &mut checker.shutdown {
             shutdown.cut = true;
+            // A further plan may be no shorter.
+            shutdown.escalated |= how < 2 && clients.phase() < ShutdownPhase::HardSweep;
         }
-        match self.rng.u8(..3) {
+        match how {
             0 => clients.escalate(),
             1 => clients.abort(),
             _ => {

@@ -18,10 +18,13 @@ impl Checker {
     /// `send` was accepted; also a kick's message.
     pub fn called_send(&mut self, conn: u32, number: Option<u64>, length: usize) {
         trace!(self, "#{conn} is sent {number:?} of {length} bytes");
+        self.counted.sent_messages += 1;
         let busy = self.busy(conn);
         busy.queued.push_back((number, length as u64));
         busy.accepted += 1;
         busy.accepted_bytes += length as u64;
+        let much = busy.accepted_bytes - busy.handed_bytes >= 15 << 10;
+        self.of(conn).may_owe |= much;
         self.touch(conn);
     }
 
@@ -29,7 +32,7 @@ impl Checker {
     pub fn overflowed(&mut self, conn: u32, queued: u64) {
         self.cover(conn, InputKind::Overflow);
         if !self.of(conn).opened {
-            // It is open, and its `Open` is yet to be told.
+            // It is open, and its `Open` is yet to be delivered.
             let now = self.now;
             self.of(conn).overflowed.get_or_insert((queued, now));
             return;
@@ -74,7 +77,7 @@ impl Checker {
     /// `resume` said whether input is delivered from now on. Returns whether that is right.
     pub fn called_resume(&mut self, conn: u32, delivers: bool) -> bool {
         if !delivers && self.is_pause_due(conn) {
-            // Its end is told by this.
+            // The answer shows that the pause has ended.
             self.pause_ends(conn);
         }
         let state = self.state(conn);
@@ -90,7 +93,7 @@ impl Checker {
         delivers == matches!(state, Some(State::Open | State::LocalClosing))
     }
 
-    /// It is paused or resumed while it closes: what is parsed before is given or discarded by what was so before.
+    /// It is paused or resumed while it closes: what is parsed before is delivered or discarded by what was so before.
     pub fn note_pause_in_closing(&mut self, conn: u32) {
         let facts = self.of(conn);
         let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());

@@ -1,5 +1,5 @@
 //! The checker: what the simulated wire, the peers and the application really did to each connection, and so what the hub
-//! must say and do. A second telling of the closing specification that shares no line with the first.
+//! must say and do. A second implementation of the closing specification that shares no line with the first.
 //!
 //! Facts come from three sides: from the links ([`Checker::wrote`], [`Checker::delivered`], [`Checker::eof`], [`Checker::reset`]), from
 //! the application (`called_*`), and from the clock (`alarms.rs`). What the hub reports is only compared with them
@@ -8,6 +8,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -79,10 +80,11 @@ pub struct Checker {
     pub sweep_frames: HashMap<String, u32>,
     pub shutdown: Option<ShutdownFacts>,
     pub phase: ShutdownPhase,
-    /// By how much turns began late, added up.
+    /// By how much turns began late, added up; and as it was when the loop read the clock last.
     pub late: u64,
+    pub late_then: u64,
     pub turn: TurnFacts,
-    /// When the first turn began after one that left nothing for the next: what is told late happened then at the earliest.
+    /// When the first turn began after one that left nothing for the next: what is noticed late happened then at the earliest.
     pub settled_at: u64,
     /// What was read of this connection is being parsed.
     pub parsing: Option<u32>,
@@ -95,15 +97,29 @@ pub struct Checker {
     pub unarmed: Vec<(u32, Option<u64>)>,
     /// Connections whose timers were set since the loop read the clock last.
     pub timers_set: Vec<u32>,
-    /// So many handshakes had to make room, as far as was known when somebody came.
+    /// How many handshakes had to make room, as far as was known when somebody came.
     pub evictions: u64,
     /// How often the application could ask for something: in a callback, or outside of any.
     pub calls: u64,
     pub opens: u64,
     pub closes: u64,
     pub numbers: u64,
+    /// How often predicates of sweeps were asked in this turn.
+    pub asked: Arc<AtomicUsize>,
+    pub counted: Counted,
     pub tally: Tally,
     pub tracing: bool,
+}
+
+/// What the loop has to count, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub accepted: u64,
+    pub detached: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    pub sent_messages: u64,
+    pub short_writes: u64,
 }
 
 impl Checker {
@@ -124,6 +140,7 @@ impl Checker {
             shutdown: None,
             phase: ShutdownPhase::Serving,
             late: 0,
+            late_then: 0,
             turn: TurnFacts::default(),
             settled_at: 0,
             parsing: None,
@@ -136,6 +153,8 @@ impl Checker {
             opens: 0,
             closes: 0,
             numbers: 0,
+            asked: Arc::default(),
+            counted: Counted::default(),
             tally: Tally::default(),
             tracing,
         }
@@ -207,6 +226,7 @@ impl Checker {
 
     pub fn accepted(&mut self, conn: u32) {
         let now = self.now;
+        self.counted.accepted += 1;
         let facts = self.of(conn);
         (facts.state, facts.since, facts.last_inbound) = (Some(State::Connecting), now, now);
         self.handshakes.push(conn);
@@ -230,7 +250,7 @@ impl Checker {
     /// There are more connections than there may be, with the newcomer that is to get a place.
     pub fn is_overfull(&self) -> bool {
         let live = self.facts.iter().filter(|facts| facts.state.is_some_and(|state| state != State::Closed));
-        // Counted only where there may be so many.
+        // Counted only where there may be too many.
         self.facts.len() > self.config.event_loop.max_connections
             && live.count() > self.config.event_loop.max_connections
     }
@@ -250,7 +270,7 @@ impl Checker {
         (facts.deferred, facts.turned_away) = (Some(id), crowded);
     }
 
-    /// Whether it waits for the application, as far as was told.
+    /// Whether it waits for the application, as far as is known.
     pub fn is_deferred(&self, conn: u32) -> bool {
         let facts = &self.facts[conn as usize];
         facts.deferred.is_some() && !facts.decided && facts.state == Some(State::Connecting)
@@ -261,7 +281,7 @@ impl Checker {
         let refuses =
             self.shutdown.as_ref().is_some_and(|shutdown| shutdown.refuses(self.phase) || shutdown.cut);
         let waits = self.is_deferred(conn);
-        // What has happened to it may not be told yet.
+        // What has happened to it may not be delivered yet.
         let over = self.is_due(conn, Alarm::Handshake) || self.failure_due.contains(&conn);
         let right = match result {
             Ok(()) => waits,
@@ -284,17 +304,44 @@ impl Checker {
     /// The application takes it out of the loop.
     pub fn detached(&mut self, conn: u32) {
         self.cover(conn, InputKind::Detached);
+        self.counted.detached += 1;
         self.of(conn).state = Some(State::Closed);
         self.release_due.push(conn);
     }
 
     pub fn begin_refusing(&mut self, conn: u32) {
         let now = self.now;
+        let early = now - self.settled_at.min(self.turn.began);
         let facts = self.of(conn);
+        // The event may come after the answer. What was read before may have been discarded, or been a part of the request.
+        let state = if facts.fin_sent { State::Lingering } else { State::Refusing };
+        facts.undecided += facts.in_handshake;
         // Settings of its own begin with the upgrade.
-        (facts.state, facts.since, facts.own) = (Some(State::Refusing), now, None);
-        self.start_with_the_return(conn, None);
-        let at = after(now, self.settings(conn).linger_timeout);
+        (facts.state, facts.own) = (Some(state), None);
+        (facts.since, facts.ended_early) = facts.answer_began.map_or((now, early), |began| (began, 0));
+        if facts.answer_began.is_none() {
+            self.start_with_the_return(conn, None);
+        }
+        self.set_linger_alarm(conn);
+    }
+
+    /// The first byte of its answer is written: its time begins (3.1).
+    pub fn answer_begins(&mut self, conn: u32) {
+        let now = self.now;
+        let facts = self.of(conn);
+        if facts.opened || facts.answer_began.is_some() {
+            return;
+        }
+        facts.answer_began = Some(now);
+        if facts.state == Some(State::Refusing) {
+            (facts.since, facts.ended_early) = (now, 0);
+            self.unarmed.retain(|unarmed| unarmed.0 != conn);
+            self.set_linger_alarm(conn);
+        }
+    }
+
+    fn set_linger_alarm(&mut self, conn: u32) {
+        let at = after(self.of(conn).since, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
     }
 

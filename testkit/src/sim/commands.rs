@@ -1,7 +1,7 @@
 //! What the application sends and sweeps, and what each call must answer.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -57,6 +57,7 @@ impl App {
         result: &Result<(), SendError>,
     ) -> bool {
         let limit = checker.settings(conn).max_backlog;
+        checker.of(conn).may_owe |= result.is_err();
         if *result == Err(SendError::Closing) {
             checker.answered_in_time(conn);
         }
@@ -165,6 +166,8 @@ impl App {
         let mut room = Room::of_shared(checker, clients);
         for (conn, id, queued, fits) in &mut chosen {
             room.queued = *queued;
+            // It was asked how much is queued, now as well.
+            checker.of(*conn).may_owe = true;
             // A message that is queued may take the place of Pongs that are superseded, and be shorter than they.
             let reached = clients.get(*id).is_some_and(|client| client.buffered_amount() != *queued);
             if *fits && !reached && !room.must_fit(frame) {
@@ -203,32 +206,40 @@ impl App {
             let known = self.expected(checker, clients, conn).is_some();
             if known || clients.get(id).is_none() {
                 let queued = clients.get(id).map_or(0, |client| client.buffered_amount());
+                checker.of(conn).may_owe |= queued > 0;
                 ids.push(id);
                 chosen.push((conn, queued, known));
             }
         }
-        let told =
+        let result =
             clients.send_to(ids.iter().copied(), messages.iter().map(|(_, payload)| payload.as_slice()));
         // Its frames are made once: for the first that it reaches.
         let all = Room::of_shared(checker, clients);
-        let mut refused = told.refused.iter().peekable();
+        let mut refused = result.refused.iter().peekable();
         let mut sent = 0;
         for (id, (conn, queued, known)) in ids.into_iter().zip(chosen) {
-            let result = refused.next_if(|refused| refused.0 == id).map_or(Ok(()), |refused| Err(refused.1));
+            let sent_one =
+                refused.next_if(|refused| refused.0 == id).map_or(Ok(()), |refused| Err(refused.1));
             if !known {
-                ensure!(checker, conn, "send_to_answers", result == Err(SendError::NotFound), "{result:?}");
+                ensure!(
+                    checker,
+                    conn,
+                    "send_to_answers",
+                    sent_one == Err(SendError::NotFound),
+                    "{sent_one:?}"
+                );
                 continue;
             }
             checker.touch(conn);
-            if Self::judge_send(checker, conn, frames, Room { queued, ..all }, &result) {
+            if Self::judge_send(checker, conn, frames, Room { queued, ..all }, &sent_one) {
                 sent += 1;
                 for (number, payload) in &messages {
                     checker.called_send(conn, *number, payload.len());
                 }
             }
         }
-        let right = told.sent == sent && refused.next().is_none();
-        ensure!(checker, None, "send_to_answers", right, "{told:?}, {sent} were reached");
+        let right = result.sent == sent && refused.next().is_none();
+        ensure!(checker, None, "send_to_answers", right, "{result:?}, {sent} were reached");
     }
 
     pub fn sweep(&mut self, checker: &mut Checker, clients: &mut Clients<'_, u32>) {
@@ -239,10 +250,11 @@ impl App {
         checker.numbers += 1;
         let reason = format!("sweep {}", checker.numbers);
         let chosen: Arc<Mutex<Vec<u32>>> = Arc::default();
-        let list = Arc::clone(&chosen);
+        let (list, asked) = (Arc::clone(&chosen), Arc::clone(&checker.asked));
         let (of, rest, kind) = (self.rng.u32(1..4), self.rng.u32(..4), self.rng.u8(..4));
         let predicate = move |client: &adjourn::Client<'_, u32>| {
             let conn = *client.data();
+            asked.fetch_add(1, Ordering::Relaxed);
             let chosen = match kind {
                 0 => client.buffered_amount() > 0,
                 1 => client.idle_for() > Duration::from_millis(200),
@@ -254,12 +266,14 @@ impl App {
             chosen
         };
         let terminates = self.rng.u8(..3) == 0;
+        let mut pace = Pace::AtOnce;
         let id = if terminates {
             clients.terminate_where(predicate)
         } else {
             let frame = CloseFrame::new(CloseCode::new(4001).expect("a legal code"), reason.clone())
                 .unwrap_or_default();
-            clients.close_where(frame, self.pace(), predicate)
+            pace = self.pace();
+            clients.close_where(frame, pace, predicate)
         };
         trace!(checker, "sweep {} ({reason}), terminates: {terminates}", id.as_u32());
         checker.sweep_frames.insert(reason, id.as_u32());
@@ -268,8 +282,11 @@ impl App {
             chosen,
             seen: 0,
             began: checker.now,
+            late: checker.late_then,
+            pace,
+            most: checker.facts.iter().filter(|facts| facts.state.is_some()).count(),
             rest: (kind > 1).then_some((of, rest % of)),
-            told: 0,
+            reached: 0,
             ended: 0,
             clean: 0,
             timed_out: 0,
@@ -323,7 +340,7 @@ impl Room {
         Self { shares: true, copies: 2 + windows, ..Self::of_all(checker, clients) }
     }
 
-    /// All may hold so many bytes more.
+    /// Whether `frame` more bytes must be accepted.
     pub fn must_fit(self, frame: usize) -> bool {
         self.total.is_none_or(|(total, limit)| total + frame * (1 + self.copies) <= limit)
     }
@@ -332,7 +349,7 @@ impl Room {
         self.shares || self.must_fit(frame)
     }
 
-    /// What others hold was in the way of so many bytes.
+    /// `frame` bytes were refused because of what others hold.
     fn await_it(self, checker: &mut Checker, conn: u32, frame: usize) {
         if self.queued == 0 && self.total.is_some_and(|(_, limit)| frame <= limit) {
             let awaits = &mut checker.of(conn).awaits_room;
@@ -341,7 +358,7 @@ impl Room {
     }
 }
 
-/// Bytes of a server's frame with so many of payload.
+/// The length of a server's frame with `length` bytes of payload.
 pub fn framed(length: usize) -> usize {
     let header = match length {
         0..126 => 2,

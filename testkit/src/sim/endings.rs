@@ -29,10 +29,10 @@ impl Checker {
         let by_input = |cause, received: bool| {
             received || matches!(cause, Cause::Protocol(_) | Cause::TooBig { .. } | Cause::InvalidUtf8)
         };
-        let told = by_input(closed.cause, closed.received.is_some());
+        let reported = by_input(closed.cause, closed.received.is_some());
         let known =
             self.ending_of(conn).is_some_and(|ending| by_input(ending.cause, ending.received.is_some()));
-        match (known, told) {
+        match (known, reported) {
             (false, true) => self.undo_abort(conn),
             (true, false) => self.undo_parsing(conn),
             _ => {}
@@ -73,7 +73,7 @@ impl Checker {
         facts.busy = None;
     }
 
-    /// the specification of endings, from what the wire saw.
+    /// Section 5 of the specification, from what was on the wire.
     pub fn check_table(&mut self, conn: u32, closed: &CloseReport) {
         let facts = &self.facts[conn as usize];
         let Some(ending) = facts.busy.as_ref().and_then(|busy| busy.ending.as_ref()) else { return };
@@ -125,7 +125,10 @@ impl Checker {
         let by_fin = matches!(closed.cause, Cause::PeerFin | Cause::PeerFinDuringClose);
         let truncated = self.of(conn).truncated;
         let right = if by_fin { closed.truncated() == truncated } else { truncated || !closed.truncated() };
-        ensure!(self, conn, "truncation_is_told", right, "truncated: {truncated}; {text}");
+        ensure!(self, conn, "truncation_is_reported", right, "truncated: {truncated}; {text}");
+        let lived = Duration::from_micros(ended.saturating_sub(self.of(conn).opened_at));
+        let right = (lived.saturating_sub(early)..=lived).contains(&closed.duration);
+        ensure!(self, conn, "close_duration", right, "{lived:?}; {text}");
         let closing = self.of(conn).closing;
         ensure!(self, conn, "closing_before_close", closing == had_close, "Closing: {closing}; {text}");
     }

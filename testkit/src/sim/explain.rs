@@ -127,7 +127,7 @@ impl Checker {
         }
     }
 
-    /// A Close of ours is seen, or told, and the checker knows no reason: a heartbeat, a sweep.
+    /// A Close of ours is seen on the wire or reported, and the checker knows no reason: a heartbeat, a sweep.
     pub fn explain_close(&mut self, conn: u32, frame: &CloseFrame) {
         // A sweep says so by its frame: what was held back need not have been parsed.
         let swept = self.is_soft_sweep(frame) || self.sweep_frames.contains_key(frame.reason());
@@ -157,7 +157,7 @@ impl Checker {
         }
         let uncertainty = self.now - self.settled_at;
         if let Some(ending) = self.ending(conn) {
-            (ending.uncertainty, ending.told_late) = (uncertainty, true);
+            (ending.uncertainty, ending.noticed_late) = (uncertainty, true);
         }
     }
 
@@ -176,7 +176,7 @@ impl Checker {
         if self.facts[conn as usize].pinged.is_some() {
             return self.is_due(conn, Alarm::Heartbeat);
         }
-        // Its Ping may have been sent in a slice of which nobody has told.
+        // Its Ping may have been sent in an earlier slice, unnoticed.
         let timeout = u64::try_from(self.settings(conn).heartbeat.timeout.as_micros()).unwrap_or(u64::MAX);
         self.due(conn, Alarm::Heartbeat).is_some_and(|due| due.saturating_add(timeout) <= self.now)
     }
@@ -186,7 +186,7 @@ impl Checker {
         self.check_probe(conn, Alarm::Heartbeat);
         self.cover(conn, InputKind::HeartbeatTimeout);
         let queued = self.of(conn).busy.as_ref().map_or(0, |busy| busy.queued.len());
-        ensure!(self, conn, "no_close_behind_a_backlog", queued == 0, "{queued} messages are queued");
+        ensure!(self, conn, "no_close_after_a_backlog", queued == 0, "{queued} messages are queued");
         let timing = CloseTiming { close_timeout: Some(Duration::ZERO), flush_budget: None };
         self.begin_failing(conn, Cause::HeartbeatTimeout, 1011, timing);
         self.drop_inbound(conn, None);
@@ -220,6 +220,9 @@ impl Checker {
         };
         let others: Vec<_> = reasons.map(|(_, _, cause)| cause).collect();
         self.share(conn).probed = true;
+        if cause == Cause::ShutdownHard && others.is_empty() {
+            self.swept_hard();
+        }
         match cause {
             Cause::CloseTimeout { .. } if others.is_empty() => self.check_probe(conn, Alarm::Close),
             Cause::WriteStall if others.is_empty() => self.check_probe(conn, Alarm::Stall),
@@ -241,7 +244,7 @@ impl Checker {
         }
     }
 
-    /// It was judged, and the application acts before that is told.
+    /// It was judged, and the application acts before that is delivered.
     pub fn explain_state(&mut self, conn: u32, seen: Option<State>) {
         self.check_sweeps();
         let known = self.state(conn);

@@ -10,9 +10,14 @@ use adjourn::{
     clients::State,
     close::{Cause, Initiator, Lost},
     config::SharedConfig,
+    error::HandshakeError,
+    shutdown::Pace,
 };
 
-use super::frames::{ClientStream, ServerStream};
+use super::{
+    answers::Answer,
+    frames::{ClientStream, ServerStream},
+};
 
 /// A Close frame of ours, as far as it is known beforehand.
 #[derive(Clone, Debug)]
@@ -26,9 +31,9 @@ pub enum Expected {
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts, each on its own")]
 pub struct Facts {
-    /// Its slot was free before its `HandshakeFailed` was told.
-    pub gone_untold: bool,
-    /// Its time is up: what it holds is parsed to find a Close, and nothing of it is given.
+    /// Its slot was free before its `HandshakeFailed` was delivered.
+    pub freed_unreported: bool,
+    /// Its time is up: what it holds is parsed to find a Close, and nothing of it is delivered.
     pub searched: bool,
     /// Where it is, as far as the facts say. `None` before it was accepted and after its slot was freed.
     pub state: Option<State>,
@@ -42,7 +47,7 @@ pub struct Facts {
     /// Since when it has been paused, and when input is discarded at the latest because the peer has left.
     pub paused_since: u64,
     pub left: Option<u64>,
-    /// A pause has lasted too long: what comes is read, counted and not given.
+    /// A pause has lasted too long: what comes is read, counted and not delivered.
     pub discards: bool,
     /// When it is closed for that if its peer has not left, and by how much that may be earlier.
     pub closes: Option<(u64, u64)>,
@@ -53,27 +58,36 @@ pub struct Facts {
     pub decided: bool,
     pub accepted: bool,
     pub turned_away: bool,
-    /// More was sent to it than fits before its `Open` was told: how much was queued, and when.
+    /// More was sent to it than fits before its `Open` was delivered: how much was queued, and when.
     pub overflowed: Option<(u64, u64)>,
+    /// The answer to its request, and why its handshake has failed.
+    pub answered: Option<Answer>,
+    pub refused_for: Option<HandshakeError>,
     /// The request's head is complete.
     pub head_done: bool,
     pub head_matched: u8,
     /// A byte has come.
     pub has_sent: bool,
+    /// Bytes that were read before it was known to be refused or open.
+    pub in_handshake: u64,
+    /// When the first byte of an answer was written.
+    pub answer_began: Option<u64>,
+    /// FIN was sent after the answer.
+    pub fin_sent: bool,
     pub touched: bool,
     /// The peer's FIN was handed in.
     pub eof: bool,
     /// That came without the end that its layer of records has for it.
     pub truncated: bool,
-    /// So many bytes of what is queued are in a record that the kernel has not wholly taken; and what is being taken was so
-    /// when the rest was dropped.
+    /// How many bytes of what is queued are in a record that the kernel has not wholly taken; and whether what is being taken was
+    /// in such a record when the rest was dropped.
     pub ahead: usize,
     pub in_ahead: bool,
     /// When its last write began, it was not at its end.
     pub may_write: bool,
     /// The next end of its side is an abort.
     pub must_abort: bool,
-    /// What was read behind an HTTP head, of which nobody knows yet whether it is an upgrade.
+    /// It was read with an HTTP head, and the checker does not know yet whether that is an upgrade.
     pub read_in_head: bool,
     /// What was read may be parsed later: it was paused, or a callback panicked.
     pub delayed: bool,
@@ -85,7 +99,7 @@ pub struct Facts {
     pub maybe_paused: bool,
     /// It was closed while its input was discarded, and nobody knows whether what is held was parsed before: all of it, or nothing.
     pub maybe_discarded: bool,
-    /// So many heartbeat's Pings may be queued: one was due when it was read or paused.
+    /// How many Pings of the heartbeat may be queued: one was due when it was read or paused.
     pub may_beat: u32,
     /// The callback that paused it, or what did so outside of any, by its number.
     pub delayed_by: u64,
@@ -106,17 +120,22 @@ pub struct Facts {
     pub timers: Vec<(u64, u64, bool)>,
     /// The application has seen that something is queued, or that no more is taken: a `Drain` is owed.
     pub owed: bool,
-    /// What others have queued was in the way of so many bytes, and nothing was queued for it: a `Drain` is owed when there is room.
+    /// Something makes it possible that one is owed; what exactly was queued then is not known here.
+    pub may_owe: bool,
+    /// A message of this many bytes was refused because of what others had queued, and nothing was queued for it: a `Drain` is owed when
+    /// there is room.
     pub awaits_room: Option<usize>,
     /// It was aborted.
     pub aborted: bool,
     /// Accepted, answered, opened, or ended: when this part of its life began.
     pub since: u64,
-    /// The application accepted it: `Open` may be told later.
+    /// By how much its end may have been earlier.
+    pub ended_early: u64,
+    /// When the application accepted it: `Open` may be delivered later.
     pub opened_at: u64,
     /// Bytes that came while it lingered.
     pub discarded: u64,
-    /// So many more, if the parser did not consume the frame that broke a rule.
+    /// How many more these are if the parser did not consume the frame that broke a rule.
     pub undecided: u64,
     pub last_inbound: u64,
     /// The control frames of the peer: how many its bucket holds, and when that was so, in tokens.
@@ -164,7 +183,7 @@ pub struct Busy {
     pub queued: VecDeque<(Option<u64>, u64)>,
     /// How many of them were to be dropped at once, the one on the wire excepted.
     pub to_drop: usize,
-    /// How many of these are not: they have begun, on the wire or in so many bytes of a record.
+    /// How many of these are not: they have begun, on the wire or in `begun` bytes of a record.
     pub spared: usize,
     pub begun: usize,
     pub accepted: u64,
@@ -178,12 +197,15 @@ pub struct Busy {
     pub maybe_parsed: u64,
     /// Messages and bytes that were discarded after a pause that lasted too long.
     pub discarded: (u64, u64),
-    /// What it was before something that may have come before or after its input was parsed, which only the report tells.
+    /// What it was before an event of which only the report shows whether its input was parsed before.
     pub undo: Option<Box<Undo>>,
     pub pings_due: u64,
     pub pings: u64,
     pub last_ping: Option<Vec<u8>>,
     pub last_pong: Option<Vec<u8>>,
+    /// How many Pings were parsed, and Pongs written.
+    pub pings_in: u64,
+    pub pongs_out: u64,
     /// Pongs were dropped with what had not begun.
     pub pongs_dropped: bool,
     pub ending: Option<Ending>,
@@ -212,8 +234,8 @@ pub struct Ending {
     pub aborted_by: Option<(Cause, Initiator, Option<adjourn::config::Abort>)>,
     /// By how much it may have begun earlier.
     pub uncertainty: u64,
-    /// The loop began it, and had told nobody when.
-    pub told_late: bool,
+    /// The loop began it, and the checker noticed it later.
+    pub noticed_late: bool,
     /// When its outcome was fixed.
     pub ended: Option<u64>,
     /// By how much that may have been earlier: what ended it was read then, and may have been held.
@@ -223,6 +245,8 @@ pub struct Ending {
     pub began: u64,
     pub deadline: u64,
     pub flush_deadline: u64,
+    /// A grace ends its flush budget by then, and by as much later as turns are late; how late they had been.
+    pub cut_by: Option<(u64, u64)>,
     /// The flush budget is used up, and what follows has been done.
     pub flush_over: bool,
     /// It was used up once: no message may begin.
@@ -230,7 +254,7 @@ pub struct Ending {
     pub unanswered: bool,
     pub lost_in: u64,
     pub lost_in_bytes: u64,
-    /// So many more messages and bytes, if they were held when it ended.
+    /// How many more messages and bytes that is if they were held when it ended.
     pub or_lost_in: (u64, u64),
     /// Payload of messages since the closing began.
     pub taken_in: u64,
@@ -251,11 +275,16 @@ pub struct SweepFacts {
     pub chosen: Arc<Mutex<Vec<u32>>>,
     /// How many of `chosen` were looked at.
     pub seen: usize,
-    /// When it began.
+    /// When it began, and how late turns had been until then.
     pub began: u64,
+    pub late: u64,
+    pub pace: Pace,
+    /// No more than that can be chosen.
+    pub most: usize,
     /// If it is by number: it chooses those whose number leaves this rest.
     pub rest: Option<(u32, u32)>,
-    pub told: u64,
+    /// How many have got its Close, or were terminated by it.
+    pub reached: u64,
     pub ended: u64,
     pub clean: u64,
     pub timed_out: u64,
@@ -263,15 +292,15 @@ pub struct SweepFacts {
     pub done: bool,
 }
 
-/// What the hub gave for some bytes.
+/// What the hub delivered.
 #[derive(Clone, Copy, Debug)]
-pub enum Given<'a> {
+pub enum Delivery<'a> {
     Message { text: bool, payload: &'a [u8], closing: bool },
     Ping(&'a [u8]),
     Pong(&'a [u8]),
 }
 
-impl Given<'_> {
+impl Delivery<'_> {
     /// Whether it is this message.
     pub fn is(&self, text: bool, payload: &[u8]) -> bool {
         matches!(self, Self::Message { text: t, payload: p, .. } if (*t, *p) == (text, payload))

@@ -3,6 +3,7 @@
 //! Nothing of the crate is used here, so that a mistake there is not repeated.
 
 use super::{
+    answers::{Answer, header},
     chance::Rng,
     deflate::{Agreed, Fault, Inflate},
 };
@@ -32,8 +33,8 @@ fn letter(number: u64) -> u8 {
 /// What was seen in a server's bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// An HTTP head with this status.
-    Answer(u16),
+    /// An HTTP head.
+    Answer(Answer),
     /// The first byte of a frame with this opcode.
     Begun(u8),
     /// A data frame is complete; its number, if its payload was made by [`numbered`] and is long enough.
@@ -149,15 +150,11 @@ impl ServerStream {
 
     fn end_head(&mut self) -> Result<Seen, String> {
         let head = std::mem::take(&mut self.kept);
-        let status = head.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
-        let status = status.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-        let status =
-            status.ok_or_else(|| format!("no HTTP status in {:?}", String::from_utf8_lossy(&head)))?;
+        let head = String::from_utf8_lossy(&head);
+        let answer = Answer::parse(&head).ok_or_else(|| format!("no HTTP status in {head:?}"))?;
+        let status = answer.status;
         self.part = if status == 101 { Part::Header } else { Part::Body };
-        let extensions = std::str::from_utf8(&head).unwrap_or_default().lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("sec-websocket-extensions").then(|| value.trim())
-        });
+        let extensions = header(&head, "sec-websocket-extensions");
         let right = match (self.agreed(), extensions) {
             (Some(agreed), Some(said)) => agreed.is_said_by(said),
             (None, said) => said.is_none(),
@@ -166,7 +163,7 @@ impl ServerStream {
         if !right {
             return Err(format!("{status} with {extensions:?} instead of {:?}", self.agreed()));
         }
-        Ok(Seen::Answer(status))
+        Ok(Seen::Answer(answer))
     }
 
     fn begin(&mut self, byte: u8) -> Result<Seen, String> {
@@ -274,7 +271,7 @@ fn take_one(bytes: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
-/// How a client breaks the protocol, as far as the code of the answer tells.
+/// How a client breaks the protocol, as far as the code of the answer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breach {
     Protocol,
@@ -296,7 +293,7 @@ pub enum Found {
     Breach(Breach),
 }
 
-/// The bytes of a client behind its request.
+/// The bytes of a client after its request.
 #[derive(Clone, Debug, Default)]
 pub struct ClientStream {
     head: Vec<u8>,

@@ -11,7 +11,7 @@ use adjourn::{
 use super::{
     alarms::Alarm,
     checker::{Checker, answer_to, ensure, trace},
-    facts::{Expected, Given},
+    facts::{Delivery, Expected},
     frames::{Breach, Found},
 };
 
@@ -22,7 +22,8 @@ impl Checker {
         let now = self.now;
         self.touch(conn);
         self.turn.bytes += bytes.len();
-        // A Ping may have been queued by now, in a slice of which nobody has told.
+        self.counted.received_bytes += bytes.len() as u64;
+        // A Ping may have been queued by now, in an earlier slice, unnoticed.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);
         let facts = self.of(conn);
         facts.may_beat += u32::from(beats);
@@ -34,6 +35,12 @@ impl Checker {
             self.set_heartbeat_alarm(conn);
         }
         let facts = self.of(conn);
+        if !facts.opened && matches!(facts.state, Some(State::Refusing | State::Lingering)) {
+            // Nothing of it is a request.
+            facts.read_in_head = false;
+            return self.hold(conn, bytes);
+        }
+        facts.in_handshake += bytes.len() as u64;
         if facts.head_done {
             return self.hold(conn, bytes);
         }
@@ -61,30 +68,30 @@ impl Checker {
         self.parsing = Some(conn);
     }
 
-    /// The application is given a message, a Ping or a Pong: it must be the next one of what was read.
-    pub fn delivered(&mut self, conn: u32, given: Given<'_>) {
+    /// The application gets a message, a Ping or a Pong: it must be the next one of what was read.
+    pub fn delivered(&mut self, conn: u32, delivery: Delivery<'_>) {
         self.parsing = Some(conn);
         let facts = self.of(conn);
         (facts.delayed, facts.maybe_discarded) = (false, false);
         let mut held = std::mem::take(&mut self.busy(conn).held);
         let mut rest = &*held.make_contiguous();
         let before = rest.len();
-        self.match_next(conn, &mut rest, given);
+        self.match_next(conn, &mut rest, delivery);
         let used = before - rest.len();
         held.drain(..used);
         self.of(conn).maybe_paused &= !held.is_empty();
         self.busy(conn).held = held;
     }
 
-    fn match_next(&mut self, conn: u32, bytes: &mut &[u8], given: Given<'_>) {
+    fn match_next(&mut self, conn: u32, bytes: &mut &[u8], delivery: Delivery<'_>) {
         while let Some(found) = self.pull(conn, bytes) {
-            match (&found, given) {
+            match (&found, delivery) {
                 (Found::Message { text, payload }, _)
-                    if self.is_discarded(conn, payload.len(), given.is(*text, payload)) =>
+                    if self.is_discarded(conn, payload.len(), delivery.is(*text, payload)) =>
                 {
                     trace!(self, "#{conn} discards {} bytes, text: {text}", payload.len());
                 }
-                (Found::Message { text, payload }, Given::Message { text: t, payload: p, closing }) => {
+                (Found::Message { text, payload }, Delivery::Message { text: t, payload: p, closing }) => {
                     let state = self.state(conn);
                     ensure!(
                         self,
@@ -102,27 +109,28 @@ impl Checker {
                     );
                     return;
                 }
-                (Found::Ping(payload), Given::Ping(p)) if payload == p => {
+                (Found::Ping(payload), Delivery::Ping(p)) if payload == p => {
                     let within = self.is_within_rate(conn);
-                    ensure!(self, conn, "control_rate", within, "one Ping too many was given");
-                    self.busy(conn).last_ping = Some(p.to_vec());
+                    ensure!(self, conn, "control_rate", within, "one Ping too many was delivered");
+                    let busy = self.busy(conn);
+                    (busy.last_ping, busy.pings_in) = (Some(p.to_vec()), busy.pings_in + 1);
                     return;
                 }
-                (Found::Pong(payload), Given::Pong(p)) if payload == p => {
+                (Found::Pong(payload), Delivery::Pong(p)) if payload == p => {
                     let within = self.is_within_rate(conn);
-                    ensure!(self, conn, "control_rate", within, "one Pong too many was given");
+                    ensure!(self, conn, "control_rate", within, "one Pong too many was delivered");
                     return;
                 }
                 _ => {
-                    let text = format!("{given:?} was given for {found:?}");
+                    let text = format!("{delivery:?} was delivered for {found:?}");
                     return self.fail("nothing_but_what_was_sent", conn, text);
                 }
             }
         }
-        self.fail("nothing_but_what_was_sent", conn, format!("{given:?} was given for nothing"));
+        self.fail("nothing_but_what_was_sent", conn, format!("{delivery:?} was delivered for nothing"));
     }
 
-    /// What was read has been parsed, and nothing more is given for it.
+    /// What was read has been parsed, and nothing more is delivered of it.
     pub fn settle(&mut self, conn: u32) {
         let state = self.state(conn);
         let facts = self.of(conn);
@@ -133,7 +141,7 @@ impl Checker {
         }
         let mut held = std::mem::take(&mut busy.held);
         let late = std::mem::take(&mut facts.delayed);
-        // How much of what is behind a bad request counts as part of it, is the scanner's business.
+        // How much of what comes after a bad request counts as part of it is up to the scanner.
         let refused = !facts.opened && matches!(state, Some(State::Refusing | State::Lingering));
         if std::mem::take(&mut facts.read_in_head) && refused {
             return;
@@ -190,11 +198,14 @@ impl Checker {
                 Some(Found::Ping(_) | Found::Pong(_)) if !self.is_within_rate(conn) => {
                     self.peer_broke(conn, Breach::Flood);
                 }
-                Some(Found::Ping(payload)) if discards => self.busy(conn).last_ping = Some(payload),
+                Some(Found::Ping(payload)) if discards => {
+                    let busy = self.busy(conn);
+                    (busy.last_ping, busy.pings_in) = (Some(payload), busy.pings_in + 1);
+                }
                 Some(Found::Pong(_)) if discards => {}
                 Some(found) => {
                     let text = format!("{:?}: {found:?} was not", self.turn);
-                    return self.fail("all_that_was_sent_is_given", conn, text);
+                    return self.fail("all_that_was_sent_is_delivered", conn, text);
                 }
             }
         }
@@ -203,7 +214,7 @@ impl Checker {
     /// Whether one more Ping or Pong is within the rate; if so, counts it.
     fn is_within_rate(&mut self, conn: u32) -> bool {
         let state = self.state(conn);
-        // What is told to have been too much was parsed when it was read, at the earliest.
+        // What was failed for being too much was parsed when it was read, at the earliest.
         let facts = &self.facts[conn as usize];
         let now = if facts.flooded { facts.tried_at.min(self.now) } else { self.now };
         let Some(rate) = self.settings(conn).control_rate.filter(|_| state == Some(State::Open)) else {
@@ -250,11 +261,11 @@ impl Checker {
         found
     }
 
-    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it. `given`: it is
-    /// what the application is given now.
-    pub fn is_discarded(&mut self, conn: u32, len: usize, given: bool) -> bool {
+    /// Whether a message that comes during our closing is counted instead of delivered; if so, counts it. `delivered`: it is
+    /// what is delivered now.
+    pub fn is_discarded(&mut self, conn: u32, len: usize, delivered: bool) -> bool {
         let (facts, state) = (&self.facts[conn as usize], self.state(conn));
-        let paused = if facts.maybe_paused { !given } else { facts.paused };
+        let paused = if facts.maybe_paused { !delivered } else { facts.paused };
         let maybe_discarded = facts.maybe_discarded;
         if state == Some(State::Open) && self.of(conn).discards {
             let discarded = &mut self.busy(conn).discarded;
@@ -398,7 +409,7 @@ impl Checker {
         self.of(conn).undecided = undecided;
     }
 
-    // What the transport brings besides.
+    // What else the transport reports.
 
     /// The peer's FIN is handed to the hub.
     pub fn eof(&mut self, conn: u32) {

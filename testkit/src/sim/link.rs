@@ -12,7 +12,7 @@ pub struct Pipe {
     bytes: VecDeque<u8>,
     /// How many of them are in the receiver's kernel.
     arrived: usize,
-    /// The sender has sent its FIN behind the bytes.
+    /// The sender has sent its FIN after the bytes.
     fin_sent: bool,
     /// It is in the receiver's kernel.
     fin_arrived: bool,
@@ -94,9 +94,9 @@ pub struct Link {
     pub capacity: u32,
     /// How long bytes travel, in microseconds.
     pub latency: u32,
-    /// The server was told that there is no room, and not that there is again.
+    /// A write was refused, and the server was not notified of room since.
     refused: bool,
-    /// The server has said that it wants to be told.
+    /// The server has asked to be notified of room.
     awaited: bool,
     /// The peer has closed its socket: what arrives there is answered with RST.
     pub peer_gone: bool,
@@ -107,7 +107,7 @@ pub struct Link {
     pub server_gone: bool,
     /// An RST has come or gone.
     dead: bool,
-    /// The error that it has not been told yet.
+    /// The error that no call has returned yet.
     error: Option<io::ErrorKind>,
 }
 
@@ -131,7 +131,7 @@ impl Link {
         }
     }
 
-    /// The server reads. As in Linux, what came before an RST can still be read, an error is told once, and then
+    /// The server reads. As in Linux, what came before an RST can still be read, an error is returned once, and then
     /// there is EOF.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.up.arrived() > 0 {
@@ -143,7 +143,7 @@ impl Link {
         if self.dead || self.up.fin_arrived() { Ok(0) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
 
-    /// The error that the socket has failed with. It is told once.
+    /// The error that the socket has failed with. It is returned once.
     pub fn take_error(&mut self) -> Option<io::ErrorKind> {
         self.error.take()
     }
@@ -158,12 +158,12 @@ impl Link {
         Ok(free.min(offered))
     }
 
-    /// The server wants to be told when there is room.
+    /// The server asks to be notified of room.
     pub fn await_writable(&mut self) {
         self.awaited = true;
     }
 
-    /// The server will be told when there is room.
+    /// The server will be notified of room.
     pub fn is_awaited(&self) -> bool {
         self.awaited && self.refused
     }

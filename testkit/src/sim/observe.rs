@@ -70,7 +70,7 @@ impl Checker {
         })
     }
 
-    /// Whether it may have been judged, and that is not told yet.
+    /// Whether it may have been judged without a sign of it yet.
     pub fn may_be_judged(&self, conn: u32) -> bool {
         [Alarm::Heartbeat, Alarm::Discard, Alarm::Stall, Alarm::Close]
             .iter()
@@ -107,7 +107,7 @@ impl Checker {
         let now = self.now;
         self.of(conn).offered_at = now;
         if self.state(conn) == Some(State::Connecting) {
-            // Its refusal may be told after it was written.
+            // Its refusal may be reported after it was written.
             return self.of(conn).may_write = true;
         }
         let state = self.state(conn);
@@ -214,7 +214,7 @@ impl Checker {
         facts.must_abort || closing
     }
 
-    /// What was read of one whose time is up is parsed before it is ended, and no message of it is given.
+    /// What was read of one whose time is up is parsed before it is ended, and no message of it is delivered.
     pub fn search(&mut self, conn: u32) {
         let over = self.phase == ShutdownPhase::HardSweep || self.is_due(conn, Alarm::Close);
         let facts = self.of(conn);
@@ -227,6 +227,8 @@ impl Checker {
     /// `pause` was called.
     pub fn called_pause(&mut self, conn: u32) {
         self.note_pause_in_closing(conn);
+        // Pongs may be queued.
+        self.of(conn).may_owe = true;
         let (now, parsing, call) = (self.now, self.parsing == Some(conn), self.calls);
         // Its Ping may be queued already.
         let beats = self.of(conn).pinged.is_none() && self.is_due(conn, Alarm::Heartbeat);

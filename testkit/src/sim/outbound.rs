@@ -9,18 +9,25 @@ use super::{
     frames::{CLOSE, PONG, Seen},
 };
 
+/// How late a deadline may fire (section 3.3 of the specification).
+const PRECISION: u64 = 50_000;
+
 impl Checker {
     /// The link took these bytes.
     pub fn wrote(&mut self, conn: u32, bytes: &[u8]) {
         let now = self.now;
         self.turn.bytes += bytes.len();
-        trace!(self, "#{conn} is taken {} bytes", bytes.len());
+        self.counted.sent_bytes += bytes.len() as u64;
+        trace!(self, "#{conn}: the kernel takes {} bytes", bytes.len());
         let share = self.share(conn);
         share.written += bytes.len();
         share.writes += 1;
-        let written = share.written;
+        let (written, much) = (share.written, share.had_written() >= 16 << 10);
+        // From so much on that is queued at a time one is owed.
+        self.of(conn).may_owe |= much;
         let most = self.config.event_loop.write_bytes_per_turn * self.shares(conn) as usize;
         ensure!(self, conn, "writes_are_shared", written <= most, "{written} of {most}");
+        self.answer_begins(conn);
         let facts = self.of(conn);
         facts.progress = now;
         let may = facts.may_write;
@@ -49,18 +56,20 @@ impl Checker {
         }
         let opened = self.of(conn).opened;
         match seen {
-            Seen::Answer(status) => {
+            Seen::Answer(answer) => {
+                let status = answer.status;
                 let refused = self.state(conn) == Some(State::Refusing);
                 // Its event may be for the next turn, when this one has called as many callbacks as it may.
                 let late = status != 101 || self.of(conn).decided;
-                let untold = late && self.state(conn) == Some(State::Connecting) && self.may_hold();
-                let right = (status == 101) == opened && (status == 101) != refused || untold;
+                let unreported = late && self.state(conn) == Some(State::Connecting) && self.may_hold();
+                let right = (status == 101) == opened && (status == 101) != refused || unreported;
                 ensure!(self, conn, "the_answer_fits", right, "{status} in {:?}", self.state(conn));
+                self.saw_answer(conn, answer);
             }
             Seen::Begun(opcode) => {
                 let close = self.of(conn).close_begun;
                 let right = !close || opcode == PONG;
-                ensure!(self, conn, "only_pongs_behind_a_close", right, "opcode {opcode}");
+                ensure!(self, conn, "only_pongs_after_a_close", right, "opcode {opcode}");
                 if opcode == CLOSE {
                     self.of(conn).close_begun = true;
                 } else if opcode < CLOSE && self.of(conn).in_ahead {
@@ -68,6 +77,7 @@ impl Checker {
                 } else if opcode < CLOSE {
                     let over = self.ending(conn).is_some_and(|ending| ending.none_begins);
                     ensure!(self, conn, "flush_budget", !over, "a message begins after the flush budget");
+                    self.check_cut(conn);
                 }
             }
             Seen::Data { length, number } => self.handed(conn, length, number),
@@ -95,10 +105,18 @@ impl Checker {
                     self.pause_ends(conn);
                     self.settle(conn);
                 }
-                self.busy(conn).last_pong = Some(payload);
+                let busy = self.busy(conn);
+                (busy.last_pong, busy.pongs_out) = (Some(payload), busy.pongs_out + 1);
             }
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
+    }
+
+    /// A message begins: not after the grace of a shutdown has ended its flush budget (8.3).
+    fn check_cut(&mut self, conn: u32) {
+        let Some((by, late)) = self.ending(conn).and_then(|ending| ending.cut_by) else { return };
+        let by = by + (self.late - late) + PRECISION;
+        ensure!(self, conn, "a_grace_cuts_flush_budgets", self.now <= by, "it was over at {by}");
     }
 
     /// A message is wholly in the kernel: which, and which were passed over?
@@ -182,20 +200,21 @@ impl Checker {
 
     // The end of the server's side.
 
-    /// FIN is sent: behind whole frames, and behind a Close or an HTTP answer.
+    /// FIN is sent: after whole frames, and after a Close or an HTTP answer.
     pub fn sent_fin(&mut self, conn: u32) {
         self.touch(conn);
         if self.state(conn) == Some(State::Refusing) {
             self.cover(conn, InputKind::Flushed);
             self.of(conn).state = Some(State::Lingering);
         }
+        self.of(conn).fin_sent = true;
         let facts = &self.facts[conn as usize];
-        // Behind an abort by FIN it comes once more.
-        // A Pong behind the Close may be cut: nobody parses it.
+        // After an abort by FIN it is sent once more.
+        // A Pong after the Close may be cut: nobody parses it.
         let whole = facts.wire.at_boundary() || facts.aborted || facts.close_done;
         let after_close = facts.close_done || !facts.opened || facts.aborted;
-        ensure!(self, conn, "fin_behind_whole_frames", whole, "a frame is cut");
-        ensure!(self, conn, "fin_behind_a_close", after_close, "without a Close");
+        ensure!(self, conn, "fin_after_whole_frames", whole, "a frame is cut");
+        ensure!(self, conn, "fin_after_a_close", after_close, "without a Close");
     }
 
     /// The hub wants the connection aborted in this style.
@@ -215,7 +234,12 @@ impl Checker {
             None => {}
             Some(Abort::Auto) => {
                 let hides = cut && style == Abort::Fin;
-                ensure!(self, conn, "no_fin_behind_a_cut_frame", !hides, "{style:?}");
+                let waits = self.has_unsent(conn);
+                ensure!(self, conn, "no_fin_after_a_cut_frame", !hides, "{style:?}");
+                let hides = waits == Some(true) && style == Abort::Fin;
+                ensure!(self, conn, "no_fin_before_what_waits", !hides, "something is queued");
+                let needless = waits == Some(false) && style == Abort::Reset;
+                ensure!(self, conn, "no_reset_without_a_backlog", !needless, "nothing is queued");
             }
             Some(asked) => {
                 ensure!(self, conn, "abort_style", asked == style, "{style:?} instead of {asked:?}");
@@ -227,6 +251,26 @@ impl Checker {
         }
     }
 
+    /// Whether something is queued that the kernel has not taken. `None`: the checker does not know.
+    fn has_unsent(&self, conn: u32) -> Option<bool> {
+        let facts = &self.facts[conn as usize];
+        let (busy, ending) = (facts.busy.as_ref()?, self.ending_of(conn)?);
+        let cut = !facts.wire.at_boundary() || facts.ahead > 0 || facts.answered.is_none();
+        let close = ending.sent.is_some() && !facts.close_done;
+        // What a flush budget may have dropped is still in the checker's queue, and nothing stands before a Close that is flushed.
+        let messages = busy.queued.len() > busy.to_drop && !ending.flush_over && !facts.close_done;
+        if cut || close || messages {
+            return Some(true);
+        }
+        let parsed = !facts.delayed && busy.held.is_empty();
+        // A Ping of the heartbeat may have been queued a moment ago.
+        let interval = self.settings(conn).heartbeat.interval;
+        let beats = interval.is_some_and(|interval| after(facts.last_inbound, interval) <= self.now + 999);
+        let beats = facts.may_beat > 0 || facts.pinged.is_none() && beats;
+        let control = busy.pings != busy.pings_due || busy.pings_in > busy.pongs_out || beats;
+        (busy.queued.is_empty() && parsed && !control).then_some(false)
+    }
+
     /// It was aborted by FIN: its descriptor waits for the peer's.
     pub fn lingers(&mut self, conn: u32) {
         self.cover(conn, InputKind::AbortedByFin);
@@ -235,9 +279,34 @@ impl Checker {
         if facts.eof && !facts.eof_unsure {
             return self.release_due.push(conn);
         }
-        (facts.state, facts.since) = (Some(State::Lingering), now);
+        (facts.state, facts.since, facts.ended_early) = (Some(State::Lingering), now, 0);
         let at = after(now, self.settings(conn).linger_timeout);
         self.set_alarm(at, conn, Alarm::Linger);
+    }
+
+    /// The descriptor is about to be closed, `reset` says how. That of one that was refused, or whose outcome is known, waits for the
+    /// peer's end, or for the end of its time or of its budget of bytes (section 7.2 of the specification).
+    pub fn check_release(&mut self, conn: u32, reset: bool) {
+        self.parsing_ends();
+        self.take_end(None);
+        let most = self.settings(conn).linger_bytes;
+        let over = self.due(conn, Alarm::Linger).is_some_and(|due| {
+            due.saturating_sub(self.facts[conn as usize].ended_early) <= self.now.saturating_add(999)
+        });
+        let hard = self.phase >= ShutdownPhase::HardSweep;
+        let facts = &self.facts[conn as usize];
+        let waits = matches!(facts.state, Some(State::Refusing | State::Lingering));
+        let ended = facts.eof || facts.eof_read || facts.eof_unsure || facts.failing.is_some();
+        let (exceeds, may_exceed) =
+            (facts.discarded > most && !ended && !hard, facts.discarded + facts.undecided > most);
+        // A newcomer has got its place.
+        let evicted = !facts.opened && self.facts.len() > self.config.event_loop.max_connections;
+        let right = !waits || over || hard || ended || may_exceed || evicted;
+        let text =
+            format!("in {:?} since {}, {} bytes were discarded", facts.state, facts.since, facts.discarded);
+        ensure!(self, conn, "lingers_until_its_end", right, "{text}");
+        let right = if reset { may_exceed } else { !exceeds };
+        ensure!(self, conn, "too_much_is_reset", right, "{text}; by a reset: {reset}");
     }
 
     /// The slot is free.
@@ -247,7 +316,7 @@ impl Checker {
             self.cover(conn, InputKind::HardSweep);
         }
         let facts = self.of(conn);
-        facts.gone_untold = facts.state == Some(State::Connecting) && !facts.failed && !facts.opened;
+        facts.freed_unreported = facts.state == Some(State::Connecting) && !facts.failed && !facts.opened;
         facts.state = None;
         facts.busy = None;
         let (opened, closed) = (facts.opened, facts.closed);

@@ -41,7 +41,7 @@ impl Checker {
             aborted_in: None,
             aborted_by: None,
             uncertainty: 0,
-            told_late: false,
+            noticed_late: false,
             ended: None,
             early: 0,
             sent: None,
@@ -49,6 +49,7 @@ impl Checker {
             began: now,
             deadline,
             flush_deadline,
+            cut_by: None,
             flush_over: false,
             none_begins: false,
             unanswered: false,
@@ -100,6 +101,7 @@ impl Checker {
         (facts.state, facts.since) = (Some(State::Lingering), now);
         let half_closed = facts.eof;
         let early = now - self.of(conn).parsed_at.clamp(self.of(conn).tried_at.min(now), now);
+        self.of(conn).ended_early = early;
         if let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) {
             (ending.ended, ending.early) = (Some(now), early);
         }
@@ -149,7 +151,7 @@ impl Checker {
         self.close_due.push(conn);
     }
 
-    /// What was read may have been parsed before the abort, or not: the report will tell.
+    /// What was read may have been parsed before the abort, or not: the report will show it.
     fn keep_undo(&mut self, conn: u32) {
         if self.state(conn) == Some(State::LocalClosing) && self.of(conn).delayed && self.is_end_next(conn) {
             self.keep(conn);

@@ -70,7 +70,7 @@ pub struct Outside {
     slots: Vec<Option<u32>>,
     agenda: BinaryHeap<Reverse<(u64, u64, Item)>>,
     scheduled: u64,
-    /// What the kernel tells the loop next.
+    /// What the kernel will report to the loop next.
     pub edges: Vec<Edge>,
     pub arrivals: Vec<u32>,
     /// What the application is to be asked before the next turn.
@@ -380,7 +380,7 @@ impl Outside {
         });
         let doing = peer.receive(&read);
         let fin = link.down.fin_arrived() && link.down.arrived() == 0 && !peer.ended;
-        self.tell_if_writable(conn);
+        self.notify_if_writable(conn);
         self.carry_out(conn, &doing);
         if slow && waits {
             self.soon(20_000, Item::Slow(conn));
@@ -393,7 +393,7 @@ impl Outside {
             let orderly = facts.close_done && !facts.aborted;
             let seen = self.peers[conn as usize].has_seen_close();
             let (checker, whole) = (&mut self.checker, whole || closed || aborted || !opened);
-            ensure!(checker, conn, "fin_reaches_the_peer_behind_whole_frames", whole, "{text}");
+            ensure!(checker, conn, "fin_reaches_the_peer_after_whole_frames", whole, "{text}");
             ensure!(checker, conn, "the_close_reaches_the_peer", !orderly || seen, "{text}");
             let doing = self.peers[conn as usize].receive_fin();
             self.carry_out(conn, &doing);
@@ -412,7 +412,7 @@ impl Outside {
         self.edges.push(Edge { conn, readable: true, writable: true, ended: true });
     }
 
-    pub fn tell_if_writable(&mut self, conn: u32) {
+    pub fn notify_if_writable(&mut self, conn: u32) {
         if self.links[conn as usize].becomes_writable() {
             self.edges.push(Edge { conn, readable: false, writable: true, ended: false });
         }
@@ -429,7 +429,7 @@ impl Outside {
     /// The layer between the loop and a link may have written something of its own.
     pub fn layer_has_written(&mut self, conn: u32) {
         if self.links[conn as usize].records.is_some() {
-            self.tell_if_writable(conn);
+            self.notify_if_writable(conn);
             self.set_down_moving(conn);
         }
     }
@@ -451,7 +451,7 @@ pub fn micros(time: Time) -> u64 {
     u64::try_from(time.since(Time::ZERO).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// An address that tells the connection.
+/// An address from which the connection follows.
 pub fn address(conn: u32) -> SocketAddr {
     let ip = if conn % 16 == 15 {
         IpAddr::V6(Ipv6Addr::from(0xfd00_u128 << 112 | u128::from(conn)))

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{
+    answers::Answer,
     chance::Rng,
     deflate::{Agreed, Squeeze},
     frames::{CLOSE, PING, PONG, Seen, ServerStream},
@@ -85,7 +86,7 @@ impl Kind {
 pub enum Reading {
     /// At once.
     Eager,
-    /// So many bytes per act.
+    /// At most this many bytes per act.
     Slow(u16),
     /// Not at all, for now or for ever.
     Stopped,
@@ -176,7 +177,7 @@ impl Peer {
         self.squeeze = agreed.map(|agreed| agreed.squeeze(&mut self.rng));
     }
 
-    /// Whether a FIN now would come behind a cut frame.
+    /// Whether a FIN now would come after whole frames.
     pub fn at_boundary(&self) -> bool {
         self.stream.at_boundary()
     }
@@ -241,7 +242,7 @@ impl Peer {
         let mut doing = Doing::default();
         while let Ok(Some(seen)) = self.stream.pull(&mut bytes) {
             match seen {
-                Seen::Answer(101) => {
+                Seen::Answer(Answer { status: 101, .. }) => {
                     self.open = true;
                     doing.again = Some(self.pause());
                 }

@@ -75,7 +75,7 @@ pub struct Records {
     rng: Rng,
     /// The longest payload.
     most: usize,
-    /// Only one record is given at a time, though there may be more.
+    /// Only one record is delivered at a time, though there may be more.
     stingy: bool,
 
     server: Sealed,
@@ -84,19 +84,19 @@ pub struct Records {
     out: Vec<u8>,
     /// Data in records that are in `out` or were in it, and that was not reported as taken.
     ahead: Vec<u8>,
-    /// Data that the loop was given.
-    pub given: usize,
+    /// Data that the loop has read.
+    pub delivered: usize,
     secured: bool,
     notified: bool,
     eof: bool,
     /// A FIN or an error comes after what there is to read, as the kernel has said.
     ended: bool,
     /// The loop has read the end of the peer's side.
-    end_told: bool,
+    end_read: bool,
     failed: bool,
     progressed: bool,
     noticed: Noticed,
-    /// The session is over: what comes is given as it is, and FIN follows when `out` is written.
+    /// The session is over: what comes is passed on as it is, and FIN follows when `out` is written.
     over: bool,
     fin_waits: bool,
 
@@ -114,12 +114,12 @@ impl Records {
             plain: VecDeque::new(),
             out: Vec::new(),
             ahead: Vec::new(),
-            given: 0,
+            delivered: 0,
             secured: false,
             notified: false,
             eof: false,
             ended: false,
-            end_told: false,
+            end_read: false,
             failed: false,
             progressed: false,
             noticed: Noticed::default(),
@@ -190,7 +190,7 @@ impl Records {
 
     /// Something is here that the loop has not read.
     pub fn holds(&self) -> bool {
-        !self.plain.is_empty() || (self.notified || self.failed) && !self.end_told && !self.over
+        !self.plain.is_empty() || (self.notified || self.failed) && !self.end_read && !self.over
     }
 
     /// See [`Readiness::ended`](adjourn::hub::Readiness::ended).
@@ -216,15 +216,15 @@ impl Records {
     }
 
     fn read(&mut self, link: &mut Link, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut filled = self.give(buffer);
-        // What was kept does not tell whether the link has more.
+        let mut filled = self.deliver(buffer);
+        // What was kept does not show whether the link has more.
         let mut drained = filled == 0;
         if filled == 0 && !self.failed {
             let mut bytes = vec![0; self.rng.usize(1..=buffer.len().max(64))];
             let result = link.read(&mut bytes);
             if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 self.ended = false;
-                self.end_told |= self.notified;
+                self.end_read |= self.notified;
                 return if self.notified { Ok(0) } else { result };
             }
             let n = result?;
@@ -233,13 +233,13 @@ impl Records {
             if n > 0 && !self.notified {
                 self.server.kept.extend_from_slice(&bytes[..n]);
                 self.take_in();
-                filled = self.give(buffer);
+                filled = self.deliver(buffer);
                 // What fails here fails again.
                 let _ = self.flush(link);
             }
         }
         self.noticed.more = !drained || self.holds();
-        self.end_told |= filled == 0 && (self.failed || self.notified);
+        self.end_read |= filled == 0 && (self.failed || self.notified);
         match () {
             () if filled > 0 => Ok(filled),
             () if self.failed => Err(io::ErrorKind::InvalidData.into()),
@@ -249,13 +249,13 @@ impl Records {
         }
     }
 
-    fn give(&mut self, buffer: &mut [u8]) -> usize {
+    fn deliver(&mut self, buffer: &mut [u8]) -> usize {
         let most = if self.stingy { self.most.min(buffer.len()) } else { buffer.len() };
         let n = most.min(self.plain.len());
         for (to, from) in buffer.iter_mut().zip(self.plain.drain(..n)) {
             *to = from;
         }
-        self.given += n;
+        self.delivered += n;
         n
     }
 

@@ -14,8 +14,8 @@ use adjourn::{
 
 use super::{
     alarms::Alarm,
-    checker::{Checker, ensure, trace},
-    facts::{Expected, Given},
+    checker::{Checker, Counted, ensure, trace},
+    facts::{Delivery, Expected},
     shutdowns::ShutdownFacts,
 };
 
@@ -41,8 +41,8 @@ impl Checker {
         self.take_end(None);
         let Some(conn) = conn else { return self.server_event(event) };
         self.touch(conn);
-        if let Some(given) = given(event) {
-            self.delivered(conn, given);
+        if let Some(delivery) = delivery(event) {
+            self.delivered(conn, delivery);
         }
         let facts = self.of(conn);
         let (opened, closing, closed) = (facts.opened, facts.closing, facts.closed);
@@ -52,7 +52,7 @@ impl Checker {
         match event {
             Event::Open { id } => self.opened(conn, *id),
             Event::Message { closing: marked, .. } => {
-                ensure!(self, conn, "no_message_behind_closing", *marked || !closing, "after Closing");
+                ensure!(self, conn, "no_message_after_closing", *marked || !closing, "after Closing");
             }
             Event::Closing { initiator, frame, .. } => {
                 ensure!(self, conn, "one_closing", !closing, "{event:?}");
@@ -63,12 +63,18 @@ impl Checker {
             Event::Timer { .. } => self.timer_fired(conn, event),
             Event::Drain { .. } => {
                 self.share(conn).drains += 1;
-                (self.of(conn).owed, self.of(conn).awaits_room) = (false, None);
+                // A predicate may have asked how much is queued.
+                let asked = self.sweeps.values().any(|sweep| sweep.rest.is_none() && !sweep.done);
+                let facts = self.of(conn);
+                let reason = facts.owed || facts.may_owe || facts.awaits_room.is_some() || asked;
+                ensure!(self, conn, "a_drain_has_a_reason", reason, "nobody waits for it");
+                let facts = self.of(conn);
+                (facts.owed, facts.may_owe, facts.awaits_room) = (false, false, None);
                 let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
                 ensure!(self, conn, "one_drain_per_turn", drains <= most, "{drains}");
                 // Until it has answered the peer's Close, the application may send.
                 let manual = self.ending_of(conn).is_some_and(|ending| ending.received.is_some());
-                ensure!(self, conn, "no_drain_behind_closing", !closing || manual, "after Closing");
+                ensure!(self, conn, "no_drain_after_closing", !closing || manual, "after Closing");
             }
             _ => {}
         }
@@ -103,7 +109,7 @@ impl Checker {
             Some(shutdown) => shutdown.refuses(self.phase),
             None => false,
         };
-        ensure!(self, conn, "no_open_behind_the_latch", !latched, "in {:?}", self.phase);
+        ensure!(self, conn, "no_open_after_the_latch", !latched, "in {:?}", self.phase);
         let failed = self.of(conn).failed;
         ensure!(self, conn, "open_or_failed", !failed, "HandshakeFailed was reported");
         let facts = self.of(conn);
@@ -125,6 +131,7 @@ impl Checker {
         self.catch_up(conn);
         self.touch(conn);
         self.tally.failed_handshake(cause);
+        self.refused_for(conn, cause);
         let facts = self.of(conn);
         let (state, opened, failed, head, has_sent) =
             (facts.state, facts.opened, facts.failed, facts.head_done, facts.has_sent);
@@ -136,7 +143,7 @@ impl Checker {
             !opened && !failed,
             "{cause:?}, opened: {opened}, failed: {failed}"
         );
-        let gone = std::mem::take(&mut self.of(conn).gone_untold);
+        let gone = std::mem::take(&mut self.of(conn).freed_unreported);
         let connecting = state == Some(State::Connecting) || gone;
         // What waits for the application's decision is cut as if its request were not complete.
         let cut = self.phase == ShutdownPhase::HardSweep && self.is_deferred(conn);
@@ -265,6 +272,16 @@ impl Checker {
             counted == seen,
             "{counted:?} instead of {seen:?}"
         );
+        let counted = Counted {
+            accepted: totals.accepted,
+            detached: totals.detached,
+            sent_bytes: totals.sent_bytes,
+            received_bytes: totals.received_bytes,
+            sent_messages: totals.sent_messages,
+            short_writes: totals.short_writes,
+        };
+        let right = counted == self.counted;
+        ensure!(self, None, "what_happened_was_counted", right, "{counted:?} instead of {:?}", self.counted);
         let by_code: u64 = totals.closed.by_code().map(|(_, count)| count).sum();
         ensure!(self, None, "each_ending_has_a_code", by_code == self.closes, "{totals:?}");
         ensure!(self, None, "no_deadline_left", timeout.is_none(), "{timeout:?}");
@@ -282,14 +299,14 @@ impl Checker {
     }
 }
 
-/// What of the peer's bytes the application is given by an event.
-fn given<'a>(event: &'a Event<'_>) -> Option<Given<'a>> {
+/// What an event delivers of the peer's bytes.
+fn delivery<'a>(event: &'a Event<'_>) -> Option<Delivery<'a>> {
     Some(match event {
         Event::Message { message, closing, .. } => {
-            Given::Message { text: message.is_text(), payload: message.as_bytes(), closing: *closing }
+            Delivery::Message { text: message.is_text(), payload: message.as_bytes(), closing: *closing }
         }
-        Event::Ping { payload, .. } => Given::Ping(payload),
-        Event::Pong { payload, .. } => Given::Pong(payload),
+        Event::Ping { payload, .. } => Delivery::Ping(payload),
+        Event::Pong { payload, .. } => Delivery::Pong(payload),
         _ => return None,
     })
 }

@@ -200,8 +200,12 @@ pub fn plan(rng: &mut Rng, size: Size) -> ShutdownPlan {
         let policies = [LameDuckPolicy::Serve, LameDuckPolicy::Refuse, LameDuckPolicy::Close];
         plan.listeners = policies[rng.usize(..3)];
         plan.abort = rng.bool().then(|| abort(rng));
-        if rng.beside().bool() {
+        let mut beside = rng.beside();
+        if beside.bool() {
             plan.listener_in_shutdown = ListenerInShutdown::PlainHttp;
+        }
+        if beside.u8(..5) == 0 {
+            plan.listeners = LameDuckPolicy::HandOver;
         }
     }
     plan.pace = size.pace.unwrap_or_else(|| match rng.u8(..4) {
@@ -231,7 +235,7 @@ pub fn kind(rng: &mut Rng, size: Size) -> Kind {
     Kind::ALL[rng.usize(..Kind::ALL.len())]
 }
 
-/// The path that a peer asks for: its first letter tells the application what to do.
+/// The path that a peer asks for: the application acts by its first letter.
 pub fn path(rng: &mut Rng, size: Size) -> &'static str {
     if size.crowd {
         return "/a";

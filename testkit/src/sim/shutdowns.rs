@@ -33,9 +33,14 @@ pub struct ShutdownFacts {
     pub done_after: u64,
     /// A second one, an escalation or an abort came.
     pub cut: bool,
+    /// One of them that must be in the report.
+    pub escalated: bool,
     pub phases: Vec<(ShutdownPhase, u64)>,
     /// When the grace began at the earliest.
     pub grace_began: Option<u64>,
+    /// The same of the soft sweep, and how many connections it has closed.
+    pub sweep_began: Option<u64>,
+    pub swept: u64,
     /// Established connections when it was asked for, and `Open` events until then.
     pub live: u64,
     pub opens: u64,
@@ -54,11 +59,27 @@ impl ShutdownFacts {
     pub fn refuses(&self, phase: ShutdownPhase) -> bool {
         match phase {
             ShutdownPhase::Serving if self.plan.lame_duck.is_zero() => true,
-            ShutdownPhase::Serving | ShutdownPhase::LameDuck => self.plan.listeners != LameDuckPolicy::Serve,
+            ShutdownPhase::Serving | ShutdownPhase::LameDuck => {
+                !matches!(self.plan.listeners, LameDuckPolicy::Serve | LameDuckPolicy::HandOver)
+            }
             ShutdownPhase::SoftSweep
             | ShutdownPhase::Grace
             | ShutdownPhase::HardSweep
             | ShutdownPhase::Done => true,
+        }
+    }
+
+    /// Whether the listeners are open in this phase. `None`: it depends on who is left.
+    pub fn listens(&self, phase: ShutdownPhase) -> Option<bool> {
+        let plain = self.plan.listener_in_shutdown == ListenerInShutdown::PlainHttp;
+        match phase {
+            ShutdownPhase::Serving => Some(true),
+            ShutdownPhase::LameDuck => {
+                Some(!matches!(self.plan.listeners, LameDuckPolicy::Close | LameDuckPolicy::HandOver))
+            }
+            ShutdownPhase::SoftSweep | ShutdownPhase::Grace => Some(plain),
+            ShutdownPhase::HardSweep => (!plain).then_some(false),
+            ShutdownPhase::Done => Some(false),
         }
     }
 }
@@ -75,10 +96,28 @@ impl Checker {
         if self.is_soft_sweep(frame) {
             self.cover(conn, InputKind::Close);
             self.begin_local(conn, Cause::ShutdownSoft, frame.clone(), CloseTiming::default());
+            self.check_soft_pace();
         }
     }
 
-    /// Whether this is the Close of the soft sweep. That the phase has begun may be told later, when callbacks are used up.
+    /// One more connection has got the Close of the soft sweep: not too soon for its rate (8.5). That it ends in time follows from the
+    /// bound of the shutdown.
+    fn check_soft_pace(&mut self) {
+        let now = self.now;
+        let Some(shutdown) = &mut self.shutdown else { return };
+        shutdown.swept += 1;
+        let (Pace::Rate(rate), Some(began), false) = (shutdown.plan.pace, shutdown.sweep_began, shutdown.cut)
+        else {
+            return;
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
+        let earliest = (shutdown.swept as f64 - 1.0) / rate;
+        let (nth, took) = (shutdown.swept, Duration::from_micros(now.saturating_sub(began)).as_secs_f64());
+        let right = took + 0.001 >= earliest;
+        ensure!(self, None, "a_soft_sweep_keeps_its_rate", right, "the {nth}th of {rate}/s after {took} s");
+    }
+
+    /// Whether this is the Close of the soft sweep. That the phase has begun may be delivered later, when callbacks are used up.
     pub fn is_soft_sweep(&self, frame: &CloseFrame) -> bool {
         let began = self.phase >= ShutdownPhase::SoftSweep || self.may_hold();
         began && self.shutdown.as_ref().is_some_and(|shutdown| shutdown.plan.frame == *frame)
@@ -93,7 +132,7 @@ impl Checker {
             return;
         };
         if soft || sweep.is_some() {
-            (ending.sent, ending.told_late) = (Some(Expected::Frame(frame.clone())), true);
+            (ending.sent, ending.noticed_late) = (Some(Expected::Frame(frame.clone())), true);
             ending.uncertainty = now - since;
             self.start_with_the_return(conn, None);
         }
@@ -106,9 +145,29 @@ impl Checker {
         if let Some(ending) = &mut self.busy(conn).ending {
             ending.sweeps.push(sweep);
         }
-        if let Some(checker) = self.sweeps.get_mut(&sweep) {
-            checker.told += 1;
+        if let Some(facts) = self.sweeps.get_mut(&sweep) {
+            facts.reached += 1;
         }
+        self.check_pace(sweep);
+    }
+
+    /// One more connection has got the Close of a sweep: neither too soon nor too late for its pace (8.5).
+    fn check_pace(&mut self, sweep: u32) {
+        let Some(facts) = self.sweeps.get(&sweep).filter(|facts| !facts.terminates) else { return };
+        #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
+        let (nth, most) = (facts.reached as f64 - 1.0, facts.most as f64);
+        let (earliest, length) = match facts.pace {
+            Pace::Rate(rate) => (nth / rate, most / rate),
+            Pace::Spread(over) => (0.0, over.as_secs_f64()),
+            _ => (0.0, 0.0),
+        };
+        let since = |at: u64| Duration::from_micros(self.now.saturating_sub(at)).as_secs_f64();
+        let took = since(facts.began);
+        let late = Duration::from_micros(self.late - facts.late + TOLERANCE).as_secs_f64();
+        let right = took + 0.001 >= earliest && took <= length + late;
+        let text =
+            format!("the {}th of {:?} after {took} s, late by {late} s at most", facts.reached, facts.pace);
+        ensure!(self, None, "a_sweep_keeps_its_pace", right, "sweep {sweep}: {text}");
     }
 
     /// The hub has just looked at its sweeps: those whom a `terminate_where` chose end in this turn.
@@ -140,8 +199,8 @@ impl Checker {
         let before = std::mem::replace(&mut sweep.done, true);
         let now = self.now;
         let (began, terminates, rest) = (sweep.began, sweep.terminates, sweep.rest);
-        let right = report.matched == sweep.told
-            && sweep.ended == sweep.told
+        let right = report.matched == sweep.reached
+            && sweep.ended == sweep.reached
             && (report.clean, report.timed_out, report.lost) == (sweep.clean, sweep.timed_out, sweep.lost);
         let text = format!("{report:?} instead of {sweep:?}");
         ensure!(self, None, "sweep_done_once", !before, "sweep {id}");
@@ -180,7 +239,7 @@ impl Checker {
         let bound = paced.map_or(u64::MAX, |paced| after(after(lame_duck, paced), plan.grace) + TOLERANCE);
         // Deferred upgrades that were accepted in this callback: their `Open` is to come.
         let accepted = |facts: &&Facts| facts.decided && facts.accepted && !facts.opened;
-        let untold = self.facts.iter().filter(accepted).count() as u64;
+        let unreported = self.facts.iter().filter(accepted).count() as u64;
         self.shutdown = Some(ShutdownFacts {
             plan: plan.clone(),
             asked: now,
@@ -189,10 +248,13 @@ impl Checker {
             done: false,
             done_after: 0,
             cut: false,
+            escalated: false,
             phases: Vec::new(),
             grace_began: None,
-            live: self.opens + untold - self.closes,
-            opens: self.opens + untold,
+            sweep_began: None,
+            swept: 0,
+            live: self.opens + unreported - self.closes,
+            opens: self.opens + unreported,
             ended: 0,
             groups: [0; 5],
             lost: Lost::default(),
@@ -213,9 +275,15 @@ impl Checker {
             return self.fail("phases_in_order", None, format!("{phase:?} without a shutdown"));
         };
         shutdown.phases.push((phase, now));
+        if phase == ShutdownPhase::SoftSweep {
+            shutdown.sweep_began = Some(self.settled_at.min(self.turn.began));
+        }
         if phase == ShutdownPhase::Grace {
             shutdown.grace_began = Some(self.settled_at.min(self.turn.began));
+            let grace = shutdown.plan.grace;
+            self.cut_flush_budgets(grace);
         }
+        let Some(shutdown) = &mut self.shutdown else { return };
         if phase >= ShutdownPhase::SoftSweep && shutdown.bound == u64::MAX {
             let Pace::Rate(rate) = shutdown.plan.pace else { return };
             #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
@@ -241,6 +309,19 @@ impl Checker {
         }
     }
 
+    /// The grace begins: who was closing before the soft sweep, and has longer than the grace, flushes for half of that.
+    fn cut_flush_budgets(&mut self, grace: Duration) {
+        let (end, half, late) = (after(self.now, grace), after(self.now, grace / 2), self.late);
+        for busy in self.facts.iter_mut().filter_map(|facts| facts.busy.as_mut()) {
+            let ending = busy.ending.as_mut().filter(|ending| ending.cause != Cause::ShutdownSoft);
+            if let Some(ending) = ending
+                && ending.deadline.saturating_sub(ending.uncertainty) > end.saturating_add(1000)
+            {
+                ending.cut_by = Some((half, late));
+            }
+        }
+    }
+
     /// Every Close of the soft sweep is queued: nobody may be open, or connecting without a byte.
     pub fn check_soft_sweep(&mut self) {
         // Where plain HTTP is served, those that came since may be silent.
@@ -252,7 +333,11 @@ impl Checker {
         let mut all = self.facts.iter().zip(0_u32..);
         let missed = all.find(|(facts, conn)| match facts.state {
             Some(State::Open) => !self.may_be_judged(*conn),
-            Some(State::Connecting) => !facts.has_sent && facts.since < since,
+            // What waits for the application could only get a 503.
+            Some(State::Connecting) => {
+                let waits = self.is_deferred(*conn) && !self.is_due(*conn, Alarm::Handshake);
+                (!facts.has_sent || waits && !self.failure_due.contains(conn)) && facts.since < since
+            }
             _ => false,
         });
         let missed = missed.map(|(_, conn)| conn);
@@ -290,7 +375,8 @@ impl Checker {
         let done = shutdown.phases.last().map_or(self.now, |(_, at)| *at);
         let since = |at: u64| Duration::from_micros(at.saturating_sub(shutdown.asked));
         let took = (since(shutdown.done_after)..=since(done)).contains(&report.took);
-        let cut = report.escalated_by.is_none() || shutdown.cut;
+        let escalated = report.escalated_by.is_some();
+        let cut = if escalated { shutdown.cut } else { !shutdown.escalated };
         let lost = report.lost == shutdown.lost;
         let refused = report.refused_503 == shutdown.refused;
         let handshakes = report.handshakes_cut == shutdown.cut_handshakes;

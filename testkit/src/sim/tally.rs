@@ -111,7 +111,7 @@ pub fn rows_with_an_effect() -> Vec<(State, InputKind)> {
     rows
 }
 
-/// Some rows are there for completeness only: nobody has an id before `Open`, some inputs are told from others by the
+/// Some rows are there for completeness only: nobody has an id before `Open`, some inputs are distinguished by the
 /// state itself, nobody connects, no invariant is broken, and no pause lasts too long.
 fn can_happen((state, input): (State, InputKind)) -> bool {
     match input {

@@ -8,7 +8,7 @@ use super::{
     checker::{Checker, ensure},
 };
 
-/// So many timers a connection has at most.
+/// How many timers a connection has at most.
 const KEYS: u64 = 3;
 
 impl App {

@@ -1,10 +1,12 @@
 //! The turns: when one begins and ends, what it may do, and what each connection has had of it.
 
+use std::sync::atomic::Ordering;
+
 use adjourn::clients::State;
 
 use super::{
     alarms::Alarm,
-    checker::{Checker, trace},
+    checker::{Checker, ensure, trace},
     facts::Share,
 };
 
@@ -19,7 +21,7 @@ pub struct TurnFacts {
     pub bytes: usize,
     /// Of messages that may have been inflated.
     pub inflated: usize,
-    /// How often the budget may have been granted anew since these were counted: for what is due, and behind a turn that a
+    /// How often the budget may have been granted anew since these were counted: for what is due, and after a turn that a
     /// panic has cut short, which is ended first.
     pub grants: u32,
     /// One of these was used up.
@@ -30,6 +32,8 @@ pub struct TurnFacts {
     pub beyond: u32,
     /// A callback panicked.
     pub panicked: bool,
+    /// Connections that the hard sweep has ended, and nothing else.
+    pub swept: usize,
     /// It has not come to its end.
     pub open: bool,
     /// Something is left for the next turn.
@@ -42,13 +46,16 @@ impl Checker {
     pub fn set_now(&mut self, now: u64) {
         let (by, cut) = (now - self.now, self.turn.panicked || self.turn.after_cut);
         let before_that = std::mem::replace(&mut self.now, now);
+        self.late_then = self.late;
         self.start_timers(by);
         for (conn, before) in std::mem::take(&mut self.unarmed) {
             if by == 0 || self.state(conn).is_none() {
                 continue;
             }
             if self.state(conn) == Some(State::Refusing) {
+                // An answer that no turn has offered to the kernel yet has its time from when it was queued.
                 self.of(conn).since += by;
+                self.of(conn).ended_early += by;
             }
             if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
                 self.of(conn).paused_since += by;
@@ -57,7 +64,7 @@ impl Checker {
             let Some(ending) = self.ending(conn).filter(|ending| ending.ended.is_none()) else { continue };
             // It may have been judged before the clock was read, and one that the loop closed may have been armed then.
             let due = ending.deadline.min(ending.flush_deadline) <= before_that;
-            ending.uncertainty += if cut || due || ending.told_late { by } else { 0 };
+            ending.uncertainty += if cut || due || ending.noticed_late { by } else { 0 };
             if let Some(before) = before {
                 ending.deadline = ending.deadline.saturating_add(by).min(before);
             } else {
@@ -77,6 +84,7 @@ impl Checker {
         if !self.turn.unsettled {
             self.settled_at = self.now;
         }
+        self.asked.store(0, Ordering::Relaxed);
         let (number, after_cut) = (self.turn.number + 1, self.turn.open);
         trace!(self, "turn {number} begins; after a panic: {after_cut}");
         self.turn = TurnFacts {
@@ -100,6 +108,9 @@ impl Checker {
         self.parsing_ends();
         self.take_end(None);
         self.check_sweeps();
+        let asked = self.asked.load(Ordering::Relaxed);
+        let most = self.config.event_loop.sweep_slice;
+        ensure!(self, None, "sweeps_have_slices", asked <= most, "{asked} connections in a turn");
         self.turn.unsettled = has_more;
         self.turn.open = false;
         // Where a turn has little, whatever is not urgent may be the next one's.
@@ -113,7 +124,7 @@ impl Checker {
         }
     }
 
-    /// The turn has done as much as a turn may. When a budget was granted anew, only what exceeds the one before tells.
+    /// The turn has done as much as a turn may. When a budget was granted anew, only what exceeds the one before shows it.
     pub fn is_over_budget(&mut self) -> bool {
         let (callbacks, bytes) = (self.config.event_loop.turn_callbacks, self.config.event_loop.turn_bytes);
         while self.turn.callbacks >= callbacks || self.turn.bytes >= bytes {
@@ -146,6 +157,14 @@ impl Checker {
         had + packed * 1032 >= self.config.event_loop.turn_bytes as u64
     }
 
+    /// The hard sweep has ended one more: a slice of them in a turn, and another one in a turn that a panic has cut short before.
+    pub fn swept_hard(&mut self) {
+        self.turn.swept += 1;
+        let (swept, slices) = (self.turn.swept, if self.turn.after_cut { 2 } else { 1 });
+        let most = self.config.event_loop.sweep_slice * slices;
+        ensure!(self, None, "a_hard_sweep_has_slices", swept <= most, "{swept} in a turn");
+    }
+
     /// What a connection has had of this turn.
     pub fn share(&mut self, conn: u32) -> &mut Share {
         let (turn, after_cut) = (self.turn.number, self.turn.after_cut);
@@ -175,7 +194,7 @@ impl Checker {
             Alarm::Stall,
             Alarm::Linger,
         ];
-        // The hard sweep probes, too, and may not have been told.
+        // The hard sweep probes, too, and its phase may not have been delivered.
         let hard = self.shutdown.is_some();
         // While the kernel takes more, a flush budget that is used up is looked at again in each turn.
         let flushes = self.ending_of(conn).is_some_and(|ending| {

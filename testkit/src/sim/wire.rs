@@ -58,7 +58,7 @@ impl Transport for Wire {
         let outside = &mut *self.outside.borrow_mut();
         if let Some(conn) = outside.conn(slot) {
             outside.links[conn as usize].await_writable();
-            outside.tell_if_writable(conn);
+            outside.notify_if_writable(conn);
         }
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Transport for Wire {
         // Whoever serves it now says goodbye at once.
         link.server_gone = true;
         link.taken = match &link.records {
-            Some(records) => records.given,
+            Some(records) => records.delivered,
             None => link.said.len() - link.up.used(),
         };
         link.down.send_fin();
@@ -133,6 +133,8 @@ impl Transport for Wire {
         outside.checker.of(conn).ahead = link.records.as_ref().map_or(0, |records| records.ahead());
         outside.layer_has_written(conn);
         let room = match result {
+            // Its share of the turn is used up.
+            Ok(0) if offered == 0 => return Ok(0),
             Ok(0) => {
                 self.refused = true;
                 outside.checker.refused(conn, outside.now);
@@ -245,6 +247,7 @@ impl Transport for Wire {
             link.slot = None;
             return;
         }
+        outside.checker.check_release(conn, reset);
         outside.released(slot);
         outside.checker.released(conn);
         let link = &mut outside.links[conn as usize];

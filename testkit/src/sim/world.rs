@@ -105,8 +105,8 @@ impl World {
 
     fn run(&mut self, progress: &mut dyn FnMut(u64, &Checker)) {
         while self.outside.borrow().checker.failure.is_none() {
-            let told = self.outside.borrow().checker.phase;
-            if self.driver.phase() == ShutdownPhase::Done && told == ShutdownPhase::Done {
+            let delivered = self.outside.borrow().checker.phase;
+            if self.driver.phase() == ShutdownPhase::Done && delivered == ShutdownPhase::Done {
                 return self.end();
             }
             let Some(wake) = self.next_wake() else { return self.end() };
@@ -168,9 +168,9 @@ impl World {
         }
         self.outside.borrow_mut().edges.reverse();
         self.go_on(Driver::begin_turn)?;
-        // What is told while a callback runs is for the next wait.
-        let told = self.outside.borrow().edges.len();
-        for left in (0..told).rev() {
+        // What becomes ready while a callback runs is for the next wait.
+        let ready = self.outside.borrow().edges.len();
+        for left in (0..ready).rev() {
             let edge = self.outside.borrow_mut().edges.swap_remove(left);
             let Some(slot) = self.outside.borrow().links[edge.conn as usize].slot else { continue };
             let readiness = Readiness { readable: edge.readable, writable: edge.writable, ended: edge.ended };
@@ -218,6 +218,7 @@ impl World {
     fn check_turn(&mut self) {
         let has_more = self.driver.has_more();
         let due = self.driver.poll_timeout().map(micros);
+        let listens = self.driver.is_listening();
         let clients = self.driver.clients();
         let outside = &mut *self.outside.borrow_mut();
         let touched = std::mem::take(&mut outside.checker.touched);
@@ -242,9 +243,12 @@ impl World {
                 // What is left of it is for the next turn.
                 outside.checker.touch(conn);
             } else {
-                let told = outside.edges.iter().any(|edge| edge.conn == conn);
-                check_connection(&clients, outside, conn, told);
+                let notified = outside.edges.iter().any(|edge| edge.conn == conn);
+                check_connection(&clients, outside, conn, notified);
             }
+        }
+        if !has_more {
+            check_loop(&clients, outside, listens);
         }
     }
 
@@ -258,7 +262,7 @@ impl World {
     }
 }
 
-/// Who was refused for what others had queued has been told, if there is room now.
+/// Those that were refused because of what others had queued have got their `Drain` if there is room now.
 fn check_room(clients: &Clients<'_, u32>, checker: &mut Checker) {
     if checker.config.event_loop.max_backlog_total.is_none() {
         return;
@@ -275,8 +279,47 @@ fn check_room(clients: &Clients<'_, u32>, checker: &mut Checker) {
     }
 }
 
-/// What must be true of a connection when the loop is about to wait. `told`: the kernel has news of it.
-fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32, told: bool) {
+/// What must be true of the loop as a whole when it is about to wait.
+fn check_loop(clients: &Clients<'_, u32>, outside: &mut Outside, listens: bool) {
+    let (crowd, ready) = (outside.size.crowd, clients.is_ready());
+    let checker = &mut outside.checker;
+    let (phase, shutdown) = (checker.phase, checker.shutdown.as_ref());
+    let (asked, planned) =
+        (shutdown.is_some(), shutdown.map_or(Some(true), |shutdown| shutdown.listens(phase)));
+    ensure!(checker, None, "not_ready_from_the_call_on", ready != asked, "{ready} in {phase:?}");
+    let right = planned.is_none_or(|planned| listens == planned);
+    ensure!(checker, None, "listeners_are_as_planned", right, "{listens} in {phase:?}");
+    if crowd {
+        return; // It would take time for each of them.
+    }
+    let limit = checker.config.event_loop.max_connections;
+    // One that is aborted is not counted until it lingers, and a newcomer may have got its place.
+    let holds = outside
+        .links
+        .iter()
+        .zip(&checker.facts)
+        .filter(|(link, facts)| link.slot.is_some() && !facts.aborted);
+    let used = holds.count();
+    ensure!(checker, None, "connections_are_limited", used <= limit, "{used} of {limit}");
+    let (stats, mut counts, mut unsure) = (clients.stats(), [0; 4], false);
+    for facts in &checker.facts {
+        match facts.state {
+            Some(State::Connecting | State::Refusing) => counts[0] += 1,
+            Some(State::Open) => counts[1] += 1,
+            Some(State::LocalClosing | State::RemoteClosing | State::Failing) => counts[2] += 1,
+            Some(State::Lingering) => counts[3] += 1,
+            Some(State::Closed) | None => {}
+        }
+        let (surely, perhaps) = (facts.discarded, facts.discarded + facts.undecided);
+        let most = facts.own.as_deref().unwrap_or(&checker.config.connection).linger_bytes;
+        unsure |= facts.eof_unsure || surely <= most && most < perhaps;
+    }
+    let right = unsure || counts == [stats.connecting, stats.open, stats.closing, stats.lingering];
+    ensure!(checker, None, "every_state_is_counted", right, "{stats:?} instead of {counts:?}");
+}
+
+/// What must be true of a connection when the loop is about to wait. `notified`: the kernel has an event for it.
+fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32, notified: bool) {
     outside.checker.settle(conn);
     outside.checker.give_up(conn);
     let facts = &outside.checker.facts[conn as usize];
@@ -301,7 +344,7 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
         queued <= held,
         "{queued} bytes are queued, {held} in all"
     );
-    let stuck = queued > 0 && !told && !link.is_awaited() && !link.is_dead();
+    let stuck = queued > 0 && !notified && !link.is_awaited() && !link.is_dead();
     let (open, owed) = (state == State::Open, checker.of(conn).owed);
     let waits = open && owed && queued == 0;
     ensure!(checker, conn, "an_owed_drain_comes", !waits, "all is written");
@@ -320,7 +363,7 @@ fn check_connection(clients: &Clients<'_, u32>, outside: &mut Outside, conn: u32
         checker,
         conn,
         "input_is_not_forgotten",
-        told || !(reads && (unread || end_unread)),
+        notified || !(reads && (unread || end_unread)),
         "{} bytes, FIN: {end_unread}",
         link.up.arrived()
     );
