@@ -60,7 +60,7 @@ pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
     Ack, AckMode, AckOptions, Answer, Answers, Call, Disconnect, EventError, Fetched, Handshake, Inbox,
-    InboxFull, Io, Observation, Observed, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo,
+    InboxError, Io, Observation, Observed, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo,
     Transport, Verdict,
 };
 use self::state::{
@@ -233,6 +233,11 @@ impl Core {
     /// Where other threads leave calls for the loop.
     pub fn inbox(&self) -> Inbox {
         self.state.inbox.clone()
+    }
+
+    /// Takes no more calls of other threads: the loop has ended.
+    pub fn close_inbox(&self) {
+        self.state.inbox.close();
     }
 
     /// The settings.

@@ -387,6 +387,17 @@ fn s5_a_quick_close_takes_no_longer_than_close_timeout() {
     served.drain(Duration::ZERO);
 }
 
+#[test]
+fn a_call_after_the_end_is_refused() {
+    let mut io = SocketIo::new(SocketIoConfig::default(), MemoryStore::new()).expect("starts");
+    let mut server = bind();
+    let handle = io.handle(&server);
+    handle.drain(ShutdownPlan::soft(Duration::ZERO)).expect("it runs");
+    io.run(&mut server).expect("serves");
+    assert!(handle.defer(|_| {}).is_err(), "nobody will make it");
+    assert!(handle.stats().is_none());
+}
+
 /// A store that blocks, whose reader takes its time to end.
 struct Blocking {
     store: MemoryStore,

@@ -28,7 +28,7 @@ pub use self::api::{
 pub(crate) use self::arena::{Arena, Key, NumberMap};
 pub(crate) use self::cluster::{Cluster, FetchThen, NodeRequest, RequestKind};
 pub(crate) use self::connecting::{Ask, Claim, ConnectStep, Connecting, Resume};
-pub use self::inbox::{Call, Inbox, InboxFull};
+pub use self::inbox::{Call, Inbox, InboxError};
 pub(crate) use self::log::{Log, Trim};
 pub(crate) use self::observing::Observing;
 pub use self::observing::{Observation, Observed};

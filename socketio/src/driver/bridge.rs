@@ -351,6 +351,7 @@ impl Bridge {
         if let Some(storage) = self.storage.take() {
             storage.close(end.saturating_sub(self.clock.now()));
         }
+        self.core.close_inbox();
         tracing::info!(target: "adjourn_socketio", resumable = counts.resumable, "drained");
         DrainReport::new(raw, counts)
     }
@@ -364,6 +365,12 @@ impl Bridge {
     fn hard_sweep(&mut self, clients: &mut Clients<'_, Conn>) {
         self.input(clients, |core, now, links| core.hard_sweep(now, links));
         self.http.cut();
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.core.close_inbox();
     }
 }
 
