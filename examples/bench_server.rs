@@ -2,7 +2,8 @@
 //!
 //! `bench_server PORT`; `BENCH_WORKERS` loops (1), `BENCH_CLOSE_TIMEOUT_MS` of grace at SIGTERM (2000), whose Close frames are sent
 //! at once, or `BENCH_PACE_RATE` a second, or over `BENCH_PACE_MS`; `BENCH_DEFLATE=1` without context takeover, `2` with
-//! it, and compressors are freed after `BENCH_DEFLATE_RELEASE_MS`; with the feature `tls`, `BENCH_TLS_CERT` and `BENCH_TLS_KEY` (PEM files).
+//! it, with `BENCH_DEFLATE_WINDOW` as `takeover_window_bits`, and compressors are freed after `BENCH_DEFLATE_RELEASE_MS`; with the feature
+//! `tls`, `BENCH_TLS_CERT` and `BENCH_TLS_KEY` (PEM files).
 
 use std::time::Duration;
 
@@ -74,7 +75,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         0 => None,
         mode => {
             let release = number("BENCH_DEFLATE_RELEASE_MS", 0)?;
-            Some(deflate(mode == 1, (release > 0).then(|| Duration::from_millis(release))))
+            let mut deflate = deflate(mode == 1, (release > 0).then(|| Duration::from_millis(release)));
+            let bits = number("BENCH_DEFLATE_WINDOW", u64::from(deflate.takeover_window_bits))?;
+            deflate.takeover_window_bits = u8::try_from(bits)?;
+            Some(deflate)
         }
     };
     #[cfg(feature = "tls")]

@@ -31,7 +31,11 @@ pub(crate) fn run(mut server: Server, mut udp: UdpSocket) -> io::Result<Shutdown
     poll.registry().register(&mut SourceFd(&server_fd), SERVER, Interest::READABLE)?;
     poll.registry().register(&mut udp, DATAGRAMS, Interest::READABLE)?;
     loop {
-        poll.poll(&mut events, server.next_timeout())?;
+        match poll.poll(&mut events, server.next_timeout()) {
+            // A signal came first.
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
         if events.iter().any(|event| event.token() == DATAGRAMS) {
             relay(&udp, server.clients())?;
         }

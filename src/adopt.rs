@@ -21,7 +21,8 @@ pub enum Role {
 /// [`Server::adopt`](crate::Server::adopt) and [`Handle::adopt`](crate::Handle::adopt). From `Open` on it is a connection like any
 /// other.
 ///
-/// What the handshake has agreed on has to be said here: this crate has not seen it.
+/// What the handshake has agreed on has to be said here: this crate has not seen it. Keep no other descriptor of the stream, by
+/// [`TcpStream::try_clone`] for example: as long as there is one, an abort resets nothing, and the peer does not learn of it.
 ///
 /// ```
 /// use std::net::TcpStream;

@@ -32,7 +32,7 @@
 //! | deflated message of a loop | 1 MiB kept | one buffer |
 //! | kernel events fetched at once | 1,024; 128 while something is due | what is left is fetched in the next turn |
 //! | PROXY header | 107 bytes in version 1, 4,096 in version 2 | the former is the protocol's; of the latter 232 are addresses, the rest is ignored |
-//! | commands of other threads in one turn | 1,024 | what is left is executed in the next turn, which does not wait |
+//! | commands of other threads in one turn | 1,024, and no more than `turn_callbacks` | what is left is executed in the next turn, which does not wait |
 //! | rest of `accept` without descriptors | until the next turn, at most 100 ms | retries cost one call |
 //! | slots and events for which room is kept | 4,096 | some 100 KiB |
 
@@ -51,7 +51,6 @@ pub(crate) mod tls;
 
 #[cfg(feature = "deflate")]
 pub use self::deflate::Deflate;
-pub(crate) use self::origins::{Origin, OriginError, Origins};
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::{ClientTls, ServerTls, TlsSession, TlsVersion, take_asked_name};
 pub use self::{
@@ -64,6 +63,10 @@ pub use self::{
     handshake::{ClientConfig, HandshakeConfig},
     listener::ListenerConfig,
     proxy_protocol::ProxyProtocol,
+};
+pub(crate) use self::{
+    event_loop::LEAST_HANDLE_QUEUE,
+    origins::{Origin, OriginError, Origins},
 };
 use crate::error::ConfigError;
 

@@ -78,8 +78,8 @@ pub enum HandshakeError {
     /// Client: `connect_timeout` ran out before there was a TCP connection.
     #[error("connecting took longer than connect_timeout")]
     ConnectTimeout,
-    /// Client: the name has no address.
-    #[error("the name has no address")]
+    /// Client: the name has no address, or could not be looked up.
+    #[error("the name could not be resolved")]
     NotResolved,
     /// Client: the server answered with this status instead of 101.
     #[error("the server answered with status {0} instead of 101")]
@@ -367,7 +367,8 @@ pub enum DecideError {
     ShuttingDown,
 }
 
-/// Why a handle could not pass a command on. Unless it says otherwise, the command was not queued.
+/// Why a handle could not pass a command on. Unless it says otherwise, the command was not queued; of a
+/// [`WorkersHandle`](crate::WorkersHandle), not for one of its loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HandleError {

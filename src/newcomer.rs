@@ -6,7 +6,8 @@ use crate::config::ProxyProtocol;
 
 /// Who connected to a Unix domain socket, as the kernel knows it: the process that called `connect`, or made the pair.
 ///
-/// Linux and Android only (`SO_PEERCRED`); elsewhere there is none.
+/// Linux and Android only (`SO_PEERCRED`); elsewhere there is none. There is none either for a process in a PID namespace that is not visible
+/// from here, as that of the host is not from a container: let it in by the permissions of the socket's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerCredentials {
     pid: u32,
@@ -19,8 +20,7 @@ impl PeerCredentials {
         Self { pid, uid, gid }
     }
 
-    /// The process. It may have ended, and its number may be another one's by now; 0 if it is in a PID namespace that is not
-    /// visible from here.
+    /// The process. It may have ended, and its number may be another one's by now.
     pub const fn pid(&self) -> u32 {
         self.pid
     }

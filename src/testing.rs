@@ -102,8 +102,11 @@ pub const REQUEST: &[u8] =
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// More steps than the time of a session can take.
+/// More steps of less than a [`TICK`] than there can be in a row, and more [`STRIDE`]s than the longest timeouts have.
 const MANY: usize = 10_000;
+const TICK: Duration = Duration::from_millis(1);
+/// [`Session::end`] lets so much time pass at a time, at least: a handler may have a timer that never ends.
+const STRIDE: Duration = Duration::from_millis(100);
 /// Turns that one call takes, at most. A handler that sends whenever there is room would never finish.
 const AT_ONCE: usize = 100;
 
@@ -372,11 +375,14 @@ impl<H: Handler> Session<H> {
     /// If something is due again and again at one moment: a bug of this crate.
     pub fn advance(&mut self, by: Duration) {
         let clock = self.clock();
-        let target = clock.now() + by;
-        for steps in 0.. {
-            assert!(steps < MANY, "time does not pass");
+        let target = clock.now().saturating_add(by);
+        let mut steps = 0;
+        loop {
             let due = self.driver.poll_timeout().map(|at| at.since(Time::ZERO)).filter(|at| *at <= target);
-            clock.pass(due.unwrap_or(target).saturating_sub(clock.now()));
+            let wait = due.unwrap_or(target).saturating_sub(clock.now());
+            steps = if wait < TICK { steps + 1 } else { 0 };
+            assert!(steps < MANY, "time does not pass");
+            clock.pass(wait);
             self.turn();
             if due.is_none() {
                 return;
@@ -391,10 +397,10 @@ impl<H: Handler> Session<H> {
     pub fn end(&mut self) {
         self.read_eof();
         for steps in 0.. {
-            let Some(due) = self.driver.poll_timeout() else { break };
+            let Some(due) = self.driver.poll_timeout().filter(|_| !self.is_gone()) else { break };
             assert!(steps < MANY, "the connection does not end");
             let now = Time::from_start(self.clock().now());
-            self.advance(due.since(now));
+            self.advance(due.since(now).max(STRIDE));
         }
         assert!(self.is_gone(), "something is left of the connection");
     }

@@ -9,11 +9,11 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseFrame, Config, Event, Handler, Server, ShutdownPlan,
+    Clients, CloseFrame, Config, ConnectionId, Event, Handler, Server, ShutdownPlan,
     error::{AdoptError, AdoptRefusal, ConnectionLimit, HandleError},
-    http::{Adopt, Role, Upgrade, UpgradeRequest},
+    http::{Accept, Adopt, Role, Upgrade, UpgradeRequest},
     hub::{Adoption, Driver, Newcomer, Readiness},
-    testing::{Memory, frame},
+    testing::{Memory, REQUEST, frame},
 };
 
 /// Echoes, and says what it hears.
@@ -57,7 +57,7 @@ impl Loop {
     fn adopt(&mut self, adoption: Adoption<&'static str>) -> Result<usize, AdoptRefusal> {
         let adopted = self.driver.adopt(&Newcomer::tcp(peer()), adoption, |_, _| Ok(()));
         self.turn(None);
-        adopted.map(adjourn::ConnectionId::slot)
+        adopted.map(ConnectionId::slot)
     }
 
     fn read(&mut self, slot: usize, bytes: &[u8]) {
@@ -296,4 +296,61 @@ fn who_is_not_adopted_gets_the_stream_back() {
         stream.write_all(b"bye").expect("it is connected");
         client.read_exact(&mut [0; 3]).expect("what was written");
     }
+}
+
+/// Defers everything, and keeps the id.
+#[derive(Default)]
+struct Later {
+    deferred: Option<ConnectionId>,
+    failed: Vec<String>,
+}
+
+impl Handler for Later {
+    type Data = &'static str;
+
+    fn on_upgrade<'r>(&mut self, request: &UpgradeRequest<'r>) -> Upgrade<'r, &'static str> {
+        self.deferred = Some(request.id());
+        Upgrade::Defer
+    }
+
+    fn on_event(&mut self, _: &mut Clients<'_, &'static str>, event: Event<'_>) {
+        if let Event::HandshakeFailed { error, .. } = event {
+            self.failed.push(error.to_string());
+        }
+    }
+}
+
+/// A socket of which the application kept a descriptor was still watched when its connection had ended. What became of it was said of
+/// the connection that had its slot by then.
+#[test]
+fn a_clone_that_was_kept_spoke_for_the_next_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let (first, stream) = upgraded(&listener);
+    let kept = stream.try_clone().expect("a descriptor is left");
+    let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("a port is free");
+    let address = server.local_addr().expect("it listens");
+    let mut later = Later::default();
+    let turn = |server: &mut Server<_>, later: &mut Later| {
+        server.poll_with(Some(Duration::from_millis(100)), later).expect("the poll works");
+    };
+    let id = server.adopt(Adopt::new(stream, Role::Server, "adopted")).expect("there is room");
+    turn(&mut server, &mut later);
+    assert!(server.clients().terminate(id));
+    while server.clients().stats().total() > 0 {
+        turn(&mut server, &mut later);
+    }
+    let mut second = TcpStream::connect(address).expect("it listens");
+    second.write_all(REQUEST).expect("it reads");
+    let next = loop {
+        turn(&mut server, &mut later);
+        if let Some(id) = later.deferred {
+            break id;
+        }
+    };
+    assert_eq!(next.slot(), id.slot());
+    drop(first);
+    turn(&mut server, &mut later);
+    assert_eq!(later.failed, [""; 0], "it is still there");
+    server.clients().accept(next, |_| Accept::new("next")).expect("it waits");
+    drop((kept, second));
 }

@@ -2,12 +2,16 @@
 
 use std::{
     io::{ErrorKind, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use adjourn::{
     Clients, CloseFrame, CloseReport, Config, ConnectionId, Event, Handle, Handler, SendError, Server,
-    ShutdownPlan,
+    ShutdownPlan, accept_all,
     close::{Cause, CloseTiming, Initiator},
     config::{CloseAnswer, OnPeerClose},
     error::HandleError,
@@ -336,6 +340,45 @@ fn the_queue_of_a_handle_had_no_bound() {
     while handle.send(id, "").is_ok() {}
     handle.shutdown(ShutdownPlan::hard()).expect("a shutdown always has room");
     run(&mut server);
+}
+
+/// Whatever each of them did, a turn executed 1,024 of them, and `turn_callbacks` was no bound for that.
+#[test]
+fn commands_of_handles_had_a_bound_that_could_not_be_set() {
+    let mut config = Config::default();
+    config.event_loop.turn_callbacks = 3;
+    let mut server = Server::outgoing(config).expect("a poll");
+    let ran = Arc::new(AtomicUsize::new(0));
+    for _ in 0..10 {
+        let ran = Arc::clone(&ran);
+        let count = move |_: &mut Clients<'_, ()>| {
+            ran.fetch_add(1, Ordering::Relaxed);
+        };
+        server.handle().defer(count).expect("it has room");
+    }
+    let turns = [(); 5].map(|()| {
+        server.poll(Some(Duration::ZERO), |_, _| {}).expect("the poll works");
+        ran.swap(0, Ordering::Relaxed)
+    });
+    assert_eq!(turns, [3, 3, 3, 1, 0]);
+}
+
+/// A session took a timer of its handler that is set anew each time for something that keeps the connection from ending, and four hours
+/// of it for a time that does not pass.
+#[test]
+fn a_session_ends_although_its_handler_keeps_a_timer() {
+    let second = Duration::from_secs(1);
+    let handler = accept_all::<u64>(move |clients, event| {
+        if let Event::Open { .. } | Event::Timer { .. } = event {
+            clients.set_loop_timer(second, 0);
+        }
+    });
+    let mut config = Config::default();
+    config.connection.heartbeat.interval = None;
+    let mut session = Session::open(config, handler);
+    session.advance(Duration::from_hours(4));
+    session.end();
+    assert!(session.is_gone());
 }
 
 #[test]

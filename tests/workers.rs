@@ -10,7 +10,8 @@ use std::{
 };
 
 use adjourn::{
-    Clients, CloseFrame, Config, ConnectionId, Event, Handler, Server, ShutdownPlan, Workers, WorkersHandle,
+    Clients, CloseFrame, Config, ConnectionId, Event, Handle, Handler, Server, ShutdownPlan, Workers,
+    WorkersHandle,
     error::HandleError,
     http::{ConnectRequest, Upgrade, UpgradeRequest},
     shutdown::{ListenerInShutdown, Pace, ShutdownPhase, ShutdownReport},
@@ -37,9 +38,21 @@ struct Running {
 
 impl Running {
     fn start(count: u8) -> Self {
+        Self::start_with(count, |_| AcceptAll)
+    }
+
+    /// Each loop with a handler of its own, made of its handle.
+    fn start_with<H: Handler<Data = ()>>(
+        count: u8,
+        make: impl Fn(Handle) -> H + Send + Sync + 'static,
+    ) -> Self {
         let workers = Workers::bind("127.0.0.1:0", count, Config::default()).expect("a port is free");
         let (address, loops) = (workers.local_addr().expect("it listens"), workers.handle());
-        let thread = std::thread::spawn(move || workers.run_with(|_| AcceptAll).expect("the polls work"));
+        let handles = loops.clone();
+        let make = move |place| make(handles.iter().nth(place).expect("it is one of them").clone());
+        let thread = std::thread::spawn(move || {
+            workers.run_with(|place| make(usize::from(place))).expect("the polls work")
+        });
         Self { address, loops, thread }
     }
 
@@ -123,6 +136,50 @@ fn what_is_deferred_to_all_loops_stopped_at_the_first_that_had_stopped() {
     running.loops.abort().expect("one loop runs");
     running.thread.join().expect("no callback panics");
     assert!(running.loops.defer(|_| ()).is_err(), "none is left");
+    drop(streams);
+}
+
+/// With room in no queue the error was `Stopped`, and with room in some `Ok`: the others went without.
+#[test]
+fn a_queue_without_room_was_a_loop_that_has_stopped_or_nothing_at_all() {
+    let mut config = Config::default();
+    config.event_loop.max_handle_queue = 1024;
+    let workers = Workers::<()>::bind("127.0.0.1:0", 2, config).expect("a port is free");
+    let loops = workers.handle();
+    assert_eq!(loops.broadcast(&[0; 2000], |_| true), Err(HandleError::Full));
+    let second = loops.iter().nth(1).expect("there are two");
+    while second.defer(|_| ()).is_ok() {}
+    assert_eq!(loops.defer(|_| ()), Err(HandleError::Full), "the first has room");
+    drop(workers);
+    assert_eq!(loops.defer(|_| ()), Err(HandleError::Stopped));
+}
+
+/// Gives its loop a last command.
+struct AbortsWhenDone(Handle);
+
+impl Handler for AbortsWhenDone {
+    type Data = ();
+
+    fn on_upgrade<'r>(&mut self, _: &UpgradeRequest<'r>) -> Upgrade<'r, ()> {
+        Upgrade::accept(())
+    }
+
+    fn on_event(&mut self, _: &mut Clients<'_, ()>, event: Event<'_>) {
+        if let Event::Phase { phase: ShutdownPhase::Done, .. } = event {
+            self.0.abort().expect("it has not stopped");
+        }
+    }
+}
+
+/// A loop executed what came in its last turn, but did not pass it on.
+#[test]
+fn an_abort_in_the_last_turn_of_a_loop_did_not_reach_the_others() {
+    let running = Running::start_with(2, AbortsWhenDone);
+    let (_, streams) = running.open_on_one(1, |place| place == 0);
+    running.loops.shutdown(ShutdownPlan::soft(Duration::from_mins(1))).expect("the loops run");
+    // The second loop is done at once; the peer of the first one does not answer.
+    let report = running.thread.join().expect("no callback panics");
+    assert_eq!((report.terminated, report.timed_out), (1, 0));
     drop(streams);
 }
 

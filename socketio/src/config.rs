@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+/// The longest time that a setting may be: 10 years. No sum of a few such times overflows, and every store can keep it.
+const LONGEST: Duration = Duration::from_hours(10 * 366 * 24);
+
+/// The longest timer of JavaScript: one that is longer fires at once, and a client with such a heartbeat would be timed out as soon as it
+/// is connected.
+const LONGEST_OF_CLIENTS: Duration = Duration::from_millis((1 << 31) - 1);
+
 /// The settings of a [`SocketIo`](crate::core::Core). Every limit has a counter in
 /// [`SocketIoStats`](crate::stats::SocketIoStats) for what was over it.
 #[derive(Clone, Debug)]
@@ -62,7 +69,8 @@ pub struct InputLimits {
     pub max_payload: usize,
     /// Attachments of a packet. Default 10, as in the official parser's newest version.
     pub max_attachments: usize,
-    /// Bytes of all attachments of a packet. Default 4 x `max_payload`: attachments of an honest client are few.
+    /// Bytes of all attachments of a packet, not below `max_payload`. Default 4,000,000, four of the largest messages: attachments of an
+    /// honest client are few.
     pub max_attachment_bytes: usize,
     /// Depth of JSON. Default 128: what `serde_json` takes.
     pub max_depth: usize,
@@ -386,9 +394,19 @@ impl SocketIoConfig {
             (self.path.starts_with('/'), "path", "must begin with a slash"),
             (self.polling || self.websocket, "polling", "one of polling and websocket must be on"),
             (!self.times.ping_interval.is_zero(), "times.ping_interval", "must not be 0"),
+            (
+                self.times.ping_interval.saturating_add(self.times.ping_timeout) <= LONGEST_OF_CLIENTS,
+                "times.ping_interval",
+                "with ping_timeout at most 2,147,483,647 ms: clients have no longer timer",
+            ),
             (!self.times.ping_timeout.is_zero(), "times.ping_timeout", "must not be 0"),
             (!self.times.connect_timeout.is_zero(), "times.connect_timeout", "must not be 0"),
             (self.input.max_payload > 0, "input.max_payload", "must not be 0"),
+            (
+                self.input.max_attachment_bytes >= self.input.max_payload,
+                "input.max_attachment_bytes",
+                "must not be below input.max_payload: an attachment is a message",
+            ),
             (self.input.max_depth > 0, "input.max_depth", "must not be 0"),
             (self.input.max_depth <= 128, "input.max_depth", "the JSON parser takes 128 at most"),
             (self.output.send_queue >= 1024, "output.send_queue", "must be 1,024 bytes or more"),
@@ -403,8 +421,41 @@ impl SocketIoConfig {
             (!self.storage.stall.is_zero(), "storage.stall", "must not be 0"),
         ];
         check_all(&rules)?;
+        check_all(
+            &self.all_times().map(|(time, name)| (time <= LONGEST, name, "must not be above 10 years")),
+        )?;
         self.recovery.as_ref().map_or(Ok(()), |recovery| recovery.check(self.output.send_queue))?;
         self.idle.as_ref().map_or(Ok(()), IdlePolicy::check)
+    }
+
+    /// All times, by name.
+    fn all_times(&self) -> [(Duration, &'static str); 18] {
+        let Self { times, counts, once, storage, .. } = self;
+        let (recovery, idle) = (self.recovery.as_ref(), self.idle.as_ref());
+        let patience = match storage.on_connect {
+            ConnectPolicy::WaitUpTo(patience) => patience,
+            ConnectPolicy::FreshSession | ConnectPolicy::Refuse => Duration::ZERO,
+        };
+        [
+            (times.ping_interval, "times.ping_interval"),
+            (times.ping_timeout, "times.ping_timeout"),
+            (times.connect_timeout, "times.connect_timeout"),
+            (times.upgrade_timeout, "times.upgrade_timeout"),
+            (times.close_timeout, "times.close_timeout"),
+            (times.effect_timeout, "times.effect_timeout"),
+            (counts.http_head_timeout, "counts.http_head_timeout"),
+            (counts.http_idle_timeout, "counts.http_idle_timeout"),
+            (recovery.map_or(Duration::ZERO, |recovery| recovery.window), "recovery.window"),
+            (recovery.map_or(Duration::ZERO, |recovery| recovery.session_flush), "recovery.session_flush"),
+            (once.lease, "once.lease"),
+            (once.window, "once.window"),
+            (storage.stall, "storage.stall"),
+            (storage.probe, "storage.probe"),
+            (storage.flush_timeout, "storage.flush_timeout"),
+            (patience, "storage.on_connect"),
+            (idle.map_or(Duration::ZERO, |idle| idle.after), "idle.after"),
+            (idle.map_or(Duration::ZERO, |idle| idle.warn_before), "idle.warn_before"),
+        ]
     }
 }
 

@@ -60,7 +60,7 @@ pub use self::once::{KeyFrom, KeyScope, Once, OnceCall};
 pub use self::socket::Socket;
 pub use self::state::{
     Ack, AckMode, AckOptions, Answer, Answers, Call, Disconnect, EventError, Fetched, Handshake, Inbox,
-    InboxFull, Io, Observation, Observed, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo,
+    InboxError, Io, Observation, Observed, Peer, ResumeOutcome, ServerAnswers, ShutdownCounts, SocketInfo,
     Transport, Verdict,
 };
 use self::state::{
@@ -69,7 +69,7 @@ use self::state::{
 use crate::config::{ConfigError, SocketIoConfig};
 use crate::engine::EngineConfig;
 use crate::links::Links;
-use crate::packet::PacketLimits;
+use crate::packet::{PacketLimits, is_namespace};
 use crate::stats::SocketIoStats;
 use crate::store::{LogState, Millis};
 
@@ -110,6 +110,7 @@ impl Core {
     pub fn new(config: SocketIoConfig, setup: CoreSetup) -> Result<Self, ConfigError> {
         config.check()?;
         let CoreSetup { epoch, logs, wall, random, wake } = setup;
+        let drop_again = logs.iter().map(|log| Arc::clone(&log.namespace)).collect();
         let state = State {
             engine: engine_config(&config),
             packets: packet_limits(&config),
@@ -130,7 +131,8 @@ impl Core {
             dynamic_spaces: 0,
             logs_found: logs.into_iter().map(|log| (Arc::clone(&log.namespace), log)).collect(),
             expiring: HashMap::new(),
-            drop_again: VecDeque::new(),
+            // Those whose names are not registered any more; the others are in use when upkeep looks.
+            drop_again,
             sockets: Arena::default(),
             sessions: Arena::default(),
             by_pid: HashMap::new(),
@@ -163,8 +165,16 @@ impl Core {
     }
 
     /// The handlers of a namespace; registers it. `/` is one like any other; `chat` is `/chat`.
+    ///
+    /// # Panics
+    /// If no client can connect to it: a packet cannot name it, since there is a comma in it, or it is longer than `input.max_name`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
         let name = &*full_name(name);
+        let max = self.state.config.input.max_name;
+        assert!(
+            is_namespace(name, max),
+            "no client can connect to the namespace {name:?}: a name has no comma, and at most {max} bytes (input.max_name)"
+        );
         if let Some(space) = self.state.space_names.get(name)
             && let Some(space) = self.state.spaces.get_mut(*space)
         {
@@ -225,6 +235,11 @@ impl Core {
         self.state.inbox.clone()
     }
 
+    /// Takes no more calls of other threads: the loop has ended.
+    pub fn close_inbox(&self) {
+        self.state.inbox.close();
+    }
+
     /// The settings.
     pub const fn config(&self) -> &SocketIoConfig {
         &self.state.config
@@ -250,6 +265,11 @@ impl Core {
     #[doc(hidden)]
     pub fn timers(&self) -> usize {
         self.state.timers.len()
+    }
+
+    /// Code of the application that the driver has called has panicked: it is counted as a handler.
+    pub fn application_panicked(&mut self) {
+        self.state.handler_panicked();
     }
 
     /// A message of [`Core::poll_feed`] was not sent, since too many wait: it is counted.

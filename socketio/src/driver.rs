@@ -85,6 +85,9 @@ impl SocketIo {
     }
 
     /// The handlers of a namespace. It exists from now on. `chat` is `/chat`.
+    ///
+    /// # Panics
+    /// If no client can connect to it: a packet cannot name it, since there is a comma in it, or it is longer than `input.max_name`.
     pub fn namespace(&mut self, name: &str) -> &mut Namespace {
         self.bridge.core.namespace(name)
     }
@@ -106,7 +109,7 @@ impl SocketIo {
         self.bridge.core.on_engine_message(handler);
     }
 
-    /// Asked for each request that wants to open a session; an error is a 403 with its text.
+    /// Asked for each request that wants to open a session; an error is a 403 with its text, a panic one without.
     pub fn allow_request(
         &mut self,
         allow: impl FnMut(&RequestHead<'_>) -> Result<(), String> + Send + 'static,
@@ -199,7 +202,8 @@ impl SocketIo {
     }
 
     /// One turn: waits for something to happen, `timeout` at most, and deals with it. Gives the report once a shutdown is
-    /// complete; that turn flushes the store, which takes `storage.flush_timeout` at most.
+    /// complete; that turn waits for polling sessions until the plan's end, and flushes the store, which takes `storage.flush_timeout`
+    /// at most.
     ///
     /// # Errors
     /// If the system's poll fails, or a thread cannot be started.

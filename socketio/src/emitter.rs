@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::config::{InputLimits, OutputLimits};
 use crate::error::{EmitError, StoreError};
 use crate::offset::Position;
-use crate::packet::{Event, ToArgs};
+use crate::packet::{Event, ToArgs, is_namespace};
 use crate::store::{Batch, EntryKind, NewEntry, NodeId, RedisStore, StoreSettings, Writer};
-
-/// Most bytes of a namespace's name, as a node takes it from a client by default.
-const MAX_NAMESPACE: usize = 1024;
 
 /// Publishes durable events to the clients of all nodes that share a Redis store, from a process that serves none: a worker, a
 /// cron job. It writes the same entries as a node, and blocks until they are committed.
@@ -22,6 +20,7 @@ const MAX_NAMESPACE: usize = 1024;
 /// ```
 pub struct Emitter {
     writer: Box<dyn Writer>,
+    send_queue: usize,
 }
 
 /// An event was not published, and nobody gets it.
@@ -31,7 +30,7 @@ pub enum PublishError {
     /// No client is in a namespace of this name: it begins with `/`, has no comma, and at most 1,024 bytes.
     #[error("{0:?} is not the name of a namespace")]
     Namespace(Box<str>),
-    /// The event cannot be encoded.
+    /// The event cannot be encoded, or no client could be sent it.
     #[error(transparent)]
     Event(#[from] EmitError),
     /// The store refused it.
@@ -47,7 +46,15 @@ impl Emitter {
     pub fn connect(url: &str, prefix: &str) -> Result<Self, StoreError> {
         let node = NodeId(format!("emitter-{}", std::process::id()).into());
         let writer = RedisStore::new(url, prefix)?.open_writer(&node, &StoreSettings::default())?;
-        Ok(Self { writer })
+        Ok(Self { writer, send_queue: OutputLimits::default().send_queue })
+    }
+
+    /// The setting [`output.send_queue`](OutputLimits::send_queue) of the nodes: an event that is larger is refused, since nodes would pass
+    /// over it. Default: theirs, 4 MiB.
+    #[must_use]
+    pub fn send_queue(mut self, bytes: usize) -> Self {
+        self.send_queue = bytes;
+        self
     }
 
     /// Emits to the sockets in any of these rooms, those of sessions that are away too; no rooms: to all of the namespace.
@@ -61,6 +68,7 @@ impl Emitter {
     ) -> Result<Position, PublishError> {
         let namespace: Arc<str> = namespace.into();
         let event = Event::new(&namespace, event, &args).map_err(EmitError::from)?;
+        event.check_size(self.send_queue).map_err(EmitError::from)?;
         let attachments = Arc::clone(event.attachments());
         self.append(&namespace, rooms, EntryKind::Event, event.packet(), attachments)
     }
@@ -112,10 +120,9 @@ impl std::fmt::Debug for Emitter {
 
 /// A log that no node reads is trimmed by none.
 fn check_namespace(name: &str) -> Result<(), PublishError> {
-    if name.starts_with('/') && !name.contains(',') && name.len() <= MAX_NAMESPACE {
-        return Ok(());
-    }
-    Err(PublishError::Namespace(name.into()))
+    // As a node takes it from a client by default.
+    let max = InputLimits::default().max_name;
+    if is_namespace(name, max) { Ok(()) } else { Err(PublishError::Namespace(name.into())) }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod offset;
 pub mod packet;
 pub mod reason;
+mod secret;
 pub mod stats;
 pub mod store;
 

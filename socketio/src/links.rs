@@ -66,7 +66,7 @@ pub enum LinkClose {
         /// At most 2 s for it.
         quick: bool,
     },
-    /// Close 1013, the queue dropped.
+    /// Close 1013, the queue dropped; at most 2 s, as `quick`.
     SlowConsumer,
     /// No Close frame: the TCP connection ends at once.
     Cut,

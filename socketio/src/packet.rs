@@ -18,6 +18,6 @@ pub use decode::{Decoder, Packet, PacketLimits};
 pub use encode::{Event, Frames, ack, connect, connect_error, disconnect, queued_frames, queued_size};
 pub use engine_packet::{EnginePacket, EnginePacketError, encoded_len, push_packet, split_payload};
 pub use error::{ArgsError, DecodeError, EncodeError};
-pub use header::{PacketKind, is_reserved};
+pub use header::{PacketKind, is_namespace, is_reserved};
 pub(crate) use json::quoted;
 pub use query::Query;

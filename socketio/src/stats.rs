@@ -138,7 +138,7 @@ counters! {
     volatile_dropped,
     /// Clients disconnected since they were too slow.
     slow_consumers,
-    /// Handlers that panicked.
+    /// Handlers, and other code of the application on the loop, that panicked.
     handler_panics,
     /// Rooms refused: `max_room_name`, `rooms_per_socket`.
     rooms_refused,

@@ -28,5 +28,7 @@ mod recovery;
 mod resumes;
 #[path = "core/rules.rs"]
 mod rules;
+#[path = "core/turns.rs"]
+mod turns;
 #[path = "core/withheld.rs"]
 mod withheld;

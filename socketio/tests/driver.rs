@@ -2,7 +2,9 @@
 
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,7 +13,10 @@ use adjourn::shutdown::ShutdownPlan;
 use adjourn::tls::{Identity, ServerTls};
 use adjourn_socketio::config::SocketIoConfig;
 use adjourn_socketio::core::Io;
-use adjourn_socketio::store::MemoryStore;
+use adjourn_socketio::offset::Position;
+use adjourn_socketio::store::{
+    Entry, MemoryStore, Millis, NodeId, Page, Parts, Reader, Store, StoreError, StoreSettings,
+};
 use adjourn_socketio::{Conn, DrainReport, SocketIo, SocketIoHandle};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -262,4 +267,189 @@ fn a_drain_ends_within_its_bound_whatever_clients_do() {
     assert_eq!((report.polling, report.raw.terminated), (2, 1), "{report:?}");
     let answer = read_head(&mut held);
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n1"), "{answer:?}");
+}
+
+#[test]
+fn a_panic_of_allow_request_or_initial_headers_costs_its_request_alone() {
+    let served = Served::start(SocketIoConfig::default(), |io| {
+        io.allow_request(|head| {
+            assert_ne!(head.query().get("panic"), Some("allow"), "asked for");
+            Ok(())
+        });
+        io.initial_headers(|head| {
+            assert_ne!(head.query().get("panic"), Some("headers"), "asked for");
+            vec![("x-greeting".to_owned(), "hello".to_owned())]
+        });
+    });
+    for (request, opened) in [(POLL, "HTTP/1.1 200 "), (UPGRADE, "HTTP/1.1 101 ")] {
+        let refused = served.ask(&request.replace("EIO=4", "EIO=4&panic=allow"));
+        assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+        let bare = served.ask(&request.replace("EIO=4", "EIO=4&panic=headers"));
+        assert!(bare.starts_with(opened) && !bare.contains("x-greeting"), "{bare}");
+        let answer = served.ask(request);
+        assert!(answer.starts_with(opened) && answer.contains("x-greeting: hello\r\n"), "{answer}");
+    }
+    assert_eq!(served.handle.stats().map(|stats| stats.handler_panics), Some(4));
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_http_connections_that_are_kept_alive() {
+    let served = Served::start(SocketIoConfig::default(), |_| {});
+    let mut idle = served.send(&POLL.replace("EIO=4", "EIO=3"));
+    assert!(read_head(&mut idle).starts_with("HTTP/1.1 400 "));
+    let (_, took) = served.drain(Duration::from_secs(8));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// Each emit is answered, and the answer emits.
+fn emit_without_end(io: &mut Io<'_>, stop: Arc<AtomicBool>) {
+    if !stop.load(Ordering::Relaxed) {
+        let _ = io.of("/").emit_then("n", (), move |io, _| emit_without_end(io, stop));
+    }
+}
+
+#[test]
+fn a_chain_of_emits_on_a_store_in_memory_leaves_others_their_turn() {
+    let served = Served::start(SocketIoConfig::default(), |io| {
+        io.namespace("/");
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let of_chain = Arc::clone(&stop);
+    served.handle.defer(move |io| emit_without_end(io, of_chain)).expect("room");
+    let mut answer = [0; 12];
+    let read = served.send(POLL).read_exact(&mut answer);
+    stop.store(true, Ordering::Relaxed);
+    read.expect("the loop serves others, too");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    served.drain(Duration::ZERO);
+}
+
+/// A WebSocket with a socket in `/`, which reads nothing more.
+fn deaf(served: &Served) -> TcpStream {
+    let mut stream = served.send(UPGRADE);
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 101 "));
+    for text in ["40", r#"42["flood"]"#] {
+        let length = u8::try_from(text.len()).expect("short");
+        stream.write_all(&[0x81, 0x80 | length, 0, 0, 0, 0]).expect("writes");
+        stream.write_all(text.as_bytes()).expect("writes");
+    }
+    stream
+}
+
+/// How long it takes from the first Close until no WebSocket is left.
+fn closing_time(served: &Served) -> Duration {
+    let (patience, mut begun) = (Instant::now() + Duration::from_secs(20), None);
+    loop {
+        let connections = served.handle.loop_stats().connections;
+        if connections.closing > 0 {
+            begun.get_or_insert_with(Instant::now);
+        }
+        if let Some(begun) = begun.filter(|_| connections.open + connections.closing == 0) {
+            return begun.elapsed();
+        }
+        assert!(Instant::now() < patience, "{connections:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn s5_a_slow_consumer_has_two_seconds_for_its_close() {
+    let mut config = SocketIoConfig::default();
+    config.recovery = None;
+    config.output.send_queue = 64 << 10;
+    let served = Served::start(config, |io| {
+        io.namespace("/").on("flood", |socket, _, _| {
+            let text = "x".repeat(16 << 10);
+            while socket.emit("x", (&text,)).is_ok() {}
+        });
+    });
+    let stream = deaf(&served);
+    let took = closing_time(&served);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    drop(stream);
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn s5_a_quick_close_takes_no_longer_than_close_timeout() {
+    let mut config = SocketIoConfig::default();
+    config.times.ping_interval = Duration::from_millis(50);
+    config.times.ping_timeout = Duration::from_millis(50);
+    config.times.close_timeout = Duration::from_millis(100);
+    let served = Served::start(config, |io| {
+        io.namespace("/");
+    });
+    let stream = deaf(&served);
+    let took = closing_time(&served);
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    drop(stream);
+    served.drain(Duration::ZERO);
+}
+
+#[test]
+fn a_call_after_the_end_is_refused() {
+    let mut io = SocketIo::new(SocketIoConfig::default(), MemoryStore::new()).expect("starts");
+    let mut server = bind();
+    let handle = io.handle(&server);
+    handle.drain(ShutdownPlan::soft(Duration::ZERO)).expect("it runs");
+    io.run(&mut server).expect("serves");
+    assert!(handle.defer(|_| {}).is_err(), "nobody will make it");
+    assert!(handle.stats().is_none());
+}
+
+/// A store that blocks, whose reader takes its time to end.
+struct Blocking {
+    store: MemoryStore,
+    ended: Arc<AtomicBool>,
+}
+
+struct SlowReader {
+    reader: Box<dyn Reader>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Store for Blocking {
+    fn open(
+        self: Box<Self>,
+        node: NodeId,
+        settings: &StoreSettings,
+        now: Millis,
+    ) -> Result<Parts, StoreError> {
+        let Self { store, ended } = *self;
+        let parts = Box::new(store).open(node, settings, now)?;
+        Ok(Parts { reader: Box::new(SlowReader { reader: parts.reader, ended }), ..parts })
+    }
+
+    fn inline(&self) -> bool {
+        false
+    }
+}
+
+impl Reader for SlowReader {
+    fn page(&mut self, namespace: &str, of: Range<Position>, bytes: usize) -> Result<Page, StoreError> {
+        self.reader.page(namespace, of, bytes)
+    }
+
+    fn asks(&mut self, namespace: &str, of: Range<Position>, now: Millis) -> Result<Vec<Entry>, StoreError> {
+        self.reader.asks(namespace, of, now)
+    }
+}
+
+impl Drop for SlowReader {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_millis(200));
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_server_that_has_ended_has_closed_its_store() {
+    let ended = Arc::new(AtomicBool::new(false));
+    let store = Blocking { store: MemoryStore::new(), ended: Arc::clone(&ended) };
+    let mut io = SocketIo::new(SocketIoConfig::default(), store).expect("starts");
+    let mut server = bind();
+    io.handle(&server).drain(ShutdownPlan::soft(Duration::ZERO)).expect("it runs");
+    io.run(&mut server).expect("serves");
+    assert!(ended.load(Ordering::SeqCst), "its file can be opened again");
 }

@@ -115,7 +115,7 @@ impl ConnectionConfig {
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         if let Some(rate) = self.control_rate {
-            within("connection.control_rate.burst", rate.burst, 0..=ControlRate::MOST)?;
+            within("connection.control_rate.burst", rate.burst, 1..=ControlRate::MOST)?;
         }
         if let Some(interval) = self.heartbeat.interval {
             let more = "more than 0; None switches heartbeats off";
@@ -172,7 +172,7 @@ impl Heartbeat {
 pub struct ControlRate {
     /// The sustained rate. 1,000 allows a Ping after every message of a busy peer, and is far above any heartbeat.
     pub per_second: u32,
-    /// At once, 536,870,912 at most. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
+    /// At once, 1 to 536,870,912: the answer to a Ping of ours is one. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
     /// an honest peer sends while it is not read from.
     pub burst: u32,
 }

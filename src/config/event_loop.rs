@@ -1,6 +1,6 @@
 //! The settings of what the connections of a loop share.
 
-use super::check::{positive, within};
+use super::check::{ensure, positive, within};
 use crate::{error::ConfigError, id::MAX_SLOTS};
 
 /// The settings of one loop, for all its connections together. With [`Workers`](crate::Workers) each loop has them.
@@ -25,7 +25,7 @@ pub struct LoopConfig {
     /// none of them is closed for another one. 1,024: as many answers as a database owes at a time, and with their request heads
     /// and what was read after these 80 MiB at most. 0: none can be deferred.
     pub max_deferred: usize,
-    /// Bytes of commands that may wait for the loop: what other threads ask of it by a [`Handle`](crate::Handle), payloads
+    /// Bytes of commands that may wait for the loop, 1,024 at least: what other threads ask of it by a [`Handle`](crate::Handle), payloads
     /// and some hundred bytes for each command. More fails with [`HandleError::Full`](crate::error::HandleError::Full). 64 MiB: as
     /// much as may be queued for one connection.
     pub max_handle_queue: usize,
@@ -39,7 +39,8 @@ pub struct LoopConfig {
     /// Bytes that all connections together read, inflate and write in one turn, 1 at least; what exceeds them waits for the
     /// next turn. 4 MiB: about a millisecond of the kernel's time, so that deadlines and commands of others come that soon.
     pub turn_bytes: usize,
-    /// Callbacks in one turn, 1 at least. 4,096: for the same reason.
+    /// Callbacks in one turn, 1 at least. 4,096: for the same reason. As many commands of other threads are executed besides, but no more
+    /// than 1,024.
     pub turn_callbacks: u32,
     /// Connections that a sweep, or expiring deadlines, look at per turn, 1 at least. 4,096: a few milliseconds to look at and
     /// some ten to write to, so that the last Close frame of a large sweep does not wait for the answers to the first.
@@ -85,6 +86,9 @@ impl Default for LoopConfig {
     }
 }
 
+/// A command without a payload fits.
+pub(crate) const LEAST_HANDLE_QUEUE: usize = 1024;
+
 impl LoopConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         within("event_loop.max_connections", self.max_connections, 1..=MAX_SLOTS)?;
@@ -94,7 +98,8 @@ impl LoopConfig {
         if let Some(handshakes) = self.max_handshakes {
             positive("event_loop.max_handshakes", handshakes)?;
         }
-        positive("event_loop.max_handle_queue", self.max_handle_queue)?;
+        let queue = self.max_handle_queue;
+        ensure(queue >= LEAST_HANDLE_QUEUE, "event_loop.max_handle_queue", queue, "at least 1024")?;
         within("event_loop.read_buffer", self.read_buffer, 1..=1 << 30)?;
         within("event_loop.reads_per_turn", self.reads_per_turn, 1..=u8::MAX.into())?;
         // A connection's share of a turn counts KiB in 16 bits.

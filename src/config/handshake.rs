@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    check::{positive, within},
+    check::{ensure, positive, within},
     origins::Origins,
 };
 use crate::error::ConfigError;
@@ -14,7 +14,7 @@ use crate::error::ConfigError;
 #[non_exhaustive]
 pub struct HandshakeConfig {
     /// On a server: from accept to the last byte of the upgrade request, however slowly it arrives. On a client: from the TCP
-    /// connection to the response. 10 s: a slow mobile link's worst.
+    /// connection to the response. More than 0. 10 s: a slow mobile link's worst.
     pub handshake_timeout: Duration,
     /// Bytes of an upgrade request's head, 1 at least; a longer one is refused with 431. A response's head has the same limit.
     /// 16 KiB: cookies and tokens are long.
@@ -48,6 +48,8 @@ impl Default for HandshakeConfig {
 
 impl HandshakeConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let timeout = self.handshake_timeout;
+        ensure(!timeout.is_zero(), "handshake.handshake_timeout", timeout, "more than 0")?;
         positive("handshake.max_head", self.max_head)?;
         positive("handshake.max_headers", self.max_headers)
     }
@@ -57,8 +59,8 @@ impl HandshakeConfig {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// From `connect` until there is a TCP connection, the resolution of the name included; `handshake_timeout` follows it.
-    /// All addresses of a name share it. 10 s: as long as for a handshake.
+    /// From `connect` until there is a TCP connection, the resolution of the name included, more than 0; `handshake_timeout` follows
+    /// it. All addresses of a name share it. 10 s: as long as for a handshake.
     /// [`ConnectRequest::connect_timeout`](crate::http::ConnectRequest::connect_timeout) is for one connection.
     pub connect_timeout: Duration,
     /// Names that are resolved at the same time, each on a thread of its own, 1 to 1,024; further names wait, within
@@ -84,6 +86,8 @@ impl Default for ClientConfig {
 
 impl ClientConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let timeout = self.connect_timeout;
+        ensure(!timeout.is_zero(), "client.connect_timeout", timeout, "more than 0")?;
         within("client.resolver_threads", self.resolver_threads, 1..=1024)
     }
 }

@@ -21,7 +21,7 @@ pub struct ListenerConfig {
     pub only_v6: bool,
     /// Whether other sockets may be bound to the same port (`SO_REUSEPORT`), those of other processes of the same user: the kernel spreads
     /// new connections over them. `false`: the second server on a port fails, which is what it should mostly do.
-    /// [`Workers`](crate::Workers) need no setting for it. Not for Unix domain sockets, nor for those that are bound already.
+    /// [`Workers`](crate::Workers) need no setting for their own loops. Not for Unix domain sockets, nor for those that are bound already.
     ///
     /// It is no way to restart without refusing anyone: connections that wait in the queue of a socket are reset when it closes. Hand
     /// over the socket itself.

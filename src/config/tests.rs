@@ -30,6 +30,14 @@ fn what_cannot_work_is_refused_by_name() {
             |c| c.listener.proxy_protocol = Some(super::ProxyProtocol::required_from(vec![])),
             "listener.proxy_protocol.trusted is [], but has to be one range at least, or trust_unix",
         ),
+        (
+            |c| c.handshake.handshake_timeout = Duration::ZERO,
+            "handshake.handshake_timeout is 0ns, but has to be more than 0",
+        ),
+        (
+            |c| c.client.connect_timeout = Duration::ZERO,
+            "client.connect_timeout is 0ns, but has to be more than 0",
+        ),
         (|c| c.handshake.max_head = 0, "handshake.max_head is 0, but has to be at least 1"),
         (|c| c.handshake.max_headers = 0, "handshake.max_headers is 0, but has to be at least 1"),
         (|c| c.client.resolver_threads = 0, "client.resolver_threads is 0, but has to be from 1 to 1024"),
@@ -53,7 +61,10 @@ fn what_cannot_work_is_refused_by_name() {
             |c| c.event_loop.max_handshakes = Some(0),
             "event_loop.max_handshakes is 0, but has to be at least 1",
         ),
-        (|c| c.event_loop.max_handle_queue = 0, "event_loop.max_handle_queue is 0, but has to be at least 1"),
+        (
+            |c| c.event_loop.max_handle_queue = 1023,
+            "event_loop.max_handle_queue is 1023, but has to be at least 1024",
+        ),
         (|c| c.event_loop.read_buffer = 0, "event_loop.read_buffer is 0, but has to be from 1 to 1073741824"),
         (|c| c.event_loop.reads_per_turn = 0, "event_loop.reads_per_turn is 0, but has to be from 1 to 255"),
         (
@@ -81,7 +92,12 @@ fn what_cannot_work_is_refused_by_name() {
         ),
         (
             |c| c.connection.control_rate = Some(ControlRate { per_second: 1, burst: (1 << 29) + 1 }),
-            "connection.control_rate.burst is 536870913, but has to be from 0 to 536870912",
+            "connection.control_rate.burst is 536870913, but has to be from 1 to 536870912",
+        ),
+        (
+            // The answer to the first heartbeat would fail every connection.
+            |c| c.connection.control_rate = Some(ControlRate { per_second: 10, burst: 0 }),
+            "connection.control_rate.burst is 0, but has to be from 1 to 536870912",
         ),
         (
             |c| c.connection.heartbeat.interval = Some(Duration::ZERO),
@@ -164,7 +180,8 @@ fn what_can_work_is_taken() {
         |c| c.connection.pause_timeout = Some(Duration::ZERO),
         |c| c.handshake.max_path_kept = 0,
         |c| c.connection.linger_bytes = 0,
-        |c| c.connection.control_rate = Some(ControlRate { per_second: 0, burst: 0 }),
+        |c| c.connection.control_rate = Some(ControlRate { per_second: 0, burst: 1 }),
+        |c| c.event_loop.max_handle_queue = 1024,
     ];
     for (row, change) in rows.iter().enumerate() {
         assert_eq!(with(*change).validate(), Ok(()), "row {row}");

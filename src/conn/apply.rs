@@ -198,7 +198,7 @@ impl Conn {
         let mask = self.mask(cx);
         let Some(closing) = self.life.closing_mut() else { return };
         let output = &mut cx.common.output;
-        match self.outbox.drop_unbegun(mask, closing.sent.as_ref(), output, cx.now) {
+        match self.outbox.drop_unbegun(mask, closing.sent.as_ref(), output) {
             Ok(dropped) => closing.count(dropped),
             Err(broken) => self.fail_internally(broken, cx),
         }
@@ -228,7 +228,7 @@ impl Conn {
     /// Queues our Close after all that is queued.
     fn push_close(&mut self, frame: CloseFrame, cx: &mut Context<'_>) {
         let mask = self.mask(cx);
-        let pushed = self.outbox.push_close(mask, &frame, &mut cx.common.output, cx.now);
+        let pushed = self.outbox.push_close(mask, &frame, &mut cx.common.output);
         self.note_pushed(pushed, cx);
         // Also while the kernel takes nothing: the driver then lets it hold less, so that the Close can overtake the rest.
         self.pending.add(Pending::WRITE);

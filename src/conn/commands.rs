@@ -181,11 +181,11 @@ impl Conn {
         let open = self.state() == State::Open;
         let compression = self.details.compression_mut();
         let mask = self.client.then(|| cx.common.keys.mask());
-        let (outbox, output, now) = (&mut self.outbox, &mut cx.common.output, cx.now);
+        let (outbox, output) = (&mut self.outbox, &mut cx.common.output);
         let compressed = compression.and_then(|compression| {
             let had = compression.release_due(cx.config);
             let compressed =
-                compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config, now);
+                compression.deflate(message.as_bytes(), open, &mut cx.common.deflate, cx.config, cx.now);
             if had.is_none() && compression.release_due(cx.config).is_some() {
                 self.pending.add(Pending::DEADLINE);
             }
@@ -194,26 +194,24 @@ impl Conn {
         let head = if compressed.is_some() { FrameHead { rsv1: true, ..head } } else { head };
         let pushed = match (compressed, message.data) {
             (Some(payload), _) if payload.len() < OWN_BUFFER => {
-                outbox.push_frame(mask, head, payload, output, now)
+                outbox.push_frame(mask, head, payload, output)
             }
-            (Some(payload), _) => {
-                outbox.push_owned(mask, head, Body::Owned(std::mem::take(payload)), output, now)
-            }
+            (Some(payload), _) => outbox.push_owned(mask, head, Body::Owned(std::mem::take(payload)), output),
             (None, Data::Borrowed(payload)) => match cx.common.lent.get(payload).filter(|_| mask.is_none()) {
-                Some(lent) => outbox.push_owned(mask, head, Body::Lent(lent), output, now),
-                None => outbox.push_frame(mask, head, payload, output, now),
+                Some(lent) => outbox.push_owned(mask, head, Body::Lent(lent), output),
+                None => outbox.push_frame(mask, head, payload, output),
             },
             (None, Data::Owned(payload)) if payload.len() >= OWN_BUFFER => {
-                outbox.push_owned(mask, head, Body::Owned(payload), output, now)
+                outbox.push_owned(mask, head, Body::Owned(payload), output)
             }
             (None, Data::Shared(payload)) if payload.len() >= OWN_BUFFER => {
-                outbox.push_owned(mask, head, Body::Shared(payload), output, now)
+                outbox.push_owned(mask, head, Body::Shared(payload), output)
             }
             #[cfg(feature = "bytes")]
             (None, Data::Bytes(payload)) if payload.len() >= OWN_BUFFER => {
-                outbox.push_owned(mask, head, Body::Bytes(payload), output, now)
+                outbox.push_owned(mask, head, Body::Bytes(payload), output)
             }
-            (None, small) => outbox.push_frame(mask, head, small.as_slice(), output, now),
+            (None, small) => outbox.push_frame(mask, head, small.as_slice(), output),
         };
         self.count_sent(cx);
         self.note_pushed(pushed, cx);
@@ -230,12 +228,7 @@ impl Conn {
     /// Something was queued, or could not be.
     pub(super) fn note_pushed(&mut self, pushed: Result<(), Broken>, cx: &mut Context<'_>) {
         match pushed {
-            Ok(()) => {
-                if self.outbox.waiting_since() == Some(cx.now) {
-                    self.pending.add(Pending::DEADLINE);
-                }
-                self.want_write();
-            }
+            Ok(()) => self.want_write(),
             Err(broken) => self.fail_internally(broken, cx),
         }
     }
@@ -258,16 +251,16 @@ impl Conn {
     /// Queues a message that others get too. The caller has asked [`Conn::check_send`].
     fn push_shared(&mut self, frames: &mut Frames<'_>, cx: &mut Context<'_>) {
         let sharing = self.sharing(frames, cx.config);
-        let (outbox, now) = (&mut self.outbox, cx.now);
+        let outbox = &mut self.outbox;
         if let Some(lent) = frames.send_on(sharing, &cx.common.lent) {
             let head = opcode(frames.message().kind).into();
-            let pushed = outbox.push_owned(None, head, Body::Lent(lent), &mut cx.common.output, now);
+            let pushed = outbox.push_owned(None, head, Body::Lent(lent), &mut cx.common.output);
             self.count_sent(cx);
             return self.note_pushed(pushed, cx);
         }
         let pushed = match frames.get(sharing, cx) {
-            Some(Shared::Range(start, end)) => outbox.push_range(start, end, &mut cx.common.output, now),
-            Some(Shared::Frozen(frame)) => outbox.push_piece(frame, &mut cx.common.output, now),
+            Some(Shared::Range(start, end)) => outbox.push_range(start, end, &mut cx.common.output),
+            Some(Shared::Frozen(frame)) => outbox.push_piece(frame, &mut cx.common.output),
             None => return self.push_message(frames.message(), cx),
         };
         self.count_sent(cx);
@@ -286,19 +279,19 @@ impl Conn {
 
     pub(super) fn push_ping(&mut self, payload: &[u8], cx: &mut Context<'_>) {
         let mask = self.mask(cx);
-        let pushed = self.outbox.push_frame(mask, Opcode::Ping, payload, &mut cx.common.output, cx.now);
+        let pushed = self.outbox.push_frame(mask, Opcode::Ping, payload, &mut cx.common.output);
         cx.common.totals.sent_pings += 1;
         self.note_pushed(pushed, cx);
     }
 
     pub(super) fn push_pong(&mut self, payload: &[u8], cx: &mut Context<'_>) {
         let mask = self.mask(cx);
-        let pushed = self.outbox.push_pong(mask, payload, &mut cx.common.output, cx.now);
+        let pushed = self.outbox.push_pong(mask, payload, &mut cx.common.output);
         self.note_pushed(pushed, cx);
     }
 
     pub(super) fn push_http(&mut self, bytes: Vec<u8>, cx: &mut Context<'_>) {
-        let pushed = self.outbox.push_http(bytes, &mut cx.common.output, cx.now);
+        let pushed = self.outbox.push_http(bytes, &mut cx.common.output);
         self.note_pushed(pushed, cx);
     }
 

@@ -35,8 +35,9 @@ pub(super) struct Outbox {
 #[derive(Debug, Default)]
 struct Queue {
     backlog: Backlog,
-    /// When the kernel last took a byte of the backlog.
-    progress: Time,
+    /// Since when the kernel, which has refused a part of the backlog, has taken nothing of it. `None` if it took all that it was
+    /// offered last, or was offered nothing.
+    refused: Option<Time>,
     /// What is queued waits: the kernel took less than it was offered, and has not said since that it would take more; or
     /// this connection's share of the turn is used up.
     blocked: bool,
@@ -109,26 +110,25 @@ impl Outbox {
         self.queue.is_some()
     }
 
-    /// Since when the kernel has taken nothing of the backlog, if there is one and the socket has not failed.
+    /// Since when the kernel has taken nothing of what it was offered, if the socket has not failed.
     pub(super) fn waiting_since(&self) -> Option<Time> {
-        let queue = self.queue.as_ref().filter(|queue| !queue.backlog.is_empty())?;
-        Some(queue.progress).filter(|since| *since != Time::NEVER)
+        self.queue.as_ref()?.refused
     }
 
     /// The kernel took less than it was offered, at `now`, and not at `then`.
     pub(super) fn note_refused(&mut self, then: Time, now: Time) {
         if let Some(queue) = &mut self.queue
-            && queue.progress == then
+            && queue.refused == Some(then)
         {
-            queue.progress = now;
+            queue.refused = Some(now);
         }
     }
 
     /// The socket has failed: that the kernel takes nothing more is no stall.
     pub(super) fn handle_failed(&mut self, output: &mut OutputBuffer) -> Result<(), Broken> {
-        self.backlog(output, Time::NEVER)?;
+        self.backlog(output)?;
         if let Some(queue) = &mut self.queue {
-            queue.progress = Time::NEVER;
+            queue.refused = None;
         }
         self.tidy();
         Ok(())
@@ -192,7 +192,6 @@ impl Outbox {
         head: impl Into<FrameHead>,
         payload: &[u8],
         output: &mut OutputBuffer,
-        now: Time,
     ) -> Result<(), Broken> {
         let length = frame_length(payload.len(), mask.is_some());
         if self.range_is_open() && self.range.reaches_end(output) && output.has_room_for(length) {
@@ -200,7 +199,7 @@ impl Outbox {
             let extended = self.range.extend(output, start, end);
             debug_assert!(extended, "there was room");
         } else {
-            self.backlog(output, now)?.push_frame(mask, head, payload, &mut output.backlogs);
+            self.backlog(output)?.push_frame(mask, head, payload, &mut output.backlogs);
         }
         Ok(())
     }
@@ -212,9 +211,8 @@ impl Outbox {
         head: FrameHead,
         payload: Body,
         output: &mut OutputBuffer,
-        now: Time,
     ) -> Result<(), Broken> {
-        self.backlog(output, now)?.push_owned(mask, head, payload, &mut output.backlogs);
+        self.backlog(output)?.push_owned(mask, head, payload, &mut output.backlogs);
         Ok(())
     }
 
@@ -224,22 +222,16 @@ impl Outbox {
         start: usize,
         end: usize,
         output: &mut OutputBuffer,
-        now: Time,
     ) -> Result<(), Broken> {
         if self.range_is_open() && self.range.extend(output, start, end) {
             return Ok(());
         }
-        self.backlog(output, now)?.push_rest((start, end), 0, false, output)
+        self.backlog(output)?.push_rest((start, end), 0, false, output)
     }
 
     /// Queues a frame that several backlogs share.
-    pub(super) fn push_piece(
-        &mut self,
-        frame: Piece,
-        output: &mut OutputBuffer,
-        now: Time,
-    ) -> Result<(), Broken> {
-        self.backlog(output, now)?.push_piece(frame, &mut output.backlogs);
+    pub(super) fn push_piece(&mut self, frame: Piece, output: &mut OutputBuffer) -> Result<(), Broken> {
+        self.backlog(output)?.push_piece(frame, &mut output.backlogs);
         Ok(())
     }
 
@@ -249,7 +241,6 @@ impl Outbox {
         mask: Option<[u8; 4]>,
         payload: &[u8],
         output: &mut OutputBuffer,
-        now: Time,
     ) -> Result<(), Broken> {
         if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.backlog.is_empty()) {
             if queue.blocked {
@@ -261,17 +252,12 @@ impl Outbox {
             // It is queued after all others, so a newer one must not take the place of one before it.
             queue.backlog.pin_pong();
         }
-        self.push_frame(mask, Opcode::Pong, payload, output, now)
+        self.push_frame(mask, Opcode::Pong, payload, output)
     }
 
     /// Queues bytes of HTTP.
-    pub(super) fn push_http(
-        &mut self,
-        bytes: Vec<u8>,
-        output: &mut OutputBuffer,
-        now: Time,
-    ) -> Result<(), Broken> {
-        self.backlog(output, now)?.push_raw(bytes, &mut output.backlogs);
+    pub(super) fn push_http(&mut self, bytes: Vec<u8>, output: &mut OutputBuffer) -> Result<(), Broken> {
+        self.backlog(output)?.push_raw(bytes, &mut output.backlogs);
         Ok(())
     }
 
@@ -281,9 +267,8 @@ impl Outbox {
         mask: Option<[u8; 4]>,
         frame: &CloseFrame,
         output: &mut OutputBuffer,
-        now: Time,
     ) -> Result<(), Broken> {
-        self.push_frame(mask, Opcode::Close, &close_payload(frame), output, now)?;
+        self.push_frame(mask, Opcode::Close, &close_payload(frame), output)?;
         let queued = self.len();
         let queue = self.queue.get_or_insert_default();
         debug_assert_eq!(queue.close, Close::NotQueued, "there is one Close");
@@ -299,11 +284,8 @@ impl Outbox {
     }
 
     /// The backlog, after all that is in the output buffer has moved there.
-    fn backlog(&mut self, output: &mut OutputBuffer, now: Time) -> Result<&mut Backlog, Broken> {
+    fn backlog(&mut self, output: &mut OutputBuffer) -> Result<&mut Backlog, Broken> {
         let queue = self.queue.get_or_insert_default();
-        if queue.backlog.is_empty() {
-            queue.progress = now;
-        }
         if !self.range.is_empty() {
             let range = mem::take(&mut self.range);
             // What is counted up to our Close must not change its size.
@@ -345,7 +327,7 @@ impl Outbox {
         if n < bytes.len() {
             let ahead = if refused { writer.ahead().bytes } else { 0 };
             let queue = self.queue.get_or_insert_default();
-            queue.progress = now;
+            queue.refused = refused.then_some(now);
             queue.blocked = true;
             // What is encrypted stays as it is.
             let keep_pongs = queue.close != Close::NotQueued || ahead > 0;
@@ -379,19 +361,18 @@ impl Outbox {
             }
             let n = accepted(writer.write(slices.get(..count).unwrap_or(&slices)))?;
             if n > 0 {
-                queue.progress = now;
                 queue.backlog.advance(n, pool, backlogs);
                 left -= n.min(left);
                 written.bytes += n;
             }
             written.refused = n < offered;
             queue.blocked = written.refused || !queue.backlog.is_empty();
+            let waited = queue.refused.take();
             if written.refused {
                 let ahead = writer.ahead();
                 queue.backlog.set_ahead(ahead.bytes);
-                if ahead.progressed {
-                    queue.progress = now;
-                }
+                let progressed = n > 0 || ahead.progressed;
+                queue.refused = waited.filter(|_| !progressed).or(Some(now));
             }
             written.flushed_close |= self.note_written(n);
             if written.refused {
@@ -421,12 +402,11 @@ impl Outbox {
         mask: Option<[u8; 4]>,
         frame: Option<&CloseFrame>,
         output: &mut OutputBuffer,
-        now: Time,
     ) -> Result<Dropped, Broken> {
         if self.len() == 0 {
             return Ok(Dropped::default());
         }
-        self.backlog(output, now)?;
+        self.backlog(output)?;
         let queue = self.queue.get_or_insert_default();
         let payload = frame.map(close_payload).unwrap_or_default();
         let unbegun = frame_length(payload.len(), mask.is_some()) + queue.backlog.ahead();

@@ -135,7 +135,7 @@ impl Conn {
     where
         W: Writer,
     {
-        let (had_backlog, common) = (self.outbox.has_backlog(), &mut *cx.common);
+        let (waited, common) = (self.outbox.waiting_since().is_some(), &mut *cx.common);
         let written = match self.outbox.transmit(&mut common.output, &mut common.pool, limit, cx.now, writer)
         {
             Ok(written) => written,
@@ -159,10 +159,10 @@ impl Conn {
             closing.note_probed(written.bytes, cx.now);
         }
         if self.outbox.has_backlog() {
-            if !had_backlog {
-                self.pending.add(Pending::DEADLINE);
-            }
             if written.refused {
+                if !waited {
+                    self.pending.add(Pending::DEADLINE);
+                }
                 common.totals.short_writes += 1;
                 self.drain_owed.set(true);
             } else {

@@ -19,7 +19,7 @@ use super::{
     adopting::adopt_into,
     carrier::Carrier,
     handle::{Command, Handle},
-    listener::{Listener, ListeningSocket},
+    listener::{Listener, ListeningSocket, Sharing},
     number::LoopNumber,
     parts::{LISTENERS, MailboxOwner, Parts, WAKER},
     siblings::Siblings,
@@ -39,7 +39,7 @@ use crate::{
     stats::Cap,
 };
 
-/// Commands of other threads that a turn executes.
+/// Commands of other threads that a turn executes at most.
 const COMMANDS: usize = 1024;
 /// Events per wait.
 const EVENTS: usize = 1024;
@@ -190,7 +190,7 @@ impl<D: 'static> Server<D> {
         if !self.driver.is_listening() {
             return Err(BindError::ShuttingDown);
         }
-        let socket = ListeningSocket::bind(address, &self.driver.config().listener, false)?;
+        let socket = ListeningSocket::bind(address, &self.driver.config().listener, Sharing::Alone)?;
         let bound = socket.local_addr().ok_or(BindError::NoAddress)?;
         self.listen_on(socket)?;
         Ok(bound)
@@ -401,6 +401,8 @@ impl<D: 'static> Server<D> {
         self.driver.shutdown_report().filter(|_| !self.driver.has_undelivered())?;
         self.commands.extend(self.mailbox.0.stop());
         self.execute_commands(handler);
+        // This loop is done, the others may not be.
+        self.forward_requests();
         self.driver.transport().resolver.stop();
         self.driver.shutdown_report().cloned()
     }
@@ -445,7 +447,9 @@ impl<D: 'static> Server<D> {
 
     /// Commands of other threads, signals, and names that were looked up.
     fn handle_wake_up<H: Handler<Data = D>>(&mut self, handler: &mut H) {
-        self.mailbox.0.take(&mut self.commands, COMMANDS);
+        // A budget of its own, so that neither commands nor callbacks keep the others waiting.
+        let callbacks = usize::try_from(self.driver.config().event_loop.turn_callbacks).unwrap_or(COMMANDS);
+        self.mailbox.0.take(&mut self.commands, callbacks.min(COMMANDS));
         #[cfg(feature = "signals")]
         while let Some(request) = self.watcher.as_mut().and_then(signals::Watcher::poll) {
             // Every loop has a watcher of its own.

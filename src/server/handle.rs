@@ -12,7 +12,7 @@ use super::{
 use crate::{
     adopt::Adopt,
     close::{CloseFrame, CloseTiming},
-    config::Abort,
+    config::{Abort, LEAST_HANDLE_QUEUE},
     error::{AdoptError, HandleError},
     event::Stats,
     hub::{Accept, Client, Clients, Driver, Handler, ShutdownRequest, Transport, UpgradeRequest},
@@ -78,6 +78,9 @@ pub(super) enum Command<D> {
     /// What another loop was asked: it is not passed on again.
     Relay(ShutdownRequest),
 }
+
+/// The smallest queue has room for one without a payload, and for what a closure may hold.
+const _: () = assert!(size_of::<Command<()>>() <= LEAST_HANDLE_QUEUE / 2);
 
 type Deferred<D> = Box<dyn FnOnce(&mut Clients<'_, D>) + Send>;
 

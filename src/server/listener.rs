@@ -62,15 +62,15 @@ impl ListeningSocket {
         })
     }
 
-    /// Binds the first address that can be bound. With `shared` several loops may bind the same port.
+    /// Binds the first address that can be bound.
     pub(super) fn bind(
         address: impl ToSocketAddrs,
         settings: &ListenerConfig,
-        shared: bool,
+        sharing: Sharing,
     ) -> Result<Self, BindError> {
         let mut last = BindError::NoAddress;
         for address in address.to_socket_addrs().map_err(BindError::Resolve)? {
-            match open(address, settings, shared) {
+            match open(address, settings, sharing) {
                 Ok(socket) => return Ok(Self::Tcp(socket)),
                 Err(source) => last = BindError::Listen { address, source },
             }
@@ -88,6 +88,15 @@ impl ListeningSocket {
         };
         open().map_err(|source| BindError::ListenUnix { path: path.to_owned(), source })
     }
+}
+
+/// Whether other loops of the same server are bound to the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    Alone,
+    /// Others will be.
+    First,
+    Further,
 }
 
 /// One listening socket and what is set for it.
@@ -281,19 +290,32 @@ impl Failure {
     }
 }
 
-fn open(address: SocketAddr, settings: &ListenerConfig, shared: bool) -> io::Result<std::net::TcpListener> {
+fn open(
+    address: SocketAddr,
+    settings: &ListenerConfig,
+    sharing: Sharing,
+) -> io::Result<std::net::TcpListener> {
+    if sharing == Sharing::First && !settings.reuse_port {
+        // What the loops need lets in other processes of the same user, too. A server that has the port already is found without it.
+        bound(address, settings, false)?;
+    }
+    let socket = bound(address, settings, sharing != Sharing::Alone || settings.reuse_port)?;
+    socket.listen(backlog(settings))?;
+    Ok(socket.into())
+}
+
+fn bound(address: SocketAddr, settings: &ListenerConfig, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     // Some systems do not let it be cleared, and on those it is set.
     if address.is_ipv6() && socket.only_v6()? != settings.only_v6 {
         socket.set_only_v6(settings.only_v6)?;
     }
-    if shared || settings.reuse_port {
+    if reuse_port {
         socket.set_reuse_port(true)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(backlog(settings))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 fn backlog(settings: &ListenerConfig) -> i32 {

@@ -112,8 +112,11 @@ impl Sockets {
         self.streams.get_mut(slot)?.as_mut()
     }
 
+    /// Closes a descriptor. Others of the same socket may be left: one that the application keeps of a stream that was adopted, or
+    /// those of a child between `fork` and `exec`. Closing alone would leave it watched then, under a slot that is given out again.
     fn release(&mut self, slot: usize) {
-        if self.streams.get_mut(slot).and_then(Option::take).is_some() {
+        if let Some(mut stream) = self.streams.get_mut(slot).and_then(Option::take) {
+            let _ = self.poll.registry().deregister(&mut stream);
             self.note_released();
         }
     }

@@ -14,7 +14,11 @@ use std::{
 #[cfg(feature = "signals")]
 use super::signals::Signals;
 use super::{
-    event_loop::Server, handle::Handle, listener::ListeningSocket, parts::Parts, siblings::Siblings,
+    event_loop::Server,
+    handle::Handle,
+    listener::{ListeningSocket, Sharing},
+    parts::Parts,
+    siblings::Siblings,
 };
 use crate::{
     close::CloseFrame,
@@ -66,9 +70,11 @@ impl<D: 'static> Workers<D> {
     pub fn bind(address: impl ToSocketAddrs, count: u8, config: Config) -> Result<Self, BindError> {
         let mut parts = loops(count, &config)?;
         let mut address = address.to_socket_addrs().map_err(BindError::Resolve)?.collect::<Vec<_>>();
+        let mut sharing = if count > 1 { Sharing::First } else { Sharing::Alone };
         for part in &mut parts {
             // The others bind what the first was given for port 0.
-            let socket = ListeningSocket::bind(address.as_slice(), &config.listener, count > 1)?;
+            let socket = ListeningSocket::bind(address.as_slice(), &config.listener, sharing)?;
+            sharing = Sharing::Further;
             address = vec![socket.local_addr().ok_or(BindError::NoAddress)?];
             part.listen_on(socket)?;
         }
@@ -321,7 +327,8 @@ impl<D> WorkersHandle<D> {
     /// Calls `act` once on the thread of every loop that runs.
     ///
     /// # Errors
-    /// If all loops have stopped.
+    /// If all loops have stopped, or too much waits for one of them: then the others call it, and [`WorkersHandle::iter`] with
+    /// [`Handle::defer`] says which do.
     pub fn defer(
         &self,
         act: impl Fn(&mut Clients<'_, D>) + Clone + Send + 'static,
@@ -350,7 +357,7 @@ impl<D> WorkersHandle<D> {
     /// ([`Payload`]).
     ///
     /// # Errors
-    /// If all loops have stopped.
+    /// If all loops have stopped, or too much waits for one of them: then the connections of the others get it.
     pub fn broadcast<'m>(
         &self,
         message: impl Into<Payload<'m>>,
@@ -388,10 +395,10 @@ impl<D> WorkersHandle<D> {
         self.each(|handle| handle.relay(request.clone()))
     }
 
-    /// Does it for every loop. One that has stopped already is no error as long as another has not.
+    /// Does it for every loop, and returns the first error. One that has stopped already is none as long as another has not.
     fn each(&self, act: impl Fn(&Handle<D>) -> Result<(), HandleError>) -> Result<(), HandleError> {
-        let reached = self.iter().filter(|handle| act(handle).is_ok()).count();
-        if reached > 0 { Ok(()) } else { Err(HandleError::Stopped) }
+        let done = self.iter().map(act).filter(|done| *done != Err(HandleError::Stopped)).collect::<Vec<_>>();
+        if done.is_empty() { Err(HandleError::Stopped) } else { done.into_iter().collect() }
     }
 
     /// Whether the server is ready for new clients.

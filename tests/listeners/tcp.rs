@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use adjourn::{Config, Server, ShutdownPlan, error::BindError, shutdown::LameDuckPolicy};
+use adjourn::{Config, Server, ShutdownPlan, Workers, error::BindError, shutdown::LameDuckPolicy};
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use crate::serving::{Running, Seen, upgrade};
@@ -82,6 +82,21 @@ fn a_port_is_shared_if_both_say_so() {
     let first = bind(0, true).expect("a port is free");
     bind(port(&first), true).expect("it is shared");
     bind(port(&first), false).map(drop).expect_err("the second one does not share");
+}
+
+/// What the loops of `Workers` need, `SO_REUSEPORT`, let a second server onto their port, and it got a part of the connections.
+#[test]
+fn workers_shared_their_port_with_whoever_came() {
+    let bind = |port: u16, reuse_port| {
+        let mut config = Config::default();
+        config.listener.reuse_port = reuse_port;
+        Workers::<()>::bind(("127.0.0.1", port), 2, config)
+    };
+    let first = bind(0, false).expect("a port is free");
+    let port = first.local_addr().expect("it listens").port();
+    let refusal = bind(port, false).map(drop).expect_err("nobody has said that it is shared");
+    assert!(matches!(refusal, BindError::Listen { .. }), "{refusal}");
+    bind(port, true).expect("now somebody has");
 }
 
 /// A closed listener whose socket another process has, too, went on waking the loop for each newcomer of that process.

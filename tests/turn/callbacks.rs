@@ -2,7 +2,7 @@
 
 use adjourn::{
     Clients, CloseFrame, Config, Event, Handler, ShutdownPlan,
-    close::CloseTiming,
+    close::{Cause, CloseTiming},
     http::{ConnectRequest, Upgrade, UpgradeRequest},
     hub::Driver,
     shutdown::Pace,
@@ -154,6 +154,34 @@ fn a_stall_begins_when_the_kernel_takes_nothing() {
     (socket.input, socket.room) = (frame(0x81, b"go"), 0);
     turn(&mut driver, &mut app, &[(0, READABLE)]);
     assert_eq!(driver.stats().open, 1, "{:?}", app.closed);
+}
+
+/// A stall was counted from when a large message was queued, if the clock was read again before it was written: a callback longer
+/// than `stall_timeout` ended the connection that it had sent to, at the first refusal of the kernel (3.1, 3.3).
+#[test]
+fn a_stall_does_not_begin_when_a_message_is_queued() {
+    let clock = Clock::default();
+    let slow = clock.clone();
+    let mut app = App::new(move |clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            let other =
+                clients.iter().map(|client| client.id()).find(|other| other != id).expect("there are two");
+            clients.send(other, vec![b'x'; 20 << 10]).expect("room");
+            slow.pass(600 * MS);
+        }
+    });
+    let config = config(|config| config.connection.stall_timeout = Some(500 * MS));
+    let mut driver = open_at(config, 2, &mut app, &clock);
+    driver.transport().socket(0).input = frame(0x81, b"go");
+    driver.transport().socket(1).room = 0;
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    for (passes, open) in [(490 * MS, 2), (20 * MS, 1)] {
+        assert_eq!(driver.stats().open, 2, "{:?}", app.closed);
+        clock.pass(passes);
+        turn(&mut driver, &mut app, &[]);
+        assert_eq!(driver.stats().open, open, "{:?}", app.closed);
+    }
+    assert_eq!(app.closed[0].cause, Cause::WriteStall);
 }
 
 /// A connect that a slow callback asked for had used up its `connect_timeout` before it was begun (3.3).

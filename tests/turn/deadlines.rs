@@ -98,6 +98,34 @@ fn room_that_the_kernel_has_is_no_stall() {
     }
 }
 
+/// A stall was counted from when the kernel took something last, although it took all that it was offered then: what exceeded the
+/// connection's share waited for a late turn, in which the first refusal ended the connection (3.1, 3.3).
+#[test]
+fn what_waits_for_the_next_turn_is_no_stall() {
+    let config = config(|config| {
+        config.connection.stall_timeout = Some(SECOND);
+        config.connection.heartbeat.interval = None;
+        config.event_loop.write_bytes_per_turn = 10 << 10;
+    });
+    let mut app = App::new(|clients: &mut Clients<'_, ()>, event: &Event<'_>| {
+        if let Event::Message { id, .. } = event {
+            clients.send(*id, vec![b'x'; 20 << 10]).expect("room");
+        }
+    });
+    let clock = Clock::default();
+    let mut driver = open_at(config, 1, &mut app, &clock);
+    let socket = driver.transport().socket(0);
+    (socket.input, socket.room) = (frame(0x81, b"go"), 10 << 10);
+    turn(&mut driver, &mut app, &[(0, READABLE)]);
+    assert_eq!(driver.transport().socket(0).room, 0, "the share is written");
+    for (passes, open) in [(2 * SECOND, 1), (990 * MS, 1), (20 * MS, 0)] {
+        clock.pass(passes);
+        turn(&mut driver, &mut app, &[]);
+        assert_eq!(driver.stats().open, open, "{:?}", app.closed);
+    }
+    assert_eq!(app.closed[0].cause, Cause::WriteStall);
+}
+
 /// A callback that ran while a silent peer was looked at took longer than `stall_timeout`. What the connection had queued just before
 /// that was not offered to the kernel again, and it ended as a stall (3.4).
 #[test]

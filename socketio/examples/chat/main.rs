@@ -20,6 +20,8 @@ const CDN: &str = "https://cdn.socket.io/4.8.1/socket.io.min.js";
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS messages
     (id INTEGER PRIMARY KEY AUTOINCREMENT, client_offset TEXT UNIQUE, content TEXT NOT NULL)";
 
+const INSERT: &str = "INSERT INTO messages (content, client_offset) VALUES (?, ?) ON CONFLICT DO NOTHING";
+
 /// The client's key; a message without one is stored each time.
 fn key(args: Args<'_>) -> Option<String> {
     args.get(1).ok().or_else(|| Some(format!("{:x}", getrandom::u64().ok()?)))
@@ -32,9 +34,11 @@ fn store(call: &OnceCall, tx: &mut Tx<'_>) -> Result<AckValue, RunError> {
     if text.is_empty() || text.len() > 2000 {
         return Err("a message has 1 to 2,000 bytes".into());
     }
-    tx.sql()?.execute("INSERT INTO messages (content, client_offset) VALUES (?, ?)", (&text, key))?;
-    let id = tx.sql()?.last_insert_rowid();
-    tx.emit_to(&["chat".into()], "chat message", (text, id))?;
+    // The layer knows a key for a day, the table for ever.
+    if tx.sql()?.execute(INSERT, (&text, key))? == 1 {
+        let id = tx.sql()?.last_insert_rowid();
+        tx.emit_to(&["chat".into()], "chat message", (text, id))?;
+    }
     Ok(AckValue::new(())?)
 }
 
@@ -82,29 +86,32 @@ fn page(path: &str, bundle: &Bytes) -> hyper::http::Result<hyper::Response<Full<
     }
 }
 
-/// The values of `names` on the command line; the rest as in `values`.
-fn options<const N: usize>(names: [&str; N], mut values: [String; N]) -> Result<[String; N], String> {
+/// Port, database, client bundle and window by the command line; or what is wrong with it.
+fn command_line() -> Result<(u16, String, String, u64), String> {
+    let names = ["--port", "--db", "--client-bundle", "--recovery"];
+    let mut values = ["3000", "chat.db", "", "120000"].map(String::from);
     let mut args = std::env::args().skip(1);
-    while let Some(name) = args.next() {
+    while let Some(arg) = args.next() {
+        let (name, value) = arg.split_once('=').map_or((&*arg, None), |(name, value)| (name, Some(value)));
         let place = names.iter().position(|known| *known == name).ok_or(format!("{name}: no such option"))?;
-        values[place] = args.next().ok_or(format!("{name} needs a value"))?;
+        let value = value.map(str::to_owned).or_else(|| args.next());
+        values[place] = value.ok_or(format!("{name} needs a value"))?;
     }
-    Ok(values)
+    let [port, db, bundle, window] = values;
+    let port = port.parse().map_err(|wrong| format!("--port {port}: {wrong}"))?;
+    Ok((port, db, bundle, window.parse().map_err(|wrong| format!("--recovery {window}: {wrong}"))?))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let names = ["--port", "--db", "--client-bundle", "--recovery"];
-    let given = options(names, ["3000", "chat.db", "", "120000"].map(String::from));
-    let [port, db, bundle, recovery] = given.unwrap_or_else(|error| {
-        eprintln!("chat: {error}");
+    let (port, db, bundle, window) = command_line().unwrap_or_else(|wrong| {
+        eprintln!("chat: {wrong}");
         std::process::exit(2)
     });
     let bundle = if bundle.is_empty() { Bytes::new() } else { std::fs::read(bundle)?.into() };
     let database = SqliteStore::open(&db)?;
     database.connection().execute_batch(TABLE)?;
     let mut config = SocketIoConfig::default();
-    config.recovery.get_or_insert_default().window = Duration::from_millis(recovery.parse()?);
-
+    config.recovery.get_or_insert_default().window = Duration::from_millis(window);
     let mut io = SocketIo::new(config, database)?;
     let chat = io.namespace("/");
     chat.on_connection(connected);
@@ -112,7 +119,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     chat.on("cut me", |socket, _, _| socket.cut());
     io.http(service_fn(move |request| std::future::ready(page(request.uri().path(), &bundle))));
 
-    let mut server = Server::bind((Ipv4Addr::LOCALHOST, port.parse::<u16>()?), Config::default())?;
+    let mut server = Server::bind((Ipv4Addr::LOCALHOST, port), Config::default())?;
     io.shutdown_on_signals(&mut server, ShutdownPlan::soft(Duration::from_secs(2)))?;
     println!("open http://localhost:{port} in two windows; Ctrl-C stops the server");
     let report = io.run(&mut server)?;

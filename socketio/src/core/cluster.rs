@@ -23,6 +23,8 @@ impl Core {
     /// The store is shared: this is the node's name. Before namespaces are registered.
     pub fn share(&mut self, node: NodeId) {
         self.state.cluster = Some(Cluster::new(node));
+        // Others may use what this one does not.
+        self.state.drop_again.clear();
     }
 
     /// The next call for the feed or the bus of a shared store. Ask again after each input, until there is none.

@@ -298,8 +298,7 @@ impl Io<'_> {
     pub(super) fn guarded(&mut self, run: impl FnOnce(&mut Io<'_>)) {
         self.state.scope = Scope { pending: false, call: self.state.scope.call + 1 };
         if catch_unwind(AssertUnwindSafe(|| run(self))).is_err() {
-            self.state.stats.handler_panics += 1;
-            tracing::error!(target: "adjourn_socketio", "handler_panic");
+            self.state.handler_panicked();
         }
         self.state.scope.pending = false;
     }

@@ -1,6 +1,7 @@
 //! What comes in: requests, links, time, answers of the store. Each input handles first what has expired, and last what it has
 //! caused in handlers and for the store.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use crate::reason::Reason;
 
 /// Packets of a POST that are handled at once. A body of `max_payload` may hold half a million.
 const POST_SLICE: usize = 512;
+
+/// How often one input looks for calls of other threads. What calls leave in the inbox again waits for the next turn after that.
+const INBOX_LOOKS: usize = 16;
 
 impl Core {
     // ---- requests
@@ -369,10 +373,12 @@ impl Core {
 
     /// After an input: handlers, then the store's queue, until neither leads to the other.
     pub(super) fn settle(&mut self, now: Duration, links: &mut dyn Links) {
+        let mut looks = 0;
         loop {
             self.run_upcalls(now, links);
             self.io(now, links).advance_queue();
-            let calls = self.state.inbox.take();
+            let calls = if looks < INBOX_LOOKS { self.state.inbox.take() } else { VecDeque::new() };
+            looks += 1;
             if calls.is_empty() && self.state.upcalls.is_empty() {
                 break;
             }

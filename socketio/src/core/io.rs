@@ -34,10 +34,12 @@ impl Io<'_> {
         Some(Socket::new(self.reborrow(), key))
     }
 
-    /// Calls `then` after `delay`. Allocates the box.
+    /// Calls `then` after `delay`, with 0 in the next turn of the loop. Allocates the box.
     pub fn after(&mut self, delay: Duration, then: impl FnOnce(&mut Io<'_>) + Send + 'static) {
         let key = self.state.timers.calls.insert(Box::new(then));
-        self.state.timers.set(self.now.saturating_add(delay), Timer::Call(key));
+        // What is due now is done before others have their turn, and this may be one of a chain.
+        let at = self.now.saturating_add(delay.max(Duration::from_nanos(1)));
+        self.state.timers.set(at, Timer::Call(key));
     }
 
     /// The time since the start of the process's layer, monotonic.

@@ -105,8 +105,9 @@ impl Namespace {
 
     /// Called once per key, however often, over whatever connection and process, the event comes (specification 15).
     ///
-    /// The handler runs in a transaction of the store, with SQLite on the store's thread: what it writes, the key, and
-    /// what it emits are committed together. The client gets the ack it returns, each time.
+    /// The handler runs in a transaction of the store (see [`Socket::transact`] for when and where): what it writes, the key, and
+    /// what it emits are committed together. The client gets the ack it returns, each time; an ack that is larger than
+    /// `output.send_queue` or `once.max_ack` is an error, and nothing has happened.
     pub fn on_once(
         &mut self,
         event: &str,

@@ -11,7 +11,7 @@ use super::state::{
     Ack, Caller, EventError, Handshake, Io, Item, ShutdownPhase, SocketKey, TransactThen, Transaction,
 };
 use crate::error::OnceError;
-use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs};
+use crate::packet::{Args, ArgsBuf, EncodeError, Event, ToArgs, queued_size};
 use crate::store::{AckValue, EntryKind, NewEntry, OnceKey, Run, RunError, StoreError, TransactContext, Tx};
 
 /// Where the key of an event is found.
@@ -136,7 +136,7 @@ impl Tx<'_> {
 
 impl Socket<'_> {
     /// Runs `run` unless it has run for this key, in a transaction of the store that keeps the key, the ack and what is
-    /// emitted; then calls `then`. Scope of the key: namespace and principal.
+    /// emitted; then calls `then`. Scope of the key: namespace and principal. [`Socket::transact`] says when and where it runs.
     pub fn once(
         &mut self,
         key: &str,
@@ -154,9 +154,18 @@ impl Socket<'_> {
         self.io().transact(socket, Some(key), Box::new(run), size, then)
     }
 
-    /// Runs `run` in a transaction of the store: rows that it reads and rooms that it joins make one sequence with the log.
-    /// The rooms are the session's also if the socket is gone by then; to decide whether to ask, look at [`Socket::rooms`], not at
-    /// [`Socket::resume`].
+    /// Runs `run` in a transaction of the store: rows of the store that it reads (`Tx::sql`, `Tx::lists`) and rooms that it joins make
+    /// one sequence with the log. The rooms are the session's also if the socket is gone by then; to decide whether to ask, look at
+    /// [`Socket::rooms`], not at [`Socket::resume`].
+    ///
+    /// It runs later than this call, when what was emitted before is committed, and while it runs nothing else of this process is: with
+    /// `SqliteStore` and `RedisStore` on the store's thread, with `MemoryStore` on the loop. With SQLite the transaction is open meanwhile. With
+    /// Redis its key, if it has one, is claimed before, for 30 s, and nothing that `run` does is sent before it returns, but for calls of
+    /// `Tx::lists`; then all of it is one script. So it may have run when the transaction fails: Redis is full, another node holds the
+    /// session by then, or the claim is over, since `run` took so long or Redis did not answer.
+    ///
+    /// A database beside the store is in no such transaction, with whatever store: what is written there stays if this one fails, and
+    /// between what is read there and the room events can be missed.
     pub fn transact(
         &mut self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<(), RunError> + Send + 'static,
@@ -266,7 +275,10 @@ impl Io<'_> {
         let run: Run<'static> = Box::new(move |tx| {
             // A panic of an earlier call has been rolled back.
             let mut run = run.lock().unwrap_or_else(PoisonError::into_inner);
-            run(&call, tx)
+            let ack = run(&call, tx)?;
+            // One that is kept would cut the client each time that it asks again.
+            let (size, limit) = (queued_size(&ack.json, &ack.attachments), tx.max_event());
+            if size > limit { Err(EncodeError::TooLarge { size, limit }.into()) } else { Ok(ack) }
         });
         let then: TransactThen = Box::new(move |io, done| {
             // Without a result there is no ack: the client tries again.

@@ -28,7 +28,7 @@ pub use self::api::{
 pub(crate) use self::arena::{Arena, Key, NumberMap};
 pub(crate) use self::cluster::{Cluster, FetchThen, NodeRequest, RequestKind};
 pub(crate) use self::connecting::{Ask, Claim, ConnectStep, Connecting, Resume};
-pub use self::inbox::{Call, Inbox, InboxFull};
+pub use self::inbox::{Call, Inbox, InboxError};
 pub(crate) use self::log::{Log, Trim};
 pub(crate) use self::observing::Observing;
 pub use self::observing::{Observation, Observed};
@@ -318,6 +318,12 @@ impl State {
     #[inline]
     pub(crate) fn span_of(&self, key: ConnKey) -> Span {
         self.conns.get(key).map_or_else(Span::none, |conn| conn.span.clone())
+    }
+
+    /// Code of the application has panicked.
+    pub(crate) fn handler_panicked(&mut self) {
+        self.stats.handler_panics += 1;
+        tracing::error!(target: "adjourn_socketio", "handler_panic");
     }
 
     /// The store's time.

@@ -1,6 +1,7 @@
 //! Adjourn's events, HTTP requests and the store's answers <-> inputs of the core.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,10 @@ mod http;
 /// What `Retry-After` says.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// Calls of an inline store that one input makes. Those that follow from their answers wait for the next turn: an application that
+/// emits whenever an emit is committed would have all of them.
+const STORE_CALLS: usize = 64;
+
 /// How often a loop without connections looks at what is left.
 const REST: Duration = Duration::from_millis(2);
 
@@ -60,6 +65,8 @@ pub(super) struct Bridge {
     /// While the loop runs, with a store that other processes share.
     nodes: Option<Nodes>,
     answers: Vec<(Ticket, StoreReply)>,
+    /// Calls of an inline store are left to the next turn.
+    store_behind: bool,
     clock: Clock,
     waker: Waker,
     links: LinkTable,
@@ -95,21 +102,22 @@ impl Bridge {
         Ok(Self {
             core,
             connection: connection(&config)?,
-            config,
             allow_request: None,
             initial_headers: None,
             storage: None,
             nodes: None,
             parts: Some((parts, inline)),
             answers: Vec::new(),
+            store_behind: false,
             clock,
             waker,
-            links: LinkTable::default(),
+            links: LinkTable::new(config.times.close_timeout),
             hearing: Hearing::default(),
             http: http::HttpSide::default(),
             phase: ShutdownPhase::Serving,
             plan: PlanCell::default(),
             sweep: Sweep::new(&ShutdownPlan::default()),
+            config,
         })
     }
 
@@ -150,7 +158,7 @@ impl Bridge {
         self.hearing.begin_turn(now);
         let core = self.core.next_timeout().map(|at| at.saturating_sub(now));
         let sweep = self.sweep.next(now).map(|at| at.saturating_sub(now));
-        let behind = self.http.is_behind().then_some(Duration::ZERO);
+        let behind = (self.http.is_behind() || self.store_behind).then_some(Duration::ZERO);
         [timeout, core, sweep, behind].into_iter().flatten().min()
     }
 
@@ -169,12 +177,17 @@ impl Bridge {
             http: self.http.get_mut(),
         };
         act(&mut self.core, now, &mut links);
-        while let Some(command) = self.core.poll_store() {
+        let mut made = 0;
+        while made < STORE_CALLS
+            && let Some(command) = self.core.poll_store()
+        {
             let Some(storage) = &mut self.storage else { break };
             if let Some((ticket, reply)) = storage.submit(command) {
+                made += 1;
                 self.core.store_reply(ticket, reply, now, &mut links);
             }
         }
+        self.store_behind = made == STORE_CALLS;
         while let Some(command) = self.core.poll_feed() {
             let Some(nodes) = &self.nodes else { break };
             if !nodes.submit(command) {
@@ -218,20 +231,44 @@ impl Bridge {
         }
     }
 
-    /// Row 8: the `Origin`, and the application.
+    /// Rows 1 to 8 of the table of requests.
+    fn admit(&mut self, ask: &EngineRequest<'_>, head: &RequestHead<'_>) -> Result<Admission, Refusal> {
+        let Self { core, config, allow_request, .. } = self;
+        let mut panicked = false;
+        let admitted = core.admit(ask, || Self::allow(config, allow_request.as_mut(), head, &mut panicked));
+        if panicked {
+            core.application_panicked();
+        }
+        admitted
+    }
+
+    /// Row 8: the `Origin`, and the application. One that panics refuses.
     ///
     /// A request without an `Origin` is no cross-origin request of a browser.
     fn allow(
         config: &SocketIoConfig,
         allow_request: Option<&mut AllowRequest>,
         head: &RequestHead<'_>,
+        panicked: &mut bool,
     ) -> Result<(), Refusal> {
         if let (Some(origins), Some(origin)) = (&config.origins, head.header("origin"))
             && !origins.iter().any(|allowed| allowed == origin)
         {
             return Err(Refusal::forbidden(None));
         }
-        allow_request.map_or(Ok(()), |allow| allow(head)).map_err(|message| Refusal::forbidden(Some(message)))
+        let Some(allow) = allow_request else { return Ok(()) };
+        let allowed = catch_unwind(AssertUnwindSafe(|| allow(head).map_err(Some)));
+        *panicked = allowed.is_err();
+        allowed.unwrap_or(Err(None)).map_err(Refusal::forbidden)
+    }
+
+    /// The application's headers for the first answer to a session; none if it panics.
+    fn headers_of_application(&mut self, head: &RequestHead<'_>) -> Vec<(String, String)> {
+        let Some(headers) = &mut self.initial_headers else { return Vec::new() };
+        catch_unwind(AssertUnwindSafe(|| headers(head))).unwrap_or_else(|_| {
+            self.core.application_panicked();
+            Vec::new()
+        })
     }
 
     /// A WebSocket upgrade of the engine's path.
@@ -239,11 +276,9 @@ impl Bridge {
         let query = Query::parse(request.query().unwrap_or_default());
         let head = RequestHead::of_loop(request, &query);
         let ask = EngineRequest { method: request.method(), query: &query, upgrade: true, detached: false };
-        let (config, allow_request) = (&self.config, self.allow_request.as_mut());
-        let admitted = self.core.admit(&ask, || Self::allow(config, allow_request, &head));
-        let purpose = match admitted {
+        let purpose = match self.admit(&ask, &head) {
             Ok(Admission::OpenWebSocket) => {
-                Purpose::Session(head.peer(&config.keep_headers, self.clock.millis()))
+                Purpose::Session(head.peer(&self.config.keep_headers, self.clock.millis()))
             }
             Ok(Admission::Probe) => Purpose::Probe(query.get("sid").unwrap_or_default().into()),
             Ok(_) => Purpose::Refused,
@@ -251,13 +286,10 @@ impl Bridge {
         };
         let opens = matches!(purpose, Purpose::Session(_));
         let mut accept = Accept::new(Conn::new(purpose)).config(self.connection.clone());
-        if let Some(headers) = self.initial_headers.as_mut().filter(|_| opens) {
-            // One that is no header is left out, as over polling.
-            for header in
-                headers(&head).into_iter().filter_map(|(name, value)| ExtraHeader::new(name, value).ok())
-            {
-                accept = accept.header(header);
-            }
+        let headers = if opens { self.headers_of_application(&head) } else { Vec::new() };
+        // One that is no header is left out, as over polling.
+        for header in headers.into_iter().filter_map(|(name, value)| ExtraHeader::new(name, value).ok()) {
+            accept = accept.header(header);
         }
         Upgrade::Accept(accept)
     }
@@ -319,6 +351,7 @@ impl Bridge {
         if let Some(storage) = self.storage.take() {
             storage.close(end.saturating_sub(self.clock.now()));
         }
+        self.core.close_inbox();
         tracing::info!(target: "adjourn_socketio", resumable = counts.resumable, "drained");
         DrainReport::new(raw, counts)
     }
@@ -332,6 +365,12 @@ impl Bridge {
     fn hard_sweep(&mut self, clients: &mut Clients<'_, Conn>) {
         self.input(clients, |core, now, links| core.hard_sweep(now, links));
         self.http.cut();
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.core.close_inbox();
     }
 }
 

@@ -1,16 +1,16 @@
 //! What adjourn keeps for each connection.
 
+use std::fmt;
+
 use crate::core::Peer;
 
 /// What adjourn keeps for each connection of the layer.
-#[derive(Debug)]
 pub struct Conn {
     /// Until `Open`.
     purpose: Option<Box<Purpose>>,
 }
 
 /// What a WebSocket was accepted for.
-#[derive(Debug)]
 pub(super) enum Purpose {
     /// A session that begins.
     Session(Peer),
@@ -18,6 +18,13 @@ pub(super) enum Purpose {
     Probe(Box<str>),
     /// 101, then an empty Close.
     Refused,
+}
+
+/// Not what it was accepted for, which may be the name of a session.
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").finish_non_exhaustive()
+    }
 }
 
 impl Conn {

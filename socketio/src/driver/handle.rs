@@ -10,7 +10,7 @@ use adjourn::shutdown::ShutdownPlan;
 use adjourn::stats::LoopStats;
 
 use super::conn::Conn;
-use crate::core::{Inbox, InboxFull, Io};
+use crate::core::{Inbox, InboxError, Io};
 use crate::stats::SocketIoStats;
 
 /// How long [`SocketIoHandle::stats`] waits.
@@ -35,8 +35,8 @@ impl SocketIoHandle {
     /// Has `call` made on the loop's thread, in the order of pushing. Does not wait.
     ///
     /// # Errors
-    /// If `counts.inbox` calls wait already.
-    pub fn defer(&self, call: impl FnOnce(&mut Io<'_>) + Send + 'static) -> Result<(), InboxFull> {
+    /// If `counts.inbox` calls wait already, or the server has ended.
+    pub fn defer(&self, call: impl FnOnce(&mut Io<'_>) + Send + 'static) -> Result<(), InboxError> {
         self.inbox.push(call)
     }
 

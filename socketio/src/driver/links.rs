@@ -13,18 +13,24 @@ use super::polling::Http;
 use crate::links::{Frame, LinkClose, LinkId, Links, RequestId, Response, SendRefused};
 use crate::reason::Reason;
 
-/// How long a close that is not to wait for the peer may take.
+/// How long a close that is not to wait for the peer may take at most.
 const QUICK: Duration = Duration::from_secs(2);
 
 /// Which connection a link is, by its slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LinkTable {
     slots: Vec<Option<ConnectionId>>,
     /// Kept between two calls.
     ids: Vec<ConnectionId>,
+    /// How long a quick close may take.
+    quick: Duration,
 }
 
 impl LinkTable {
+    pub(super) fn new(close_timeout: Duration) -> Self {
+        Self { slots: Vec::new(), ids: Vec::new(), quick: close_timeout.min(QUICK) }
+    }
+
     /// The link of a connection that has opened.
     pub(super) fn open(&mut self, id: ConnectionId) -> LinkId {
         if self.slots.len() <= id.slot() {
@@ -93,13 +99,14 @@ impl Links for DriverLinks<'_, '_> {
 
     fn close(&mut self, link: LinkId, how: LinkClose) {
         let Some(id) = self.table.get(link) else { return };
+        let quickly = Some(self.table.quick);
         let (frame, timing) = match how {
             LinkClose::Empty { quick } => {
-                let close_timeout = quick.then_some(QUICK);
+                let close_timeout = quickly.filter(|_| quick);
                 (CloseFrame::EMPTY, CloseTiming { close_timeout, flush_budget: None })
             }
             LinkClose::SlowConsumer => {
-                let timing = CloseTiming { close_timeout: None, flush_budget: Some(Duration::ZERO) };
+                let timing = CloseTiming { close_timeout: quickly, flush_budget: Some(Duration::ZERO) };
                 (CloseFrame::of(CloseCode::TRY_AGAIN_LATER), timing)
             }
             LinkClose::Cut => {

@@ -23,7 +23,7 @@ pub(super) struct Threads {
     writer: Sender<StoreCommand>,
     reader: Sender<StoreCommand>,
     answers: Arc<Answers>,
-    /// Disconnected when the writer has ended, and with it the store is closed.
+    /// Disconnected when both have ended, and with them the store is closed.
     ended: Receiver<()>,
 }
 
@@ -43,7 +43,7 @@ impl Storage {
         let answers = Arc::new(Answers { list: Mutex::default(), waker: waker.clone() });
         let (to_writer, commands) = mpsc::channel::<StoreCommand>();
         let (ending, ended) = mpsc::channel::<()>();
-        let shared = Arc::clone(&answers);
+        let (shared, reader_ending) = (Arc::clone(&answers), ending.clone());
         thread::Builder::new().name("sio-store-writer".into()).spawn(move || {
             for StoreCommand { ticket, call } in commands {
                 if let Ok(reply) = call.write(&mut *writer, clock.millis()) {
@@ -61,6 +61,8 @@ impl Storage {
                     shared.push(ticket, reply);
                 }
             }
+            drop(reader);
+            drop(reader_ending);
         })?;
         Ok(Self::Threads(Threads { writer: to_writer, reader: to_reader, answers, ended }))
     }
@@ -88,7 +90,7 @@ impl Storage {
         }
     }
 
-    /// Closes the store; waits for what its writer is at, `limit` at most. Returns whether it is closed.
+    /// Closes the store; waits for what its threads are at, `limit` at most. Returns whether it is closed.
     pub(super) fn close(self, limit: Duration) -> bool {
         match self {
             Self::Inline { .. } => true,

@@ -445,15 +445,15 @@ impl Engine {
         self.end(reason, "1", cx)
     }
 
-    /// Gone; a GET that is held is answered by `farewell`.
-    fn end(&mut self, reason: Reason, farewell: &'static str, cx: &mut Context<'_>) -> Outcome<'static> {
+    /// Gone; a GET that is held is answered by `packet`.
+    fn end(&mut self, reason: Reason, packet: &'static str, cx: &mut Context<'_>) -> Outcome<'static> {
         self.refuse_post(cx);
         match mem::replace(&mut self.state, State::Gone) {
             State::WebSocket(link) => cx.links.close(link, close_of(reason)),
             State::Polling(polling) => {
                 close_probe(&polling, cx);
                 if let Some(held) = polling.held {
-                    cx.links.respond(held, polled(farewell));
+                    cx.links.respond(held, polled(packet));
                 }
             }
             State::Closing(_) | State::Gone | State::Cut => return Outcome::Nothing,

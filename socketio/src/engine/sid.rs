@@ -5,6 +5,8 @@ use std::fmt;
 use base64::engine::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 
+use crate::secret::Secret;
+
 /// 120 random bits as 20 characters of URL-safe base64: a `sid`, a socket's id or a `pid`. `Debug` shows 6 of them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sid([u8; 20]);
@@ -26,6 +28,6 @@ impl Sid {
 
 impl fmt::Debug for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}..", self.as_str().get(..6).unwrap_or_default())
+        Secret(self.as_str()).fmt(f)
     }
 }

@@ -75,6 +75,11 @@ impl Header {
     }
 }
 
+/// Can a client name this namespace, if names have `max` bytes at most?
+pub fn is_namespace(name: &str, max: usize) -> bool {
+    name.starts_with('/') && !name.contains(',') && name.len() <= max
+}
+
 /// Names that neither side may give to an event.
 pub fn is_reserved(name: &str) -> bool {
     matches!(

@@ -1,7 +1,11 @@
 //! The query of a request.
 
-/// The parameters of a query, percent-decoded, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use std::fmt;
+
+use crate::secret::Secret;
+
+/// The parameters of a query, percent-decoded, in order. `Debug` shows 6 characters of a `sid`.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Query {
     pairs: Vec<(String, String)>,
 }
@@ -34,6 +38,19 @@ impl Query {
     /// All parameters, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_map();
+        for (name, value) in self.iter() {
+            match name {
+                "sid" => shown.entry(&name, &Secret(value)),
+                _ => shown.entry(&name, &value),
+            };
+        }
+        shown.finish()
     }
 }
 

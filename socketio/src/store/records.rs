@@ -1,5 +1,6 @@
 //! What a store keeps, and what its calls take and give.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use bytes::Bytes;
 
 use super::{Millis, StoreError};
 use crate::offset::{Offset, Position};
+use crate::secret::Secret;
 
 /// What an entry of the log does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub struct Committed {
 }
 
 /// A change of a session.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum SessionChange {
     /// Writes it whole. Generation 1 and unknown: creates it.
     Save(SessionRecord),
@@ -95,8 +97,8 @@ pub enum SessionChange {
     },
 }
 
-/// A session as the store keeps it (specification 13).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A session as the store keeps it (specification 13). `Debug` shows 6 characters of its `pid`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Its secret name.
     pub pid: Arc<str>,
@@ -138,8 +140,8 @@ pub struct Membership {
     pub to: Option<Position>,
 }
 
-/// A client asks for a session.
-#[derive(Clone, Debug)]
+/// A client asks for a session. `Debug` shows 6 characters of its `pid`.
+#[derive(Clone)]
 pub struct Attach {
     /// Its secret name.
     pub pid: Arc<str>,
@@ -352,6 +354,51 @@ impl SessionChange {
             Self::Save(record) => (&record.pid, record.generation),
             Self::Remove { pid, generation, .. } => (pid, *generation),
         }
+    }
+}
+
+impl fmt::Debug for SessionChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Save(record) => f.debug_tuple("Save").field(record).finish(),
+            Self::Remove { namespace, pid, generation } => f
+                .debug_struct("Remove")
+                .field("namespace", namespace)
+                .field("pid", &Secret(pid))
+                .field("generation", generation)
+                .finish(),
+        }
+    }
+}
+
+impl fmt::Debug for SessionRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionRecord")
+            .field("pid", &Secret(&self.pid))
+            .field("sid", &self.sid)
+            .field("namespace", &self.namespace)
+            .field("principal", &self.principal)
+            .field("generation", &self.generation)
+            .field("first", &self.first)
+            .field("checkpoint", &self.checkpoint)
+            .field("last", &self.last)
+            .field("data", &self.data)
+            .field("earlier", &self.earlier)
+            .field("answered", &self.answered)
+            .field("memberships", &self.memberships)
+            .field("away", &self.away)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Attach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attach")
+            .field("pid", &Secret(&self.pid))
+            .field("namespace", &self.namespace)
+            .field("principal", &self.principal)
+            .field("offset", &self.offset)
+            .finish()
     }
 }
 

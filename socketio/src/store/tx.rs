@@ -1,10 +1,12 @@
 //! What the application does within a transaction of the store (specification 15).
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{AckValue, Millis, NewEntry, OnceState, StoreError};
 use crate::offset::Position;
+use crate::secret::Secret;
 
 /// What the application does within a transaction: rows, entries and joins that are committed together or not at all.
 pub struct Tx<'t> {
@@ -41,8 +43,8 @@ pub enum TxEffect {
     Join(Arc<str>),
 }
 
-/// Whose transaction it is.
-#[derive(Clone, Debug)]
+/// Whose transaction it is. `Debug` shows 6 characters of the session's `pid`.
+#[derive(Clone)]
 pub struct TransactContext {
     /// The log that [`Tx`] appends to.
     pub namespace: Arc<str>,
@@ -176,6 +178,19 @@ impl<'t> Tx<'t> {
             Ok(Err(error)) => Err(TransactError::Run(error)),
             Err(_) => Err(TransactError::Panicked),
         }
+    }
+}
+
+impl fmt::Debug for TransactContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let session = self.session.as_ref().map(|(pid, generation)| (Secret(pid), generation));
+        f.debug_struct("TransactContext")
+            .field("namespace", &self.namespace)
+            .field("sid", &self.sid)
+            .field("session", &session)
+            .field("logged", &self.logged)
+            .field("max_event", &self.max_event)
+            .finish()
     }
 }
 

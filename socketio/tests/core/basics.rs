@@ -411,3 +411,21 @@ fn a_namespace_without_its_slash_gets_it() {
     });
     assert_eq!(client.take(&mut world), [r#"["n",0]"#, r#"["n",1]"#, r#"["n",2]"#]);
 }
+
+#[test]
+fn a_namespace_that_no_client_can_name_is_refused_when_it_is_registered() {
+    for name in ["/a,b", "a,b", &"x".repeat(1024)] {
+        let registered = std::panic::catch_unwind(|| {
+            World::new(quick(), |core, _| {
+                core.namespace(name);
+            })
+        });
+        let panic = registered.err().expect("it would be silent for ever");
+        let message = panic.downcast_ref::<String>().expect("a message");
+        assert!(message.contains("no client can connect to the namespace"), "{message}");
+    }
+    World::new(quick(), |core, _| {
+        core.namespace(&"x".repeat(1023));
+        core.namespace("/a?b=c");
+    });
+}

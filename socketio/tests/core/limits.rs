@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adjourn_socketio::config::{EmitPolicy, SocketIoConfig};
+use adjourn_socketio::config::{ConnectPolicy, EmitPolicy, SocketIoConfig};
 use adjourn_socketio::core::{AckOptions, Core, Io, KeyFrom};
 use adjourn_socketio::packet::Binary;
 use adjourn_socketio::store::{AckValue, Tx};
@@ -265,4 +265,57 @@ fn a_time_that_never_comes_is_no_overflow() {
     });
     assert_eq!(client.take(&mut world).len(), 5);
     assert_eq!(world.core.stats().acks_received, 4);
+}
+
+#[test]
+fn s18_a_stored_ack_that_no_send_queue_takes_is_refused_where_it_is_made() {
+    let mut world = World::new(small_queue(), |core, _| {
+        core.namespace("/").on_once("size", KeyFrom::argument(1), |call, _| {
+            let size: usize = call.args.as_args().get(0)?;
+            Ok(AckValue::new(("x".repeat(size),))?)
+        });
+    });
+    let mut client = Client::new(&mut world);
+    let link = client.link.expect("is open");
+    client.pump(&mut world);
+    world.stick(link, QUEUE);
+    for ack in 1..3 {
+        client.emit_with_ack(&mut world, ack, &format!(r#"["size",{QUEUE},"large"]"#));
+        assert_eq!(world.closed(link), None, "it would come back, ask again and be cut again");
+    }
+    assert_eq!(world.core.stats().once_rolled_back, 2);
+    client.emit_with_ack(&mut world, 3, r#"["size",1000,"small"]"#);
+    client.pump(&mut world);
+    assert_eq!(client.packets.len(), 1);
+}
+
+/// The setting that is refused.
+fn wrong(adapt: impl FnOnce(&mut SocketIoConfig)) -> &'static str {
+    let mut config = SocketIoConfig::default();
+    adapt(&mut config);
+    config.check().expect_err("it cannot be").setting
+}
+
+#[test]
+fn s18_times_that_no_timer_has_and_a_heartbeat_that_no_client_has_are_refused() {
+    let (never, month) = (Duration::MAX, Duration::from_hours(31 * 24));
+    assert_eq!(wrong(|config| config.times.connect_timeout = never), "times.connect_timeout");
+    assert_eq!(wrong(|config| config.times.upgrade_timeout = never), "times.upgrade_timeout");
+    assert_eq!(wrong(|config| config.times.close_timeout = never), "times.close_timeout");
+    assert_eq!(wrong(|config| config.storage.stall = never), "storage.stall");
+    assert_eq!(
+        wrong(|config| config.storage.on_connect = ConnectPolicy::WaitUpTo(never)),
+        "storage.on_connect"
+    );
+    assert_eq!(wrong(|config| config.once.window = never), "once.window");
+    assert_eq!(wrong(|config| config.recovery.get_or_insert_default().window = never), "recovery.window");
+    assert_eq!(wrong(|config| config.counts.http_idle_timeout = never), "counts.http_idle_timeout");
+    // A timer of JavaScript that is longer than 2^31 - 1 ms fires at once: each client would time out as soon as it is connected.
+    assert_eq!(wrong(|config| config.times.ping_interval = month), "times.ping_interval");
+    assert_eq!(wrong(|config| config.times.ping_timeout = month), "times.ping_interval");
+    assert_eq!(wrong(|config| config.input.max_payload = 5_000_000), "input.max_attachment_bytes");
+    let mut config = SocketIoConfig::default();
+    config.times.ping_interval = Duration::from_hours(24 * 24);
+    config.times.connect_timeout = Duration::from_hours(24 * 365);
+    assert_eq!(config.check(), Ok(()));
 }

@@ -91,6 +91,24 @@ fn s18_names_made_on_demand_leave_nothing_behind() {
 }
 
 #[test]
+fn s12_a_log_whose_name_is_registered_no_more_goes_with_its_last_session() {
+    let mut world = World::new(quick(), |core, log| {
+        handlers(core.namespace("/"), log);
+        handlers(core.namespace("/old"), log);
+    });
+    let mut client = Client::of(&mut world, "/old");
+    for name in ["/", "/old"] {
+        world.call(|io| io.of(name).emit("n", (0,)).expect("is logged"));
+    }
+    client.cut(&mut world);
+    world.restart(quick(), |core, log| handlers(core.namespace("/"), log));
+    world.advance(Duration::from_secs(5));
+    assert_eq!((world.core.stats().logs_unused, world.entries("/old")), (1, 1), "it may be registered again");
+    world.advance(quick().recovery.expect("is on").window);
+    assert_eq!((world.core.stats().logs_unused, world.entries("/old")), (0, 0));
+}
+
+#[test]
 fn s10_local_events_are_not_logged_and_fetch_tells_who_is_there() {
     let mut world = world_with(quick());
     let (mut a, mut b) = (Client::new(&mut world), Client::new(&mut world));

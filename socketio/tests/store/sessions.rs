@@ -1,11 +1,12 @@
 //! Sessions: saving by generation, attaching, the start of the replay, epochs, expiry (specification 13, 14).
 
+use adjourn_socketio::packet::Query;
 use adjourn_socketio::store::{
-    Attach, AttachError, LogLimits, Membership, Parts, ResumeRefusal, SessionChange, SessionRecord,
-    StoreSettings,
+    Attach, AttachError, LogLimits, Membership, MemoryStore, NodeId, Parts, ResumeRefusal, SessionChange,
+    SessionRecord, Store as _, StoreSettings,
 };
 
-use crate::disk::{ask, at, change, fill, limits, save, session, settings};
+use crate::disk::{ask, at, change, context, fill, limits, save, session, settings};
 use crate::on_every_store;
 
 /// The refusal, and what the client has received.
@@ -244,5 +245,26 @@ on_every_store! {
         let mut found = parts.writer.attach(&ask("p", None), 0).expect("attaches").session.memberships;
         found.sort_by(|a, b| a.room.cmp(&b.room));
         assert_eq!(found, [member("b", 0, Some(6)), member("c", 0, None)]);
+    }
+}
+
+#[test]
+fn credentials_are_in_no_debug_text() {
+    let pid = "0123456789abcdefghij";
+    let store = MemoryStore::new();
+    let mut parts = Box::new(store.clone()).open(NodeId("a".into()), &settings(), 0).expect("opens");
+    let record = SessionRecord { sid: "socket".into(), ..session(pid) };
+    assert!(save(&mut parts, record.clone(), 0));
+    let remove = SessionChange::Remove { namespace: "/".into(), pid: pid.into(), generation: 1 };
+    for text in [
+        format!("{store:?}"),
+        format!("{record:?}"),
+        format!("{:?} {remove:?}", SessionChange::Save(record)),
+        format!("{:?}", ask(pid, None)),
+        format!("{:?}", context(Some((pid, 1)))),
+        format!("{:?}", parts.writer.attach(&ask(pid, None), 0).expect("attaches")),
+        format!("{:?}", Query::parse(&format!("EIO=4&sid={pid}"))),
+    ] {
+        assert!(!text.contains("0123456"), "{text}");
     }
 }

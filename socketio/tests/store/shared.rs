@@ -407,6 +407,22 @@ fn an_entry_of_a_transaction_for_another_namespace_waits_until_it_can_be_appende
     assert_eq!(redis(&server, &["EXISTS", "{shared:/}:outbox"]), ":0");
 }
 
+#[test]
+fn an_emitter_refuses_what_no_client_could_be_sent() {
+    let Some(server) = RedisServer::start(&[]) else { return };
+    let mut emitter = Emitter::connect(&server.url(), PREFIX).expect("connects");
+    let length = || redis(&server, &["XLEN", "{shared:/}:log"]);
+    let large = emitter.emit("/", &[], "x", ("x".repeat(4 << 20),));
+    let why = large.expect_err("nodes would pass over it").to_string();
+    assert!(why.contains("exceeds send_queue (4194304)"), "{why}");
+    let before = length();
+    emitter.emit("/", &[], "x", ("x".repeat(1 << 20),)).expect("fits");
+    assert_ne!(length(), before);
+    let mut emitter = emitter.send_queue(16 << 10);
+    assert!(emitter.emit("/", &[], "x", ("x".repeat(16 << 10),)).is_err());
+    emitter.emit("/", &[], "x", ("x".repeat(15 << 10),)).expect("fits");
+}
+
 /// Answers as a master of a cluster would: it takes one call without an answer, and is gone for a second.
 fn master(listener: &TcpListener) {
     let address = listener.local_addr().expect("an address");

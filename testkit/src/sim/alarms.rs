@@ -83,7 +83,7 @@ impl Checker {
             Alarm::Discard => facts.closes.filter(|_| state == State::Open).map(|(at, _)| at),
             Alarm::Stall => {
                 let timeout = self.settings(conn).stall_timeout.filter(|_| state == State::Open)?;
-                Some(after(facts.behind?.max(facts.progress), timeout))
+                Some(after(facts.refused?.max(facts.progress), timeout))
             }
             Alarm::Close => ending.filter(|_| state.is_closing()).map(|ending| ending.deadline),
             Alarm::Flush => ending
@@ -209,33 +209,29 @@ impl Checker {
         }
     }
 
-    /// The kernel took less than it was offered, at `now`: the loop reads the clock for that.
+    /// The kernel took less than it was offered, at `now`: the loop reads the clock for that. A stall begins, or goes on if the
+    /// kernel took nothing.
     pub fn refused(&mut self, conn: u32, now: u64) {
+        // Until the loop reads the clock again, everything happens at one moment.
         let loops = self.now;
         let facts = self.of(conn);
         if facts.progress == loops {
             facts.progress = now;
         }
-        if facts.behind.is_none() && facts.failing.is_none() {
-            (facts.behind, facts.stall_uncertainty) = (Some(now), 0);
-            if let Some(at) = self.due(conn, Alarm::Stall) {
-                self.set_alarm(at, conn, Alarm::Stall);
-            }
+        if facts.refused.is_none_or(|since| since == loops) && facts.failing.is_none() {
+            facts.refused = Some(now);
+            self.set_stall_alarm(conn);
         }
     }
 
-    /// So many bytes are queued at the end of a turn.
-    pub fn note_queue(&mut self, conn: u32, queued: usize) {
-        let (now, began) = (self.now, self.turn.began);
-        let facts = self.of(conn);
-        facts.owed |= queued > 0;
-        if queued == 0 {
-            facts.behind = None;
-        } else if facts.behind.is_none() && facts.failing.is_none() {
-            (facts.behind, facts.stall_uncertainty) = (Some(now), now - began);
-            if let Some(at) = self.due(conn, Alarm::Stall) {
-                self.set_alarm(at, conn, Alarm::Stall);
-            }
+    /// The kernel took all that it was offered: that is no stall, whatever is queued besides.
+    pub fn took_all(&mut self, conn: u32) {
+        self.of(conn).refused = None;
+    }
+
+    pub fn set_stall_alarm(&mut self, conn: u32) {
+        if let Some(at) = self.due(conn, Alarm::Stall) {
+            self.set_alarm(at, conn, Alarm::Stall);
         }
     }
 

@@ -68,7 +68,7 @@ impl Checker {
         self.count_ending(conn, closed);
         let facts = self.of(conn);
         facts.paused = false;
-        facts.behind = None;
+        facts.refused = None;
         facts.timers.clear();
         facts.busy = None;
     }

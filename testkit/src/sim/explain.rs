@@ -213,8 +213,8 @@ impl Checker {
         let Some((_, input, cause)) = reasons.next() else {
             let facts = &self.facts[conn as usize];
             let text = format!(
-                "in {state:?}, {:?}; behind since {:?}, progress at {}, Ping at {:?}",
-                self.phase, facts.behind, facts.progress, facts.pinged
+                "in {state:?}, {:?}; refused since {:?}, progress at {}, Ping at {:?}",
+                self.phase, facts.refused, facts.progress, facts.pinged
             );
             return self.fail("abort_has_a_reason", conn, text);
         };
@@ -287,9 +287,8 @@ impl Checker {
     /// By how much an alarm may be due earlier.
     pub fn uncertainty(&self, conn: u32, alarm: Alarm) -> u64 {
         match alarm {
-            Alarm::Shutdown | Alarm::Timer => 0,
+            Alarm::Shutdown | Alarm::Timer | Alarm::Stall => 0,
             Alarm::Close | Alarm::Flush => self.ending_of(conn).map_or(0, |ending| ending.uncertainty),
-            Alarm::Stall => self.facts[conn as usize].stall_uncertainty,
             Alarm::Discard => self.facts[conn as usize].closes.map_or(0, |(_, uncertainty)| uncertainty),
             _ => self.facts[conn as usize].uncertainty,
         }

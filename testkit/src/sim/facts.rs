@@ -101,7 +101,6 @@ pub struct Facts {
     pub offered_at: u64,
     /// By how much what is due may be due earlier: the clock went on in the turn in which its time began.
     pub uncertainty: u64,
-    pub stall_uncertainty: u64,
     pub share: Share,
     /// The application's timers: key, when it is due, and whether the callback that set it has yet to return.
     pub timers: Vec<(u64, u64, bool)>,
@@ -130,8 +129,8 @@ pub struct Facts {
     /// A Close frame has begun, is complete, on the wire.
     pub close_begun: bool,
     pub close_done: bool,
-    /// Since when something is queued that the link does not take, and when it last took something.
-    pub behind: Option<u64>,
+    /// Since when the link has not taken all that it is offered, and when it last took something.
+    pub refused: Option<u64>,
     pub progress: u64,
     /// Settings of its own.
     pub own: Option<SharedConfig>,

@@ -140,7 +140,7 @@ impl Checker {
         self.is_judged(conn);
         let facts = self.of(conn);
         // That it takes nothing more is no stall.
-        (facts.failing, facts.behind) = (facts.failing.or(Some(kind)), None);
+        (facts.failing, facts.refused) = (facts.failing.or(Some(kind)), None);
         if self.state(conn) == Some(State::Open) && self.of(conn).paused && !self.of(conn).discards {
             self.pause_ends(conn);
         }

@@ -63,9 +63,7 @@ impl Checker {
             Event::Timer { .. } => self.timer_fired(conn, event),
             Event::Drain { .. } => {
                 self.share(conn).drains += 1;
-                // All was written: what is behind now was sent since.
-                (self.of(conn).owed, self.of(conn).behind) = (false, None);
-                self.of(conn).awaits_room = None;
+                (self.of(conn).owed, self.of(conn).awaits_room) = (false, None);
                 let (drains, most) = (self.share(conn).drains, if self.turn.after_cut { 2 } else { 1 });
                 ensure!(self, conn, "one_drain_per_turn", drains <= most, "{drains}");
                 // Until it has answered the peer's Close, the application may send.
@@ -112,6 +110,8 @@ impl Checker {
         (facts.opened, facts.id) = (true, Some(id));
         (facts.state, facts.since) = (Some(State::Open), now);
         self.set_heartbeat_alarm(conn);
+        // A part of the answer to its request may have been refused.
+        self.set_stall_alarm(conn);
         if let Some((queued, at)) = self.of(conn).overflowed {
             self.overflowed(conn, queued);
             if let Some(ending) = self.ending(conn) {

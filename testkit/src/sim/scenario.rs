@@ -87,7 +87,7 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     };
     config.connection.close_timeout = ms(12, 6000);
     config.connection.linger_timeout = ms(8, 2000);
-    config.handshake.handshake_timeout = ms(40, 4000);
+    config.handshake.handshake_timeout = ms(40, 4000).max(Duration::from_micros(1));
     config.connection.heartbeat.timeout = ms(10, 3000).max(Duration::from_millis(1));
     config.handshake.retry_after = ms(4, 5000);
     let (interval, stall, budget) = (ms(50, 5000), ms(20, 4000), ms(4, 3000));
@@ -133,7 +133,7 @@ pub fn config(rng: &mut Rng, size: Size) -> Config {
     }
     if beside.u8(..6) == 0 {
         config.connection.control_rate =
-            Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10) });
+            Some(ControlRate { per_second: beside.u32(..20), burst: beside.u32(..10).max(1) });
     }
     if beside.u8(..6) == 0 {
         config.event_loop.max_deferred = beside.usize(..3);

@@ -4,7 +4,7 @@ use adjourn::clients::State;
 
 use super::{
     alarms::Alarm,
-    checker::{Checker, after, trace},
+    checker::{Checker, trace},
     facts::Share,
 };
 
@@ -177,12 +177,6 @@ impl Checker {
         ];
         // The hard sweep probes, too, and may not have been told.
         let hard = self.shutdown.is_some();
-        // What waits for its share may look as if the kernel took nothing of it.
-        let waits = self
-            .settings(conn)
-            .stall_timeout
-            .map(|timeout| after(self.facts[conn as usize].progress, timeout));
-        let waits = waits.is_some_and(|due| due <= self.now) && self.has_written_its_share(conn);
         // While the kernel takes more, a flush budget that is used up is looked at again in each turn.
         let flushes = self.ending_of(conn).is_some_and(|ending| {
             self.state(conn).is_some_and(State::is_closing)
@@ -190,7 +184,7 @@ impl Checker {
         });
         // What it holds may have been parsed, and have failed it: then it has no flush budget.
         let fails = self.of(conn).delayed && self.is_end_next(conn);
-        let due = hard || waits || flushes || fails || all.iter().any(|alarm| self.is_due(conn, *alarm));
+        let due = hard || flushes || fails || all.iter().any(|alarm| self.is_due(conn, *alarm));
         self.share(conn).probed |= due;
         due
     }

@@ -155,6 +155,8 @@ impl Transport for Wire {
         }
         if self.refused {
             outside.checker.refused(conn, outside.now);
+        } else {
+            outside.checker.took_all(conn);
         }
         let crosses = !closes && outside.checker.of(conn).close_begun;
         outside.set_down_moving(conn);

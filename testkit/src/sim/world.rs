@@ -224,7 +224,7 @@ impl World {
         for &conn in &touched {
             let client = outside.checker.of(conn).id.and_then(|id| clients.get(id));
             if let Some(client) = client.filter(|client| client.state().is_established()) {
-                outside.checker.note_queue(conn, client.buffered_amount());
+                outside.checker.of(conn).owed |= client.buffered_amount() > 0;
             }
         }
         outside.check_handed();

@@ -29,7 +29,7 @@ pub(crate) struct Connecting {
     pub(crate) resume: Option<Resume>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Ask {
     pub(crate) pid: Arc<str>,
     pub(crate) offset: Option<Offset>,

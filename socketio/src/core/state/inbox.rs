@@ -15,17 +15,30 @@ pub struct Inbox {
 }
 
 struct Shared {
-    queue: Mutex<VecDeque<Call>>,
+    queue: Mutex<Waiting>,
     limit: usize,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// The inbox is full: this call was not taken.
+#[derive(Default)]
+struct Waiting {
+    calls: VecDeque<Call>,
+    closed: bool,
+}
+
+/// A call was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{limit} calls wait for the loop, the most that counts.inbox allows")]
-pub struct InboxFull {
-    /// The limit.
-    pub limit: usize,
+#[non_exhaustive]
+pub enum InboxError {
+    /// Too many wait.
+    #[error("{limit} calls wait for the loop, the most that counts.inbox allows")]
+    Full {
+        /// The limit.
+        limit: usize,
+    },
+    /// The server has ended.
+    #[error("the server has ended")]
+    Ended,
 }
 
 impl Inbox {
@@ -34,7 +47,7 @@ impl Inbox {
     }
 
     /// Has `call` made on the loop, after those pushed before. Allocates the box only.
-    pub fn push(&self, call: impl FnOnce(&mut Io<'_>) + Send + 'static) -> Result<(), InboxFull> {
+    pub fn push(&self, call: impl FnOnce(&mut Io<'_>) + Send + 'static) -> Result<(), InboxError> {
         let limit = self.shared.limit;
         self.push_within(limit, Box::new(call))
     }
@@ -45,13 +58,16 @@ impl Inbox {
         let _ = self.push_within(usize::MAX, Box::new(call));
     }
 
-    fn push_within(&self, limit: usize, call: Call) -> Result<(), InboxFull> {
+    fn push_within(&self, limit: usize, call: Call) -> Result<(), InboxError> {
         let mut queue = self.queue();
-        if queue.len() >= limit {
-            return Err(InboxFull { limit });
+        if queue.closed {
+            return Err(InboxError::Ended);
         }
-        queue.push_back(call);
-        let first = queue.len() == 1;
+        if queue.calls.len() >= limit {
+            return Err(InboxError::Full { limit });
+        }
+        queue.calls.push_back(call);
+        let first = queue.calls.len() == 1;
         drop(queue);
         if first {
             (self.shared.wake)();
@@ -61,10 +77,20 @@ impl Inbox {
 
     /// All that was pushed.
     pub(in crate::core) fn take(&self) -> VecDeque<Call> {
-        std::mem::take(&mut *self.queue())
+        std::mem::take(&mut self.queue().calls)
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Call>> {
+    /// Takes no more calls. Those that wait are not made.
+    pub(in crate::core) fn close(&self) {
+        let mut queue = self.queue();
+        queue.closed = true;
+        let calls = std::mem::take(&mut queue.calls);
+        drop(queue);
+        // A call that is dropped may answer a middleware: here.
+        drop(calls);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Waiting> {
         // A panic between lock and unlock cannot leave the queue half changed.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -180,14 +180,13 @@ impl Bridge {
         let upgrade = is_upgrade(&head.headers);
         let ask = EngineRequest { method: head.method.as_str(), query: &query, upgrade, detached: true };
         let from = RequestHead::of_http(head, peer, &query);
-        let (config, allow_request) = (&self.config, self.allow_request.as_mut());
-        let admitted = self.core.admit(&ask, || Self::allow(config, allow_request, &from));
         let sid = query.get("sid").unwrap_or_default();
-        match admitted {
+        match self.admit(&ask, &from) {
             Ok(Admission::OpenPolling) => {
                 let peer = from.peer(&self.config.keep_headers, self.clock.millis());
-                if let (Some(headers), Some(http)) = (&mut self.initial_headers, self.http.get_mut()) {
-                    http.add_headers(request, headers(&from));
+                let headers = self.headers_of_application(&from);
+                if let Some(http) = self.http.get_mut().filter(|_| !headers.is_empty()) {
+                    http.add_headers(request, headers);
                 }
                 self.input(clients, |core, now, links| core.open_polling(request, peer, now, links));
             }

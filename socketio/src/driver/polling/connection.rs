@@ -109,13 +109,15 @@ async fn serve(server: Rc<Server>, carrier: Carrier, received: Vec<u8>, peer: So
         let mut timer = pin!(sleep_until(Instant::now() + limits.head));
         let connection = &mut connection;
         future::poll_fn(move |cx| {
-            if Pin::new(&mut *connection).poll(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            while let Poll::Ready((new, stage)) = changed.as_mut().poll(cx) {
+            loop {
+                if Pin::new(&mut *connection).poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                let Poll::Ready((new, stage)) = changed.as_mut().poll(cx) else { break };
                 if new == Stage::Cut {
                     return Poll::Ready(None);
                 }
+                // One that is idle ends when it is polled once more.
                 Pin::new(&mut *connection).graceful_shutdown();
                 changed.set(next_stage(stage));
             }
