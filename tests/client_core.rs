@@ -180,6 +180,19 @@ fn addresses_are_tried_in_order_and_share_the_time() {
     assert_eq!(world.log().failed.len(), 1, "what comes late does nothing");
 }
 
+/// Its deadline was set by what was queued, and not any more when a stall began with a refusal.
+#[test]
+fn a_handshake_timeout_that_ends_before_the_connect_would_have() {
+    let mut config = Config::default();
+    (config.client.connect_timeout, config.handshake.handshake_timeout) = (9 * SECOND, SECOND);
+    let mut world = World::new(config, "ws://server.example/");
+    world.resolved(1);
+    world.connected(true);
+    world.wait(SECOND);
+    let expected = (Some(world.id), addresses(1)[0], HandshakeError::Timeout);
+    assert_eq!(world.log().failed, [expected]);
+}
+
 #[test]
 fn ways_not_to_find_a_server() {
     type Act = fn(&mut World);

@@ -246,6 +246,8 @@ impl Conn {
         dialling.addresses = Vec::new();
         let mut request = Vec::with_capacity(256);
         dialling.offer.write(&dialling.key, &mut request);
+        // It may be due sooner than the connect was.
+        self.pending.add(Pending::DEADLINE);
         self.push_http(request, cx);
     }
 

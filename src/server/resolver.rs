@@ -1,7 +1,7 @@
 //! Names to addresses, off the loop: the system's resolver blocks, so it runs on threads of its own.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry},
     io,
     net::{SocketAddr, ToSocketAddrs},
     sync::{
@@ -25,6 +25,8 @@ type Lookup = fn(&Name) -> Vec<SocketAddr>;
 pub(super) struct Resolver {
     /// Who waits for which name: a thousand connections to one server are one lookup.
     waiting: HashMap<Name, Vec<ConnectionId>>,
+    /// What the connection of a slot waits for.
+    asked: HashMap<usize, Name>,
     lookup: Lookup,
     /// Names that are looked up at the same time.
     most: usize,
@@ -62,12 +64,12 @@ impl Resolver {
     }
 
     fn with(lookup: Lookup, most: usize) -> Self {
-        Self { waiting: HashMap::new(), lookup, most, threads: None }
+        Self { waiting: HashMap::new(), asked: HashMap::new(), lookup, most, threads: None }
     }
 
     /// Ends its threads, and forgets who waits.
     pub(super) fn stop(&mut self) {
-        self.waiting = HashMap::new();
+        (self.waiting, self.asked) = (HashMap::new(), HashMap::new());
         self.threads = None;
     }
 
@@ -85,6 +87,7 @@ impl Resolver {
         let name: Name = (host.into(), port);
         if let Some(waiting) = self.waiting.get_mut(&name) {
             waiting.push(id);
+            self.asked.insert(id.slot(), name);
             return Ok(());
         }
         let threads = self.threads.get_or_insert_with(Threads::new);
@@ -92,14 +95,30 @@ impl Resolver {
             threads.spawn(self.lookup, shared)?;
         }
         threads.names.push(name.clone());
+        self.asked.insert(id.slot(), name.clone());
         self.waiting.insert(name, vec![id]);
         Ok(())
+    }
+
+    /// The connection of a slot has ended. If it was the only one that waited for a name, that is not looked up, unless a thread has begun.
+    pub(super) fn forget(&mut self, slot: usize) {
+        let Some(name) = self.asked.remove(&slot) else { return };
+        let Entry::Occupied(mut waiting) = self.waiting.entry(name) else { return };
+        waiting.get_mut().retain(|id| id.slot() != slot);
+        let unasked = waiting.get().is_empty();
+        if unasked && self.threads.as_ref().is_some_and(|threads| threads.names.remove(waiting.key())) {
+            waiting.remove();
+        }
     }
 
     /// The next name that was looked up, and who waits for it. Without addresses if it has none.
     pub(super) fn poll(&mut self) -> Option<(Vec<ConnectionId>, Vec<SocketAddr>)> {
         let (name, addresses) = self.threads.as_ref()?.answers.try_recv().ok()?;
-        Some((self.waiting.remove(&name).unwrap_or_default(), addresses))
+        let ids = self.waiting.remove(&name).unwrap_or_default();
+        for id in &ids {
+            self.asked.remove(&id.slot());
+        }
+        Some((ids, addresses))
     }
 }
 
@@ -146,6 +165,13 @@ impl Names {
     fn push(&self, name: Name) {
         self.lock().names.push_back(name);
         self.changed.notify_one();
+    }
+
+    /// Takes a name out that no thread has taken; says whether there was one.
+    fn remove(&self, name: &Name) -> bool {
+        let names = &mut self.lock().names;
+        let place = names.iter().position(|queued| queued == name);
+        place.is_some_and(|place| names.remove(place).is_some())
     }
 
     /// The next name, when there is one; `None` when the loop has ended, whatever is queued.
@@ -222,6 +248,45 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(10), "a thread is left");
             thread::yield_now();
         }
+    }
+
+    /// Names whose askers had given up were looked up all the same, and those of others waited for that: where enough names had a server
+    /// that did not answer, nobody got an address in time.
+    #[test]
+    fn names_that_nobody_waits_for_were_looked_up() {
+        static LOOKUPS: Mutex<Vec<Box<str>>> = Mutex::new(Vec::new());
+        static GATE: Mutex<()> = Mutex::new(());
+        let lookups = || LOOKUPS.lock().expect("no panic").clone();
+        let closed = GATE.lock();
+        let lookup: Lookup = |(host, _)| {
+            LOOKUPS.lock().expect("no panic").push(host.clone());
+            drop(GATE.lock());
+            Vec::new()
+        };
+        let (mut resolver, shared) = (Resolver::with(lookup, 1), shared());
+        let id = |n| ConnectionId::new(0, n, n);
+        for (n, name) in [(0, "a"), (1, "b"), (2, "c"), (3, "c"), (4, "d")] {
+            resolver.ask(id(n), name, 80, &shared).expect("a thread");
+        }
+        while lookups().is_empty() {
+            thread::yield_now();
+        }
+        // One that is looked up already, one that nobody else asked for, one that somebody else waits for.
+        for slot in [0, 1, 2] {
+            resolver.forget(slot);
+        }
+        resolver.ask(id(5), "a", 80, &shared).expect("a thread");
+        drop(closed);
+        let start = Instant::now();
+        let mut found = Vec::new();
+        while found.len() < 3 {
+            assert!(start.elapsed() < Duration::from_secs(10), "{found:?}");
+            found.extend(resolver.poll().map(|(ids, _)| ids));
+            thread::yield_now();
+        }
+        assert_eq!(found, [vec![id(5)], vec![id(3)], vec![id(4)]]);
+        assert_eq!(lookups().iter().map(|name| &**name).collect::<String>(), "acd");
+        assert!(resolver.waiting.is_empty() && resolver.asked.is_empty());
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Transport for Sockets {
             // It fails only for a socket that is broken already, which close ends as well.
             let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
         }
+        self.resolver.forget(slot);
         self.release(slot);
     }
 
