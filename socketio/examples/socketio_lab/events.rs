@@ -1,6 +1,7 @@
 //! The lab's events.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,8 +44,6 @@ struct Seen {
     reasons: HashMap<Arc<str>, Reason>,
     /// The ids of `reasons`, oldest first.
     ids: VecDeque<Arc<str>>,
-    /// Events whose arguments had wrong types.
-    wrong: u64,
 }
 
 impl Lab {
@@ -59,11 +58,11 @@ impl Lab {
     /// A namespace with all events.
     pub(crate) fn serve(&self, namespace: &mut Namespace) {
         self.serve_connections(namespace);
-        self.serve_session(namespace);
+        serve_session(namespace);
         serve_rooms(namespace);
         self.serve_ends(namespace);
         self.serve_rows(namespace);
-        self.serve_process(namespace);
+        serve_process(namespace);
     }
 
     fn serve_connections(&self, namespace: &mut Namespace) {
@@ -147,77 +146,24 @@ impl Lab {
         }
     }
 
-    fn serve_session(&self, namespace: &mut Namespace) {
-        namespace.on("whoami", |socket, _, ack| {
-            let data = socket.data().map_or_else(empty_object, |data| parse_object(data));
-            let answer = json!({
-                "id": &**socket.id(),
-                "recovered": socket.resume().is_resumed(),
-                "rooms": rooms(socket),
-                "data": data,
-            });
-            reply(socket, ack, (answer,));
-        });
-        namespace.on("resume-info", |socket, _, ack| {
-            let outcome = *socket.resume();
-            let away = match outcome {
-                ResumeOutcome::Resumed { away, .. } => u64::try_from(away.as_millis()).unwrap_or(u64::MAX),
-                _ => 0,
-            };
-            let answer = json!({ "outcome": outcome.as_str(), "missed": missed(&outcome), "away_ms": away });
-            reply(socket, ack, (answer,));
-        });
-        let lab = self.clone();
-        namespace.on("set-data", move |socket, args, ack| {
-            let Ok((new,)) = args.parse::<(Map<String, Value>,)>() else { return lab.wrong() };
-            let mut data = socket.data().map_or_else(Map::new, |data| parse_object(data));
-            data.extend(new);
-            if socket.set_data(&Value::Object(data).to_string()).is_ok() {
-                reply(socket, ack, (true,));
-            }
-        });
-        namespace.on("echo", echo);
-        let lab = self.clone();
-        namespace.on("burst", move |socket, args, ack| {
-            let Ok((room, n, tag, gap)) = args.parse::<(String, u64, Raw, u64)>() else { return lab.wrong() };
-            let namespace: Arc<str> = socket.handshake().namespace().into();
-            let burst = Burst { namespace, room, n, tag, gap: Duration::from_millis(gap), ack };
-            burst.run(socket.io(), 0);
-        });
-        let lab = self.clone();
-        namespace.on("flood", move |socket, args, ack| {
-            let Ok((n, size)) = args.parse::<(u64, usize)>() else { return lab.wrong() };
-            let text = "x".repeat(size);
-            for i in 0..n {
-                if socket.emit("blob", (i, &text)).is_err() {
-                    return;
-                }
-            }
-            reply(socket, ack, (n,));
-        });
-    }
-
     fn serve_ends(&self, namespace: &mut Namespace) {
         let lab = self.clone();
         namespace.on("reason-of", move |socket, args, ack| {
-            let Ok((id,)) = args.parse::<(String,)>() else { return lab.wrong() };
+            let Ok((id,)) = args.parse::<(String,)>() else { return wrong_arguments() };
             let reason = lab.seen().reasons.get(&*id).map(|reason| reason.as_str());
             reply(socket, ack, (reason,));
         });
-        let lab = self.clone();
-        namespace.on("kick", move |socket, args, _| match args.parse::<(bool,)>() {
+        namespace.on("kick", |socket, args, _| match args.parse::<(bool,)>() {
             Ok((true,)) => socket.disconnect_connection(),
             Ok((false,)) => socket.disconnect(),
-            Err(_) => lab.wrong(),
+            Err(_) => wrong_arguments(),
         });
-        let lab = self.clone();
-        namespace.on("warn-then-kick", move |socket, args, _| {
-            let Ok((text, ms)) = args.parse::<(String, u64)>() else { return lab.wrong() };
+        namespace.on("warn-then-kick", |socket, args, _| {
+            let Ok((text, ms)) = args.parse::<(String, u64)>() else { return wrong_arguments() };
             let _ = socket.warn_then_disconnect("warning", (text,), Duration::from_millis(ms));
         });
-        let lab = self.clone();
-        namespace.on("kick-room", move |socket, args, ack| {
-            let Ok((room, close)) = args.parse::<(String, bool)>() else { return lab.wrong() };
+        namespace.on("kick-room", |socket, args, ack| {
+            let Ok((room, close)) = args.parse::<(String, bool)>() else { return wrong_arguments() };
             if everybody(socket).to(&room).disconnect(close).is_ok() {
                 reply(socket, ack, (true,));
             }
@@ -236,11 +182,11 @@ impl Lab {
         let lab = self.clone();
         namespace.on("store", move |socket, args, ack| match args.parse::<(StoreAsk,)>() {
             Ok((ask,)) => lab.store(socket, ask, ack),
-            Err(_) => lab.wrong(),
+            Err(_) => wrong_arguments(),
         });
         let lab = self.clone();
         namespace.on("rows", move |socket, args, ack| {
-            let Ok((prefix,)) = args.parse::<(String,)>() else { return lab.wrong() };
+            let Ok((prefix,)) = args.parse::<(String,)>() else { return wrong_arguments() };
             let (rows, found) = (lab.rows.clone(), Arc::new(Mutex::new(Vec::new())));
             let of_run = Arc::clone(&found);
             let _ = socket.transact(
@@ -298,26 +244,8 @@ impl Lab {
             }
         });
         if stored.is_err() {
-            self.wrong();
+            wrong_arguments();
         }
-    }
-
-    fn serve_process(&self, namespace: &mut Namespace) {
-        namespace.on("cpu", |socket, _, ack| {
-            let answer = json!({ "us": process::cpu_us(), "rss": process::rss(), "pid": std::process::id() });
-            reply(socket, ack, (answer,));
-        });
-        let lab = self.clone();
-        namespace.on("block", move |socket, args, ack| {
-            let Ok((ms,)) = args.parse::<(u64,)>() else { return lab.wrong() };
-            std::thread::sleep(Duration::from_millis(ms));
-            reply(socket, ack, (true,));
-        });
-        namespace.on("panic", |_, _, _| panic!("asked for"));
-    }
-
-    fn wrong(&self) {
-        self.seen().wrong += 1;
     }
 }
 
@@ -379,32 +307,89 @@ impl Burst {
     }
 }
 
+fn serve_session(namespace: &mut Namespace) {
+    namespace.on("whoami", |socket, _, ack| {
+        let data = socket.data().map_or_else(empty_object, |data| parse_object(data));
+        let answer = json!({
+            "id": &**socket.id(),
+            "recovered": socket.resume().is_resumed(),
+            "rooms": rooms(socket),
+            "data": data,
+        });
+        reply(socket, ack, (answer,));
+    });
+    namespace.on("resume-info", |socket, _, ack| {
+        let outcome = *socket.resume();
+        let away = match outcome {
+            ResumeOutcome::Resumed { away, .. } => u64::try_from(away.as_millis()).unwrap_or(u64::MAX),
+            _ => 0,
+        };
+        let answer = json!({ "outcome": outcome.as_str(), "missed": missed(&outcome), "away_ms": away });
+        reply(socket, ack, (answer,));
+    });
+    namespace.on("set-data", |socket, args, ack| {
+        let Ok((new,)) = args.parse::<(Map<String, Value>,)>() else { return wrong_arguments() };
+        let mut data = socket.data().map_or_else(Map::new, |data| parse_object(data));
+        data.extend(new);
+        if socket.set_data(&Value::Object(data).to_string()).is_ok() {
+            reply(socket, ack, (true,));
+        }
+    });
+    namespace.on("echo", echo);
+    namespace.on("burst", |socket, args, ack| {
+        let Ok((room, n, tag, gap)) = args.parse::<(String, u64, Raw, u64)>() else {
+            return wrong_arguments();
+        };
+        let namespace: Arc<str> = socket.handshake().namespace().into();
+        let burst = Burst { namespace, room, n, tag, gap: Duration::from_millis(gap), ack };
+        burst.run(socket.io(), 0);
+    });
+    namespace.on("flood", |socket, args, ack| {
+        let Ok((n, size)) = args.parse::<(u64, usize)>() else { return wrong_arguments() };
+        let text = "x".repeat(size);
+        for i in 0..n {
+            if socket.emit("blob", (i, &text)).is_err() {
+                return;
+            }
+        }
+        reply(socket, ack, (n,));
+    });
+}
+
 fn serve_rooms(namespace: &mut Namespace) {
     namespace.on("join", |socket, args, ack| {
-        if args.parse::<(String,)>().is_ok_and(|(room,)| socket.join(&room).is_ok()) {
+        let Ok((room,)) = args.parse::<(String,)>() else { return wrong_arguments() };
+        if socket.join(&room).is_ok() {
             let rooms = rooms(socket);
             reply(socket, ack, (rooms,));
         }
     });
     namespace.on("leave", |socket, args, ack| {
-        if args.parse::<(String,)>().is_ok_and(|(room,)| socket.leave(&room).is_ok()) {
+        let Ok((room,)) = args.parse::<(String,)>() else { return wrong_arguments() };
+        if socket.leave(&room).is_ok() {
             let rooms = rooms(socket);
             reply(socket, ack, (rooms,));
         }
     });
     namespace.on("say", |socket, args, ack| {
-        let Ok((room, event, args)) = args.parse::<(String, String, Vec<Raw>)>() else { return };
+        let Ok((room, event, args)) = args.parse::<(String, String, Vec<Raw>)>() else {
+            return wrong_arguments();
+        };
         if everybody(socket).to(&room).emit(&event, &args).is_ok() {
             reply(socket, ack, (true,));
         }
     });
     namespace.on("say-volatile", |socket, args, ack| {
-        let Ok((room, event, args)) = args.parse::<(String, String, Vec<Raw>)>() else { return };
+        let Ok((room, event, args)) = args.parse::<(String, String, Vec<Raw>)>() else {
+            return wrong_arguments();
+        };
         everybody(socket).to(&room).emit_volatile(&event, &args);
         reply(socket, ack, (true,));
     });
     namespace.on("ask", |socket, args, ack| {
-        let Ok((room, event, args, ms)) = args.parse::<(String, String, Vec<Raw>, u64)>() else { return };
+        let Ok((room, event, args, ms)) = args.parse::<(String, String, Vec<Raw>, u64)>() else {
+            return wrong_arguments();
+        };
         let options = AckOptions::redeliver(Duration::from_millis(ms));
         let _ = everybody(socket).to(&room).emit_with_acks(&event, &args, options, move |io, answers| {
             let Some(ack) = ack else { return };
@@ -414,13 +399,26 @@ fn serve_rooms(namespace: &mut Namespace) {
         });
     });
     namespace.on("sockets", |socket, args, ack| {
-        let Ok((room,)) = args.parse::<(String,)>() else { return };
+        let Ok((room,)) = args.parse::<(String,)>() else { return wrong_arguments() };
         everybody(socket).to(&room).fetch(Duration::from_secs(5), move |io, fetched| {
             let Some(ack) = ack else { return };
             let ids: Vec<&str> = fetched.sockets.iter().map(|socket| &*socket.id).collect();
             let _ = ack.send(io, (ids,));
         });
     });
+}
+
+fn serve_process(namespace: &mut Namespace) {
+    namespace.on("cpu", |socket, _, ack| {
+        let answer = json!({ "us": process::cpu_us(), "rss": process::rss(), "pid": std::process::id() });
+        reply(socket, ack, (answer,));
+    });
+    namespace.on("block", |socket, args, ack| {
+        let Ok((ms,)) = args.parse::<(u64,)>() else { return wrong_arguments() };
+        std::thread::sleep(Duration::from_millis(ms));
+        reply(socket, ack, (true,));
+    });
+    namespace.on("panic", |_, _, _| panic!("asked for"));
 }
 
 /// Only who has the token may connect.
@@ -431,6 +429,11 @@ pub(crate) fn check_token(handshake: &Handshake) -> Result<(), ConnectError> {
         return Ok(());
     }
     Err(ConnectError { message: "unauthorized".to_owned(), data: Some("{\"code\":401}".to_owned()) })
+}
+
+/// An event whose arguments have wrong types: nothing happens, and it is counted.
+fn wrong_arguments() {
+    process::WRONG_ARGUMENTS.fetch_add(1, Ordering::Relaxed);
 }
 
 fn echo(socket: &mut Socket<'_>, args: Args<'_>, ack: Option<Ack>) {

@@ -1,6 +1,7 @@
 //! `/healthz` and `/stats`.
 
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use adjourn_socketio::SocketIoHandle;
@@ -67,6 +68,7 @@ fn json(stats: &SocketIoStats) -> Value {
     let us = |time: std::time::Duration| Value::from(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     all.insert("commit_time_max_us".to_owned(), us(stats.commit_time_max));
     all.insert("store_down_time_us".to_owned(), us(stats.store_down_time));
+    all.insert("wrong_arguments".to_owned(), process::WRONG_ARGUMENTS.load(Ordering::Relaxed).into());
     all.insert("rss".to_owned(), process::rss().into());
     all.insert("fds".to_owned(), process::fds().into());
     Value::Object(all)

@@ -1,6 +1,11 @@
-//! What the process uses.
+//! What the process uses, and what it counts for all connections.
+
+use std::sync::atomic::AtomicU64;
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// Events whose arguments had wrong types.
+pub(crate) static WRONG_ARGUMENTS: AtomicU64 = AtomicU64::new(0);
 
 /// User and system time in microseconds.
 pub(crate) fn cpu_us() -> i64 {
