@@ -183,6 +183,7 @@ impl OutputBuffer {
     }
 
     /// A turn has ended.
+    #[inline]
     pub(crate) fn end_turn(&mut self) {
         self.backlogs.end_turn();
     }

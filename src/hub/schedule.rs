@@ -122,8 +122,10 @@ impl<D> Hub<D> {
 
     /// The clock was read, and no callback has run since it was read last: everything until the next call happens at `now`.
     pub(super) fn set_now(&mut self, now: Time) {
-        // What was asked for before has begun already.
-        self.callback_returned(self.now);
+        if self.has_unarmed() {
+            // What was asked for before has begun already.
+            self.callback_returned(self.now);
+        }
         self.now = self.now.max(now);
     }
 
