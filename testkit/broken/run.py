@@ -89,8 +89,6 @@ RULES = [
      "            *left -= 1;\n            let Some(id) = self.matching", "            let Some(id) = self.matching"),
     ("a hard sweep ends everybody in one turn", "a_hard_sweep_has_slices", "src/hub/sweep/shutdown.rs",
      "        self.left_in_turn -= 1;\n", ""),
-    ("a grace leaves flush budgets alone", "a_grace_cuts_flush_budgets", "src/hub/sweeping.rs",
-     "                self.cut_flushing();\n", ""),
     ("a sweep takes those that open later", "sweeps_know_no_later_ones", "src/hub/sweep/chosen.rs",
      "opened < self.began || opened == self.began && !self.later.contains(&id)",
      "opened < self.began || !self.later.contains(&id)"),

@@ -245,8 +245,6 @@ pub struct Ending {
     pub began: u64,
     pub deadline: u64,
     pub flush_deadline: u64,
-    /// A grace ends its flush budget by then, and by as much later as turns are late; how late they had been.
-    pub cut_by: Option<(u64, u64)>,
     /// The flush budget is used up, and what follows has been done.
     pub flush_over: bool,
     /// It was used up once: no message may begin.

@@ -9,9 +9,6 @@ use super::{
     frames::{CLOSE, PONG, Seen},
 };
 
-/// How late a deadline may fire (section 3.3 of the specification).
-const PRECISION: u64 = 50_000;
-
 impl Checker {
     /// The link took these bytes.
     pub fn wrote(&mut self, conn: u32, bytes: &[u8]) {
@@ -77,7 +74,6 @@ impl Checker {
                 } else if opcode < CLOSE {
                     let over = self.ending(conn).is_some_and(|ending| ending.none_begins);
                     ensure!(self, conn, "flush_budget", !over, "a message begins after the flush budget");
-                    self.check_cut(conn);
                 }
             }
             Seen::Data { length, number } => self.handed(conn, length, number),
@@ -110,13 +106,6 @@ impl Checker {
             }
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
-    }
-
-    /// A message begins: not after the grace of a shutdown has ended its flush budget (8.3).
-    fn check_cut(&mut self, conn: u32) {
-        let Some((by, late)) = self.ending(conn).and_then(|ending| ending.cut_by) else { return };
-        let by = by + (self.late - late) + PRECISION;
-        ensure!(self, conn, "a_grace_cuts_flush_budgets", self.now <= by, "it was over at {by}");
     }
 
     /// A message is wholly in the kernel: which, and which were passed over?

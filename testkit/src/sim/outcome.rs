@@ -49,7 +49,6 @@ impl Checker {
             began: now,
             deadline,
             flush_deadline,
-            cut_by: None,
             flush_over: false,
             none_begins: false,
             unanswered: false,

@@ -280,10 +280,7 @@ impl Checker {
         }
         if phase == ShutdownPhase::Grace {
             shutdown.grace_began = Some(self.settled_at.min(self.turn.began));
-            let grace = shutdown.plan.grace;
-            self.cut_flush_budgets(grace);
         }
-        let Some(shutdown) = &mut self.shutdown else { return };
         if phase >= ShutdownPhase::SoftSweep && shutdown.bound == u64::MAX {
             let Pace::Rate(rate) = shutdown.plan.pace else { return };
             #[expect(clippy::cast_precision_loss, reason = "a count of connections")]
@@ -305,19 +302,6 @@ impl Checker {
             let after = self.settled_at.min(self.turn.began);
             if let Some(shutdown) = &mut self.shutdown {
                 (shutdown.done, shutdown.done_after) = (true, after);
-            }
-        }
-    }
-
-    /// The grace begins: who was closing before the soft sweep, and has longer than the grace, flushes for half of that.
-    fn cut_flush_budgets(&mut self, grace: Duration) {
-        let (end, half, late) = (after(self.now, grace), after(self.now, grace / 2), self.late);
-        for busy in self.facts.iter_mut().filter_map(|facts| facts.busy.as_mut()) {
-            let ending = busy.ending.as_mut().filter(|ending| ending.cause != Cause::ShutdownSoft);
-            if let Some(ending) = ending
-                && ending.deadline.saturating_sub(ending.uncertainty) > end.saturating_add(1000)
-            {
-                ending.cut_by = Some((half, late));
             }
         }
     }
