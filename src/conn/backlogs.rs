@@ -36,8 +36,8 @@ pub(crate) struct Backlogs {
     limit: usize,
     /// Segments for the next backlogs, a few: to map and unmap one for each would be page faults.
     spare: Vec<Segment>,
-    /// Blocks of large frames that the allocator has: of this turn, and of the turn before.
-    unmapped: [Vec<usize>; 2],
+    /// Blocks of large frames that the allocator has: of this turn, and of the turn before. `None`: there are none.
+    unmapped: Option<Box<[Vec<usize>; 2]>>,
 }
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Backlogs {
             owned: 0,
             limit,
             spare: Vec::new(),
-            unmapped: [const { Vec::new() }; 2],
+            unmapped: None,
         }
     }
 
@@ -168,24 +168,23 @@ impl Backlogs {
         let end = frame.len();
         let block = self.blocks.insert(Block { bytes: Bytes::Allocated(frame), users: 1 });
         if end >= BLOCK {
-            self.unmapped[0].push(block);
+            self.unmapped.get_or_insert_default()[0].push(block);
         }
         Piece { block, start: 0, end }
+    }
+
+    /// Whether there are large frames for [`Backlogs::map_waiting`].
+    #[inline]
+    pub(super) const fn has_unmapped(&self) -> bool {
+        self.unmapped.is_some()
     }
 
     /// A turn has ended. Large frames that were made in the turn before it and are still waited for are copied to mappings, which
     /// go back to the system when they are freed. Earlier would be too early: most are written in their turn or the next one,
     /// and a mapping of its own costs a frame more than all the rest.
-    #[inline]
-    pub(super) fn end_turn(&mut self) {
-        if self.unmapped.iter().any(|blocks| !blocks.is_empty()) {
-            self.map_waiting();
-        }
-    }
-
-    #[inline(never)]
-    fn map_waiting(&mut self) {
-        let [young, old] = &mut self.unmapped;
+    pub(super) fn map_waiting(&mut self) {
+        let Some(unmapped) = self.unmapped.as_deref_mut() else { return };
+        let [young, old] = unmapped;
         for block in old.drain(..) {
             // It may be free, and even another frame's since.
             if let Some(Block { bytes, .. }) = self.blocks.get_mut(block)
@@ -198,6 +197,9 @@ impl Backlogs {
             }
         }
         std::mem::swap(young, old);
+        if old.is_empty() {
+            self.unmapped = None;
+        }
     }
 
     pub(super) fn add_user(&mut self, piece: Piece) {
@@ -256,19 +258,21 @@ mod tests {
         };
         let waits = backlogs.freeze_owned(vec![1; 100_000]);
         let written = backlogs.freeze_owned(vec![2; 100_000]);
-        backlogs.end_turn();
+        backlogs.map_waiting();
         assert!(!is_mapped(&backlogs, waits));
         backlogs.release(written);
         let newer = backlogs.freeze_owned(vec![3; 50_000]);
         assert_eq!(newer.block, written.block, "the block is used again");
-        backlogs.end_turn();
+        backlogs.map_waiting();
         assert!(is_mapped(&backlogs, waits));
         assert_eq!(backlogs.bytes(waits).expect("it is there"), vec![1; 100_000]);
-        backlogs.end_turn();
+        backlogs.map_waiting();
         assert!(is_mapped(&backlogs, newer));
         for piece in [waits, newer] {
             backlogs.release(piece);
         }
+        backlogs.map_waiting();
+        assert!(!backlogs.has_unmapped());
         assert_eq!(backlogs.total(), 0);
     }
 

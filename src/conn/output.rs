@@ -185,7 +185,14 @@ impl OutputBuffer {
     /// A turn has ended.
     #[inline]
     pub(crate) fn end_turn(&mut self) {
-        self.backlogs.end_turn();
+        if self.backlogs.has_unmapped() {
+            self.map_waiting();
+        }
+    }
+
+    #[inline(never)]
+    fn map_waiting(&mut self) {
+        self.backlogs.map_waiting();
     }
 
     pub(super) fn get(&self, start: usize, end: usize) -> Result<&[u8], Broken> {
