@@ -318,11 +318,7 @@ impl<D> Hub<D> {
             match entry.conn.deadline(&self.config) {
                 Some(at) if at <= self.now => {
                     self.common.totals.lateness.record(self.now.since(at));
-                    let probe = entry.conn.probe(self.now, &self.config);
-                    if probe != Probe::default() {
-                        // Whatever it has read and written in this turn: a probe has a share of its own of that.
-                        entry.share.of(self.turn.number).renew();
-                    }
+                    let probe = entry.begin_probe(entry.conn.probe(self.now, &self.config), self.turn.number);
                     return Some(Judgement { slot, state: entry.conn.state(), probe });
                 }
                 // Most of them: the peer was heard since the deadline was set.

@@ -2,7 +2,11 @@
 
 use std::io;
 
-use crate::{config::Config, conn::Conn, id::ConnectionId};
+use crate::{
+    config::Config,
+    conn::{Conn, Probe},
+    id::ConnectionId,
+};
 
 pub(super) struct Slot<D> {
     pub(super) conn: Conn,
@@ -78,6 +82,15 @@ impl Share {
 }
 
 impl<D> Slot<D> {
+    /// What is looked at before a judgement, whatever the connection has read and written in this turn: a probe has a share of its
+    /// own of that.
+    pub(super) fn begin_probe(&mut self, probe: Probe, turn: u8) -> Probe {
+        if probe != Probe::default() {
+            self.share.of(turn).renew();
+        }
+        probe
+    }
+
     pub(super) const fn new(conn: Conn, data: Option<D>) -> Self {
         Self { conn, share: Share::whole(0), end: SocketEnd::None, unarmed: false, data }
     }

@@ -270,7 +270,10 @@ impl<D> Hub<D> {
             return None;
         }
         let slot = self.sweeps.poll_hard_sweep(self.slots_end())?;
-        Some((slot, self.slots.get(slot).map_or(Probe::default(), |entry| entry.conn.probe_at_hard_sweep())))
+        let turn = self.turn.number;
+        let probe =
+            self.slots.get_mut(slot).map(|entry| entry.begin_probe(entry.conn.probe_at_hard_sweep(), turn));
+        Some((slot, probe.unwrap_or_default()))
     }
 
     /// Ends what is in a slot for the hard sweep, whatever it is.

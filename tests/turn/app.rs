@@ -12,6 +12,7 @@ use adjourn::{
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const READABLE: Readiness = Readiness { readable: true, writable: false, ended: false };
+pub(crate) const WRITABLE: Readiness = Readiness { readable: false, writable: true, ended: false };
 /// What a connection may write in a turn by default.
 pub(crate) const SHARE: usize = (1 << 20) + (64 << 10);
 

@@ -9,7 +9,9 @@ use adjourn::{
     testing::{Clock, frame},
 };
 
-use crate::app::{App, MS, READABLE, SECOND, config, id_of, nothing, open, open_at, rest, turn, unread};
+use crate::app::{
+    App, MS, READABLE, SECOND, WRITABLE, config, id_of, nothing, open, open_at, rest, turn, unread,
+};
 
 #[test]
 fn a_shutdown_ends_by_its_bound_beside_endless_streams() {
@@ -138,6 +140,27 @@ fn the_hard_sweep_parses_what_was_read_before_it_ends() {
     assert!(closed.was_clean(), "{closed:?}");
     assert_eq!(app.count("Message") as u64 + closed.lost.inbound_messages, 50, "delivered, or counted");
     assert!(driver.shutdown_report().is_some());
+}
+
+/// The probe of the hard sweep had only what the turn had left of the connection's share: messages and the Close were lost although
+/// the kernel took them (3.4).
+#[test]
+fn the_probe_of_the_hard_sweep_has_a_share_of_its_own() {
+    let mut app = nothing();
+    let mut driver = open(Config::default(), 1, &mut app);
+    let id = id_of(&mut driver, 0);
+    driver.transport().socket(0).room = 0;
+    driver.clients().send(id, vec![b'x'; 2 << 20]).expect("room");
+    driver.clients().close(id, CloseFrame::NORMAL);
+    driver.clients().shutdown(ShutdownPlan::soft(10 * SECOND));
+    turn(&mut driver, &mut app, &[]);
+    driver.transport().socket(0).room = usize::MAX;
+    driver.clients().abort();
+    while app.closed.is_empty() {
+        turn(&mut driver, &mut app, &[(0, WRITABLE)]);
+    }
+    let [closed] = &app.closed[..] else { panic!("it has ended") };
+    assert!(closed.sent_flushed && closed.lost.messages + closed.lost.partial == 0, "{closed:?}");
 }
 
 /// A connection that was closing already kept its flush budget, and the hard sweep ended it with the Close still in its
