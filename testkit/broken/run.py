@@ -25,7 +25,7 @@ PROFILE = {"CARGO_PROFILE_DEV_OPT_LEVEL": "1", "CARGO_PROFILE_DEV_DEBUG_ASSERTIO
 # What is broken, the check that fails first, the file, its text, what takes its place.
 RULES = [
     ("nobody is probed before it is judged", "probed_before_judged", "src/hub/schedule.rs",
-     "let probe = entry.conn.probe(self.now, &self.config);",
+     "let probe = entry.begin_probe(entry.conn.probe(self.now, &self.config), self.turn.number);",
      "let probe = Probe::default();"),
     ("a connection writes as much as the kernel takes", "writes_are_shared", "src/hub/slot.rs",
      "config.event_loop.write_bytes_per_turn.saturating_sub(usize::from(self.written) << 10)",
