@@ -255,7 +255,8 @@ impl Checker {
         // A Ping of the heartbeat may have been queued a moment ago.
         let interval = self.settings(conn).heartbeat.interval;
         let beats = interval.is_some_and(|interval| after(facts.last_inbound, interval) <= self.now + 999);
-        let beats = facts.may_beat > 0 || facts.pinged.is_none() && beats;
+        // Of one that was paused it is not known since when its heartbeat has been going on.
+        let beats = facts.may_beat > 0 || facts.pinged.is_none() && (beats || facts.discards);
         let control = busy.pings != busy.pings_due || busy.pings_in > busy.pongs_out || beats;
         (busy.queued.is_empty() && parsed && !control).then_some(false)
     }

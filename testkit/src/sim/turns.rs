@@ -203,15 +203,16 @@ impl Checker {
         });
         // What it holds may have been parsed, and have failed it: then it has no flush budget.
         let fails = self.of(conn).delayed && self.is_end_next(conn);
-        let due = hard || flushes || fails || all.iter().any(|alarm| self.is_due(conn, *alarm));
+        let due = flushes || fails || all.iter().any(|alarm| self.is_due(conn, *alarm));
         self.share(conn).probed |= due;
-        due
+        hard || due
     }
 
-    /// How many shares of a turn a connection may have: a probe has one of its own.
+    /// How many shares of a turn a connection may have: the probe of a deadline and that of the hard sweep have one each.
     pub fn shares(&mut self, conn: u32) -> u32 {
         self.is_judged(conn);
-        let shares = if self.share(conn).probed { 2 } else { 1 };
+        let probes = u32::from(self.share(conn).probed) + u32::from(self.shutdown.is_some());
+        let shares = 1 + probes;
         // A turn that a panic has cut short is ended first.
         if self.turn.after_cut { shares + 2 } else { shares }
     }
