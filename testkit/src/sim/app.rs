@@ -283,7 +283,11 @@ impl App {
         let id = checker.of(conn).id?;
         let seen = clients.get(id).map(|client| client.state());
         if seen != checker.state(conn) {
-            checker.catch_up(conn);
+            // No input leads to LocalClosing: a sweep has closed it, and whether its pause had ended before is not known.
+            let swept = seen == Some(State::LocalClosing) && checker.is_sweeping();
+            if !(swept && checker.is_pause_due(conn)) {
+                checker.catch_up(conn);
+            }
             // Once its Close was delivered, nobody is found under its id.
             let gone = matches!(seen, None | Some(State::Closed)) && !checker.of(conn).closed;
             if seen != checker.state(conn) && gone {

@@ -263,7 +263,7 @@ impl Checker {
     }
 
     /// Whether a sweep, or a shutdown, may close anybody.
-    fn is_sweeping(&self) -> bool {
+    pub fn is_sweeping(&self) -> bool {
         self.shutdown.is_some() || self.sweeps.values().any(|sweep| !sweep.done)
     }
 

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use adjourn::clients::State;
+use adjourn::{clients::State, close::CloseTiming};
 
 use super::{
     alarms::Alarm,
-    checker::{Checker, ensure, trace},
-    facts::Share,
+    checker::{Checker, after, ensure, trace},
+    facts::{Share, SweepFacts},
 };
 
 /// What the present turn has done.
@@ -208,9 +208,19 @@ impl Checker {
         });
         // What it holds may have been parsed, and have failed it: then it has no flush budget.
         let fails = self.of(conn).delayed && self.is_end_next(conn);
+        let flushes = flushes || self.may_flush_unreported(conn);
         let due = flushes || fails || all.iter().any(|alarm| self.is_due(conn, *alarm));
         self.share(conn).probed |= due;
         hard || due
+    }
+
+    /// Whether a sweep may have closed it without a `Closing` yet, and its flush budget be used up.
+    fn may_flush_unreported(&self, conn: u32) -> bool {
+        let budget = self.flush_budget(conn, CloseTiming::default());
+        let over = |sweep: &SweepFacts| after(self.settled_at.max(sweep.began), budget) <= self.now;
+        let chosen = |sweep: &SweepFacts| sweep.chosen.lock().expect("not poisoned").contains(&conn);
+        let mut closing = self.sweeps.values().filter(|sweep| !sweep.terminates && !sweep.done);
+        self.state(conn) == Some(State::Open) && closing.any(|sweep| over(sweep) && chosen(sweep))
     }
 
     /// How many shares of a turn a connection may have: the probe of a deadline and that of the hard sweep have one each.
