@@ -242,17 +242,18 @@ impl Outbox {
         payload: &[u8],
         output: &mut OutputBuffer,
     ) -> Result<(), Broken> {
-        if let Some(queue) = self.queue.as_mut().filter(|queue| !queue.backlog.is_empty()) {
-            if queue.blocked {
-                let mut frame = Vec::with_capacity(frame_length(payload.len(), mask.is_some()));
-                write_frame(&mut frame, mask, Opcode::Pong, payload);
-                queue.backlog.push_pong(frame, &mut output.backlogs);
-                return Ok(());
-            }
-            // It is queued after all others, so a newer one must not take the place of one before it.
+        if let Some(queue) = self.queue.as_mut().filter(|queue| queue.blocked && !queue.backlog.is_empty()) {
+            let mut frame = Vec::with_capacity(frame_length(payload.len(), mask.is_some()));
+            write_frame(&mut frame, mask, Opcode::Pong, payload);
+            queue.backlog.push_pong(frame, &mut output.backlogs);
+            return Ok(());
+        }
+        self.push_frame(mask, Opcode::Pong, payload, output)?;
+        if let Some(queue) = &mut self.queue {
+            // If it is in the backlog, to which it may have moved those before it, a newer one must not take the place of these.
             queue.backlog.pin_pong();
         }
-        self.push_frame(mask, Opcode::Pong, payload, output)
+        Ok(())
     }
 
     /// Queues bytes of HTTP.

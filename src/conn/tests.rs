@@ -17,6 +17,7 @@ use crate::{
 };
 
 const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
 
 /// A connection and all that it needs from a hub.
 struct Bench {
@@ -103,6 +104,22 @@ fn a_message_that_the_output_buffer_cannot_number_is_written_all_the_same() {
     assert_eq!(written.len(), (2 + 100) + (4 + 50_000) + (2 + 100));
     assert!(written.ends_with(&small));
     assert_eq!(bench.conn.queued(), 0);
+}
+
+/// The second Pong was queued behind what had to leave the output buffer, because the frame of another connection followed the first.
+/// A third one took the place of the first, and so came before the second (4.4).
+#[test]
+fn a_newer_pong_does_not_overtake_an_older_one() {
+    let mut bench = Bench::open(Config::default());
+    bench.read(frame(PING, b"1"));
+    bench.common.output.append(|out| out.extend_from_slice(b"\x81\x00"));
+    bench.read(frame(PING, b"2"));
+    assert_eq!(bench.write(usize::MAX, 0), []);
+    bench.read(frame(PING, b"3"));
+    bench.conn.handle_writable();
+    let written = bench.write_all();
+    let pongs: Vec<_> = written.chunks(3).map(|pong| pong[2]).collect();
+    assert!(pongs.is_sorted() && pongs.ends_with(b"3"), "{pongs:?}");
 }
 
 #[test]

@@ -84,6 +84,8 @@ pub struct Checker {
     pub late: u64,
     pub late_then: u64,
     pub turn: TurnFacts,
+    /// When the last turn ended that was not cut short: the loop has judged nothing since, but in the present turn.
+    pub judged_at: u64,
     /// When the first turn began after one that left nothing for the next: what is noticed late happened then at the earliest.
     pub settled_at: u64,
     /// What was read of this connection is being parsed.
@@ -142,6 +144,7 @@ impl Checker {
             late: 0,
             late_then: 0,
             turn: TurnFacts::default(),
+            judged_at: 0,
             settled_at: 0,
             parsing: None,
             ended: None,

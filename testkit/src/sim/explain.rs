@@ -273,7 +273,7 @@ impl Checker {
     }
 
     /// When something may be due: a shutdown's grace may have cut it.
-    fn due_at_the_earliest(&self, conn: u32, alarm: Alarm) -> Option<u64> {
+    pub fn due_at_the_earliest(&self, conn: u32, alarm: Alarm) -> Option<u64> {
         let due = self.due(conn, alarm)?.saturating_sub(self.uncertainty(conn, alarm));
         Some(self.cut_by_grace(conn, alarm).map_or(due, |cut| cut.min(due)))
     }

@@ -97,7 +97,8 @@ pub struct Facts {
     pub flooded: bool,
     /// It was paused or resumed while it closed, and nobody knows what of the input that is held was parsed before.
     pub maybe_paused: bool,
-    /// It was closed while its input was discarded, and nobody knows whether what is held was parsed before: all of it, or nothing.
+    /// It was closed while its input was or may have been discarded, and nobody knows whether what is held was parsed before: all of it, or
+    /// nothing.
     pub maybe_discarded: bool,
     /// How many Pings of the heartbeat may be queued: one was due when it was read or paused.
     pub may_beat: u32,

@@ -174,6 +174,13 @@ impl Checker {
         paused && self.is_due(conn, Alarm::Pause)
     }
 
+    /// Whether the loop may have ended a pause, and parsed and discarded what was held, without a sign of it.
+    pub fn may_have_ended_pause(&self, conn: u32) -> bool {
+        let until = if self.turn.judges { self.now } else { self.judged_at };
+        self.is_pause_due(conn)
+            && self.due_at_the_earliest(conn, Alarm::Pause).is_some_and(|due| due <= until)
+    }
+
     pub fn set_pause_alarm(&mut self, conn: u32) {
         if let Some(at) = self.due(conn, Alarm::Pause) {
             self.set_alarm(at, conn, Alarm::Pause);

@@ -6,7 +6,7 @@ use super::{
     alarms::Alarm,
     checker::{Checker, after, ensure, frame_of, payload_of, trace},
     facts::Expected,
-    frames::{CLOSE, PONG, Seen},
+    frames::{CLOSE, Found, PONG, Seen},
 };
 
 impl Checker {
@@ -100,12 +100,28 @@ impl Checker {
                     // It answers what was held: the pause is over.
                     self.pause_ends(conn);
                     self.settle(conn);
+                } else if self.of(conn).maybe_discarded && self.answers_held(conn, &payload) {
+                    // What was held was parsed before it was closed.
+                    self.settle(conn);
                 }
                 let busy = self.busy(conn);
                 (busy.last_pong, busy.pongs_out) = (Some(payload), busy.pongs_out + 1);
             }
             Seen::Close(payload) => self.close_flushed(conn, &payload),
         }
+    }
+
+    /// Whether a Pong before our Close answers a Ping that was read and is not known to be parsed.
+    fn answers_held(&mut self, conn: u32, pong: &[u8]) -> bool {
+        let (limits, closes) = (self.limits(conn), self.of(conn).close_begun);
+        let busy = self.busy(conn);
+        if closes || busy.last_ping.as_deref() == Some(pong) {
+            return false;
+        }
+        let (mut rest, mut inbound) = (&*busy.held.make_contiguous(), busy.inbound.clone());
+        std::iter::from_fn(|| inbound.pull(&mut rest, limits))
+            .take_while(|found| !matches!(found, Found::Close(..) | Found::Breach(_)))
+            .any(|found| matches!(found, Found::Ping(ping) if ping == pong))
     }
 
     /// A message is wholly in the kernel: which, and which were passed over?

@@ -25,9 +25,10 @@ impl Checker {
         if self.state(conn) == Some(State::Open) && state.is_closing() {
             self.start_with_the_return(conn, None);
             self.unpaused(conn);
+            let may_discard = self.of(conn).discards || self.may_have_ended_pause(conn);
             let facts = self.of(conn);
             let holds = facts.busy.as_ref().is_some_and(|busy| !busy.held.is_empty());
-            facts.maybe_discarded = facts.discards && facts.delayed && holds;
+            facts.maybe_discarded = may_discard && facts.delayed && holds;
         }
         let deadline = after(now, self.close_timeout(conn, timing));
         let flush_deadline = after(now, self.flush_budget(conn, timing));

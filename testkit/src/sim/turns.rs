@@ -38,6 +38,8 @@ pub struct TurnFacts {
     pub open: bool,
     /// Something is left for the next turn.
     pub unsettled: bool,
+    /// The loop may be judging what is due.
+    pub judges: bool,
 }
 
 impl Checker {
@@ -93,6 +95,7 @@ impl Checker {
             open: true,
             unsettled: true,
             after_cut,
+            judges: after_cut,
             grants: if after_cut { 3 } else { 0 },
             ..TurnFacts::default()
         };
@@ -101,6 +104,7 @@ impl Checker {
     /// The loop is about to judge what is due, and to end what the hard sweep ends: each has a budget of its own.
     pub fn grant(&mut self) {
         self.turn.grants += 2;
+        self.turn.judges = true;
     }
 
     /// The turn is over. `has_more`: the loop will not wait. `next`: when something is due next, as it says.
@@ -112,7 +116,8 @@ impl Checker {
         let most = self.config.event_loop.sweep_slice;
         ensure!(self, None, "sweeps_have_slices", asked <= most, "{asked} connections in a turn");
         self.turn.unsettled = has_more;
-        self.turn.open = false;
+        (self.turn.open, self.turn.judges) = (false, false);
+        self.judged_at = self.now;
         // Where a turn has little, whatever is not urgent may be the next one's.
         let tight =
             self.config.event_loop.turn_bytes < 1 << 20 || self.config.event_loop.turn_callbacks < 1000;
