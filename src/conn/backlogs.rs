@@ -182,6 +182,7 @@ impl Backlogs {
     /// A turn has ended. Large frames that were made in the turn before it and are still waited for are copied to mappings, which
     /// go back to the system when they are freed. Earlier would be too early: most are written in their turn or the next one,
     /// and a mapping of its own costs a frame more than all the rest.
+    #[inline(never)]
     pub(super) fn map_waiting(&mut self) {
         let Some(unmapped) = self.unmapped.as_deref_mut() else { return };
         let [young, old] = unmapped;

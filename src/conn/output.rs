@@ -186,13 +186,8 @@ impl OutputBuffer {
     #[inline]
     pub(crate) fn end_turn(&mut self) {
         if self.backlogs.has_unmapped() {
-            self.map_waiting();
+            self.backlogs.map_waiting();
         }
-    }
-
-    #[inline(never)]
-    fn map_waiting(&mut self) {
-        self.backlogs.map_waiting();
     }
 
     pub(super) fn get(&self, start: usize, end: usize) -> Result<&[u8], Broken> {

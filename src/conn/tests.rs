@@ -106,8 +106,8 @@ fn a_message_that_the_output_buffer_cannot_number_is_written_all_the_same() {
     assert_eq!(bench.conn.queued(), 0);
 }
 
-/// The second Pong was queued behind what had to leave the output buffer, because the frame of another connection followed the first.
-/// A third one took the place of the first, and so came before the second (4.4).
+/// The frame of another connection followed the first Pong in the output buffer, so the second one moved it to the backlog, and was
+/// queued after it. A third one took the place of the first, and so came before the second (4.4).
 #[test]
 fn a_newer_pong_does_not_overtake_an_older_one() {
     let mut bench = Bench::open(Config::default());

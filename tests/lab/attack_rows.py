@@ -294,10 +294,10 @@ def foreign_pages(attacker):
 @attack("Smuggled upgrades", 2)
 def smuggled_upgrades(attacker):
     """Requests on which a proxy and the server might differ: wrong version, a body, two lengths, chunks, HTTP/1.0, two lines
-    of `Upgrade`, key or version, a folded line, a bare LF; behind each a frame with a command.
+    of `Upgrade`, key or version, a folded line, a bare LF; after each a frame with a command.
 
-    Never 101: 426 with `Sec-WebSocket-Version: 13` for the version, 4xx for the others, and what is behind is no frame.
-    Only behind a 101 it is one.
+    Never 101: 426 with `Sec-WebSocket-Version: 13` for the version, 4xx for the others, and what follows is no frame.
+    Only after a 101 it is one.
     """
     valid, behind = wire.request("/smuggle")[0], wire.encode(wire.TEXT, b"stats")
 
@@ -385,7 +385,7 @@ def reconnect_storm(attacker):
 @attack("Lengths of 2^63 and more", 8, max_payload=MIB)
 def absurd_lengths(attacker):
     """Headers that announce 2^63, 2^64 - 1, 2^63 - 1 and one byte too many, and a whole message of one byte less than
-    `max_payload` (here 1 MiB) with a continuation behind it.
+    `max_payload` (here 1 MiB) with a continuation after it.
 
     1002 for the top bit, 1009 for the rest, at the header: nothing is reserved.
     """
@@ -645,10 +645,10 @@ def slow_readers_of_a_broadcast(attacker):
 
 @attack("Close abuse", 4, close_timeout=1000, linger_bytes=2 * MIB)
 def close_abuse(attacker):
-    """Close frames with codes that must not be sent, with one byte, with bad UTF-8; data without end behind a Close; 500
+    """Close frames with codes that must not be sent, with one byte, with bad UTF-8; data without end after a Close; 500
     peers that never answer ours.
 
-    1002, and 1007 for the text. What is behind a Close is discarded, within `linger_bytes` (here 2 MiB). Those that do not
+    1002, and 1007 for the text. What follows a Close is discarded, within `linger_bytes` (here 2 MiB). Those that do not
     answer are cut off after `close_timeout` (here 1 s).
     """
     for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535):

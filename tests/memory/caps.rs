@@ -34,7 +34,11 @@ fn all_backlogs_together_hold_no_more_than_their_cap_and_count_what_is_shared_on
     (0..20).for_each(|slot| drop(fleet.reads(slot, usize::MAX)));
     assert_eq!(fleet.held(), 0);
     assert_eq!(fleet.act(|clients| clients.send(ids[3], &[2; 10])), Ok(()));
-    assert_eq!(fleet.app.drained.len(), 21, "the one that was refused with nothing queued is told, too");
+    assert_eq!(
+        fleet.app.drained.len(),
+        21,
+        "the one that was refused with nothing queued gets its `Drain`, too"
+    );
 
     // Messages of their own count for each; what waits for the end of the callback counts, too.
     let mut fleet = capped(100_000, OnTotalOverflow::Refuse);

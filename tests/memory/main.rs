@@ -102,7 +102,7 @@ impl Fleet {
         Self { driver: Driver::new(config, 0, 1, Memory::new(&clock)), app: App::default(), clock }
     }
 
-    /// So many open connections, each of whose kernels takes `room` more bytes.
+    /// Opens `connections` connections, for each of which the kernel takes `room` more bytes.
     fn open(&mut self, connections: usize, room: usize, request: &[u8]) {
         for _ in 0..connections {
             let slot = self.driver.accept(([127, 0, 0, 1], 40_000).into()).expect("there is room");

@@ -142,8 +142,8 @@ fn the_hard_sweep_parses_what_was_read_before_it_ends() {
     assert!(driver.shutdown_report().is_some());
 }
 
-/// The probe of the hard sweep had only what the turn had left of the connection's share: messages and the Close were lost although
-/// the kernel took them (3.4).
+/// The probe of the hard sweep was charged to the connection's share of the turn: if that was used up, messages and the Close were
+/// dropped although the kernel took them (3.4).
 #[test]
 fn the_probe_of_the_hard_sweep_has_a_share_of_its_own() {
     let mut app = nothing();
