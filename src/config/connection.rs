@@ -172,8 +172,8 @@ impl Heartbeat {
 pub struct ControlRate {
     /// The sustained rate. 1,000 allows a Ping after every message of a busy peer, and is far above any heartbeat.
     pub per_second: u32,
-    /// At once, 1 to 536,870,912: the answer to a Ping of ours is one. 100,000: with the longest payloads fewer bytes than one message of the default `max_payload`, and more than
-    /// an honest peer sends while it is not read from.
+    /// At once, 1 to 536,870,912: the answer to a Ping of ours is one. 100,000: with the longest payloads fewer bytes than one message of
+    /// the default `max_payload`, and more than an honest peer sends while it is not read from.
     pub burst: u32,
 }
 

@@ -86,7 +86,7 @@ impl Inbox {
         queue.closed = true;
         let calls = std::mem::take(&mut queue.calls);
         drop(queue);
-        // A call that is dropped may answer a middleware: here.
+        // Without the lock: dropping a call may answer a middleware, which puts a call into the inbox.
         drop(calls);
     }
 
